@@ -1,0 +1,103 @@
+"""Experiment configs: Python files with `get_config(arg)`, locked, read into dataclasses.
+
+A config file imports only this module. The packages' defaults are dataclasses; a config
+names what it changes, and `to_settings` refuses a key that does not exist.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ml_collections
+
+T = TypeVar("T")
+
+
+def nearest(name: str, names: typing.Iterable[str]) -> str:
+    """A hint for an unknown name: the closest known one, else all of them."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+    """Reads the `key=value,flag` text behind `config.py:` against typed defaults.
+
+    Values take the type of their default; a bare key means True.
+
+    Raises:
+      ValueError: an unknown key (with the nearest name) or a value of another type.
+    """
+    parsed = dict(defaults)
+    for item in filter(None, (arg or "").split(",")):
+        key, given, text = item.partition("=")
+        key = key.strip()
+        if key not in defaults:
+            raise ValueError(f"unknown config argument {key!r}: {nearest(key, defaults)}")
+        default = defaults[key]
+        if not given:
+            text = "True"
+        if default is None or isinstance(default, str):
+            parsed[key] = text
+            continue
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if isinstance(default, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(default):
+            raise ValueError(
+                f"config argument {key}={text!r} must be {type(default).__name__}, "
+                f"like its default {default!r}"
+            )
+        parsed[key] = value
+    return ml_collections.ConfigDict(parsed)
+
+
+def load(path: str) -> ml_collections.ConfigDict:
+    """Runs `file.py[:arg]` and returns its config, locked.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a file without `get_config`.
+    """
+    name, _, arg = path.partition(":")
+    file = Path(name)
+    if not file.is_file():
+        raise FileNotFoundError(f"config file {name!r} does not exist (cwd {Path.cwd()})")
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{name} has no get_config(arg) function")
+    return module.get_config(arg or None).lock()
+
+
+def to_settings(kind: type[T], config: Mapping[str, Any], where: str = "config") -> T:
+    """Builds the settings dataclass `kind` from a mapping, recursively.
+
+    Raises:
+      ValueError: a key that `kind` has not, named with its path and the nearest field.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in config.items():
+        if key not in fields:
+            raise ValueError(f"{where}.{key} is not a setting: {nearest(key, fields)}")
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            value = to_settings(typing.cast(type, hint), value, f"{where}.{key}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[key] = value
+    return kind(**values)
