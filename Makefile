@@ -1,0 +1,62 @@
+# make demo, make test: each sets up everything it needs in its own .venv first.
+# Another Python or place: make test PYTHON=python3.12 VENV=.venv312
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& echo $$p && break; done)
+VENV ?= .venv
+VERSION = $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
+LOCK = $(if $(filter 311,$(VERSION)),constraints/py311-cpu.txt,constraints/py312.txt)
+BUILD_LOCK = constraints/build-py$(VERSION).txt
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+INSTALL = $(PIP) install --constraint $(LOCK) --build-constraint $(BUILD_LOCK)
+PYTEST = $(VENV)/bin/python -m pytest
+DEMO = runs/demo
+
+export XLA_FLAGS ?=
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help demo test test-slow test-torch lint types venv sam2 clean
+.DEFAULT_GOAL := help
+
+help: ## these lines
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.base ## clips -> trajectories -> two trained models -> one report (under 6 minutes)
+	$(VENV)/bin/python -m trajvit_jax.demo --output=$(DEMO)
+
+test: $(VENV)/.base ## everything that needs no torch
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+	$(PYTEST) -n 2 --dist loadfile
+
+test-slow: $(VENV)/.base ## tests that take minutes
+	$(PYTEST) -m slow
+
+test-torch: $(VENV)/.torch ## parity with PyTorch
+	$(PYTEST) -m torch
+
+types: $(VENV)/.base ## pyright (fetches its checker through npm)
+	$(VENV)/bin/pyright
+
+venv: $(VENV)/.base ## the environment alone
+
+sam2: $(VENV)/.torch ## the environment with torch, sam2 and transformers
+
+clean: ## removes the environment and the demo's output
+	rm -rf $(VENV) $(DEMO)
+
+$(VENV)/.base: setup.py pyproject.toml $(wildcard constraints/*.txt)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -f $(BUILD_LOCK) || { echo "$(PYTHON) is Python $(VERSION); 3.11 or 3.12 is needed: make PYTHON=python3.11"; exit 1; }
+	@echo "Setting up $(VENV): about 1.4 GB, one to two minutes"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet pip==26.3
+	$(INSTALL) --editable '.[demo,test]'
+	touch $@
+
+# --build-constraint keeps sam2's build from fetching a second, larger torch.
+$(VENV)/.torch: $(VENV)/.base
+	SAM2_BUILD_CUDA=0 $(INSTALL) --editable '.[demo,test,sam2]'
+	touch $@

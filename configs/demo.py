@@ -1,0 +1,53 @@
+"""TrajViT and ViT3D on the procedural world: minutes on two CPU cores.
+
+Command (after `make demo`, or `python -m trajvit_jax.demo --output=runs/demo`, has made records):
+  python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/mine
+  python -m trajvit_jax.main --config=configs/demo.py:model=vit3d --workdir=runs/mine_vit3d
+
+Arguments: model (trajvit or vit3d), records (their folder), steps, seed.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from trajvit_jax.config import parse_arg
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The demo's experiment, small in every dimension."""
+    chosen = parse_arg(arg, model="trajvit", records="runs/demo/records", steps=150, seed=0)
+    config = ml_collections.ConfigDict()
+    config.seed = chosen.seed
+    config.steps = chosen.steps
+    config.log_every = 5
+    config.checkpoint_every = 50
+    config.model = {
+        "name": chosen.model,
+        "image_size": 128,
+        "frames": 8,
+        "projection": 128,
+        "encoder": {"width": 128, "depth": 4, "heads": 4, "mlp": 512, "unroll": 4},
+        "trajvit": {
+            "max_trajectories": 95,
+            "resnet": {"stem": 16, "widths": (16, 32, 64, 128), "depths": (1, 1, 1, 1)},
+        },
+        "text": {
+            "vocabulary": 1000,
+            "length": 40,
+            "width": 128,
+            "depth": 2,
+            "heads": 4,
+            "mlp": 512,
+            "unroll": 2,
+        },
+    }
+    config.data = {
+        "train": f"{chosen.records}/train",
+        "evaluation": f"{chosen.records}/test",
+        "batch": 16,
+        "eval_batch": 32,
+        "threads": 2,
+    }
+    config.optimizer = {"learning_rate": 1e-3, "weight_decay": 0.02, "warmup_fraction": 0.1}
+    return config.lock()

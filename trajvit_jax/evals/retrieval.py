@@ -1,0 +1,72 @@
+"""Zero-shot video-text retrieval (paper §4.1): rank captions for videos and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from trajvit_jax.data.pipeline import eval_videos
+from trajvit_jax.data.source import Record
+from trajvit_jax.data.wordpiece import WordPiece
+from trajvit_jax.metrics import retrieval_metrics
+from trajvit_jax.models.video_text import VideoTextModel
+
+
+@nnx.jit
+def _embed_video(
+    model: VideoTextModel, video: UInt8[Array, "b t h w 3"], labels: Int[Array, "b t y x"]
+) -> Float[Array, "b p"]:
+    return model.embed_video(video, labels)
+
+
+@nnx.jit
+def _embed_text(
+    model: VideoTextModel, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]
+) -> Float[Array, "b p"]:
+    return model.embed_text(ids, mask)
+
+
+def evaluate(
+    model: VideoTextModel, source: Sequence[Record], text: WordPiece, *, batch: int = 64
+) -> Iterator[tuple[str, float]]:
+    """Yields (name, value): R@1/5/10 in percent and median rank both ways, and the counts.
+
+    Every caption of a video is a positive of it, and equal captions are one text.
+
+    Raises:
+      ValueError: embeddings that are not finite, or a video without a caption.
+    """
+    videos, texts = [], {}
+    pairs: list[tuple[int, int]] = []
+    for group in eval_videos(source, model.settings, batch):
+        embedded = _embed_video(model, jnp.asarray(group.video), jnp.asarray(group.labels))
+        for row, captions in zip(np.asarray(embedded), group.captions, strict=False):
+            if not captions:
+                raise ValueError(
+                    f"record {source[len(videos)].id!r} has no caption to retrieve; add "
+                    "'captions' to its manifest line and extract again"
+                )
+            pairs += [(len(videos), texts.setdefault(c, len(texts))) for c in captions]
+            videos.append(row)
+    embedded_texts = _embed_captions(model, list(texts), text, batch)
+    positives = np.zeros((len(videos), len(texts)), bool)
+    positives[tuple(np.array(pairs, np.int64).reshape(-1, 2).T)] = True
+    yield from retrieval_metrics(np.stack(videos) @ embedded_texts.T, positives).items()
+    yield "videos", float(len(videos))
+    yield "texts", float(len(texts))
+
+
+def _embed_captions(
+    model: VideoTextModel, captions: Sequence[str], text: WordPiece, batch: int
+) -> Float[np.ndarray, "n p"]:
+    parts = []
+    for start in range(0, len(captions), batch):
+        chunk = list(captions[start : start + batch])
+        tokens = text(chunk + chunk[-1:] * (batch - len(chunk)))
+        embedded = _embed_text(model, jnp.asarray(tokens.ids), jnp.asarray(tokens.mask))
+        parts.append(np.asarray(embedded)[: len(chunk)])
+    return np.concatenate(parts)

@@ -1,0 +1,56 @@
+r"""Trains a video-text model, evaluates it, and goes on where it stopped.
+
+Example:
+  python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/demo
+
+The workdir holds checkpoints, vocab.txt, metrics.jsonl, TensorBoard's events and results.json.
+Any setting can be changed on the command line:
+  --config.model.name=vit3d --config.steps=200 --config.optimizer.learning_rate=3e-4
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from trajvit_jax.config import to_settings
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as file.py or file.py:arg.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
+
+
+def main(argv: list[str]) -> None:
+    """Reads the flags and trains."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE")
+    from trajvit_jax.experiment import ExperimentSettings
+    from trajvit_jax.train import train
+
+    settings = to_settings(ExperimentSettings, _CONFIG.value)
+    assert _WORKDIR.value is not None  # required, see `run`
+    workdir = Path(_WORKDIR.value)
+    try:
+        results = train(settings, workdir)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    text = json.dumps(results, indent=2)
+    partial = workdir / f".results.json.{os.getpid()}.partial"
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(workdir / "results.json")
+    logging.info("results: %s", text)
+
+
+def run() -> None:
+    """Entry point of `python -m trajvit_jax.main`."""
+    flags.mark_flags_as_required(["config", "workdir"])
+    logging.set_verbosity(logging.INFO)
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

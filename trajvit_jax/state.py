@@ -1,0 +1,68 @@
+"""What a training step changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+
+from trajvit_jax.models.video_text import VideoTextModel
+
+
+@struct.dataclass
+class TrainState:
+    """Parameters, statistics and optimizer state after `step` updates.
+
+    Attributes:
+      graph: the model without its arrays.
+      params: what is trained.
+      stats: running statistics of the normalizations.
+    """
+
+    step: jax.Array
+    params: nnx.State
+    stats: nnx.State
+    opt_state: optax.OptState
+    graph: Any = struct.field(pytree_node=False)
+
+    @classmethod
+    def create(cls, model: VideoTextModel, tx: optax.GradientTransformation) -> Self:
+        """State before the first step."""
+        graph, params, stats = nnx.split(model, nnx.Param, ...)
+        return cls(jnp.zeros((), jnp.int32), params, stats, tx.init(params), graph)
+
+    def model(self) -> VideoTextModel:
+        """The model with these arrays; changing it does not change the state."""
+        return nnx.merge(self.graph, self.params, self.stats, copy=True)
+
+    def arrays(self) -> dict[str, Any]:
+        """Plain arrays by name, for checkpoints."""
+        return {
+            "step": self.step,
+            "params": nnx.to_pure_dict(self.params),
+            "stats": nnx.to_pure_dict(self.stats),
+            "opt_state": jax.tree.leaves(self.opt_state),
+        }
+
+    def with_arrays(self, arrays: dict[str, Any]) -> Self:
+        """This state with other values, as `arrays` gave them."""
+
+        def like(tree: Any, values: Any) -> Any:
+            return jax.tree.unflatten(jax.tree.structure(tree), jax.tree.leaves(values))
+
+        return dataclasses.replace(
+            self,
+            step=arrays["step"],
+            params=like(self.params, arrays["params"]),
+            stats=like(self.stats, arrays["stats"]),
+            opt_state=like(self.opt_state, arrays["opt_state"]),
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained numbers."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))

@@ -1,0 +1,179 @@
+"""Training, read from top to bottom: data, model, step, restore, loop, evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from absl import logging
+from flax import nnx
+from tqdm import tqdm
+
+from trajvit_jax.checkpoints import Checkpoints
+from trajvit_jax.data.batch import Batch
+from trajvit_jax.data.pipeline import train_batches
+from trajvit_jax.data.source import Record, open_records
+from trajvit_jax.data.wordpiece import WordPiece
+from trajvit_jax.evals import retrieval
+from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.interrupts import StopRequest
+from trajvit_jax.losses import clamp_temperature, contrastive_loss, shared_positives
+from trajvit_jax.metric_log import MetricLog
+from trajvit_jax.models.video_text import VideoTextModel
+from trajvit_jax.optim import optimizer
+from trajvit_jax.state import TrainState
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_step(tx: optax.GradientTransformation) -> Step:
+    """One update, compiled; the old state's memory is given to the new one."""
+
+    def loss_of(
+        params: nnx.State, state: TrainState, batch: Batch
+    ) -> tuple[jax.Array, tuple[nnx.State, dict[str, jax.Array]]]:
+        model = dataclasses.replace(state, params=params).model()
+        video = model.embed_video(batch.video, batch.labels, train=True)
+        text = model.embed_text(batch.text, batch.text_mask)
+        positives = shared_positives(batch.caption_hash)
+        loss, measures = contrastive_loss(video, text, model.temperature[...], positives)
+        measures["temperature"] = model.temperature[...]
+        return loss, (nnx.state(model, nnx.Not(nnx.Param)), measures)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        grad = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, (stats, measures)), gradients = grad(state.params, state, batch)
+        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        params["temperature"][...] = clamp_temperature(params["temperature"][...])
+        measures |= {
+            "loss": loss,
+            "grad_norm": optax.global_norm(gradients),
+            "dropped": batch.dropped.sum(),
+        }
+        new = dataclasses.replace(
+            state, step=state.step + 1, params=params, stats=stats, opt_state=opt_state
+        )
+        return new, measures
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
+    """The run's WordPiece vocabulary: from the workdir, else the config's file, else learned.
+
+    It is kept in the workdir, so that a resumed run and a later evaluation read the same.
+    """
+    kept, length = workdir / "vocab.txt", settings.model.text.length
+    if kept.exists():
+        return WordPiece.load(kept, length)
+    if settings.data.vocabulary:
+        text = WordPiece.load(settings.data.vocabulary, length)
+    else:
+        source = open_records(settings.data.train)
+        captions = {caption for record in source for caption in record.captions}
+        text = WordPiece.train(captions, length, size=settings.model.text.vocabulary)
+    text.save(kept)
+    return text
+
+
+def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
+    """Trains, or goes on from the last checkpoint, and evaluates.
+
+    Ctrl-C ends after the running step and saves: the same command goes on from there.
+
+    Returns:
+      Retrieval on the evaluation records, with `parameters` and `seconds_a_step` (the median,
+      without the compilation).
+
+    Raises:
+      FloatingPointError: a loss or gradient that is not finite, with the step; the last
+        checkpoint stays.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+
+    # Data
+    text = vocabulary_of(settings, workdir)
+    source, held_out = open_records(settings.data.train), open_records(settings.data.evaluation)
+    logging.info("%d videos to train on, %d held out", len(source), len(held_out))
+
+    # Model
+    model_settings = dataclasses.replace(
+        settings.model, text=dataclasses.replace(settings.model.text, vocabulary=len(text))
+    )
+    tx = optimizer(settings.optimizer, settings.steps)
+    model = VideoTextModel(model_settings, rngs=nnx.Rngs(settings.seed))
+    state = TrainState.create(model, tx)
+    logging.info("%s: %.1f M parameters", model_settings.name, state.parameters / 1e6)
+    step = make_step(tx)
+    batch_size = settings.data.eval_batch
+
+    with Checkpoints(workdir, keep=settings.keep) as checkpoints, MetricLog(workdir) as log:
+        # Restore
+        if checkpoints.latest_step is not None:
+            state = checkpoints.restore(state)
+            logging.info("goes on from step %d of %s", int(state.step), workdir)
+        first = int(state.step)
+        batches = train_batches(
+            source, model_settings, text, settings.data, seed=settings.seed, start=first
+        )
+
+        # Loop
+        seconds: list[float] = []
+        with StopRequest() as stop, _progress(model_settings.name, first, settings.steps) as bar:
+            for done in range(first + 1, settings.steps + 1):
+                batch = next(batches)
+                start = time.perf_counter()
+                state, measures = step(state, batch)
+                loss = float(measures["loss"])
+                seconds.append(time.perf_counter() - start)
+                # Gradients count too: a finite loss may leave parameters that are not.
+                grad_norm = float(measures["grad_norm"])
+                if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                    raise FloatingPointError(
+                        f"step {done}: loss {loss}, gradient norm {grad_norm}; nothing was saved "
+                        "since the last checkpoint, lower the learning rate and go on from there"
+                    )
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                bar.update()
+                if done % settings.log_every == 0 or done == settings.steps:
+                    log.write(done, {name: float(value) for name, value in measures.items()})
+                if done % settings.checkpoint_every == 0 or done == settings.steps:
+                    checkpoints.save(done, state)
+                if settings.evaluate_every and done % settings.evaluate_every == 0:
+                    log.write(done, _prefixed(evaluate(state.model(), held_out, text, batch_size)))
+                if stop.requested:
+                    checkpoints.save(done, state)
+                    logging.info("stopped after step %d; the same command goes on", done)
+                    raise KeyboardInterrupt
+
+        # Evaluation
+        results = evaluate(state.model(), held_out, text, batch_size)
+        log.write(settings.steps, _prefixed(results))
+
+    results["parameters"] = float(state.parameters)
+    if len(seconds) > 1:
+        results["seconds_a_step"] = statistics.median(seconds[1:])
+    return results
+
+
+def evaluate(
+    model: VideoTextModel, source: Sequence[Record], text: WordPiece, batch: int
+) -> dict[str, float]:
+    """The run's evaluation: zero-shot retrieval on held-out videos."""
+    return dict(retrieval.evaluate(model, source, text, batch=batch))
+
+
+def _progress(name: str, first: int, steps: int) -> tqdm:
+    return tqdm(initial=first, total=steps, desc=f"train {name}", unit="step")
+
+
+def _prefixed(values: Mapping[str, float]) -> dict[str, float]:
+    return {f"eval/{name}": value for name, value in values.items()}
