@@ -43,6 +43,7 @@ setup(
         "opencv-python-headless>=5.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
+        "pillow>=12.0",
         "safetensors>=0.8",
         "scenedetect-headless>=0.7.2",
         "scikit-image>=0.26",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -24,6 +24,7 @@ class Clip:
     segments: Mapping[int, Int32[np.ndarray, "h w"]]
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """Cuts single frames into object parts."""
 
@@ -34,6 +35,7 @@ class Segmenter(Protocol):
         ...
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Follows segments through a clip.
 

@@ -1,0 +1,110 @@
+"""What the viewer shows, and where it comes from: a folder of records, or a video file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from tokenization.trajectories import Trajectories
+
+TUBELET = (2, 16, 16)
+MODEL_SIZE = 224
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Item:
+    """One video with its trajectories.
+
+    Attributes:
+      frames: RGB; may be of another size than the label maps.
+      trajectories: of the same number of frames.
+      captions: none, one or several.
+
+    Raises:
+      ValueError: frames and label maps whose numbers differ.
+    """
+
+    frames: UInt8[np.ndarray, "t h w 3"]
+    trajectories: Trajectories
+    captions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        frames, maps = len(self.frames), len(self.trajectories.labels)
+        if frames != maps:
+            raise ValueError(
+                f"video {self.trajectories.video.id!r}: {frames} frames and {maps} label maps "
+                "must agree"
+            )
+
+
+def count_tubelets(frames: int, size: int = MODEL_SIZE) -> int:
+    """Tokens of a tubelet model (2x16x16, as ViT3D) for `frames` frames of size x size pixels."""
+    depth, height, width = TUBELET
+    return math.ceil(frames / depth) * (size // height) * (size // width)
+
+
+def read_records(
+    directory: Path,
+    *,
+    split: str = "train",
+    max_videos: int = 12,
+    video: str | None = None,
+) -> list[Item]:
+    """The first `max_videos` records of a folder that `tokenization.extract` wrote.
+
+    Args:
+      directory: the dataset's folder.
+      split: which split of it.
+      max_videos: how many at most.
+      video: only the record of this id.
+
+    Raises:
+      ValueError: a folder without records, without this split or without this video.
+    """
+    from tokenization import records
+
+    source = records.open_records(directory, split)
+    items: list[Item] = []
+    for index in range(len(source)):
+        if len(items) == max_videos:
+            break
+        record = source[index]
+        if video is None or record.id == video:
+            items.append(Item(record.frames, record.trajectories, record.captions))
+    if not items:
+        wanted = f"video {video!r}" if video else "videos"
+        raise ValueError(f"{directory}: split {split!r} of {len(source)} records has no {wanted}")
+    return items
+
+
+def tokenize_file(path: Path, *, config: str | None = None) -> Item:
+    """Decodes a video (or an image) and finds its trajectories, as `tokenization.extract` does.
+
+    Args:
+      path: the file.
+      config: `file.py[:arg]` with the settings of an extraction; None = the defaults.
+
+    Raises:
+      OSError, ValueError: a file that cannot be decoded, or a config that cannot be read.
+    """
+    from tokenization import pipeline, video
+    from tokenization.recorder import ExtractSettings
+    from trajvit_jax import config as configs
+
+    settings = ExtractSettings()
+    if config is not None:
+        settings = configs.to_settings(ExtractSettings, configs.load(config))
+    chosen = settings.pipeline
+    frames = video.decode(path, frames=chosen.frames, max_side=chosen.max_side)
+    return Item(frames.rgb, pipeline.build(chosen).tokenize(frames))
+
+
+def title_of(items: Sequence[Item]) -> str:
+    """A page title that names what is shown."""
+    names = [item.trajectories.video.id for item in items]
+    return names[0] if len(names) == 1 else f"{len(names)} videos"
