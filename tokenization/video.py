@@ -1,13 +1,48 @@
-"""Video file -> sampled RGB frames."""
+"""Video file -> sampled RGB frames.
+
+One decode a video: a demux pass (no decoding) lists the presentation times, the frames to
+sample follow from them, and the decode converts only these to RGB. Where the container's
+packets turn out not to be its frames (packed B-frames, damage), the decode is done again with
+the times that it found.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float32, Int64, UInt8
 
+from tokenization import file_head, orientation
 from tokenization.trajectories import VideoInfo
+
+_LEAD = 1.0  # seconds that a seek goes before the start: containers index decoding times
+
+
+class VideoError(ValueError):
+    """A video that cannot be read.
+
+    Attributes:
+      path: the file.
+      reason: what is wrong with it.
+      remedy: what its owner can do.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, remedy: str) -> None:
+        super().__init__(os.fspath(path), reason, remedy)
+        self.path, self.reason, self.remedy = self.args
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; {self.remedy}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,3 +62,313 @@ class Frames:
     indices: Int64[np.ndarray, " t"]
     video: VideoInfo
     repeated: int = 0
+
+
+def sample_indices(length: int, frames: int) -> Int64[np.ndarray, " frames"]:
+    """Middle frames of `frames` equal parts of a video, as the released TrajViT code takes them.
+
+    A video shorter than `frames` gives all of its frames and repeats the last one.
+
+    Args:
+      length: frames in the video.
+      frames: frames to sample.
+
+    Raises:
+      ValueError: a length or a number of frames under one.
+    """
+    if length < 1 or frames < 1:
+        raise ValueError(f"cannot sample {frames} frames of {length}: both must be at least 1")
+    edges = np.linspace(0, length, min(frames, length) + 1).astype(np.int64)
+    middles = (edges[:-1] + edges[1:] - 1) // 2
+    return np.pad(middles, (0, frames - middles.size), mode="edge")
+
+
+def decode(
+    path: str | os.PathLike[str],
+    *,
+    frames: int = 16,
+    start: float | None = None,
+    end: float | None = None,
+    video_id: str | None = None,
+    max_side: int | None = None,
+    threads: int | None = None,
+) -> Frames:
+    """Decodes a video once and samples its frames uniformly.
+
+    Rotation and mirroring in the metadata are applied. An image file is a video of one frame
+    and gives one frame, whatever `frames` says. Damaged frames in the middle are passed over.
+
+    Args:
+      path: video or image file.
+      frames: frames to sample (`sample_indices`).
+      start: seconds; sampling begins with the frame on screen then. None = the first.
+      end: seconds; sampling ends before the frame on screen then. None = after the last.
+      video_id: name in `VideoInfo`; the file's stem by default.
+      max_side: the longer side of the result at most, in pixels; frames are scaled while they
+        are converted, so no full-size RGB image is made. None = as they are.
+      threads: decoding threads; None = FFmpeg's choice.
+
+    Raises:
+      VideoError: the file cannot be read; the message names it, the reason and the remedy.
+      ValueError: `frames` or `max_side` under one.
+    """
+    path = Path(path)
+    if frames < 1 or (max_side is not None and max_side < 1):
+        raise ValueError(f"frames={frames} and max_side={max_side} must be at least 1")
+    if start is not None and end is not None and end <= start:
+        raise VideoError(path, f"the span {start}..{end} s is empty", "give an end after the start")
+
+    span = _Span(path, start, end)
+    listed: list[float] = []
+    for seek in dict.fromkeys((span.seek, None)):
+        with _opened(path) as source:
+            source.check_complete()
+            listed = source.list_times(seek=seek, end=end)
+            count = 1 if source.is_image else frames
+            frame_seconds = source.frame_seconds
+        if start is not None and listed and listed[0] <= start:
+            break
+    wanted = span.sample(listed, count, frame_seconds) if listed else [0]
+    while True:
+        with _opened(path) as source:
+            if threads is not None:
+                source.stream.codec_context.thread_count = threads
+            found = source.decode(wanted, seek=seek, end=end, max_side=max_side)
+            if not found.times:
+                raise VideoError(
+                    path,
+                    f"no frame could be decoded (codec {source.stream.codec_context.name})",
+                    "the file is truncated or damaged: copy or encode it again",
+                )
+            positions = span.sample(found.times, count, frame_seconds)
+            if found.images.keys() >= set(positions):
+                video = source.video_info(video_id or path.stem, found)
+                break
+            if set(wanted) == set(positions):
+                raise VideoError(path, "does not decode twice alike", "encode it again")
+            wanted = positions
+
+    first, _ = span.bounds(found.times, frame_seconds)
+    distinct = len(set(positions))
+    return Frames(
+        rgb=np.stack([found.images[i] for i in positions]),
+        times=np.array([found.times[i] for i in positions], np.float32),
+        indices=np.array(positions, np.int64) - first,
+        video=video,
+        repeated=len(positions) - distinct,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """The part of a video that is asked for."""
+
+    path: Path
+    start: float | None
+    end: float | None
+
+    @property
+    def seek(self) -> float | None:
+        """Where decoding may begin, in seconds; None = at the start of the file."""
+        return None if self.start is None or self.start <= _LEAD else self.start - _LEAD
+
+    def bounds(self, times: list[float], frame_seconds: float) -> tuple[int, int]:
+        """First frame and the one after the last, as positions in `times`."""
+        first, last = 0, len(times)
+        if self.start is not None:
+            over = times[-1] + frame_seconds
+            if self.start >= over:
+                raise VideoError(
+                    self.path,
+                    f"start {self.start} s is beyond its end at {over:.2f} s",
+                    "correct the start, or leave it out",
+                )
+            first = max(0, int(np.searchsorted(times, self.start, "right")) - 1)
+        if self.end is not None and self.end <= times[-1]:
+            last = int(np.searchsorted(times, self.end, "right")) - 1
+        return first, max(first + 1, last)
+
+    def sample(self, times: list[float], frames: int, frame_seconds: float) -> list[int]:
+        """Positions in `times` of the frames to take."""
+        first, last = self.bounds(times, frame_seconds)
+        return [first + int(i) for i in sample_indices(last - first, frames)]
+
+
+@dataclasses.dataclass
+class _Found:
+    """What one decode gave: the time of every frame, the pixels of the wanted ones."""
+
+    times: list[float]
+    images: dict[int, np.ndarray]
+    width: int = 0
+    height: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """An open container and its video stream."""
+
+    path: Path
+    head: bytes
+    container: Any
+    stream: Any
+
+    @property
+    def is_image(self) -> bool:
+        name = self.container.format.name
+        return name == "image2" or name.endswith("_pipe")
+
+    @property
+    def frame_seconds(self) -> float:
+        rate = self.stream.average_rate or self.stream.guessed_rate
+        return float(1 / rate) if rate else 0.04
+
+    def check_complete(self) -> None:
+        """Raises a VideoError if the file announces more bytes than it holds."""
+        needed = max((e.pos + e.size for e in self.stream.index_entries[-64:]), default=0)
+        needed = max(needed, file_head.declared_size(self.head))
+        size = self.path.stat().st_size
+        if needed > 1.01 * size:
+            evidence = f"it announces {needed} bytes and has {size}"
+            raise VideoError(self.path, f"is truncated ({evidence})", "copy or download it again")
+
+    def list_times(self, *, seek: float | None, end: float | None) -> list[float]:
+        """Presentation times of the packets from `seek` to `end`, in order.
+
+        Empty if there are none, or if the packets after a seek do not tell their time.
+        """
+        self._seek(seek)
+        times: list[float] = []
+        for packet in self._packets():
+            if not packet.size or packet.is_discard:
+                continue
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if stamp is None and seek is not None:
+                return []
+            times.append(self._seconds(stamp, len(times)))
+            # Packets come in decoding order: nothing shown before `end` follows this one.
+            if end is not None and packet.dts and self._seconds(packet.dts, 0) > end:
+                break
+        return sorted(times)
+
+    def decode(
+        self,
+        wanted: Collection[int],
+        *,
+        seek: float | None,
+        end: float | None,
+        max_side: int | None,
+    ) -> _Found:
+        """Decodes everything up to `end`, converting the wanted positions."""
+        found, reformatter, wanted = _Found([], {}), VideoReformatter(), set(wanted)
+        size = None
+        self._seek(seek)
+        for frame in self._frames():
+            if size is None:
+                size = _fit(frame.width, frame.height, max_side)
+                found.width, found.height = orientation.displayed_size(frame)
+            position = len(found.times)
+            time = self._seconds(frame.pts, position)
+            found.times.append(max(time, found.times[-1]) if found.times else time)
+            if position in wanted:
+                rgb = reformatter.reformat(
+                    frame, width=size[0], height=size[1], format="rgb24", interpolation="AREA"
+                )
+                found.images[position] = orientation.apply(rgb.to_ndarray(), frame)
+            if end is not None and time > end:
+                break
+        return found
+
+    def video_info(self, video_id: str, found: _Found) -> VideoInfo:
+        """Facts of the whole file; the size is that of the first decoded frame."""
+        if self.is_image:
+            return VideoInfo(video_id, found.width, found.height, fps=0.0, duration=0.0)
+        if self.stream.duration:
+            duration = float(self.stream.duration * self.stream.time_base)
+        elif self.container.duration:
+            duration = self.container.duration / av.time_base
+        else:
+            duration = found.times[-1] + self.frame_seconds
+        fps, seen = 1 / self.frame_seconds, found.times[-1] - found.times[0]
+        if seen > 0 and not 0.9 < (len(found.times) - 1) / seen / fps < 1.1:
+            fps = (len(found.times) - 1) / seen  # the container's rate is not that of its frames
+        return VideoInfo(video_id, found.width, found.height, fps, duration)
+
+    def _seconds(self, timestamp: int | None, position: int) -> float:
+        if timestamp is None:
+            return position * self.frame_seconds
+        return max(0.0, float((timestamp - (self.stream.start_time or 0)) * self.stream.time_base))
+
+    def _seek(self, seconds: float | None) -> None:
+        if seconds is not None:
+            offset = int(seconds / self.stream.time_base) + (self.stream.start_time or 0)
+            self.container.seek(offset, stream=self.stream)
+
+    def _packets(self) -> Iterator[Any]:
+        # A container damaged in the middle ends there.
+        with contextlib.suppress(FFmpegError):
+            yield from self.container.demux(self.stream)
+
+    def _frames(self) -> Iterator[Any]:
+        for packet in self._packets():
+            with contextlib.suppress(FFmpegError):
+                yield from packet.decode()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Source]:
+    """Opens a file for FFmpeg by its content alone: its name cannot mean a pattern or a URL."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+            head = file.read(file_head.LENGTH)
+        except FileNotFoundError:
+            raise VideoError(path, "does not exist", "correct the path") from None
+        except IsADirectoryError:
+            raise VideoError(path, "is a folder", "name a video file") from None
+        except PermissionError:
+            raise VideoError(
+                path, "may not be read (no permission)", "allow it with chmod +r, or change user"
+            ) from None
+        except OSError as error:
+            raise VideoError(path, f"cannot be read ({error})", "check the disk") from error
+        if not head:
+            raise VideoError(path, "is empty (0 bytes)", "copy or download it again")
+        if file_head.is_text(head):
+            # Also keeps out playlists, which would open other files.
+            raise VideoError(path, "holds text, not video", "replace it with the video itself")
+        file.seek(0)
+        try:
+            container = stack.enter_context(av.open(file, metadata_errors="ignore"))
+        except (FFmpegError, ValueError) as error:
+            raise _unreadable(path, head, error) from error
+        streams = [
+            stream
+            for stream in container.streams.video
+            if not stream.disposition & Disposition.attached_pic
+        ]
+        if not streams:
+            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
+            kinds = "audio" if container.streams.audio else kinds
+            raise VideoError(path, f"has no video stream (only {kinds})", "remove it from the list")
+        stream = streams[0]
+        stream.thread_type = "AUTO"
+        yield _Source(path, head, container, stream)
+
+
+def _unreadable(path: Path, head: bytes, error: Exception) -> VideoError:
+    if head[4:8] == b"ftyp":
+        return VideoError(
+            path, "is truncated (an MP4 without its index)", "copy or download it again"
+        )
+    return VideoError(
+        path,
+        f"is no video that FFmpeg knows ({getattr(error, 'strerror', None) or error})",
+        "convert it, for example to H.264 MP4",
+    )
+
+
+def _fit(width: int, height: int, max_side: int | None) -> tuple[int, int]:
+    """Size with the same aspect and no side above `max_side`."""
+    scale = min(1.0, (max_side or max(width, height)) / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))

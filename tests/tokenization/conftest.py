@@ -1,0 +1,85 @@
+"""Small video files, written with PyAV, for the tests of reading."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+
+class Clips:
+    """Writes small files below a folder; frame i of a clip is grey `level(i)`, unless given."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @staticmethod
+    def level(index: int) -> int:
+        return 20 + index * 10 % 200
+
+    def grey(self, frames: int, width: int = 64, height: int = 48) -> np.ndarray:
+        levels = np.array([self.level(i) for i in range(frames)], np.uint8)
+        return np.broadcast_to(levels[:, None, None, None], (frames, height, width, 3))
+
+    def video(
+        self,
+        name: str = "clip.mp4",
+        frames: int | np.ndarray = 20,
+        *,
+        fps: int = 10,
+        times: list[float] | None = None,
+        rotation: float = 0,
+        mirror: str = "",
+        codec: str = "libx264",
+        pixels: str = "yuv420p",
+        g: str = "12",
+        **options: str,
+    ) -> Path:
+        """Writes a video; `times` (seconds) make its frame rate variable, `g` spaces key frames."""
+        rgb = self.grey(frames) if isinstance(frames, int) else frames
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w", options=options) as container:
+            stream = container.add_stream(codec, rate=fps, options={"g": g})
+            stream.height, stream.width = rgb.shape[1:3]
+            stream.pix_fmt = pixels
+            stream.codec_context.time_base = Fraction(1, 1000)
+            if rotation or mirror:
+                flips = {"hflip": mirror == "hflip", "vflip": mirror == "vflip"}
+                stream.set_display_rotation(rotation, **flips)
+            for index, image in enumerate(rgb):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+                frame.time_base = Fraction(1, 1000)
+                frame.pts = round(1000 * (index / fps if times is None else times[index]))
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    def audio(self, name: str = "sound.mp4") -> Path:
+        path = self.root / name
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("aac", rate=16000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
+            frame.sample_rate = 16000
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    def image(self, name: str = "image.png", width: int = 64, height: int = 48) -> Path:
+        path = self.root / name
+        cv2.imwrite(str(path), np.full((height, width, 3), (0, 0, 255), np.uint8))  # red
+        return path
+
+    def data(self, name: str, content: bytes) -> Path:
+        path = self.root / name
+        path.write_bytes(content)
+        return path
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Clips:
+    return Clips(tmp_path)

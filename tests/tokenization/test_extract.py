@@ -1,0 +1,361 @@
+"""The extract command: bad videos stop nothing, finished work is not done twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from tokenization import manifest, records, shards, workers
+from tokenization.extract import ExtractSettings, OutputError, extract, tubelets
+from tokenization.pipeline import PipelineSettings
+from tokenization.trajectories import Trajectories
+
+SETTINGS = ExtractSettings(PipelineSettings(frames=4), record_size=32, shard_size=2)
+
+
+class Grid:
+    """A tokenizer of 4x4 cells that writes down what it was given."""
+
+    seen: ClassVar[list[str]] = []
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def tokenize(self, frames):
+        self.seen.append(frames.video.id)
+        t, h, w, _ = frames.rgb.shape
+        labels = np.arange(h)[:, None] * 4 // h * 4 + np.arange(w) * 4 // w + 1
+        return Trajectories.from_labels(
+            np.broadcast_to(labels, (t, h, w)),
+            frame_times=frames.times,
+            key_frames=np.arange(t) == 0,
+            video=frames.video,
+        )
+
+
+@pytest.fixture(autouse=True)
+def seen():
+    Grid.seen = []
+    return Grid.seen
+
+
+run = functools.partial(extract, settings=SETTINGS, build=Grid, processes=1)
+
+
+@pytest.fixture
+def entries(clips):
+    """Five good clips, one of them short, one an image, and a manifest that names them."""
+    for name in "abc":
+        clips.video(f"{name}.mp4", frames=10)
+    clips.video("short.mp4", frames=3)
+    clips.image("still.png")
+    lines = [
+        {"id": "a", "path": "a.mp4", "captions": ["one", "two"], "label": "run", "views": 3},
+        {"id": "b", "path": "b.mp4", "start": 0.3, "end": 0.8},
+        {"id": "c", "path": "c.mp4", "boxes": [{"time": 0.5, "box": [0, 0, 1, 1], "label": "x"}]},
+        {"id": "short", "path": "short.mp4"},
+        {"id": "still", "path": "still.png"},
+    ]
+    return read(clips.root, lines)
+
+
+def read(root: Path, lines: list[dict]) -> list[manifest.Entry]:
+    path = root / "clips.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return manifest.read_manifest(path)
+
+
+def test_every_entry_becomes_a_record_in_order(entries, tmp_path):
+    summary = run(entries, tmp_path / "out")
+    source = records.open_records(tmp_path / "out")
+    assert [record.id for record in source] == ["a", "b", "c", "short", "still"]
+    assert source[0].captions == ("one", "two") and source[0].label == "run"
+    assert dict(source[0].extra) == {"views": 3}
+    np.testing.assert_allclose(source[1].trajectories.frame_times, [0.3, 0.4, 0.5, 0.6], atol=0.11)
+    boxes = source[2].boxes
+    assert boxes is not None and boxes.labels == ("x",) and boxes.times.tolist() == [0.5]
+    assert [len(record.frames) for record in source] == [4, 4, 4, 4, 1]
+    assert (summary.videos, summary.frames, summary.trajectories) == (5, 17, 5 * 16)
+    assert summary.repeated == 1 and summary.quarantine == () and summary.bad == 0
+    assert summary.tubelets == 4 * tubelets(4) + tubelets(1) == 4 * 392 + 196
+    assert "5 videos, 17 frames" in str(summary)
+    assert "1 videos are short and repeat their last frame" in str(summary)
+
+
+def test_one_bad_video_never_stops_the_run(clips, tmp_path):
+    clips.video("good.mp4")
+    clips.data("empty.mp4", b"")
+    clips.data("text.mp4", b"hello\n")
+    clips.audio("sound.mp4")
+    lines = [
+        {"id": name, "path": path}
+        for name, path in {
+            "missing": "missing.mp4",
+            "empty": "empty.mp4",
+            "good": "good.mp4",
+            "text": "text.mp4",
+            "sound": "sound.mp4",
+            "out": "../out.mp4",
+        }.items()
+    ]
+    summary = run(read(clips.root, lines), tmp_path / "out")
+    assert summary.videos == 1 and summary.bad == pytest.approx(5 / 6)
+    text = (tmp_path / "out" / "quarantine.jsonl").read_text()
+    bad = {line["id"]: line for line in map(json.loads, text.splitlines())}
+    reasons = {name: line["reason"] for name, line in bad.items()}
+    assert reasons["missing"] == "does not exist"
+    assert reasons["empty"] == "is empty (0 bytes)"
+    assert reasons["text"] == "holds text, not video"
+    assert reasons["sound"] == "has no video stream (only audio)"
+    assert "leaves the manifest's folder" in reasons["out"]
+    assert bad["empty"]["path"] == str(clips.root / "empty.mp4")
+    assert bad["empty"]["remedy"] == "copy or download it again"
+    assert [r.id for r in records.open_records(tmp_path / "out")] == ["good"]
+
+
+def test_a_fault_of_the_tokenizer_is_quarantined_too(entries, tmp_path, monkeypatch):
+    tokenize = Grid.tokenize
+
+    def fail(self, frames):
+        if frames.video.id == "b":
+            raise RuntimeError("no segment")
+        return tokenize(self, frames)
+
+    monkeypatch.setattr(Grid, "tokenize", fail)
+    summary = run(entries, tmp_path / "out")
+    assert [(bad.id, bad.reason) for bad in summary.quarantine] == [
+        ("b", "RuntimeError: no segment")
+    ]
+
+
+def test_bad_boxes_are_quarantined(clips, tmp_path):
+    clips.video("a.mp4")
+    entries = read(clips.root, [{"id": "a", "path": "a.mp4", "boxes": [{"box": [1]}]}])
+    assert "its boxes cannot be read" in run(entries, tmp_path / "out").quarantine[0].reason
+
+
+def test_only_bad_videos(clips, tmp_path):
+    clips.data("empty.mp4", b"")
+    summary = run(read(clips.root, [{"id": "a", "path": "empty.mp4"}]), tmp_path / "out")
+    assert summary.bad == 1
+    with pytest.raises(records.RecordsError, match=r"no record in split 'train'; see .*quarantine"):
+        records.open_records(tmp_path / "out")
+
+
+def test_running_again_does_only_what_is_not_done(entries, tmp_path, seen):
+    out = tmp_path / "out"
+    first = run(entries, out)
+    seen.clear()
+    again = run(entries, out)
+    assert seen == [] and again == dataclasses.replace(first, skipped=5)
+    shards.shard_path(out, "train", 1).unlink()
+    assert run(entries, out).skipped == 3
+    assert seen == ["c", "short"]
+    seen.clear()
+    shards.shard_info_path(out, "train", 0).unlink()  # written, but never said to be finished
+    run(entries, out)
+    assert seen == ["a", "b"]
+    assert [r.id for r in records.open_records(out)] == ["a", "b", "c", "short", "still"]
+
+
+def test_added_entries_and_changed_files_are_done(entries, clips, tmp_path, seen):
+    out = tmp_path / "out"
+    run(entries, out)
+    clips.video("d.mp4")
+    seen.clear()
+    run([*entries, manifest.Entry("d", clips.root / "d.mp4")], out)
+    assert seen == ["still", "d"]
+    clips.video("a.mp4", frames=30)
+    seen.clear()
+    run([*entries, manifest.Entry("d", clips.root / "d.mp4")], out)
+    assert seen == ["a", "b"]
+
+
+def test_quarantined_videos_are_tried_again_on_demand_or_when_they_change(clips, tmp_path, seen):
+    out = tmp_path / "out"
+    clips.video("good.mp4")
+    clips.data("bad.mp4", b"")
+    lines = [{"id": name, "path": f"{name}.mp4"} for name in ("good", "bad")]
+    assert run(read(clips.root, lines), out).videos == 1
+    seen.clear()
+    run(read(clips.root, lines), out)
+    assert seen == []
+    run(read(clips.root, lines), out, retry_quarantined=True)
+    assert seen == ["good"]
+    clips.video("bad.mp4")
+    assert run(read(clips.root, lines), out).videos == 2
+    assert (out / "quarantine.jsonl").read_text() == ""
+
+
+def test_other_settings_are_refused(entries, tmp_path):
+    out = tmp_path / "out"
+    run(entries, out)
+    other = dataclasses.replace(SETTINGS, record_size=16)
+    with pytest.raises(OutputError, match=r"record_size: 32, now 16\); choose another --output"):
+        run(entries, out, settings=other)
+    assert records.open_records(out)[0].frames.shape[1] == 32
+    run(entries, out, settings=other, overwrite=True)
+    assert {r.frames.shape[1] for r in records.open_records(out)} == {16}
+
+
+def test_a_shorter_input_is_refused(entries, tmp_path):
+    out = tmp_path / "out"
+    run(entries, out)
+    with pytest.raises(OutputError, match=r"has 3 shards of split 'train' .* only 1"):
+        run(entries[:2], out)
+    run(entries[:2], out, overwrite=True)
+    assert [r.id for r in records.open_records(out)] == ["a", "b"]
+
+
+def test_entries_must_be_there_and_differ(entries, tmp_path):
+    with pytest.raises(ValueError, match="no videos to extract"):
+        run([], tmp_path / "out")
+    with pytest.raises(ValueError, match="two entries have the same id"):
+        run([entries[0], entries[0]], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_splits_share_a_folder(entries, tmp_path):
+    out = tmp_path / "out"
+    run(entries[:3], out)
+    run(entries[3:], out, split="test")
+    assert [r.id for r in records.open_records(out, "train")] == ["a", "b", "c"]
+    assert [r.id for r in records.open_records(out, "test")] == ["short", "still"]
+
+
+def test_a_full_disk_keeps_finished_shards(entries, tmp_path, monkeypatch, seen):
+    out = tmp_path / "out"
+    write = shards._write_array_record
+
+    def full(path, data):
+        if "00001" in path.name:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_write_array_record", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(entries, out)
+    assert not list(out.rglob("*.partial"))
+    with pytest.raises(records.RecordsError, match=r"no dataset_info\.json"):
+        records.open_records(out)
+    seen.clear()
+    run(entries, out)
+    assert seen == ["c", "short", "still"]
+    assert len(records.open_records(out)) == 5
+
+
+def test_processes_give_the_same_bytes_as_one(entries, tmp_path):
+    """With the real pipeline, which worker processes can import."""
+    for name, processes in {"one": 1, "two": 2}.items():
+        extract(entries[:3], tmp_path / name, SETTINGS, processes=processes)
+    for one, two in zip(
+        records.open_records(tmp_path / "one"), records.open_records(tmp_path / "two"), strict=True
+    ):
+        assert one.trajectories == two.trajectories
+        np.testing.assert_array_equal(one.frames, two.frames)
+
+
+def echo():
+    return str
+
+
+def test_order_is_kept_in_one_process():
+    assert list(workers.ordered_map(echo, range(5), workers=1, died=str)) == list("01234")
+
+
+def test_a_dying_process_costs_one_video(tmp_path):
+    """As when a library crashes or memory runs out; in a script, as spawned processes need it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal\n"
+        "from tokenization import workers\n"
+        "def work(item):\n"
+        "    if item == 'b':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return item * 2\n"
+        "def make():\n"
+        "    return work\n"
+        "if __name__ == '__main__':\n"
+        "    died = lambda item: f'{item} died'\n"
+        "    print(list(workers.ordered_map(make, 'abcd', workers=2, died=died)))\n"
+    )
+    out = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True)
+    assert out.stdout.strip() == str(["aa", "b died", *(2 * c for c in "cd")])
+
+
+def command(*args: object, **kwargs) -> subprocess.Popen:
+    line = [sys.executable, "-m", "tokenization.extract", *map(str, args)]
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
+
+
+def test_the_command(entries, clips, tmp_path):
+    clips.data("empty.mp4", b"")
+    out = tmp_path / "out"
+    config = clips.data(
+        "config.py",
+        b"import ml_collections\n"
+        b"def get_config(arg=None):\n"
+        b"    return ml_collections.ConfigDict({'pipeline': {'frames': 4}, 'record_size': 32})\n",
+    )
+    process = command(
+        f"--input={clips.root}/[acs]*.mp4", f"--output={out}", f"--config={config}", "--workers=1"
+    )
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert "3 videos, 12 frames" in stdout and "fewer tokens" in stdout
+    assert "1 videos have fewer frames than asked" in stderr
+    assert "extract: 100%" in stderr
+    process = command(f"--input={clips.root}/e*.mp4", f"--output={tmp_path}/bad", "--workers=1")
+    stdout, stderr = process.communicate()
+    assert process.returncode == 1
+    assert "100.0% of the videos could not be read, more than --max_bad=5.0%" in stderr
+    assert "empty: is empty (0 bytes)" in stdout
+
+
+def test_the_command_says_what_is_wrong_with_its_input(tmp_path):
+    (tmp_path / "bad.jsonl").write_text("{no json\n")
+    process = command(f"--input={tmp_path}/bad.jsonl", f"--output={tmp_path}/out")
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert "bad.jsonl line 1: " in stderr and "Traceback" not in stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path):
+    content = clips.video(frames=4).read_bytes()
+    (clips.root / "v").mkdir()
+    for index in range(40):
+        clips.data(f"v/{index:02d}.mp4", content)
+    out = tmp_path / "out"
+    config = clips.data(
+        "config.py",
+        b"import ml_collections\n"
+        b"def get_config(arg=None):\n"
+        b"    return ml_collections.ConfigDict(\n"
+        b"        {'pipeline': {'frames': 4}, 'shard_size': 1, 'record_size': 32})\n",
+    )
+    args = (f"--input={clips.root}/v", f"--output={out}", f"--config={config}", "--workers=2")
+    process = command(*args, start_new_session=True)
+    while not list(out.glob("shards/train-*.json")) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    assert "run the same command again to go on" in stderr and "Traceback" not in stderr
+    assert not list(out.rglob("*.partial"))
+    assert 1 <= len(records.finished_shards(out)) < 40

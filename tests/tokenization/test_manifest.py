@@ -1,0 +1,172 @@
+"""Manifests, patterns, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tokenization.manifest import (
+    ManifestError,
+    entries_from_pattern,
+    fingerprint,
+    read_entries,
+    read_manifest,
+)
+
+
+def write(folder: Path, *lines: object) -> Path:
+    path = folder / "clips.jsonl"
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("\n".join(texts) + "\n", "utf-8")
+    return path
+
+
+def test_reads_all_keys_and_keeps_the_others(tmp_path):
+    path = write(
+        tmp_path,
+        {
+            "id": "a",
+            "path": "sub/a.mp4",
+            "start": 1,
+            "end": 2.5,
+            "captions": ["x", "ü"],
+            "label": "run",
+            "frames": 85,
+            "boxes": [{"time": 1}],
+        },
+        "",
+        {"id": 7, "path": "b.mp4", "captions": "one"},
+    )
+    first, second = read_manifest(path)
+    assert (first.id, first.path) == ("a", tmp_path / "sub/a.mp4")
+    assert (first.start, first.end, first.captions, first.label) == (1.0, 2.5, ("x", "ü"), "run")
+    assert first.extra == {"frames": 85, "boxes": [{"time": 1}]}
+    assert first.problem is None
+    assert (second.id, second.captions, second.start, second.label) == ("7", ("one",), None, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{not json", "line 2: Expecting property name"),
+        ("[1]", "line 2: is list, not an object"),
+        ('{"path": "a.mp4"}', "line 2: 'id' must be a text that is not empty, is None"),
+        ('{"id": "b", "path": 3}', "line 2: 'path' must be a text"),
+        ('{"id": "b", "path": "b", "start": "soon"}', "line 2: 'start' must be a number"),
+        ('{"id": "b", "path": "b", "end": -1}', "line 2: 'end' must be a number"),
+        ('{"id": "b", "path": "b", "end": NaN}', "line 2: 'end' must be a number"),
+        ('{"id": "b", "path": "b", "captions": [1]}', "line 2: 'captions' must be a list"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, reason):
+    path = write(tmp_path, {"id": "a", "path": "a.mp4"}, line)
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    assert f"{path} {reason}" in str(caught.value)
+    assert 'must be a JSON object like {"id": "a", "path": "a.mp4"}' in str(caught.value)
+
+
+def test_text_that_is_not_utf8_is_named(tmp_path):
+    path = tmp_path / "clips.jsonl"
+    path.write_bytes(b'{"id": "a", "path": "a.mp4"}\n{"id": "\xff", "path": "b.mp4"}\n')
+    with pytest.raises(ManifestError, match="line 2: 'utf-8' codec"):
+        read_manifest(path)
+
+
+def test_duplicate_ids_name_both_lines(tmp_path):
+    path = write(
+        tmp_path, {"id": "a", "path": "a.mp4"}, {"id": "b", "path": "b"}, {"id": "a", "path": "c"}
+    )
+    with pytest.raises(ManifestError, match="lines 1 and 3 have the same id 'a'; make ids unique"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_no_entry(tmp_path, content):
+    (tmp_path / "clips.jsonl").write_text(content)
+    with pytest.raises(ManifestError, match="has no entry"):
+        read_manifest(tmp_path / "clips.jsonl")
+
+
+def test_missing_manifest(tmp_path):
+    with pytest.raises(ManifestError, match=r"none\.jsonl cannot be read: No such file"):
+        read_entries(tmp_path / "none.jsonl")
+
+
+def test_paths_that_leave_the_root_are_problems_of_their_entries(tmp_path):
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    outside.mkdir()
+    root.mkdir()
+    (outside / "secret.mp4").write_bytes(b"x")
+    (root / "inside.mp4").write_bytes(b"x")
+    (root / "link.mp4").symlink_to(outside / "secret.mp4")
+    (root / "fine.mp4").symlink_to(root / "inside.mp4")
+    (root / "loop.mp4").symlink_to(root / "loop.mp4")
+    cases = {
+        "../outside/secret.mp4": "leaves the manifest's folder",
+        "sub/../../outside/secret.mp4": "leaves the manifest's folder",
+        "link.mp4": "leaves the manifest's folder",
+        str(outside / "secret.mp4"): "is absolute",
+        "nul\0.mp4": "holds a NUL character",
+        "sub/../inside.mp4": None,
+        "fine.mp4": None,
+        "not_there_yet.mp4": None,
+    }
+    lines = [{"id": str(i), "path": text} for i, text in enumerate(cases)]
+    entries = read_manifest(write(root, *lines))
+    for entry, (text, expected) in zip(entries, cases.items(), strict=True):
+        if expected is None:
+            assert entry.problem is None, text
+        else:
+            assert expected in entry.problem and repr(text) in entry.problem
+    assert len(fingerprint(entries)) == len(cases)
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_a_folder_gives_its_videos_and_images(tmp_path):
+    touch(tmp_path / "b.MP4", tmp_path / "sub" / "a.b.avi", tmp_path / "c.jpg", tmp_path / "d.txt")
+    entries = read_entries(tmp_path)
+    assert [entry.id for entry in entries] == ["b", "c", "sub/a.b"]
+    assert entries[2].path == tmp_path / "sub" / "a.b.avi"
+
+
+def test_patterns(tmp_path):
+    touch(tmp_path / "x" / "1" / "a.mp4", tmp_path / "x" / "2" / "a.mp4", tmp_path / "x" / "b.avi")
+    ids = [entry.id for entry in entries_from_pattern(tmp_path / "x" / "*" / "*.mp4")]
+    assert ids == ["1/a", "2/a"]
+    ids = [entry.id for entry in entries_from_pattern(tmp_path / "**" / "*.*")]
+    assert ids == ["x/1/a", "x/2/a", "x/b"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
+    touch(tmp_path / "[a].mp4")
+    assert [entry.id for entry in read_entries(tmp_path / "[a].mp4")] == ["[a]"]
+
+
+def test_files_with_one_id_are_named(tmp_path):
+    touch(tmp_path / "a.avi", tmp_path / "a.mp4")
+    with pytest.raises(ManifestError, match=r"a\.avi and .*a\.mp4 would both have the id 'a'"):
+        read_entries(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["*.mp4", "none.mp4", "none/*.mp4"])
+def test_nothing_matches(tmp_path, pattern):
+    with pytest.raises(ManifestError, match="matches no video; quote patterns"):
+        read_entries(tmp_path / pattern)
+
+
+def test_fingerprint_changes_with_the_entry_and_its_file(tmp_path):
+    path = write(tmp_path, {"id": "a", "path": "a.mp4"})
+    missing = fingerprint(read_manifest(path))
+    touch(tmp_path / "a.mp4")
+    there = fingerprint(read_manifest(path))
+    write(tmp_path, {"id": "a", "path": "a.mp4", "captions": ["x"]})
+    captioned = fingerprint(read_manifest(path))
+    assert missing != there != captioned

@@ -1,0 +1,53 @@
+"""Which frames are sampled: the released rule, by its own output."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenization import video
+
+
+def test_indices_are_those_of_the_released_code(golden):
+    cases = {
+        match: array
+        for key, array in golden("traj_graph").items()
+        if (match := re.fullmatch(r"frames/middle_n(\d+)_v(\d+)", key))
+    }
+    assert cases
+    for match, expected in cases.items():
+        frames, length = map(int, match.groups())
+        np.testing.assert_array_equal(video.sample_indices(length, frames), expected, match[0])
+
+
+def test_a_span_gives_the_frames_of_the_released_code(golden, clips):
+    """300 frames at 25 a second, from 2.0 s to 9.5 s."""
+    expected = golden("traj_graph")["frames/middle_start_end"]
+    path = clips.video(frames=clips.grey(300, 16, 16), fps=25)
+    found = video.decode(path, frames=len(expected), start=2.0, end=9.5)
+    np.testing.assert_array_equal(found.indices + 50, expected)
+    np.testing.assert_allclose(found.times, expected / 25, atol=1e-5)
+    levels = [clips.level(int(i)) for i in expected]
+    np.testing.assert_allclose(found.rgb.mean((1, 2, 3)), levels, atol=3)
+
+
+@settings(deadline=None)
+@given(length=st.integers(1, 5000), frames=st.integers(1, 128))
+def test_indices_are_spread_over_the_video(length, frames):
+    indices = video.sample_indices(length, frames)
+    assert indices.shape == (frames,)
+    assert indices[0] >= 0 and indices[-1] < length
+    steps = np.diff(indices[: min(frames, length)])
+    assert (steps >= 1).all()
+    assert steps.size == 0 or steps.max() - steps.min() <= 1
+    assert (indices[min(frames, length) :] == length - 1).all()
+
+
+@pytest.mark.parametrize(("length", "frames"), [(0, 4), (4, 0), (-1, 1)])
+def test_nothing_to_sample_is_an_error(length, frames):
+    with pytest.raises(ValueError, match=f"cannot sample {frames} frames of {length}"):
+        video.sample_indices(length, frames)
