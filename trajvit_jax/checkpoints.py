@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import orbax.checkpoint as ocp
 
@@ -20,7 +20,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(

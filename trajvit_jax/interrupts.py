@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Self
 
 
 class StopRequest:
@@ -14,7 +13,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> StopRequest:
         self._in_main = threading.current_thread() is threading.main_thread()
         if self._in_main:
             self._before = signal.signal(signal.SIGINT, self._request)

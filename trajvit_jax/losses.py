@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 
@@ -14,9 +14,15 @@ def clamp_temperature(temperature: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.clip(temperature, *TEMPERATURE_RANGE)
 
 
-def shared_positives(ids: Int[Array, "b k"]) -> Bool[Array, "b b"]:
+def shared_positives(ids: Integer[Array, "b k"]) -> Bool[Array, "b b"]:
     """Which pairs of samples count as positives: those whose ids (k words each) are equal."""
     return (ids[:, None] == ids[None]).all(-1)
+
+
+def similarity(video: Float[Array, "b k d"], text: Float[Array, "c l d"]) -> Float[Array, "b c"]:
+    """Dot products of k vectors a video with l vectors (prompts) a text, averaged over both."""
+    video, text = video.astype(jnp.float32), text.astype(jnp.float32)
+    return video.mean(1) @ text.mean(1).T
 
 
 def contrastive_loss(
@@ -38,7 +44,7 @@ def contrastive_loss(
       The mean of both directions, and `accuracy`: how often a caption's best video (of the
       batch) is a positive.
     """
-    logits = (video.astype(jnp.float32) @ text.astype(jnp.float32).T) / temperature
+    logits = similarity(video[:, None], text[:, None]) / temperature
     matches = jnp.eye(len(logits), dtype=bool) if positives is None else positives
 
     def cross_entropy(logits: jax.Array, matches: jax.Array) -> jax.Array:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import tensorboardX
 
@@ -20,7 +19,7 @@ class MetricLog:
         self._file = (Path(workdir) / "metrics.jsonl").open("a", encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(os.fspath(Path(workdir) / "tensorboard"))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> MetricLog:
         return self
 
     def __exit__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Self
+from typing import Any, Self, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from flax import nnx, struct
 from trajvit_jax.models.video_text import VideoTextModel
 
 
+# JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
+@no_type_check
 @struct.dataclass
 class TrainState:
     """Parameters, statistics and optimizer state after `step` updates.

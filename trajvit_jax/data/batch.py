@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 from flax import struct
 from jaxtyping import Array, Bool, Int32, UInt8, UInt32
 
 
+# JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
+@no_type_check
 @struct.dataclass
 class Batch:
     """Videos with one caption each.

@@ -7,6 +7,7 @@ would read from step n on, whatever the number of threads.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -127,7 +128,7 @@ def eval_videos(
     dataset = grain.MapDataset.source(source).map(load)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=batch)
     samples = iter(dataset.to_iter_dataset(options))
-    while group := [sample for sample, _ in zip(samples, range(batch), strict=False)]:
+    while group := list(itertools.islice(samples, batch)):
         padded = group + group[-1:] * (batch - len(group))
         yield EvalVideos(
             video=np.stack([sample["video"] for sample in padded]),

@@ -71,13 +71,15 @@ class WordPiece:
     def train(cls, captions: Iterable[str], length: int, *, size: int = 30_522) -> WordPiece:
         """Learns at most `size` pieces from captions; the same captions give the same pieces."""
         tokenizer = _bert(models.WordPiece(unk_token="[UNK]"))
+        captions = sorted(captions)
+        # The trainer numbers inner letters in the order of a hash, and numbers settle ties: name
+        # them first. Its pieces come in another such order: sort, so that runs agree.
+        letters = [f"##{letter}" for letter in _inner_letters(tokenizer, captions)]
         trainer = trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=list(SPECIAL), show_progress=False
+            vocab_size=size, special_tokens=[*SPECIAL, *letters], show_progress=False
         )
-        tokenizer.train_from_iterator(sorted(captions), trainer)
-        learned = tokenizer.get_vocab()
-        # The trainer orders pieces of equal count by a hash: sort, so that runs agree.
-        pieces = sorted(set(learned) - set(SPECIAL))
+        tokenizer.train_from_iterator(captions, trainer)
+        pieces = sorted(set(tokenizer.get_vocab()) - set(SPECIAL))
         return cls([*SPECIAL, *pieces], length)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -98,6 +100,16 @@ class WordPiece:
         ids = np.array([item.ids for item in encoded], np.int32).reshape(shape)
         mask = np.array([item.attention_mask for item in encoded], bool).reshape(shape)
         return TextTokens(ids, mask)
+
+
+def _inner_letters(tokenizer: tokenizers.Tokenizer, captions: Iterable[str]) -> list[str]:
+    normalize, split = tokenizer.normalizer, tokenizer.pre_tokenizer
+    words = {
+        word
+        for caption in captions
+        for word, _ in split.pre_tokenize_str(normalize.normalize_str(caption))
+    }
+    return sorted({letter for word in words for letter in word[1:]})
 
 
 def _bert(model: models.Model) -> tokenizers.Tokenizer:

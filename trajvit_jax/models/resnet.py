@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -43,6 +45,17 @@ class _Block(nnx.Module):
         return jax.nn.relu(self.second(x, train=train) + residual)
 
 
+def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n _ _ c"]:
+    """3x3 windows, stride 2, padding 1.
+
+    A maximum of shifted slices: on CPU its gradient takes a third of `reduce_window`'s.
+    """
+    _, h, w, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    rows = functools.reduce(jnp.maximum, [x[:, i : i + h : 2] for i in range(3)])
+    return functools.reduce(jnp.maximum, [rows[:, :, i : i + w : 2] for i in range(3)])
+
+
 class ResNet(nnx.Module):
     """Feature pyramid at 1/4, 1/8, 1/16 and 1/32 of the input."""
 
@@ -63,11 +76,7 @@ class ResNet(nnx.Module):
     ) -> list[Float[Array, "n _ _ _"]]:
         """Features of each stage; `train` normalizes by the statistics of this batch."""
         x = jax.nn.relu(self.stem(images, train=train))
-        x = nnx.max_pool(
-            jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf),
-            (3, 3),
-            strides=(2, 2),
-        )
+        x = max_pool(x)
         features = []
         for stage in self.stages:
             for block in stage:

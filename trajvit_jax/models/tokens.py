@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 
+# JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
+@no_type_check
 @struct.dataclass
 class Tokens:
     """Tokens in rows of slots; a row may hold one video or several.

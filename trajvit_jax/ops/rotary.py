@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 
 def rotate(
     x: Float[Array, "*b l heads d"],
-    positions: Float[Array, " l"],
+    positions: Real[Array, " l"],
     *,
     dims: int,
     theta: float = 10_000.0,

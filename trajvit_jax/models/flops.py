@@ -1,0 +1,56 @@
+"""What one forward pass costs, counted by XLA."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.tokens import Tokens
+from trajvit_jax.models.video_text import VideoTextModel
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardCost:
+    """FLOPs of embedding one video.
+
+    Attributes:
+      total: from pixels to the embedding.
+      transformer: the encoder alone, over all of the model's slots.
+    """
+
+    total: float
+    transformer: float
+
+
+def count_forward(settings: ModelSettings) -> ForwardCost:
+    """Compiles the forward pass of one video and reads XLA's cost analysis.
+
+    Layers are unrolled for it: XLA counts the body of a loop once.
+    """
+    encoder = dataclasses.replace(settings.encoder, unroll=settings.encoder.depth)
+    settings = dataclasses.replace(settings, encoder=encoder)
+    model = VideoTextModel(settings, rngs=nnx.Rngs(0))
+    side, grid = settings.image_size, settings.grid
+    video = jax.ShapeDtypeStruct((1, settings.frames, side, side, 3), jnp.uint8)
+    labels = jax.ShapeDtypeStruct((1, settings.frames, grid, grid), jnp.int32)
+    graph, state = nnx.split(model)
+
+    def embed(state: nnx.State, video: jax.Array, labels: jax.Array) -> jax.Array:
+        return nnx.merge(graph, state).embed_video(video, labels)
+
+    def encode(state: nnx.State, tokens: Tokens) -> jax.Array:
+        return nnx.merge(graph, state).encoder(tokens)
+
+    _, tokens, _ = jax.eval_shape(
+        lambda state, *inputs: nnx.merge(graph, state).encode_video(*inputs), state, video, labels
+    )
+    return ForwardCost(_flops(embed, state, video, labels), _flops(encode, state, tokens))
+
+
+def _flops(function: object, *arguments: object) -> float:
+    analysis = jax.jit(function).lower(*arguments).compile().cost_analysis()
+    return float(analysis["flops"])
