@@ -1,0 +1,114 @@
+"""Retrieval metrics: the released evaluation, a naive oracle, degenerate scores."""
+
+from __future__ import annotations
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trajvit_jax.metrics import recall_at, retrieval_metrics, retrieval_ranks
+
+
+def test_recalls_equal_the_released_ones(golden):
+    g = golden("retrieval_metrics")
+    variants = sorted({name.split("/")[0] for name in g})
+    assert variants
+    for variant in variants:
+        scores = g[f"{variant}/scores_i2t"]
+        to_text, to_video = np.zeros((2, *scores.shape), bool)
+        to_text[tuple(g[f"{variant}/img2txt_pairs"].T)] = True
+        to_video[tuple(g[f"{variant}/txt2img_pairs"].T[::-1])] = True
+        for positives, theirs, ours in (
+            (to_text, "img2txt", "vid2txt"),
+            (to_video, "txt2img", "txt2vid"),
+        ):
+            scored, matches = (scores, positives) if ours == "vid2txt" else (scores.T, positives.T)
+            asked = matches.any(1)
+            ranks = retrieval_ranks(scored[asked], matches[asked])
+            for k in (1, 5):
+                expected = float(g[f"{variant}/{theirs}_r{k}"])
+                assert round(recall_at(ranks, k), 2) == expected, (variant, theirs, k)
+        if to_text.any(1).all() and (to_text == to_video).all():
+            names = retrieval_metrics(scores, to_text)
+            assert round(names["vid2txt_r5"], 2) == float(g[f"{variant}/img2txt_r5"])
+            assert round(names["txt2vid_r1"], 2) == float(g[f"{variant}/txt2img_r1"])
+
+
+def naive_rank(scores: np.ndarray, positives: np.ndarray) -> float:
+    """Middle of the places that a shuffled sort could give the best positive."""
+    best = max(score for score, match in zip(scores, positives, strict=True) if match)
+    others = [score for score, match in zip(scores, positives, strict=True) if not match]
+    first = sum(score > best for score in others)
+    last = first + sum(score == best for score in others)
+    return (first + last) / 2
+
+
+@st.composite
+def queries(draw):
+    shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 9)))
+    few_values = st.integers(-3, 3).map(float)
+    scores = draw(hnp.arrays(np.float64, shape, elements=few_values))
+    positives = draw(hnp.arrays(bool, shape))
+    positives[np.arange(shape[0]), draw(st.integers(0, shape[1] - 1))] = True
+    return scores, positives
+
+
+@settings(deadline=None)
+@given(queries())
+def test_ranks_equal_the_naive_ones(query):
+    scores, positives = query
+    expected = [naive_rank(*row) for row in zip(scores, positives, strict=True)]
+    np.testing.assert_array_equal(retrieval_ranks(scores, positives), expected)
+
+
+@settings(deadline=None)
+@given(queries(), st.randoms(use_true_random=False))
+def test_order_of_candidates_does_not_matter(query, random):
+    scores, positives = query
+    order = list(range(scores.shape[1]))
+    random.shuffle(order)
+    ranks = retrieval_ranks(scores, positives)
+    np.testing.assert_array_equal(retrieval_ranks(scores[:, order], positives[:, order]), ranks)
+
+
+@pytest.mark.parametrize("count", [2, 3, 20])
+def test_constant_similarity_is_no_hit(count):
+    metrics = retrieval_metrics(np.zeros((count, count)), np.eye(count, dtype=bool))
+    assert metrics["vid2txt_r1"] == metrics["txt2vid_r1"] == 0
+    assert metrics["vid2txt_median_rank"] == (count + 1) / 2
+    if count > 19:
+        assert metrics["vid2txt_r5"] == metrics["txt2vid_r5"] == 0
+
+
+def test_perfect_similarity_is_always_a_hit():
+    metrics = retrieval_metrics(np.eye(11), np.eye(11, dtype=bool))
+    assert {value for name, value in metrics.items() if "median" not in name} == {100.0}
+    assert metrics["txt2vid_median_rank"] == 1
+
+
+def test_ties_take_the_middle_place():
+    scores = np.array([[3.0, 1.0, 1.0, 1.0, 0.0]])
+    positives = np.array([[False, False, True, False, False]])
+    np.testing.assert_array_equal(retrieval_ranks(scores, positives), [2.0])
+
+
+def test_several_ground_truths_count_by_the_best():
+    scores = np.array([[0.1, 0.9, 0.5, 0.4]])
+    positives = np.array([[True, False, True, False]])
+    np.testing.assert_array_equal(retrieval_ranks(scores, positives), [1.0])
+
+
+def test_nan_is_an_error_that_names_the_query():
+    scores = np.eye(4)
+    scores[2, 1] = np.nan
+    with pytest.raises(ValueError, match="query 2"):
+        retrieval_metrics(scores, np.eye(4, dtype=bool))
+
+
+def test_a_query_without_a_positive_is_an_error():
+    positives = np.eye(4, dtype=bool)
+    positives[3] = False
+    with pytest.raises(ValueError, match="query 3 has no positive"):
+        retrieval_ranks(np.eye(4), positives)

@@ -1,0 +1,198 @@
+"""Training end to end on a toy: interrupted, resumed, broken, evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import pytest
+
+from tokenization.shards import write_records
+from trajvit_jax import train as training
+from trajvit_jax.checkpoints import Checkpoints
+from trajvit_jax.config import to_settings
+from trajvit_jax.data.pipeline import DataSettings, train_batches
+from trajvit_jax.data.wordpiece import WordPiece
+from trajvit_jax.evals import retrieval
+from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.models.settings import EncoderSettings, ResNetSettings, TrajViTSettings
+from trajvit_jax.optim import OptimizerSettings, optimizer
+from trajvit_jax.state import TrainState
+
+METRICS = {
+    f"{way}_{metric}"
+    for way in ("vid2txt", "txt2vid")
+    for metric in ("r1", "r5", "r10", "median_rank")
+}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory, toy_record):
+    folder = tmp_path_factory.mktemp("records")
+    write_records(folder, [toy_record(i) for i in range(16)])
+    return folder
+
+
+@pytest.fixture
+def experiment(records, tiny):
+    """Six steps with a checkpoint at 3 and 6."""
+
+    def make(name: str, **changes) -> ExperimentSettings:
+        folder = str(records)
+        data = DataSettings(train=folder, evaluation=folder, batch=4, eval_batch=8, threads=2)
+        values = {"steps": 6, "log_every": 1, "checkpoint_every": 3} | changes
+        one_stage = TrajViTSettings(max_trajectories=6, resnet=ResNetSettings(4, (8,), (1,)))
+        return ExperimentSettings(model=tiny(name, trajvit=one_stage), data=data, **values)
+
+    return make
+
+
+@pytest.fixture
+def change_step(monkeypatch):
+    """Calls `change(number, measures)` after every step, the first of a run being 1.
+
+    Returns the list that every step function will be appended to.
+    """
+    make_step, made = training.make_step, []
+
+    def install(change):
+        def make(tx):
+            step, calls = make_step(tx), iter(range(1, 1000))
+            made.append(step)
+
+            def changed(state, batch):
+                state, measures = step(state, batch)
+                return state, change(next(calls), measures)
+
+            return changed
+
+        monkeypatch.setattr(training, "make_step", make)
+        return made
+
+    return install
+
+
+def interrupt_at(number):
+    def change(step, measures):
+        if step == number:
+            signal.raise_signal(signal.SIGINT)
+        return measures
+
+    return change
+
+
+def logged(workdir, name):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line[name] for line in lines if name in line}
+
+
+def saved_arrays(workdir, settings, random_model):
+    """Everything that the newest checkpoint holds."""
+    text = WordPiece.load(workdir / "vocab.txt", settings.model.text.length)
+    sizes = dataclasses.replace(settings.model.text, vocabulary=len(text))
+    model = random_model(dataclasses.replace(settings.model, text=sizes))
+    like = TrainState.create(model, optimizer(settings.optimizer, settings.steps))
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.latest_step, checkpoints.restore(like).arrays()
+
+
+def test_an_interrupted_run_goes_on_as_if_unbroken(experiment, change_step, random_model, tmp_path):
+    settings = experiment("trajvit")
+    steps = change_step(lambda _, measures: measures)
+    unbroken = training.train(settings, tmp_path / "unbroken")
+    assert set(unbroken) >= METRICS | {"videos", "texts", "parameters", "seconds_a_step"}
+    assert unbroken["videos"] == unbroken["texts"] == 16
+
+    # Not at a step that is saved anyway.
+    change_step(interrupt_at(2))
+    with pytest.raises(KeyboardInterrupt):
+        training.train(settings, tmp_path / "broken")
+    with Checkpoints(tmp_path / "broken") as checkpoints:
+        assert checkpoints.latest_step == 2
+    change_step(lambda _, measures: measures)
+    resumed = training.train(settings, tmp_path / "broken")
+
+    # A second program would be a compilation after the first step.
+    assert [step._cache_size() for step in steps] == [1, 1, 1]
+    assert logged(tmp_path / "broken", "loss") == logged(tmp_path / "unbroken", "loss")
+    assert {name: resumed[name] for name in METRICS} == {name: unbroken[name] for name in METRICS}
+    (step, expected), (_, actual) = (
+        saved_arrays(tmp_path / name, settings, random_model) for name in ("unbroken", "broken")
+    )
+    assert step == 6
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+def test_a_step_that_is_not_finite_ends_the_run_and_is_not_saved(
+    experiment, change_step, tmp_path, name
+):
+    def change(step, measures):
+        return measures | ({name: jnp.nan} if step == 4 else {})
+
+    change_step(change)
+    settings = experiment("vit3d", checkpoint_every=1)
+    with pytest.raises(FloatingPointError, match="step 4"):
+        training.train(settings, tmp_path)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 3
+
+
+def test_the_loss_falls_on_a_batch_that_can_be_learned(experiment, random_model, toy_record):
+    settings = experiment("vit3d", optimizer=OptimizerSettings(learning_rate=2e-3))
+    captions = [toy_record(i).captions[0] for i in range(16)]
+    text = WordPiece.train(captions, settings.model.text.length)
+    source = [toy_record(i) for i in range(16)]
+    data = dataclasses.replace(settings.data, batch=16)
+    batch = next(train_batches(source, settings.model, text, data, seed=0))
+    tx = optimizer(settings.optimizer, 40)
+    state, step = TrainState.create(random_model(settings.model), tx), training.make_step(tx)
+    losses = []
+    for _ in range(30):
+        state, measures = step(state, batch)
+        losses.append(float(measures["loss"]))
+    assert int(state.step) == 30
+    assert losses[-1] < losses[0] / 2
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(tiny, random_model, tmp_path):
+    def state(**changes):
+        return TrainState.create(random_model(tiny("vit3d", **changes)), optax.sgd(1.0))
+
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+            checkpoints.restore(state())
+        checkpoints.save(1, state())
+    wider = EncoderSettings(width=48, depth=2, heads=2, mlp=64)
+    other = state(encoder=wider)
+    fits_not = pytest.raises(ValueError, match=r"checkpoints/1 does not fit.*another --workdir")
+    with Checkpoints(tmp_path) as checkpoints, fits_not:
+        checkpoints.restore(other)
+
+
+def test_evaluation_refuses_a_record_without_captions(toy_record, tiny, random_model):
+    source = [toy_record(0), toy_record(1, captions=())]
+    text = WordPiece.train(["a red square"], 12)
+    with pytest.raises(ValueError, match="'clip01' has no caption"):
+        dict(retrieval.evaluate(random_model(tiny("vit3d")), source, text, batch=8))
+
+
+def test_unknown_settings_are_refused_with_the_nearest_name():
+    config = ml_collections.ConfigDict({"optimizer": {"learning_rat": 1.0}})
+    with pytest.raises(ValueError, match=r"config\.optimizer\.learning_rat .*'learning_rate'"):
+        to_settings(ExperimentSettings, config)
+
+
+def test_help_teaches():
+    command = [sys.executable, "-m", "trajvit_jax.main", "--help"]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
+    assert "python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/demo" in out
+    assert "--workdir" in out
