@@ -16,7 +16,7 @@ from trajvit_jax.config import parse_arg
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The demo's experiment, small in every dimension."""
-    chosen = parse_arg(arg, model="trajvit", records="runs/demo/records", steps=150, seed=0)
+    chosen = parse_arg(arg, model="trajvit", records="runs/demo/records", steps=180, seed=0)
     config = ml_collections.ConfigDict()
     config.seed = chosen.seed
     config.steps = chosen.steps
@@ -24,13 +24,21 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.checkpoint_every = 50
     config.model = {
         "name": chosen.model,
-        "image_size": 128,
+        "image_size": 64,
         "frames": 8,
         "projection": 128,
-        "encoder": {"width": 128, "depth": 4, "heads": 4, "mlp": 512, "unroll": 4},
+        "encoder": {
+            "width": 128,
+            "depth": 4,
+            "heads": 4,
+            "mlp": 512,
+            "init_std": 0.08,
+            "unroll": 4,
+        },
         "trajvit": {
-            "max_trajectories": 95,
-            "resnet": {"stem": 16, "widths": (16, 32, 64, 128), "depths": (1, 1, 1, 1)},
+            "max_trajectories": 31,
+            "feature_width": 64,
+            "resnet": {"stem": 16, "widths": (16, 32, 64, 64), "depths": (1, 1, 1, 1)},
         },
         "text": {
             "vocabulary": 1000,
@@ -39,15 +47,16 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             "depth": 2,
             "heads": 4,
             "mlp": 512,
+            "init_std": 0.08,
             "unroll": 2,
         },
     }
     config.data = {
         "train": f"{chosen.records}/train",
         "evaluation": f"{chosen.records}/test",
-        "batch": 16,
+        "batch": 32,
         "eval_batch": 32,
         "threads": 2,
     }
-    config.optimizer = {"learning_rate": 1e-3, "weight_decay": 0.02, "warmup_fraction": 0.1}
+    config.optimizer = {"learning_rate": 2e-3, "weight_decay": 0.02, "warmup_fraction": 0.1}
     return config.lock()

@@ -15,7 +15,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
@@ -240,30 +240,31 @@ def encode(record: Record) -> dict[str, Any]:
 def decode(example: Mapping[str, Any]) -> Record:
     """Reads an example of a TFDS data source."""
 
-    def text(value: bytes | str) -> str:
-        return value.decode("utf-8") if isinstance(value, bytes) else value
-
     trajectories = Trajectories(
         labels=np.asarray(example["labels"]),
         frame_times=np.asarray(example["frame_times"], np.float32),
         key_frames=np.asarray(example["key_frames"], np.bool_),
-        video=VideoInfo(**json.loads(text(example["video"]))),
-        made_by=json.loads(text(example["made_by"])),
+        video=VideoInfo(**json.loads(_text(example["video"]))),
+        made_by=json.loads(_text(example["made_by"])),
     )
     corners = np.asarray(example["boxes"], np.float32).reshape(-1, 4)
     boxes = Boxes(
         corners,
         np.asarray(example["box_times"], np.float32).reshape(-1),
-        tuple(text(label) for label in example["box_labels"]),
+        tuple(_text(label) for label in example["box_labels"]),
     )
     return Record(
         trajectories=trajectories,
         frames=np.stack(example["frames"]),
-        captions=tuple(text(caption) for caption in example["captions"]),
-        label=text(example["label"]) or None,
+        captions=tuple(_text(caption) for caption in example["captions"]),
+        label=_text(example["label"]) or None,
         boxes=boxes if len(corners) else None,
-        extra=json.loads(text(example["extra"])),
+        extra=json.loads(_text(example["extra"])),
     )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 class RecordSource(Sequence[Record]):
@@ -317,9 +318,29 @@ def open_records(directory: str | os.PathLike[str], split: str = "train") -> Rec
       RecordsError: no such folder, no dataset of records in it, no such split, no record in
         it, or a shard that is missing.
     """
+    builder = _open_dataset(Path(directory), split)
+    return RecordSource(Path(directory), split, builder.as_data_source(split=split))
+
+
+def read_captions(
+    directory: str | os.PathLike[str], split: str = "train"
+) -> Iterator[tuple[str, ...]]:
+    """Captions of every record, in order; frames and label maps stay encoded.
+
+    Raises:
+      RecordsError: as `open_records`.
+    """
     import tensorflow_datasets as tfds
 
-    directory = Path(directory)
+    builder = _open_dataset(Path(directory), split)
+    skip = tfds.decode.SkipDecoding()
+    for example in builder.as_data_source(split=split, decoders={"frames": skip, "labels": skip}):
+        yield tuple(_text(caption) for caption in example["captions"])
+
+
+def _open_dataset(directory: Path, split: str) -> Any:
+    import tensorflow_datasets as tfds
+
     if not (directory / "dataset_info.json").is_file():
         state = "has no dataset_info.json" if directory.is_dir() else "does not exist"
         raise RecordsError(
@@ -339,4 +360,4 @@ def open_records(directory: str | os.PathLike[str], split: str = "train") -> Rec
     for path in builder.info.splits[split].filepaths:
         if not Path(path).is_file():
             raise RecordsError(f"{path} is missing; run the extraction again, or copy it")
-    return RecordSource(directory, split, builder.as_data_source(split=split))
+    return builder

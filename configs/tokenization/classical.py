@@ -4,6 +4,13 @@ Command:
   python -m tokenization.extract --input='videos/*.mp4' --output=records \\
       --config=configs/tokenization/classical.py
 
+Cost: about 60 ms of one core for a sampled frame of 512x288 (`python -m benchmarks.extraction`:
+15 sampled frames a second in one process, 26 in two, on two cores).
+
+Expected: about 25 to 350 trajectories in 16 frames of real video. On the procedural world
+(`python -m benchmarks.tokenization_quality`): mean tube IoU 0.84, 0.64 identity switches an
+object, 34 trajectories a video, all pixels covered.
+
 Arguments: frames, max_side, split (both, keyframes or stride), limit (frames in a clip, 0 = a
 quarter of the video): classical.py:frames=8,split=keyframes
 """

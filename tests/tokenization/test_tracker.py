@@ -1,0 +1,180 @@
+"""The flow tracker on small made scenes: what moves keeps its label, what appears gets one."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenization.protocols import Clip
+from tokenization.segmenters.classical import ClassicalSegmenter
+from tokenization.trackers.flow import FlowSettings, FlowTracker
+from tokenization.trackers.memory import Memory
+from tokenization.trackers.optical_flow import dense_flow, origins
+
+SIDE = 96
+
+
+def texture(seed: int, colour: tuple[int, int, int], height: int, width: int) -> np.ndarray:
+    """A coloured surface with soft blobs, so that its motion can be seen."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0.75, 1.25, (height // 6 + 2, width // 6 + 2)).astype(np.float32)
+    shade = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(np.array(colour) * shade[..., None], 0, 255).astype(np.uint8)
+
+
+BACK = texture(0, (120, 125, 110), 2 * SIDE, 3 * SIDE)
+RED = texture(1, (210, 40, 40), 24, 24)
+BLUE = texture(2, (50, 70, 210), 24, 24)
+Place = tuple[np.ndarray, int, int]
+
+
+def frame(*squares: Place, pan: int = 0) -> np.ndarray:
+    """Squares (surface, y, x) before the background, which the camera shows from `pan` on."""
+    image = BACK[:SIDE, pan : pan + SIDE].copy()
+    for surface, y, x in squares:
+        top, left, bottom, right = max(y, 0), max(x, 0), min(y + 24, SIDE), min(x + 24, SIDE)
+        if top < bottom and left < right:
+            image[top:bottom, left:right] = surface[top - y : bottom - y, left - x : right - x]
+    return image
+
+
+def square(y: int, x: int) -> np.ndarray:
+    inside = np.zeros((SIDE, SIDE), bool)
+    inside[max(y, 0) : y + 24, max(x, 0) : x + 24] = True
+    return inside
+
+
+def track(frames: list[np.ndarray], *key_frames: int, **settings: float) -> np.ndarray:
+    rgb = np.stack(frames)
+    at = [0, *key_frames]
+    segments = dict(zip(at, ClassicalSegmenter().segment(rgb[at]), strict=True))
+    return FlowTracker(FlowSettings(**settings)).track([Clip(rgb, segments)])[0]  # type: ignore[arg-type]
+
+
+def owner(labels: np.ndarray, inside: np.ndarray) -> int:
+    """The label that a mask belongs to, if their IoU is above 0.7."""
+    best = int(np.bincount(labels[inside]).argmax())
+    found = labels == best
+    assert (found & inside).sum() / (found | inside).sum() > 0.7
+    return best
+
+
+def test_a_moving_square_keeps_its_label():
+    at = [(30, 10 + 5 * t) for t in range(8)]
+    labels = track([frame((RED, *place)) for place in at])
+    assert {owner(labels[t], square(*place)) for t, place in enumerate(at)} == {
+        owner(labels[0], square(*at[0]))
+    }
+    assert (labels > 0).all()
+
+
+def test_labels_stay_while_the_camera_pans():
+    labels = track([frame((RED, 30, 60 - 4 * t), pan=4 * t) for t in range(8)])
+    first, last = owner(labels[0], square(30, 60)), owner(labels[7], square(30, 32))
+    assert first == last
+    ground = np.bincount(labels[0][~square(30, 60)]).argmax()
+    assert (labels[7][~square(30, 32)] == ground).mean() > 0.6
+
+
+def test_what_enters_gets_a_label_above_all_given_ones():
+    at = [(30, 100 - 7 * t) for t in range(10)]
+    labels = track([frame((BLUE, 60, 4), (RED, *place)) for place in at])
+    red = owner(labels[9], square(*at[9]))
+    assert red > labels[0].max()
+    assert owner(labels[9], square(60, 4)) == owner(labels[0], square(60, 4))
+    late = track([frame((BLUE, 60, 4), (RED, *place)) for place in at], 5)
+    assert owner(late[9], square(*at[9])) > labels[0].max()
+
+
+def test_split_points_do_not_change_labels():
+    frames = [frame((RED, 30, 10 + 4 * t), (BLUE, 60, 60 - 3 * t)) for t in range(8)]
+    whole, split = track(frames), track(frames, 2, 4, 6)
+    for t in range(8):
+        for mask in (square(30, 10 + 4 * t), square(60, 60 - 3 * t)):
+            assert owner(split[t], mask) == owner(whole[t], mask) <= whole[0].max()
+
+
+def test_a_square_that_was_hidden_comes_back_as_itself():
+    wall = np.s_[:, 40:70]
+    frames = []
+    for t in range(14):
+        image = frame((RED, 30, 6 + 6 * t))
+        image[wall] = (60, 140, 70)
+        frames.append(image)
+    labels = track(frames)
+    first, last = owner(labels[0], square(30, 6)), owner(labels[13], square(30, 84))
+    assert first == last
+    assert not (labels[7] == first).any()
+
+
+def test_ids_and_pixels_of_the_first_frame_are_those_given():
+    rgb = np.stack([frame((RED, 30, 10 + 3 * t)) for t in range(3)])
+    given_labels = np.where(square(30, 10), 70, 0).astype(np.int32)
+    given_labels[:5, :5] = 9
+    labels = FlowTracker().track([Clip(rgb, {0: given_labels})])[0]
+    assert np.array_equal(labels[0][given_labels > 0], given_labels[given_labels > 0])
+    assert (labels > 0).all()
+    assert owner(labels[2][None][0], np.ones((SIDE, SIDE), bool)) in (9, 70)
+
+
+def test_nothing_given_is_one_label_and_births():
+    rgb = np.stack([frame() for _ in range(2)])
+    labels = FlowTracker().track([Clip(rgb, {0: np.zeros((SIDE, SIDE), np.int32)})])[0]
+    assert (labels > 0).all()
+
+
+def test_clips_do_not_know_of_each_other():
+    one = np.stack([frame((RED, 30, 10 + 4 * t)) for t in range(4)])
+    two = np.stack([frame((BLUE, 50, 40 - 4 * t)) for t in range(3)])
+    clips = [Clip(rgb, {0: ClassicalSegmenter().segment(rgb[:1])[0]}) for rgb in (one, two)]
+    both = FlowTracker().track(clips)
+    for clip, labels in zip(clips, both, strict=True):
+        assert np.array_equal(FlowTracker().track([clip])[0], labels)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.integers(0, 5))
+def test_every_pixel_gets_a_label_even_in_noise(height: int, width: int, frames: int, seed: int):
+    rng = np.random.default_rng(seed)
+    rgb = rng.integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+    segments = rng.integers(0, 4, (height, width)).astype(np.int32)
+    labels = FlowTracker().track([Clip(rgb, {0: segments, frames - 1: segments})])[0]
+    assert labels.shape == rgb.shape[:3]
+    assert labels.min() > 0
+
+
+def test_dense_flow_measures_a_shift():
+    gray = cv2.cvtColor(BACK[:SIDE], cv2.COLOR_RGB2GRAY)
+    start, end = (np.ascontiguousarray(gray[:, x : x + SIDE]) for x in (6, 2))
+    flow = dense_flow(start, end)
+    assert np.abs(np.median(flow, (0, 1)) - (4, 0)).max() < 0.3
+
+
+def test_what_was_hidden_has_no_sure_origin():
+    before = np.stack([frame((RED, 30, 20)), frame((RED, 30, 27))])
+    lab = [cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in before]
+    came = origins(lab[0], lab[1], colour_tolerance=25.0)
+    revealed = square(30, 20) & ~square(30, 27)
+    assert came.sure[revealed].mean() < 0.5
+    assert came.sure[~square(30, 20) & ~square(30, 27)].mean() > 0.9
+    centre = came.columns[36:48, 33:45] - np.arange(33, 45)
+    assert abs(np.median(centre) + 7) <= 1
+
+
+def test_memory_knows_the_nearest_example_and_forgets():
+    memory = Memory(patience=2)
+    memory.update(np.array([[0.0], [10.0], [4.0]]), np.array([0, 0, 2]), 0)
+    seen = memory.distances(np.array([[9.0]]), 3)
+    assert seen.tolist() == [[1.0, np.inf, 5.0]]
+    memory.update(np.array([[20.0]]), np.array([0]), 2)
+    assert memory.distances(np.array([[9.0]]), 3).tolist() == [[11.0, np.inf, 5.0]]
+    memory.update(np.array([[20.0]]), np.array([0]), 3)
+    assert memory.distances(np.array([[9.0]]), 3).tolist() == [[11.0, np.inf, np.inf]]
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match=r"FlowSettings\.grow = -1"):
+        FlowSettings(grow=-1.0)
