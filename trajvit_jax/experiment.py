@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
 
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.models.settings import ModelSettings
@@ -30,3 +34,45 @@ class ExperimentSettings:
     checkpoint_every: int = 500
     evaluate_every: int = 0
     keep: int = 2
+
+
+_BOOKKEEPING = ("log_every", "checkpoint_every", "evaluate_every", "keep")
+
+
+def claim(workdir: Path, settings: ExperimentSettings) -> None:
+    """Notes the settings in the workdir; a workdir keeps to one experiment.
+
+    How often a run logs and saves may change between its parts, and how it reads data.
+
+    Raises:
+      ValueError: the workdir's run had other settings; the message names them.
+    """
+    path = workdir / "settings.json"
+    new = json.loads(json.dumps(dataclasses.asdict(settings)))
+    if path.exists():
+        old = json.loads(path.read_text("utf-8"))
+        changed = _differences(_decisive(old), _decisive(new))
+        if changed:
+            raise ValueError(
+                f"{workdir} belongs to a run with other settings ({'; '.join(changed)}); "
+                "choose another --workdir, or go on with the old ones"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(new, indent=2) + "\n", "utf-8")
+    partial.replace(path)
+
+
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the trained numbers depend on."""
+    kept = {key: value for key, value in settings.items() if key not in _BOOKKEEPING}
+    data = {k: v for k, v in settings["data"].items() if k not in ("eval_batch", "threads")}
+    return kept | {"data": data}
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        parts = [_differences(old.get(k), new.get(k), f"{name}.{k}".lstrip(".")) for k in keys]
+        return [change for part in parts for change in part]
+    return [] if old == new else [f"{name}: {old!r}, now {new!r}"]

@@ -38,7 +38,15 @@ def main(argv: list[str]) -> None:
         results = train(settings, workdir)
     except KeyboardInterrupt:
         sys.exit(130)
-    text = json.dumps(results, indent=2)
+    facts = {
+        "model": settings.model.name,
+        "protocol": "zero-shot retrieval, one embedding a video and a text, cosine",
+        "evaluation": settings.data.evaluation,
+        "frames": settings.model.frames,
+        "steps": settings.steps,
+        "seed": settings.seed,
+    }
+    text = json.dumps(facts | results, indent=2)
     partial = workdir / f".results.json.{os.getpid()}.partial"
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(workdir / "results.json")

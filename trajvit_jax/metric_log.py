@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -13,11 +14,26 @@ import tensorboardX
 
 
 class MetricLog:
-    """Appends to `metrics.jsonl` and to TensorBoard's event file in a workdir."""
+    """Appends to `metrics.jsonl` and to TensorBoard's event file in a workdir.
 
-    def __init__(self, workdir: str | os.PathLike[str]):
-        self._file = (Path(workdir) / "metrics.jsonl").open("a", encoding="utf-8")
-        self._board = tensorboardX.SummaryWriter(os.fspath(Path(workdir) / "tensorboard"))
+    Args:
+      step: where the run goes on; what a lost run wrote of later steps is dropped.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], *, step: int = 0):
+        path = Path(workdir) / "metrics.jsonl"
+        self._lines = [entry for entry in _read(path) if entry["step"] <= step]
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in self._lines), "utf-8")
+        partial.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = tensorboardX.SummaryWriter(
+            os.fspath(Path(workdir) / "tensorboard"), purge_step=step + 1
+        )
+
+    def values(self, name: str) -> list[float]:
+        """What was logged under a name since step 0, earlier runs of the workdir included."""
+        return [line[name] for line in self._lines if name in line]
 
     def __enter__(self) -> MetricLog:
         return self
@@ -34,6 +50,16 @@ class MetricLog:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the values that stand after `step` updates."""
         line = {"step": step, "time": round(time.time(), 3), **values}
+        self._lines.append(line)
         print(json.dumps(line), file=self._file, flush=True)
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+
+
+def _read(path: Path) -> list[dict[str, float]]:
+    """Entries of a log; a last line that was cut off by a crash does not count."""
+    entries = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            entries.append(json.loads(line))
+    return entries

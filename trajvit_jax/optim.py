@@ -47,7 +47,7 @@ def decayed(params: object) -> object:
 
     Layers are stacked, so a stacked bias has two axes: names decide, not the number of axes.
     """
-    undecayed = ("bias", "scale", "cls", "query", "position", "temperature")
+    undecayed = ("bias", "scale", "cls", "query", "temperature")
 
     def is_decayed(path: tuple, _: jax.Array) -> bool:
         names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]

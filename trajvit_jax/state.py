@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
+from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
 
 
@@ -36,6 +37,25 @@ class TrainState:
         """State before the first step."""
         graph, params, stats = nnx.split(model, nnx.Param, ...)
         return cls(jnp.zeros((), jnp.int32), params, stats, tx.init(params), graph)
+
+    @classmethod
+    def initialize(
+        cls, settings: ModelSettings, tx: optax.GradientTransformation, seed: int
+    ) -> Self:
+        """State of a new model; the same seed gives the same numbers.
+
+        Compiled without optimizations, which cost more time than random numbers take.
+        """
+
+        def make() -> VideoTextModel:
+            return VideoTextModel(settings, rngs=nnx.Rngs(seed))
+
+        graph, *_ = nnx.split(nnx.eval_shape(make), nnx.Param, ...)
+        arrays = jax.jit(
+            lambda: nnx.split(make(), nnx.Param, ...)[1:],
+            compiler_options={"xla_backend_optimization_level": 0},
+        )()
+        return cls.create(nnx.merge(graph, *arrays), tx)
 
     def model(self) -> VideoTextModel:
         """The model with these arrays; changing it does not change the state."""

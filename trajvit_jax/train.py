@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import statistics
@@ -19,10 +20,10 @@ from tqdm import tqdm
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.pipeline import train_batches
-from trajvit_jax.data.source import Record, open_records
+from trajvit_jax.data.source import Record, open_records, read_captions
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
-from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.experiment import ExperimentSettings, claim
 from trajvit_jax.interrupts import StopRequest
 from trajvit_jax.losses import clamp_temperature, contrastive_loss, shared_positives
 from trajvit_jax.metric_log import MetricLog
@@ -77,8 +78,7 @@ def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
     if settings.data.vocabulary:
         text = WordPiece.load(settings.data.vocabulary, length)
     else:
-        source = open_records(settings.data.train)
-        captions = {caption for record in source for caption in record.captions}
+        captions = {caption for of_one in read_captions(settings.data.train) for caption in of_one}
         text = WordPiece.train(captions, length, size=settings.model.text.vocabulary)
     text.save(kept)
     return text
@@ -90,14 +90,15 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
     Ctrl-C ends after the running step and saves: the same command goes on from there.
 
     Returns:
-      Retrieval on the evaluation records, with `parameters` and `seconds_a_step` (the median,
-      without the compilation).
+      Retrieval on the evaluation records, with `parameters` and `seconds_a_step`: the median,
+      waiting for data and compilation left out.
 
     Raises:
+      ValueError: the workdir is that of a run with other settings.
       FloatingPointError: a loss or gradient that is not finite, with the step; the last
         checkpoint stays.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
+    claim(workdir, settings)
 
     # Data
     text = vocabulary_of(settings, workdir)
@@ -109,18 +110,19 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         settings.model, text=dataclasses.replace(settings.model.text, vocabulary=len(text))
     )
     tx = optimizer(settings.optimizer, settings.steps)
-    model = VideoTextModel(model_settings, rngs=nnx.Rngs(settings.seed))
-    state = TrainState.create(model, tx)
+    state = TrainState.initialize(model_settings, tx, settings.seed)
     logging.info("%s: %.1f M parameters", model_settings.name, state.parameters / 1e6)
     step = make_step(tx)
     batch_size = settings.data.eval_batch
 
-    with Checkpoints(workdir, keep=settings.keep) as checkpoints, MetricLog(workdir) as log:
+    with contextlib.ExitStack() as stack:
         # Restore
+        checkpoints = stack.enter_context(Checkpoints(workdir, keep=settings.keep))
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(state)
             logging.info("goes on from step %d of %s", int(state.step), workdir)
         first = int(state.step)
+        log = stack.enter_context(MetricLog(workdir, step=first))
         batches = train_batches(
             source, model_settings, text, settings.data, seed=settings.seed, start=first
         )
@@ -144,7 +146,9 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 bar.update()
                 if done % settings.log_every == 0 or done == settings.steps:
-                    log.write(done, {name: float(value) for name, value in measures.items()})
+                    values = {name: float(value) for name, value in measures.items()}
+                    log.write(done, values | {"seconds_a_step": statistics.median(seconds)})
+                    seconds = []
                 if done % settings.checkpoint_every == 0 or done == settings.steps:
                     checkpoints.save(done, state)
                 if settings.evaluate_every and done % settings.evaluate_every == 0:
@@ -157,10 +161,8 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         # Evaluation
         results = evaluate(state.model(), held_out, text, batch_size)
         log.write(settings.steps, _prefixed(results))
-
-    results["parameters"] = float(state.parameters)
-    if len(seconds) > 1:
-        results["seconds_a_step"] = statistics.median(seconds[1:])
+        results["parameters"] = float(state.parameters)
+        results["seconds_a_step"] = statistics.median(log.values("seconds_a_step"))
     return results
 
 

@@ -49,7 +49,7 @@ def video_sample(record: Record, settings: ModelSettings) -> VideoSample:
     if len(frames) != settings.frames:
         raise ValueError(
             f"record {record.id!r} has {len(frames)} frames, the model reads "
-            f"{settings.frames}; extract with --config.pipeline.frames={settings.frames}"
+            f"{settings.frames}; extract with pipeline.frames = {settings.frames} in the config"
         )
     return VideoSample(_resize_frames(frames, settings.image_size), *_slots(trajectories, settings))
 
@@ -72,7 +72,12 @@ def _slots(
     return labels, unslotted
 
 
+def same_text(caption: str) -> str:
+    """The form in which two captions are compared: case and outer blanks do not count."""
+    return caption.strip().lower()
+
+
 def caption_hash(caption: str) -> UInt32[np.ndarray, " 2"]:
-    """64 bits of the caption's SHA-256, case and outer blanks aside."""
-    digest = hashlib.sha256(caption.strip().lower().encode()).digest()
+    """64 bits of the caption's SHA-256, as `same_text` sees it."""
+    digest = hashlib.sha256(same_text(caption).encode()).digest()
     return np.frombuffer(digest[:8], np.uint32).copy()

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
+from tqdm import tqdm
 
 from trajvit_jax.data.pipeline import eval_videos
+from trajvit_jax.data.samples import same_text
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.metrics import retrieval_metrics
@@ -42,7 +44,9 @@ def evaluate(
     """
     videos, texts = [], {}
     pairs: list[tuple[int, int]] = []
-    for group in eval_videos(source, model.settings, batch):
+    groups = eval_videos(source, model.settings, batch)
+    batches = -(-len(source) // batch)
+    for group in tqdm(groups, desc="embed videos", total=batches, unit="batch", leave=False):
         embedded = _embed_video(model, jnp.asarray(group.video), jnp.asarray(group.labels))
         for row, captions in zip(np.asarray(embedded), group.captions, strict=False):
             if not captions:
@@ -50,7 +54,7 @@ def evaluate(
                     f"record {source[len(videos)].id!r} has no caption to retrieve; add "
                     "'captions' to its manifest line and extract again"
                 )
-            pairs += [(len(videos), texts.setdefault(c, len(texts))) for c in captions]
+            pairs += [(len(videos), texts.setdefault(same_text(c), len(texts))) for c in captions]
             videos.append(row)
     embedded_texts = _embed_captions(model, list(texts), text, batch)
     positives = np.zeros((len(videos), len(texts)), bool)

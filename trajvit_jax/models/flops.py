@@ -33,7 +33,7 @@ def count_forward(settings: ModelSettings) -> ForwardCost:
     """
     encoder = dataclasses.replace(settings.encoder, unroll=settings.encoder.depth)
     settings = dataclasses.replace(settings, encoder=encoder)
-    model = VideoTextModel(settings, rngs=nnx.Rngs(0))
+    model = nnx.eval_shape(lambda: VideoTextModel(settings, rngs=nnx.Rngs(0)))
     side, grid = settings.image_size, settings.grid
     video = jax.ShapeDtypeStruct((1, settings.frames, side, side, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((1, settings.frames, grid, grid), jnp.int32)

@@ -90,14 +90,12 @@ class ModelSettings:
     Attributes:
       name: 'trajvit' or 'vit3d'.
       image_size: pixels a side; frames are square.
-      dtype: compute type, 'float32' or 'bfloat16'; parameters are always float32.
       projection: width of the shared embedding space.
     """
 
     name: str = "trajvit"
     image_size: int = 224
     frames: int = 16
-    dtype: str = "float32"
     projection: int = 256
     encoder: EncoderSettings = EncoderSettings()
     trajvit: TrajViTSettings = TrajViTSettings()

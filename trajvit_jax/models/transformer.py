@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -39,7 +40,7 @@ class Layer(nnx.Module):
         b, n, d = x.shape
         q, k, v = (
             part.reshape(b, n, self.heads, -1)
-            for part in jax.numpy.split(self.query_key_value(x), 3, axis=-1)
+            for part in jnp.split(self.query_key_value(x), 3, axis=-1)
         )
         out = jax.nn.dot_product_attention(q, k, v, mask=mask)
         return self.attention_out(out.reshape(b, n, d))
@@ -112,7 +113,7 @@ class Encoder(nnx.Module):
         """States of all slots; those of empty slots mean nothing and reach no other."""
         is_cls = (tokens.query == 0) & (tokens.video > 0)
         cls = self.cls[...].astype(tokens.values.dtype)
-        x = jax.numpy.where(is_cls[..., None], cls, tokens.values)
+        x = jnp.where(is_cls[..., None], cls, tokens.values)
         x = run_stack(
             self.layers,
             x,

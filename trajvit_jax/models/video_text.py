@@ -61,7 +61,7 @@ class VideoTextModel(nnx.Module):
         train: bool = False,
     ) -> tuple[Float[Array, "r s d"], Tokens, dict[str, jax.Array]]:
         """States of all slots, the tokens that were read, and the named intermediates."""
-        pixels = normalize_pixels(video).astype(jnp.dtype(self.settings.dtype))
+        pixels = normalize_pixels(video)
         tokens, intermediates = self.tokenizer(pixels, labels, train=train)
         return self.encoder(tokens), tokens, intermediates
 

@@ -35,7 +35,6 @@ class TrajectoryTokens(nnx.Module):
     def __init__(self, settings: ModelSettings, *, rngs: nnx.Rngs):
         own, encoder = settings.trajvit, settings.encoder
         self.slots = own.max_trajectories + 1
-        self.dtype = jnp.dtype(settings.dtype)
         width = own.feature_width or encoder.width
         self.resnet = ResNet(own.resnet, rngs=rngs)
         self.project = nnx.List(
@@ -76,7 +75,7 @@ class TrajectoryTokens(nnx.Module):
         """
         _, _, y, x = labels.shape
         features = self.feature_map(video, (y, x), train=train)
-        pooled = pool_masks(features, labels, self.slots).astype(self.dtype)
+        pooled = pool_masks(features, labels, self.slots)
         # Label 0 is "no token"; slot 0 is the CLS: neither has frames.
         is_token = (jnp.arange(self.slots) > 0)[None, :, None]
         present = (areas(labels, self.slots) > 0) & is_token
@@ -84,7 +83,7 @@ class TrajectoryTokens(nnx.Module):
         if self.widen is not None:
             pooled = self.widen(pooled)
         appearance = self.appearance(pooled, present)
-        position = self.position(self.from_box(box_features(box).astype(self.dtype)), present)
+        position = self.position(self.from_box(box_features(box)), present)
         tokens = one_video_a_row(appearance + position, present.any(-1))
         intermediates = {
             "features": features,

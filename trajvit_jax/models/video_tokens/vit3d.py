@@ -37,7 +37,6 @@ class TubeletTokens(nnx.Module):
             )
         side = settings.image_size // self.patch
         self.count = settings.frames // self.tubelet * side * side
-        self.dtype = jnp.dtype(settings.dtype)
         self.embed = nnx.Linear(3 * self.tubelet * self.patch**2, settings.encoder.width, rngs=rngs)
         position = 0.02 * jax.random.normal(rngs.params(), (self.count, settings.encoder.width))
         self.position = nnx.Param(position)
@@ -55,8 +54,8 @@ class TubeletTokens(nnx.Module):
         p, f = self.patch, self.tubelet
         blocks = video.reshape(b, t // f, f, h // p, p, w // p, p, c)
         blocks = blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(b, self.count, -1)
-        patches = self.embed(blocks.astype(self.dtype))
-        values = patches + self.position[...].astype(self.dtype)
+        patches = self.embed(blocks)
+        values = patches + self.position[...]
         values = jnp.pad(values, ((0, 0), (1, 0), (0, 0)))
         tokens = one_video_a_row(values, jnp.ones((b, self.count + 1), bool))
         return tokens, {"patches": patches}
