@@ -22,16 +22,17 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import app, flags, logging
 from tqdm import tqdm
 
 from tokenization import manifest, pipeline, records, shards, workers
+from tokenization.files import write_text
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.recorder import ExtractSettings, Outcome, Recorder, Tokenizer, died
 from tokenization.records import Quarantined, ShardInfo
+from tokenization.tubelets import count_tubelets
 from trajvit_jax import config as configs
 
 _SETTINGS_FILE = "settings.json"
@@ -86,11 +87,6 @@ class Summary:
             lines.append(f"{len(self.quarantine)} videos could not be read ({self.bad:.1%}):")
             lines += [f"  {bad.id}: {bad.reason}" for bad in self.quarantine[:_SHOWN]]
         return "\n".join(lines)
-
-
-def tubelets(frames: int) -> int:
-    """Tokens of ViT3D for a video: 2x16x16 tubelets at 224x224 pixels."""
-    return -(-frames // 2) * (224 // 16) ** 2
 
 
 def extract(
@@ -177,24 +173,16 @@ def _claim(output: Path, settings: ExtractSettings, *, overwrite: bool) -> str:
     if path.is_file() and records.finished_shards(output):
         old = json.loads(path.read_text("utf-8"))
         if old != new and not overwrite:
+            changed = "; ".join(configs.differences(old, new))
             raise OutputError(
-                f"{output} holds records of other settings ({_difference(old, new)}); "
+                f"{output} holds records of other settings ({changed}); "
                 "choose another --output, or pass --overwrite to remove them"
             )
         if old != new:
             for split in {info.split for info in records.finished_shards(output)}:
                 shards.remove_split(output, split)
-    with shards.replacing(path) as partial:
-        partial.write_text(json.dumps(new, indent=2, sort_keys=True) + "\n", "utf-8")
+    write_text(path, json.dumps(new, indent=2, sort_keys=True) + "\n")
     return _hash(new)
-
-
-def _difference(old: Any, new: Any, name: str = "") -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        parts = [_difference(old.get(k), new.get(k), f"{name}.{k}".lstrip(".")) for k in keys]
-        return ", ".join(filter(None, parts))
-    return "" if old == new else f"{name}: {old!r}, now {new!r}"
 
 
 def _hash(value: object) -> str:
@@ -242,7 +230,7 @@ def _summary(infos: Sequence[ShardInfo], *, skipped: int) -> Summary:
         videos=len(frames),
         frames=sum(frames),
         trajectories=sum(sum(info.trajectories) for info in infos),
-        tubelets=sum(map(tubelets, frames)),
+        tubelets=sum(map(count_tubelets, frames)),
         quarantine=tuple(bad for info in infos for bad in info.quarantine),
         repeated=sum(info.repeated for info in infos),
         skipped=skipped,

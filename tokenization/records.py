@@ -325,16 +325,19 @@ def open_records(directory: str | os.PathLike[str], split: str = "train") -> Rec
 def read_captions(
     directory: str | os.PathLike[str], split: str = "train"
 ) -> Iterator[tuple[str, ...]]:
-    """Captions of every record, in order; frames and label maps stay encoded.
+    """Captions of every record, in order; frames and label maps are not decoded.
 
     Raises:
       RecordsError: as `open_records`.
     """
     import tensorflow_datasets as tfds
 
-    builder = _open_dataset(Path(directory), split)
-    skip = tfds.decode.SkipDecoding()
-    for example in builder.as_data_source(split=split, decoders={"frames": skip, "labels": skip}):
+    source = _open_dataset(Path(directory), split).as_data_source(split=split)
+    captions = tfds.features.FeaturesDict(
+        {"captions": tfds.features.Sequence(tfds.features.Text())}
+    )
+    for index in range(len(source)):
+        example: Any = captions.deserialize_example_np(source.data_source[index])
         yield tuple(_text(caption) for caption in example["captions"])
 
 

@@ -289,21 +289,15 @@ class Trajectories:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one .npz; a reader never sees half of it."""
-        path = Path(path)
         meta = {"video": dataclasses.asdict(self.video), "made_by": dict(self.made_by)}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    labels=self.labels,
-                    frame_times=self.frame_times,
-                    key_frames=self.key_frames,
-                    meta=np.array(json.dumps(meta)),
-                )
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(
+                file,
+                labels=self.labels,
+                frame_times=self.frame_times,
+                key_frames=self.key_frames,
+                meta=np.array(json.dumps(meta)),
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trajectories:

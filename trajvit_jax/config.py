@@ -107,3 +107,12 @@ def to_settings(
             value = tuple(value)
         values[key] = value
     return kind(**values)
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """What differs between two nested settings: `name: old, now new` of each leaf."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted(old.keys() | new.keys())
+        parts = [differences(old.get(k), new.get(k), f"{name}.{k}".lstrip(".")) for k in keys]
+        return [change for part in parts for change in part]
+    return [] if old == new else [f"{name}: {old!r}, now {new!r}"]

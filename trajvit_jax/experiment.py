@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from tokenization.files import write_text
+from trajvit_jax.config import differences
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.optim import OptimizerSettings
@@ -51,16 +52,13 @@ def claim(workdir: Path, settings: ExperimentSettings) -> None:
     new = json.loads(json.dumps(dataclasses.asdict(settings)))
     if path.exists():
         old = json.loads(path.read_text("utf-8"))
-        changed = _differences(_decisive(old), _decisive(new))
+        changed = differences(_decisive(old), _decisive(new))
         if changed:
             raise ValueError(
                 f"{workdir} belongs to a run with other settings ({'; '.join(changed)}); "
                 "choose another --workdir, or go on with the old ones"
             )
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(new, indent=2) + "\n", "utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(new, indent=2) + "\n")
 
 
 def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
@@ -68,11 +66,3 @@ def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in settings.items() if key not in _BOOKKEEPING}
     data = {k: v for k, v in settings["data"].items() if k not in ("eval_batch", "threads")}
     return kept | {"data": data}
-
-
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        parts = [_differences(old.get(k), new.get(k), f"{name}.{k}".lstrip(".")) for k in keys]
-        return [change for part in parts for change in part]
-    return [] if old == new else [f"{name}: {old!r}, now {new!r}"]

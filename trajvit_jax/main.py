@@ -11,13 +11,13 @@ Any setting can be changed on the command line:
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from tokenization.files import write_text
 from trajvit_jax.config import to_settings
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as file.py or file.py:arg.")
@@ -47,9 +47,7 @@ def main(argv: list[str]) -> None:
         "seed": settings.seed,
     }
     text = json.dumps(facts | results, indent=2)
-    partial = workdir / f".results.json.{os.getpid()}.partial"
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(workdir / "results.json")
+    write_text(workdir / "results.json", text + "\n")
     logging.info("results: %s", text)
 
 

@@ -12,6 +12,8 @@ from types import TracebackType
 
 import tensorboardX
 
+from tokenization.files import write_text
+
 
 class MetricLog:
     """Appends to `metrics.jsonl` and to TensorBoard's event file in a workdir.
@@ -23,9 +25,7 @@ class MetricLog:
     def __init__(self, workdir: str | os.PathLike[str], *, step: int = 0):
         path = Path(workdir) / "metrics.jsonl"
         self._lines = [entry for entry in _read(path) if entry["step"] <= step]
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in self._lines), "utf-8")
-        partial.replace(path)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in self._lines))
         self._file = path.open("a", encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(
             os.fspath(Path(workdir) / "tensorboard"), purge_step=step + 1

@@ -17,11 +17,12 @@ from PIL import Image
 
 from tokenization import shards
 from tokenization.explore import __main__ as command
-from tokenization.explore import items, movie, page, sheet, view
+from tokenization.explore import movie, page, sheet, view
 from tokenization.explore.colours import palette
 from tokenization.explore.items import Item
 from tokenization.records import Record
 from tokenization.trajectories import Trajectories, VideoInfo
+from tokenization.tubelets import count_tubelets
 
 
 def moving_squares(
@@ -183,7 +184,7 @@ def test_nothing_to_show_is_an_error():
 
 @pytest.mark.parametrize(("frames", "expected"), [(1, 196), (2, 196), (15, 1568), (16, 1568)])
 def test_tubelets_of_a_224_pixel_model(frames, expected):
-    assert items.count_tubelets(frames) == expected
+    assert count_tubelets(frames) == expected
 
 
 def test_colours_are_stable_and_distinct():

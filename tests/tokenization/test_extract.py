@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from tokenization import manifest, records, shards, workers
-from tokenization.extract import ExtractSettings, OutputError, extract, tubelets
+from tokenization.extract import ExtractSettings, OutputError, extract
 from tokenization.pipeline import PipelineSettings
 from tokenization.trajectories import Trajectories
+from tokenization.tubelets import count_tubelets
 
 SETTINGS = ExtractSettings(PipelineSettings(frames=4), record_size=32, shard_size=2)
 
@@ -88,7 +89,7 @@ def test_every_entry_becomes_a_record_in_order(entries, tmp_path):
     assert [len(record.frames) for record in source] == [4, 4, 4, 4, 1]
     assert (summary.videos, summary.frames, summary.trajectories) == (5, 17, 5 * 16)
     assert summary.repeated == 1 and summary.quarantine == () and summary.bad == 0
-    assert summary.tubelets == 4 * tubelets(4) + tubelets(1) == 4 * 392 + 196
+    assert summary.tubelets == 4 * count_tubelets(4) + count_tubelets(1) == 4 * 392 + 196
     assert "5 videos, 17 frames" in str(summary)
     assert "1 videos are short and repeat their last frame" in str(summary)
 

@@ -77,6 +77,11 @@ def test_records_pickle_for_loader_processes(tmp_path):
     same(source[0], FULL)
 
 
+def test_captions_are_read_alone_and_in_order(tmp_path):
+    shards.write_records(tmp_path, [FULL, make("plain")], shard_size=1)
+    assert list(records.read_captions(tmp_path)) == [FULL.captions, ()]
+
+
 def test_plain_tfds_reads_it(tmp_path):
     shards.write_records(tmp_path, [make("a"), FULL])
     builder = tfds.builder_from_directory(str(tmp_path))

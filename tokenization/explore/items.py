@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,12 +39,6 @@ class Item:
                 f"video {self.trajectories.video.id!r}: {frames} frames and {maps} label maps "
                 "must agree"
             )
-
-
-def count_tubelets(frames: int, size: int = MODEL_SIZE) -> int:
-    """Tokens of a tubelet model (2x16x16, as ViT3D) for `frames` frames of size x size pixels."""
-    depth, height, width = TUBELET
-    return math.ceil(frames / depth) * (size // height) * (size // width)
 
 
 def read_records(

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from tokenization.explore import view
 from tokenization.explore.colours import palette
 from tokenization.explore.items import Item
-from tokenization.shards import replacing
+from tokenization.files import replacing
 
 _GAP = 8
 _BAR = 4

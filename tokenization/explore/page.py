@@ -16,7 +16,6 @@ import os
 import string
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,8 +23,9 @@ from jaxtyping import UInt16
 
 from tokenization.explore import view
 from tokenization.explore.colours import palette
-from tokenization.explore.items import Item, count_tubelets, title_of
-from tokenization.shards import replacing
+from tokenization.explore.items import Item, title_of
+from tokenization.files import write_text
+from tokenization.tubelets import count_tubelets
 
 _JPEG_QUALITY = 80
 _SCRIPTS = ("data.js", "draw.js", "parts.js", "page.js")
@@ -173,5 +173,4 @@ def write_page(
       OSError: the file cannot be written.
     """
     page = render_page(items, title=title, longest=longest)
-    with replacing(Path(path)) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(path, page)

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tokenization.explore import view
 from tokenization.explore.colours import palette
-from tokenization.explore.items import Item, count_tubelets
-from tokenization.shards import replacing
+from tokenization.explore.items import Item
+from tokenization.files import replacing
+from tokenization.tubelets import count_tubelets
 
 _PAPER, _INK, _QUIET, _ACCENT = (250, 250, 248), (28, 30, 34), (120, 124, 132), (198, 120, 0)
 _MARGIN, _GAP, _HEADER, _LABEL = 24, 6, 66, 22

@@ -9,7 +9,6 @@ DIR/test/...
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -21,11 +20,13 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from tqdm import tqdm
 
+from tokenization.files import replacing, write_text
 from tokenization.world.captions import Split, action, caption, split_of
 from tokenization.world.events import Event, events
 from tokenization.world.render import Rendered, render
 from tokenization.world.sampling import sample_scene
 from tokenization.world.scenes import Scene, WorldSettings
+from trajvit_jax.config import differences
 
 FORMAT = 1
 """Counts changes of the generator that change what a seed gives."""
@@ -169,8 +170,7 @@ def write_split(
             }
         )
     manifest = root / "manifest.jsonl"
-    with _whole_file(manifest) as partial:
-        partial.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    write_text(manifest, "".join(f"{json.dumps(line)}\n" for line in lines))
     return manifest
 
 
@@ -209,7 +209,7 @@ def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"], settings: Worl
         "threads": "1",
         "x264-params": "rc-lookahead=0:mbtree=0",
     }
-    with _whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+    with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=settings.fps, options=options)
         stream.width, stream.height = settings.width, settings.height
         stream.pix_fmt = "yuv420p"
@@ -233,10 +233,9 @@ def _write_truth(stem: Path, clip: Clip, rendered: Rendered) -> None:
         "cuts": list(clip.scene.cuts),
         "background": [shot.background.kind for shot in clip.scene.shots],
     }
-    with _whole_file(stem.with_suffix(".npz")) as partial, partial.open("wb") as file:
+    with replacing(stem.with_suffix(".npz")) as partial, partial.open("wb") as file:
         np.savez_compressed(file, labels=rendered.labels)
-    with _whole_file(stem.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(log, indent=1) + "\n")
+    write_text(stem.with_suffix(".json"), json.dumps(log, indent=1) + "\n")
 
 
 def _claim(directory: Path, settings: WorldSettings, seed: int) -> None:
@@ -245,8 +244,7 @@ def _claim(directory: Path, settings: WorldSettings, seed: int) -> None:
     wanted = json.loads(json.dumps(wanted))
     path = directory / "settings.json"
     if not path.exists():
-        with _whole_file(path) as partial:
-            partial.write_text(json.dumps(wanted, indent=1) + "\n")
+        write_text(path, json.dumps(wanted, indent=1) + "\n")
         return
     try:
         found = dict(json.loads(path.read_text()))
@@ -254,24 +252,9 @@ def _claim(directory: Path, settings: WorldSettings, seed: int) -> None:
         raise ValueError(
             f"{path} is not a settings file ({error}); choose another folder"
         ) from error
-    differing = [
-        f"{key} is {found.get(key)!r} there, {wanted.get(key)!r} now"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
-    ]
+    differing = differences(found, wanted)
     if differing:
         raise ValueError(
             f"{path} was written with other settings: {'; '.join(differing)}. "
             "Choose another folder, delete this one, or ask for the same settings"
         )
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place only if the block succeeds."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -12,6 +12,8 @@ import tokenizers
 from jaxtyping import Bool, Int32
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
+from tokenization.files import write_text
+
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -84,10 +86,7 @@ class WordPiece:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `vocab.txt`; a reader never sees half of it."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text("\n".join(self.vocabulary) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_text(path, "\n".join(self.vocabulary) + "\n")
 
     def __len__(self) -> int:
         """Number of pieces."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from tokenization.explore.items import Item
 from tokenization.explore.page import render_fragment
 from tokenization.extract import Summary
-from tokenization.shards import replacing
+from tokenization.files import write_text
 from trajvit_jax.models.flops import ForwardCost
 
 TITLES = {"trajvit": "TrajViT", "vit3d": "ViT3D"}
@@ -151,6 +151,5 @@ def write_report(path: Path, report: Report) -> Path:
         real=render_fragment(report.real),
         world=render_fragment(report.world),
     )
-    with replacing(path) as partial:
-        partial.write_text(page, "utf-8")
+    write_text(path, page)
     return path

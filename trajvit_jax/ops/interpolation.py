@@ -30,6 +30,10 @@ def resize_bilinear(
     x: Float[Array, "*b h w c"], height: int, width: int
 ) -> Float[Array, "*b height width c"]:
     """Resamples the two grid axes; see `bilinear_matrix`."""
-    rows = jnp.asarray(bilinear_matrix(x.shape[-3], height), x.dtype)
-    columns = jnp.asarray(bilinear_matrix(x.shape[-2], width), x.dtype)
-    return jnp.einsum("yh,xw,...hwc->...yxc", rows, columns, x)
+    if x.shape[-3] != height:
+        rows = jnp.asarray(bilinear_matrix(x.shape[-3], height), x.dtype)
+        x = jnp.einsum("yh,...hwc->...ywc", rows, x)
+    if x.shape[-2] != width:
+        columns = jnp.asarray(bilinear_matrix(x.shape[-2], width), x.dtype)
+        x = jnp.einsum("xw,...ywc->...yxc", columns, x)
+    return x
