@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64, Integer, UInt16
 
+from tokenization.files import replacing
+
 MAX_TRAJECTORIES = np.iinfo(np.uint16).max
 
 # What np.load and the parts of a file raise when it is something else, truncated or changed.

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from trajvit_jax.state import TrainState
@@ -17,8 +18,11 @@ class Checkpoints:
 
     def __init__(self, workdir: str | os.PathLike[str], *, keep: int = 2):
         self._directory = Path(workdir).absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            item_handlers=ocp.StandardCheckpointHandler(),
+        )
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -53,11 +57,24 @@ class Checkpoints:
         if step is None:
             raise FileNotFoundError(f"no checkpoint in {self._directory}; train first")
         arrays: Any = like.arrays()
-        try:
-            restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(arrays))
-        except (ValueError, KeyError) as error:
+        misfit = _misfit(self._manager.item_metadata(step).tree, arrays)
+        if misfit:
             raise ValueError(
-                f"{self._directory}/{step} does not fit this config's model; use the config it "
-                f"was trained with, or another --workdir ({error})"
-            ) from error
+                f"{self._directory}/{step} does not fit this config's model ({misfit}); use the "
+                "config it was trained with, or another --workdir"
+            )
+        restored = self._manager.restore(step, args=ocp.args.StandardRestore(arrays))
         return like.with_arrays(restored)
+
+
+def _misfit(saved: Any, wanted: Any) -> str:
+    """The first array whose shape differs or that only one side has; '' if there is none."""
+    shapes = [
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (saved, wanted)
+    ]
+    there, here = shapes
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            return f"{name}: {there.get(name)} there, {here.get(name)} here"
+    return ""

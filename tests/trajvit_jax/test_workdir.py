@@ -1,0 +1,52 @@
+"""What a run keeps in its workdir: one experiment's settings, a log that resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from trajvit_jax.data.pipeline import DataSettings
+from trajvit_jax.experiment import ExperimentSettings, claim
+from trajvit_jax.metric_log import MetricLog
+from trajvit_jax.state import TrainState
+
+
+def test_a_workdir_keeps_to_one_experiment(tmp_path):
+    first = ExperimentSettings(steps=10, data=DataSettings(train="a"))
+    claim(tmp_path / "run", first)
+    claim(tmp_path / "run", dataclasses.replace(first, log_every=1))
+    threads = dataclasses.replace(first.data, threads=1)
+    claim(tmp_path / "run", dataclasses.replace(first, data=threads))
+    with pytest.raises(ValueError, match=r"run belongs to .*steps: 10, now 20.*--workdir"):
+        claim(tmp_path / "run", dataclasses.replace(first, steps=20))
+    other = dataclasses.replace(first.data, train="b")
+    with pytest.raises(ValueError, match=r"data\.train: 'a', now 'b'"):
+        claim(tmp_path / "run", dataclasses.replace(first, data=other))
+
+
+def test_a_log_drops_what_a_lost_run_wrote_after_the_checkpoint(tmp_path):
+    with MetricLog(tmp_path) as log:
+        for step in (1, 2, 3):
+            log.write(step, {"loss": float(step)})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    with MetricLog(tmp_path, step=2) as log:
+        log.write(3, {"loss": 30.0})
+        assert log.values("loss") == [1.0, 2.0, 30.0]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+def test_a_seed_gives_the_same_new_model_and_another_seed_another(tiny):
+    states = [TrainState.initialize(tiny("vit3d"), optax.sgd(1.0), seed) for seed in (0, 0, 1)]
+    one, same, other = (jax.tree.leaves(state.params) for state in states)
+    for a, b in zip(one, same, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert states[0].params["temperature"][...] == np.float32(0.07)
+    assert states[0].model().settings == tiny("vit3d")
