@@ -24,6 +24,8 @@ LIGHT = (
     "tokenization.official",
     "tokenization.pipeline",
 )
+EXTRACTION = ("tokenization.pipeline", "tokenization.extract", "tokenization.explore.__main__")
+TORCH = ("torch", "torchvision", "transformers", "sam2")
 
 
 def python(script, *arguments):
@@ -55,6 +57,18 @@ def test_contracts_are_light():
 def test_trajectories_need_numpy_only():
     script = "import sys, tokenization.trajectories\nprint('cv2' in sys.modules)"
     assert python(script).strip() == "False"
+
+
+def test_extraction_needs_no_torch():
+    """A None in `sys.modules` makes every import of that name fail, installed or not."""
+    script = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({TORCH}))\n"
+        "for module in sys.argv[1:]:\n"
+        "    importlib.import_module(module)\n"
+        "print('imported')\n"
+    )
+    assert python(script, *EXTRACTION).strip() == "imported"
 
 
 def test_import_contracts():

@@ -21,6 +21,12 @@ _LAYOUTS = {1: ("scale", (0,)), 2: ("kernel", (1, 0)), 4: ("kernel", (2, 3, 1, 0
 _SAME_LAYOUT = {"bias": "bias", "running_mean": "mean", "running_var": "var"}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_compilation() -> None:
+    """Compiles without optimizations: these programs run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(autouse=True)
 def full_precision() -> Iterator[None]:
     """Accelerators multiply float32 matrices with fewer bits unless told not to."""
@@ -83,6 +89,16 @@ def randomize(torch: ModuleType) -> Callable[[Any], Any]:
         return model.eval()
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def gradients_of() -> Callable[[Any], dict[str, Any]]:
+    """Gradients of a torch module by name; parameters that no result came from have none."""
+
+    def gather(model: Any) -> dict[str, Any]:
+        return {n: weight.grad for n, weight in model.named_parameters() if weight.grad is not None}
+
+    return gather
 
 
 @pytest.fixture(scope="session")

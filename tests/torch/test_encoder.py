@@ -58,8 +58,8 @@ def in_our_names(renamed, stacked):
 
 @pytest.fixture
 def ours(theirs, built, in_our_names):
-    make = lambda: Encoder(SETTINGS, rngs=nnx.Rngs(0))  # noqa: E731
-    return built(make, in_our_names(theirs.state_dict()))
+    weights = in_our_names(theirs.state_dict())
+    return built(lambda: Encoder(SETTINGS, rngs=nnx.Rngs(0)), weights)
 
 
 def encode(torch, model, tokens, mask=None):
@@ -82,12 +82,7 @@ def run(model, tokens, probe):
     return nnx.grad(probed, argnums=(0, 1), has_aux=True)(model, tokens.values)
 
 
-def their_gradients(model):
-    """The patch and position embeddings, which nothing here reads, have none."""
-    return {name: w.grad for name, w in model.named_parameters() if w.grad is not None}
-
-
-def test_packed_rows(torch, theirs, ours, in_our_names, flat, close):
+def test_packed_rows(torch, theirs, ours, in_our_names, gradients_of, flat, close):
     """Three videos in two rows, one of them out of order, are three separate runs of theirs."""
     video = np.array([[2, 2, 1, 2, 1, 1, 1, 0], [0, 3, 3, 0, 3, 3, 3, 3]])
     query = np.array([[1, 0, 0, 1, 1, 1, 1, 0], [0, 1, 1, 0, 0, 1, 1, 1]])
@@ -108,12 +103,12 @@ def test_packed_rows(torch, theirs, ours, in_our_names, flat, close):
     (gradients, value_gradient), states = run(ours, tokens, jnp.asarray(probe))
     close(np.where(video[..., None] > 0, states, 0), expected)
     close(value_gradient, leaf.grad)
-    close(flat(gradients), in_our_names(their_gradients(theirs)))
+    close(flat(gradients), in_our_names(gradients_of(theirs)))
 
 
-def test_padding(torch, theirs, ours, in_our_names, flat, close):
+def test_padding(torch, theirs, ours, in_our_names, gradients_of, flat, close):
     """One video a row, unused slots masked on both sides."""
-    valid = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 1, 0], [1, 0, 0, 0, 0]], bool)
+    valid = np.array([[1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 0, 0, 1, 0]], bool)
     rng = np.random.default_rng(0)
     values, probe = rng.normal(size=(2, *valid.shape, SETTINGS.width)).astype(np.float32)
     probe[~valid] = 0
@@ -126,4 +121,4 @@ def test_padding(torch, theirs, ours, in_our_names, flat, close):
     (gradients, value_gradient), states = run(ours, tokens, jnp.asarray(probe))
     close(np.asarray(states)[valid], expected[mask])
     close(value_gradient, leaf.grad)
-    close(flat(gradients), in_our_names(their_gradients(theirs)))
+    close(flat(gradients), in_our_names(gradients_of(theirs)))

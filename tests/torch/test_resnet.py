@@ -62,7 +62,7 @@ def pyramid(model, images):
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
-def test_features_and_gradients(torch, theirs, ours, renamed, flat, close, train):
+def test_features_and_gradients(torch, theirs, ours, renamed, gradients_of, flat, close, train):
     images = random_images()
     leaf = torch.tensor(images, requires_grad=True)
     expected = pyramid(theirs.train(train), leaf)
@@ -82,8 +82,7 @@ def test_features_and_gradients(torch, theirs, ours, renamed, flat, close, train
     for feature, other in zip(features, expected, strict=True):
         close(feature, other)
     close(image_gradient, leaf.grad)
-    theirs_gradients = {name: weight.grad for name, weight in theirs.named_parameters()}
-    close(flat(gradients), renamed(theirs_gradients, module_names()))
+    close(flat(gradients), renamed(gradients_of(theirs), module_names()))
 
 
 def test_running_statistics(torch, theirs, ours, renamed, flat, close):

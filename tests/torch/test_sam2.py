@@ -1,4 +1,4 @@
-"""The extra `sam2`: SAM 2's video predictor builds and tracks at random weights, without CUDA."""
+"""The extra `sam2`: SAM 2's video predictor builds, without CUDA and without weights."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def captions():
 
 
 @pytest.mark.parametrize("depth", [3, 2], ids=["all layers", "the first two"])
-def test_states_and_gradients(torch, theirs, built, in_our_names, flat, close, depth):
+def test_states_and_gradients(torch, theirs, built, in_our_names, gradients_of, flat, close, depth):
     ids, mask = captions()
     probe = np.random.default_rng(1).normal(size=(*ids.shape, SETTINGS.width)).astype(np.float32)
     probe[~mask] = 0
@@ -94,7 +94,4 @@ def test_states_and_gradients(torch, theirs, built, in_our_names, flat, close, d
 
     gradients, states = run(ours, jnp.asarray(ids), jnp.asarray(mask))
     close(states, expected)
-    theirs_gradients = {
-        name: weight.grad for name, weight in theirs.named_parameters() if weight.grad is not None
-    }
-    close(flat(gradients), in_our_names(theirs_gradients, depth))
+    close(flat(gradients), in_our_names(gradients_of(theirs), depth))
