@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 
 from trajvit_jax.demo.__main__ import make_records, train_models
@@ -42,6 +43,7 @@ def _summary(rows: list[ModelRow]) -> dict[str, object]:
         "held-out clips": int(videos),
         "steps": rows[0].steps,
         "tokens a video": round(rows[0].tokens, 1),
+        "dropped a video": round(rows[0].dropped, 2),
         "txt2vid R@5": [round(row.results["txt2vid_r5"], 1) for row in rows],
         "vid2txt R@5": [round(row.results["vid2txt_r5"], 1) for row in rows],
         "mean R@5": round(statistics.fmean(recalls), 1),
@@ -50,8 +52,8 @@ def _summary(rows: list[ModelRow]) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    """Prints the table."""
+def main() -> int:
+    """Prints the table; returns 0 if the bounds hold."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -69,7 +71,20 @@ def main() -> None:
     print(f"TrajViT reads {ratio:.1f}x fewer tokens")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    if options.quick:
+        print("three steps teach nothing: the verdict needs the full run")
+        return 0
+    bounds = {
+        "at least 100 held-out clips": all(int(row["held-out clips"]) >= 100 for row in rows),
+        "R@5 at least 5x chance, both ways, every seed": all(
+            float(row["worst / chance"]) >= 5 for row in rows
+        ),
+        "at least 3x fewer tokens": ratio >= 3,
+    }
+    for name, holds in bounds.items():
+        print(f"{'holds' if holds else 'FAILS'}: {name}")
+    return 0 if all(bounds.values()) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,12 @@ Command (after `make demo`, or `python -m trajvit_jax.demo --output=runs/demo`, 
   python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/mine
   python -m trajvit_jax.main --config=configs/demo.py:model=vit3d --workdir=runs/mine_vit3d
 
-Arguments: model (trajvit or vit3d), records (their folder), steps, seed.
+On your own captioned records (16 frames each, splits train and test):
+  python -m trajvit_jax.main --workdir=runs/own \\
+      --config=configs/demo.py:records=runs/records,frames=16,trajectories=255
+
+Arguments: model (trajvit or vit3d), records (their folder), frames, trajectories (slots for
+them), steps, seed.
 """
 
 from __future__ import annotations
@@ -16,7 +21,15 @@ from trajvit_jax.config import parse_arg
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The demo's experiment, small in every dimension."""
-    chosen = parse_arg(arg, model="trajvit", records="runs/demo/records", steps=180, seed=0)
+    chosen = parse_arg(
+        arg,
+        model="trajvit",
+        records="runs/demo/records",
+        frames=8,
+        trajectories=31,
+        steps=180,
+        seed=0,
+    )
     config = ml_collections.ConfigDict()
     config.seed = chosen.seed
     config.steps = chosen.steps
@@ -25,7 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.model = {
         "name": chosen.model,
         "image_size": 64,
-        "frames": 8,
+        "frames": chosen.frames,
         "projection": 128,
         "encoder": {
             "width": 128,
@@ -36,7 +49,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             "unroll": 4,
         },
         "trajvit": {
-            "max_trajectories": 31,
+            "max_trajectories": chosen.trajectories,
             "feature_width": 64,
             "resnet": {"stem": 16, "widths": (16, 32, 64, 64), "depths": (1, 1, 1, 1)},
         },
@@ -52,8 +65,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         },
     }
     config.data = {
-        "train": f"{chosen.records}/train",
-        "evaluation": f"{chosen.records}/test",
+        "train": chosen.records,
         "batch": 32,
         "eval_batch": 32,
         "threads": 2,

@@ -295,6 +295,16 @@ class RecordSource(Sequence[Record]):
         return f"RecordSource({str(self.directory)!r}, {self.split!r}, {len(self)} records)"
 
     @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the split's ids and of what its shards were made from."""
+        shards = [
+            (info.index, info.ids, info.settings, info.inputs)
+            for info in finished_shards(self.directory)
+            if info.split == self.split
+        ]
+        return hashlib.sha256(to_json(sorted(shards)).encode()).hexdigest()[:16]
+
+    @functools.cached_property
     def counts(self) -> Int64[np.ndarray, " b"]:
         """Trajectories of every record, in order; read without opening a record."""
         counts = [

@@ -109,6 +109,20 @@ def to_settings(
     return kind(**values)
 
 
+def require_positive(settings: Any, *names: str) -> None:
+    """Checks settings that count something.
+
+    Raises:
+      ValueError: one of the named fields is not a whole number of at least 1.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(
+                f"{type(settings).__name__}.{name} must be a whole number >= 1, got {value!r}"
+            )
+
+
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """What differs between two nested settings: `name: old, now new` of each leaf."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):

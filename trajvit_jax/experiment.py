@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenization.files import write_text
-from trajvit_jax.config import differences
+from trajvit_jax.config import differences, require_positive
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.optim import OptimizerSettings
@@ -24,6 +24,9 @@ class ExperimentSettings:
       checkpoint_every: steps between checkpoints; the last step is always saved.
       evaluate_every: steps between evaluations; 0 = at the end only.
       keep: checkpoints that stay.
+
+    Raises:
+      ValueError: a count under 1.
     """
 
     model: ModelSettings = ModelSettings()
@@ -36,33 +39,56 @@ class ExperimentSettings:
     evaluate_every: int = 0
     keep: int = 2
 
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "log_every", "checkpoint_every", "keep")
 
+
+_FILE = "settings.json"
 _BOOKKEEPING = ("log_every", "checkpoint_every", "evaluate_every", "keep")
+_READING = ("evaluation", "eval_split", "eval_batch", "threads")
 
 
-def claim(workdir: Path, settings: ExperimentSettings) -> None:
-    """Notes the settings in the workdir; a workdir keeps to one experiment.
+def has_run(workdir: Path) -> bool:
+    """Whether the workdir holds a checkpoint."""
+    return any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:
+    """Refuses a workdir whose run had other settings; call `note` once the run can start.
 
     How often a run logs and saves may change between its parts, and how it reads data.
 
+    Args:
+      workdir: of the run.
+      settings: of this part of the run.
+      records: fingerprint of the records to train on.
+
     Raises:
-      ValueError: the workdir's run had other settings; the message names them.
+      ValueError: the workdir holds checkpoints of other settings; the message names them.
     """
-    path = workdir / "settings.json"
-    new = json.loads(json.dumps(dataclasses.asdict(settings)))
-    if path.exists():
-        old = json.loads(path.read_text("utf-8"))
-        changed = differences(_decisive(old), _decisive(new))
-        if changed:
-            raise ValueError(
-                f"{workdir} belongs to a run with other settings ({'; '.join(changed)}); "
-                "choose another --workdir, or go on with the old ones"
-            )
-    write_text(path, json.dumps(new, indent=2) + "\n")
+    path = workdir / _FILE
+    if not path.exists() or not has_run(workdir):
+        return
+    old = json.loads(path.read_text("utf-8"))
+    changed = differences(_decisive(old), _decisive(_plain(settings, records)))
+    if changed:
+        raise ValueError(
+            f"{workdir} belongs to a run with other settings ({'; '.join(changed)}); "
+            "choose another --workdir, or go on with the old ones"
+        )
+
+
+def note(workdir: Path, settings: ExperimentSettings, records: str) -> None:
+    """Writes the settings to the workdir, which from the first checkpoint on keeps to them."""
+    write_text(workdir / _FILE, json.dumps(_plain(settings, records), indent=2) + "\n")
+
+
+def _plain(settings: ExperimentSettings, records: str) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(settings) | {"records": records}))
 
 
 def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
     """What the trained numbers depend on."""
     kept = {key: value for key, value in settings.items() if key not in _BOOKKEEPING}
-    data = {k: v for k, v in settings["data"].items() if k not in ("eval_batch", "threads")}
+    data = {key: value for key, value in settings["data"].items() if key not in _READING}
     return kept | {"data": data}

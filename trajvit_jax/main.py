@@ -1,7 +1,7 @@
 r"""Trains a video-text model, evaluates it, and goes on where it stopped.
 
 Example:
-  python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/demo
+  python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/mine
 
 The workdir holds checkpoints, vocab.txt, metrics.jsonl, TensorBoard's events and results.json.
 Any setting can be changed on the command line:
@@ -11,10 +11,11 @@ Any setting can be changed on the command line:
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from tokenization.files import write_text
@@ -31,30 +32,33 @@ def main(argv: list[str]) -> None:
     from trajvit_jax.experiment import ExperimentSettings
     from trajvit_jax.train import train
 
-    settings = to_settings(ExperimentSettings, _CONFIG.value)
     assert _WORKDIR.value is not None  # required, see `run`
     workdir = Path(_WORKDIR.value)
     try:
+        settings = to_settings(ExperimentSettings, _CONFIG.value)
         results = train(settings, workdir)
     except KeyboardInterrupt:
         sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
     facts = {
         "model": settings.model.name,
         "protocol": "zero-shot retrieval, one embedding a video and a text, cosine",
-        "evaluation": settings.data.evaluation,
+        "evaluation": settings.data.evaluation_folder,
+        "split": settings.data.eval_split,
         "frames": settings.model.frames,
         "steps": settings.steps,
         "seed": settings.seed,
     }
     text = json.dumps(facts | results, indent=2)
     write_text(workdir / "results.json", text + "\n")
-    logging.info("results: %s", text)
+    logging.getLogger(__package__).info("results: %s", text)
 
 
 def run() -> None:
     """Entry point of `python -m trajvit_jax.main`."""
     flags.mark_flags_as_required(["config", "workdir"])
-    logging.set_verbosity(logging.INFO)
+    logging.getLogger("trajvit_jax").setLevel(logging.INFO)
     app.run(main)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import statistics
 import time
@@ -13,7 +14,6 @@ from typing import Any
 
 import jax
 import optax
-from absl import logging
 from flax import nnx
 from tqdm import tqdm
 
@@ -23,13 +23,15 @@ from trajvit_jax.data.pipeline import train_batches
 from trajvit_jax.data.source import Record, open_records, read_captions
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
-from trajvit_jax.experiment import ExperimentSettings, claim
+from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
 from trajvit_jax.interrupts import StopRequest
 from trajvit_jax.losses import clamp_temperature, contrastive_loss, shared_positives
 from trajvit_jax.metric_log import MetricLog
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.optim import optimizer
 from trajvit_jax.state import TrainState
+
+_LOG = logging.getLogger(__name__)
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -73,12 +75,13 @@ def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
     It is kept in the workdir, so that a resumed run and a later evaluation read the same.
     """
     kept, length = workdir / "vocab.txt", settings.model.text.length
-    if kept.exists():
+    if has_run(workdir):
         return WordPiece.load(kept, length)
     if settings.data.vocabulary:
         text = WordPiece.load(settings.data.vocabulary, length)
     else:
-        captions = {caption for of_one in read_captions(settings.data.train) for caption in of_one}
+        all_captions = read_captions(settings.data.train, settings.data.train_split)
+        captions = {caption for of_one in all_captions for caption in of_one}
         text = WordPiece.train(captions, length, size=settings.model.text.vocabulary)
     text.save(kept)
     return text
@@ -98,12 +101,13 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
       FloatingPointError: a loss or gradient that is not finite, with the step; the last
         checkpoint stays.
     """
-    claim(workdir, settings)
-
     # Data
+    data = settings.data
+    source = open_records(data.train, data.train_split)
+    check(workdir, settings, source.fingerprint)
+    held_out = open_records(data.evaluation_folder, data.eval_split)
     text = vocabulary_of(settings, workdir)
-    source, held_out = open_records(settings.data.train), open_records(settings.data.evaluation)
-    logging.info("%d videos to train on, %d held out", len(source), len(held_out))
+    _LOG.info("%d videos to train on, %d held out", len(source), len(held_out))
 
     # Model
     model_settings = dataclasses.replace(
@@ -111,21 +115,20 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
     )
     tx = optimizer(settings.optimizer, settings.steps)
     state = TrainState.initialize(model_settings, tx, settings.seed)
-    logging.info("%s: %.1f M parameters", model_settings.name, state.parameters / 1e6)
+    _LOG.info("%s: %.1f M parameters", model_settings.name, state.parameters / 1e6)
     step = make_step(tx)
-    batch_size = settings.data.eval_batch
+    batch_size = data.eval_batch
 
     with contextlib.ExitStack() as stack:
         # Restore
         checkpoints = stack.enter_context(Checkpoints(workdir, keep=settings.keep))
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(state)
-            logging.info("goes on from step %d of %s", int(state.step), workdir)
+            _LOG.info("goes on from step %d of %s", int(state.step), workdir)
         first = int(state.step)
         log = stack.enter_context(MetricLog(workdir, step=first))
-        batches = train_batches(
-            source, model_settings, text, settings.data, seed=settings.seed, start=first
-        )
+        batches = train_batches(source, model_settings, text, data, seed=settings.seed, start=first)
+        note(workdir, settings, source.fingerprint)
 
         # Loop
         seconds: list[float] = []
@@ -155,7 +158,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
                     log.write(done, _prefixed(evaluate(state.model(), held_out, text, batch_size)))
                 if stop.requested:
                     checkpoints.save(done, state)
-                    logging.info("stopped after step %d; the same command goes on", done)
+                    _LOG.info("stopped after step %d; the same command goes on", done)
                     raise KeyboardInterrupt
 
         # Evaluation

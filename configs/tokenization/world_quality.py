@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ml_collections
 
-from trajvit_jax import config as config_lib
+from trajvit_jax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`clips` (40) and `seed` (0) can be given: `world_quality.py:clips=8`."""
-    args = config_lib.parse_arg(arg, clips=40, seed=0)
+    args = parse_arg(arg, clips=40, seed=0)
     return ml_collections.ConfigDict(
         {
             "clips": args.clips,

@@ -47,7 +47,7 @@ def experiment(records, tiny):
 
     def make(name: str, **changes) -> ExperimentSettings:
         folder = str(records)
-        data = DataSettings(train=folder, evaluation=folder, batch=4, eval_batch=8, threads=2)
+        data = DataSettings(train=folder, eval_split="train", batch=4, eval_batch=8, threads=2)
         values = {"steps": 6, "log_every": 1, "checkpoint_every": 3} | changes
         one_stage = TrajViTSettings(max_trajectories=6, resnet=ResNetSettings(4, (8,), (1,)))
         return ExperimentSettings(model=tiny(name, trajvit=one_stage), data=data, **values)
@@ -194,5 +194,5 @@ def test_unknown_settings_are_refused_with_the_nearest_name():
 def test_help_teaches():
     command = [sys.executable, "-m", "trajvit_jax.main", "--help"]
     out = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
-    assert "python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/demo" in out
+    assert "python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/mine" in out
     assert "--workdir" in out

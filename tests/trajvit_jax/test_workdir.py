@@ -11,22 +11,37 @@ import optax
 import pytest
 
 from trajvit_jax.data.pipeline import DataSettings
-from trajvit_jax.experiment import ExperimentSettings, claim
+from trajvit_jax.experiment import ExperimentSettings, check, note
 from trajvit_jax.metric_log import MetricLog
 from trajvit_jax.state import TrainState
 
 
 def test_a_workdir_keeps_to_one_experiment(tmp_path):
     first = ExperimentSettings(steps=10, data=DataSettings(train="a"))
-    claim(tmp_path / "run", first)
-    claim(tmp_path / "run", dataclasses.replace(first, log_every=1))
-    threads = dataclasses.replace(first.data, threads=1)
-    claim(tmp_path / "run", dataclasses.replace(first, data=threads))
+    run = tmp_path / "run"
+    note(run, dataclasses.replace(first, steps=99), "other records")
+    check(run, first, "records")  # nothing was trained yet
+    note(run, first, "records")
+    (run / "checkpoints" / "5").mkdir(parents=True)
+
+    check(run, dataclasses.replace(first, log_every=1), "records")
+    read_otherwise = dataclasses.replace(first.data, threads=1, evaluation="b")
+    check(run, dataclasses.replace(first, data=read_otherwise), "records")
     with pytest.raises(ValueError, match=r"run belongs to .*steps: 10, now 20.*--workdir"):
-        claim(tmp_path / "run", dataclasses.replace(first, steps=20))
+        check(run, dataclasses.replace(first, steps=20), "records")
     other = dataclasses.replace(first.data, train="b")
     with pytest.raises(ValueError, match=r"data\.train: 'a', now 'b'"):
-        claim(tmp_path / "run", dataclasses.replace(first, data=other))
+        check(run, dataclasses.replace(first, data=other), "records")
+    with pytest.raises(ValueError, match="records: 'records', now 'more records'"):
+        check(run, first, "more records")
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"log_every": 0}])
+def test_counts_are_checked(change):
+    with pytest.raises(ValueError, match=f"ExperimentSettings.{next(iter(change))}"):
+        ExperimentSettings(**change)
+    with pytest.raises(ValueError, match=r"DataSettings\.batch must be .* got 0"):
+        DataSettings(batch=0)
 
 
 def test_a_log_drops_what_a_lost_run_wrote_after_the_checkpoint(tmp_path):

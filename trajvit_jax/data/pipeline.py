@@ -14,6 +14,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from trajvit_jax.config import require_positive
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.samples import caption_hash, video_sample
 from trajvit_jax.data.source import Record
@@ -27,17 +28,34 @@ class DataSettings:
 
     Attributes:
       train: folder of records, as written by `tokenization.extract`.
-      evaluation: folder of records to evaluate on.
+      train_split: its split to train on.
+      evaluation: folder of records to evaluate on; '' = the one of `train`.
+      eval_split: its split to evaluate on.
       vocabulary: a BERT vocab.txt; '' = learned from the training captions.
+      batch: videos a step.
+      eval_batch: videos embedded at once.
       threads: readers and decoders.
+
+    Raises:
+      ValueError: a count under 1.
     """
 
     train: str = ""
+    train_split: str = "train"
     evaluation: str = ""
+    eval_split: str = "test"
     vocabulary: str = ""
     batch: int = 256
     eval_batch: int = 64
     threads: int = 4
+
+    def __post_init__(self) -> None:
+        require_positive(self, "batch", "eval_batch", "threads")
+
+    @property
+    def evaluation_folder(self) -> str:
+        """Where the evaluation records are."""
+        return self.evaluation or self.train
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,12 +13,11 @@ A second run keeps what is done. Examples, from the folder that holds configs/:
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-from absl import logging
 
 from tokenization.explore.items import Item
 from tokenization.extract import ExtractSettings, Summary, extract
@@ -39,7 +38,7 @@ MODELS = ("trajvit", "vit3d")
 
 
 def make_records(config: str, output: Path) -> dict[str, Summary]:
-    """Steps 1 and 2: `output/world` and `output/records`, with their train and test splits."""
+    """Steps 1 and 2: `output/world` and `output/records`, each with splits train and test."""
     settings = configs.load(config)
     world = configs.to_settings(WorldSettings, settings.world, "config.world")
     extraction = configs.to_settings(ExtractSettings, settings.extract, "config.extract")
@@ -47,7 +46,7 @@ def make_records(config: str, output: Path) -> dict[str, Summary]:
     for split in ("train", "test"):
         manifest = write_split(output / "world", split, settings[split], world, seed=settings.seed)
         entries = read_manifest(manifest)
-        summaries[split] = extract(entries, output / "records" / split, extraction)
+        summaries[split] = extract(entries, output / "records", extraction, split=split)
     return summaries
 
 
@@ -60,13 +59,15 @@ def train_models(config: str, output: Path, seed: int, steps: int | None) -> lis
         settings = configs.to_settings(ExperimentSettings, configs.load(arg))
         workdir = output / f"{name}-seed{seed}"
         results = train(settings, workdir)
-        held_out = open_records(settings.data.evaluation)
+        held_out = open_records(settings.data.train, settings.data.eval_split)
+        tokens = clips.count_tokens(held_out, settings.model)
         rows.append(
             ModelRow(
                 name=name,
                 results=results,
                 cost=count_forward(settings.model),
-                tokens=clips.mean_tokens(held_out, settings.model),
+                tokens=tokens.mean,
+                dropped=tokens.dropped,
                 steps=settings.steps,
                 batch=settings.data.batch,
                 losses=read_losses(workdir),
@@ -87,7 +88,7 @@ def real_items(side: int = 448) -> list[Item]:
 
 def world_items(output: Path, count: int = 3) -> list[Item]:
     """Some held-out clips of the world, from their records."""
-    source = open_records(output / "records" / "test")
+    source = open_records(output / "records", "test")
     records = [source[index] for index in range(min(count, len(source)))]
     return [Item(record.frames, record.trajectories, record.captions) for record in records]
 
@@ -107,11 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=None, help="training steps of each model")
     parser.add_argument("--seed", type=int, default=0, help="of the models")
     options = parser.parse_args(arguments)
-    logging.set_verbosity(logging.INFO)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("trajvit_jax").setLevel(logging.INFO)
     start = time.monotonic()
     try:
         summaries = make_records(options.data_config, options.output)
-        logging.info("held-out clips: %s", summaries["test"])
         rows = train_models(options.config, options.output, options.seed, options.steps)
         report = Report(
             rows=rows,
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again to go on", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(report.table())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,10 +36,25 @@ def real_clips() -> list[Path]:
     return [folder / f"{name}.mp4" for name in CREDITS]
 
 
-def mean_tokens(source: Sequence[Record], settings: ModelSettings) -> float:
-    """Tokens a video that the model's encoder reads, its CLS aside."""
+@dataclasses.dataclass(frozen=True)
+class TokenCount:
+    """Tokens a video that a model's encoder reads, its CLS aside.
+
+    Attributes:
+      mean: over videos.
+      dropped: trajectories that found no slot, mean over videos.
+    """
+
+    mean: float
+    dropped: float
+
+
+def count_tokens(source: Sequence[Record], settings: ModelSettings) -> TokenCount:
+    """Counts what the model reads of each record."""
     if settings.name == "vit3d":
         side = settings.image_size // settings.vit3d.patch
-        return settings.frames / settings.vit3d.tubelet * side * side
-    counts = [np.unique(video_sample(record, settings).labels).size - 1 for record in source]
-    return float(np.mean(counts))
+        return TokenCount(settings.frames / settings.vit3d.tubelet * side * side, 0.0)
+    samples = [video_sample(record, settings) for record in source]
+    kept = [np.unique(sample.labels[sample.labels > 0]).size for sample in samples]
+    dropped = [sample.dropped for sample in samples]
+    return TokenCount(float(np.mean(kept)), float(np.mean(dropped)))

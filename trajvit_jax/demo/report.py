@@ -28,6 +28,7 @@ class ModelRow:
     Attributes:
       results: of `trajvit_jax.train.train`.
       tokens: mean a held-out video, CLS aside.
+      dropped: trajectories that found no slot, mean a held-out video.
       losses: (step, loss) pairs of the log.
     """
 
@@ -35,6 +36,7 @@ class ModelRow:
     results: Mapping[str, float]
     cost: ForwardCost
     tokens: float
+    dropped: float
     steps: int
     batch: int
     losses: Sequence[tuple[int, float]]
@@ -43,7 +45,8 @@ class ModelRow:
         """Column title -> text."""
         cells = {
             "model": TITLES[self.name],
-            "tokens a video": f"{self.tokens:.0f}",
+            "tokens a video": f"{self.tokens:.1f}",
+            "dropped": f"{self.dropped:.2f}",
             "GFLOP a video": f"{self.cost.total / 1e9:.2f}",
             "of it transformer": f"{self.cost.transformer / 1e9:.2f}",
             "M parameters": f"{self.results['parameters'] / 1e6:.2f}",
