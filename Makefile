@@ -12,8 +12,10 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install --constraint $(LOCK) --build-constraint $(BUILD_LOCK)
 PYTEST = $(VENV)/bin/python -m pytest
 DEMO = runs/demo
+# Stamps name the Python, so that another PYTHON is never tested under an old name.
+BASE = $(VENV)/.base-$(VERSION)
+TORCH = $(VENV)/.torch-$(VERSION)
 
-export XLA_FLAGS ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help demo test test-slow test-torch lint types venv sam2 clean
@@ -22,41 +24,41 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.base ## clips -> trajectories -> two trained models -> one report (under 6 minutes)
+demo: $(BASE) ## clips -> trajectories -> two trained models -> one report (under 6 minutes)
 	$(VENV)/bin/python -m trajvit_jax.demo --output=$(DEMO)
 
-test: $(VENV)/.base ## everything that needs no torch
+test: $(BASE) ## everything that needs no torch
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(PYTEST) -n 2 --dist loadfile
 
-test-slow: $(VENV)/.base ## tests that take minutes
-	$(PYTEST) -m slow
+test-slow: $(BASE) ## tests that take minutes
+	$(PYTEST) -m slow --durations=5
 
-test-torch: $(VENV)/.torch ## parity with PyTorch
-	$(PYTEST) -m torch
+test-torch: $(TORCH) ## parity with PyTorch
+	$(PYTEST) -m torch tests/torch
 
-types: $(VENV)/.base ## pyright (fetches its checker through npm)
+types: $(BASE) ## pyright (fetches its checker through npm)
 	$(VENV)/bin/pyright
 
-venv: $(VENV)/.base ## the environment alone
+venv: $(BASE) ## the environment alone
 
-sam2: $(VENV)/.torch ## the environment with torch, sam2 and transformers
+sam2: $(TORCH) ## the environment with torch, sam2 and transformers
 
 clean: ## removes the environment and the demo's output
 	rm -rf $(VENV) $(DEMO)
 
-$(VENV)/.base: setup.py pyproject.toml $(wildcard constraints/*.txt)
+$(BASE): setup.py pyproject.toml $(wildcard constraints/*.txt)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -f $(BUILD_LOCK) || { echo "$(PYTHON) is Python $(VERSION); 3.11 or 3.12 is needed: make PYTHON=python3.11"; exit 1; }
 	@echo "Setting up $(VENV): about 1.4 GB, one to two minutes"
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet pip==26.3
 	$(INSTALL) --editable '.[demo,test]'
 	touch $@
 
 # --build-constraint keeps sam2's build from fetching a second, larger torch.
-$(VENV)/.torch: $(VENV)/.base
+$(TORCH): $(BASE)
 	SAM2_BUILD_CUDA=0 $(INSTALL) --editable '.[demo,test,sam2]'
 	touch $@
