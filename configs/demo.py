@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         records="runs/demo/records",
         frames=8,
         trajectories=31,
-        steps=180,
+        steps=240,
         seed=0,
     )
     config = ml_collections.ConfigDict()
@@ -50,8 +50,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         },
         "trajvit": {
             "max_trajectories": chosen.trajectories,
-            "feature_width": 64,
-            "resnet": {"stem": 16, "widths": (16, 32, 64, 64), "depths": (1, 1, 1, 1)},
+            "feature_width": 32,
+            "resnet": {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 1, 1, 1)},
         },
         "text": {
             "vocabulary": 1000,

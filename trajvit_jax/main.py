@@ -4,7 +4,7 @@ Example:
   python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/mine
 
 The workdir holds checkpoints, vocab.txt, metrics.jsonl, TensorBoard's events and results.json.
-Any setting can be changed on the command line:
+Any setting that the config names can be changed on the command line:
   --config.model.name=vit3d --config.steps=200 --config.optimizer.learning_rate=3e-4
 """
 
@@ -57,6 +57,8 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
     """Entry point of `python -m trajvit_jax.main`."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     flags.mark_flags_as_required(["config", "workdir"])
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
     app.run(main)

@@ -16,7 +16,7 @@ from trajvit_jax.config import parse_arg
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Clips of 8 frames of 128x128 pixels, one or two objects."""
-    chosen = parse_arg(arg, train=512, test=128, seed=0)
+    chosen = parse_arg(arg, train=640, test=128, seed=0)
     config = ml_collections.ConfigDict()
     config.train = chosen.train
     config.test = chosen.test
