@@ -7,8 +7,9 @@
 
 Work is cut into shards of `shard_size` entries, in the order of the input. A finished shard is
 skipped when the command is run again; one that is new, half-done, or whose entries or files
-changed is done (again). A video that cannot be read goes to `quarantine.jsonl` and stops
-nothing; it is tried again when its file changes, or with --retry_quarantined.
+(size and time of last change) changed is done (again). A video that cannot be read goes to
+`quarantine.jsonl` and stops nothing; it is tried again when its file changes, or with
+--retry_quarantined.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +29,7 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from tokenization import manifest, pipeline, records, shards, workers
-from tokenization.files import write_text
+from tokenization.files import remove_leftovers, write_text
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.recorder import ExtractSettings, Outcome, Recorder, Tokenizer, died
@@ -107,23 +109,31 @@ def extract(
       output: folder of the dataset; what is finished in it is kept.
       settings: see `ExtractSettings`.
       split: name of the split.
-      processes: None = one a CPU core.
+      processes: None = one a CPU core that this process may use.
       overwrite: remove the shards of other settings or entries instead of raising.
       retry_quarantined: do shards that have quarantined entries again.
       build: makes the tokenizer, once in each process.
 
     Raises:
       OutputError: the folder holds records of other settings, or of a longer list.
-      ValueError: no entries, or two with the same id.
+      ValueError: no entries, two with the same id, or a split of other characters than
+        letters, digits and _.
+      StartError: worker processes cannot start.
       OSError: the disk is full or cannot be written; finished shards are kept.
     """
     output = Path(output)
     settings = settings or ExtractSettings()
+    if split == "all" or not re.fullmatch(r"\w+", split):
+        raise ValueError(
+            f"split {split!r} must be of letters, digits and _, and not 'all'; choose another"
+        )
     if not entries:
         raise ValueError("no videos to extract; give at least one entry")
     if len({entry.id for entry in entries}) < len(entries):
         raise ValueError("two entries have the same id; make ids unique")
     digest = _claim(output, settings, overwrite=overwrite)
+    for folder in (output, output / records.SHARD_INFO):
+        remove_leftovers(folder)
     size = settings.shard_size
     chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
     done = {info.index: info for info in records.finished_shards(output) if info.split == split}
@@ -148,7 +158,7 @@ def extract(
     if todo:
         # Until all is written, nobody mistakes a part for the whole.
         (output / "dataset_info.json").unlink(missing_ok=True)
-        count = (os.cpu_count() or 1) if processes is None else processes
+        count = workers.available_cores() if processes is None else processes
         outcomes = workers.ordered_map(
             functools.partial(Recorder, settings, build),
             todo_entries,
@@ -282,7 +292,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, workers.StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(summary)
@@ -301,6 +311,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs the command; help, which absl ends as an error, is none."""
     define_flags()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     app.run(main)
+
+
+if __name__ == "__main__":
+    run()

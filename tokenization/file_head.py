@@ -21,7 +21,8 @@ def is_text(head: bytes) -> bool:
 def declared_size(head: bytes) -> int:
     """Bytes that a RIFF (AVI, WebP) or Matroska (WebM) file says it has; 0 if it does not."""
     if head.startswith(b"RIFF"):
-        return 8 + int.from_bytes(head[4:8], "little")
+        size = int.from_bytes(head[4:8], "little")
+        return 0 if size == 0xFFFFFFFF else 8 + size  # all ones: it was written to a pipe
     segment = head.find(b"\x18\x53\x80\x67", 4)
     if head.startswith(b"\x1a\x45\xdf\xa3") and 0 < segment < len(head) - 12:
         first = head[segment + 4]

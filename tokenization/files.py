@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+_PARTIAL = re.compile(r"\..*\.(\d+)\.partial", re.DOTALL)  # the number is that of the process
 
 
 @contextlib.contextmanager
@@ -25,3 +29,32 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes UTF-8; a reader sees the old file or the new one, never half of it."""
     with replacing(path) as partial:
         partial.write_text(text, "utf-8")
+
+
+def remove_leftovers(directory: str | os.PathLike[str]) -> None:
+    """Removes the temporary files in a folder of processes on this machine that were killed."""
+    for path in list(Path(directory).glob(".*.partial")):
+        name = _PARTIAL.fullmatch(path.name)
+        if name is None or _runs(int(name[1])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # elsewhere os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as text that any file can hold: byte 255, no UTF-8, becomes `\\udcff`."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")

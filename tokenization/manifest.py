@@ -12,18 +12,25 @@ entry whose path may not be opened is kept, with its `problem`, so that the run 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import itertools
 import json
 import os
+import re
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenization.files import printable
+
 _IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 _VIDEOS = {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
 VIDEO_SUFFIXES = frozenset(_IMAGES | _VIDEOS | {".mts", ".ogv", ".ts", ".webm", ".wmv"})
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can hold it, UTF-8 cannot
 
 
 class ManifestError(ValueError):
@@ -108,38 +115,59 @@ def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
     """Entries of a file, of every video and image below a folder, or of a glob (`**` too).
 
     The id is the path without its suffix, relative to the folder or to the part of the
-    pattern before the first wildcard.
+    pattern before the first wildcard. A name that is not UTF-8 is its entry's `problem`.
 
     Raises:
-      ManifestError: nothing matches, or two files have the same id.
+      ManifestError: nothing matches, it cannot be searched, or two files have the same id.
     """
     given = Path(pattern).expanduser()
-    if given.is_file():
-        root, paths = given.parent, [given]
-    elif given.is_dir():
-        root = given
-        paths = [p for p in given.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES]
-    else:
-        plain = list(itertools.takewhile(lambda part: not glob.has_magic(part), given.parts[:-1]))
-        root = Path(*plain)
-        paths = list(root.glob(os.fspath(given.relative_to(root))))
+    try:
+        root, paths = _search(given)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ManifestError(f"{pattern!s} cannot be read: {reason}; correct --input") from error
     entries: dict[str, Entry] = {}
-    for path in sorted(p for p in paths if p.is_file()):
-        name = path.relative_to(root).with_suffix("").as_posix()
+    for path in sorted(filter(_may_be_file, paths)):
+        plain = path.relative_to(root).with_suffix("").as_posix()
+        name = printable(plain)
         if name in entries:
             raise ManifestError(
                 f"{entries[name].path} and {path} would both have the id {name!r}; "
                 "write a manifest that names them"
             )
-        entries[name] = Entry(name, path.absolute())
+        problem = None if name == plain else f"its name {name!r} is not UTF-8"
+        entries[name] = Entry(name, path.absolute(), problem=problem)
     if not entries:
         raise ManifestError(f"{pattern!s} matches no video; quote patterns, check the path")
     return list(entries.values())
 
 
+def _search(given: Path) -> tuple[Path, list[Path]]:
+    """The folder that ids are relative to, and what may be videos below it."""
+    if given.is_file():
+        return given.parent, [given]
+    if given.is_dir():
+        return given, [p for p in given.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES]
+    plain = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts[:-1])
+    root = Path(*plain)
+    return root, list(root.glob(os.fspath(given.relative_to(root))))
+
+
+def _may_be_file(path: Path) -> bool:
+    """Whether it is a file, or cannot be looked at: then the run says why."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:  # a link to nothing
+        return False
+    except OSError:
+        return True
+
+
 def _entry(value: Any, root: Path) -> Entry:
     if not isinstance(value, dict):
         raise ValueError(f"is {type(value).__name__}, not an object")
+    if half := _HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False)):
+        raise ValueError(f"{half[0]!r} is half of a surrogate pair, not a character")
     value = dict(value)
     name: Any = value.pop("id", None)
     path: Any = value.pop("path", None)
@@ -187,13 +215,18 @@ def _path_problem(path: str, root: Path) -> str | None:
     return None if inside else f"its path {path!r} leaves the manifest's folder {root}"
 
 
-def fingerprint(entries: Iterable[Entry]) -> list[object]:
-    """JSON values that change when an entry or the size of its file does."""
-    values: list[object] = []
+def fingerprint(entries: Iterable[Entry]) -> list[dict[str, object]]:
+    """JSON values that change when an entry, or the size or the time of its file does.
+
+    The time is that of the last change; a copy keeps it only if asked to (`cp -p`, `rsync -t`).
+    """
+    values: list[dict[str, object]] = []
     for entry in entries:
-        size = None
-        if entry.problem is None and entry.path.is_file():
-            size = entry.path.stat().st_size
-        described = {**dataclasses.asdict(entry), "path": entry.path.name, "size": size}
-        values.append(described)
+        size = modified = None
+        if entry.problem is None:
+            with contextlib.suppress(OSError):  # the run says why it cannot be read
+                status = entry.path.stat()
+                size, modified = status.st_size, status.st_mtime_ns
+        file = {"path": printable(entry.path.name), "size": size, "modified": modified}
+        values.append({**dataclasses.asdict(entry), **file})
     return values

@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from tokenization import shards, video
+from tokenization.files import printable
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.records import Boxes, Quarantined, Record
@@ -95,7 +96,7 @@ class Recorder:
     def _process(self, entry: Entry) -> Outcome:
         if entry.problem is not None:
             raise video.VideoError(
-                entry.path, entry.problem, "give a path inside the manifest's folder"
+                entry.path, entry.problem, "correct the manifest, or rename the file"
             )
         settings = self._settings
         frames = video.decode(
@@ -142,7 +143,9 @@ def _boxes(value: Any) -> Boxes | None:
 
 
 def _bad(entry: Entry, reason: str, remedy: str) -> Outcome:
-    return Outcome(entry.id, quarantined=Quarantined(entry.id, str(entry.path), reason, remedy))
+    return Outcome(
+        entry.id, quarantined=Quarantined(entry.id, printable(entry.path), reason, remedy)
+    )
 
 
 def died(entry: Entry) -> Outcome:

@@ -239,7 +239,6 @@ def encode(record: Record) -> dict[str, Any]:
 
 def decode(example: Mapping[str, Any]) -> Record:
     """Reads an example of a TFDS data source."""
-
     trajectories = Trajectories(
         labels=np.asarray(example["labels"]),
         frame_times=np.asarray(example["frame_times"], np.float32),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tokenization.files import replacing
 from tokenization.records import DATASET, SHARD_INFO, VERSION, Record, ShardInfo
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
+_INFO = "dataset_info.json"
 _HISTOGRAM_BINS = 12
 
 
@@ -94,7 +96,7 @@ def _write_array_record(path: Path, data: Iterable[bytes]) -> None:
 def remove_split(directory: str | os.PathLike[str], split: str) -> None:
     """Removes the shards of a split; its metadata go first, so that nobody reads what is left."""
     directory = Path(directory)
-    (directory / "dataset_info.json").unlink(missing_ok=True)
+    (directory / _INFO).unlink(missing_ok=True)
     for info in records.finished_shards(directory):
         if info.split == split:
             shard_info_path(directory, split, info.index).unlink(missing_ok=True)
@@ -194,7 +196,6 @@ def write_metadata(directory: str | os.PathLike[str]) -> None:
     )
     dataset.set_file_format("array_record")
     dataset.set_splits(SplitDict(splits))
-    _write_dataset_info(directory, dataset)
     lines = [
         records.to_json({**dataclasses.asdict(entry), "split": info.split}) + "\n"
         for info in infos
@@ -203,20 +204,17 @@ def write_metadata(directory: str | os.PathLike[str]) -> None:
     for name, text in {"quarantine.jsonl": "".join(lines), "stats.md": stats(infos)}.items():
         with replacing(directory / name) as partial:
             partial.write_text(text, "utf-8")
+    _write_dataset_info(directory, dataset)
 
 
 def _write_dataset_info(directory: Path, dataset: Any) -> None:
-    """`dataset_info.json` and `features.json`, each renamed into place."""
-    staging = directory / f".metadata.{os.getpid()}.partial"
-    staging.mkdir()
-    try:
+    """What TFDS reads, each file renamed into place, last `dataset_info.json`: all is there."""
+    with tempfile.TemporaryDirectory(
+        prefix=".metadata.", suffix=f".{os.getpid()}.partial", dir=directory
+    ) as staging:
         dataset.write_to_directory(staging)
-        for path in staging.iterdir():
+        for path in sorted(Path(staging).iterdir(), key=lambda path: path.name == _INFO):
             path.replace(directory / path.name)
-    finally:
-        for path in staging.iterdir():
-            path.unlink()
-        staging.rmdir()
 
 
 def stats(infos: Sequence[ShardInfo]) -> str:

@@ -6,9 +6,10 @@ import dataclasses
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int32, Integer, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 from tokenization.regions import RegionGraph, region_graph
+from tokenization.resizing import fit
 
 # Weights of lightness in colours and in greys, and the chroma that parts the two.
 _LIGHTNESS, _GREY, _COLOURFUL = 0.4, 0.8, 12.0
@@ -29,23 +30,11 @@ class Superpixels:
     graph: RegionGraph
 
 
-def fit(rgb: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "_ _ 3"]:
+def shrink(rgb: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "_ _ 3"]:
     """Shrinks a frame until neither side is longer than `side`; never enlarges."""
     height, width = rgb.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return rgb
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-
-
-def resize_labels(
-    labels: Integer[np.ndarray, "_ _"], height: int, width: int
-) -> Integer[np.ndarray, "{height} {width}"]:
-    """Nearest-neighbour resize; enlarging and shrinking back is the identity."""
-    rows = ((np.arange(height) + 0.5) * labels.shape[0] / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * labels.shape[1] / width).astype(np.int64)
-    return labels[rows[:, None], columns]
+    size = fit(width, height, side)
+    return rgb if size == (width, height) else cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
 
 
 def smooth_lab(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:

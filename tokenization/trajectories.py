@@ -7,6 +7,7 @@ trajectory i. NumPy only; nothing here opens a video, a pickle or a device.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import zipfile
@@ -18,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64, Integer, UInt16
 
 from tokenization.files import replacing
+from tokenization.resizing import resize_labels
 
 MAX_TRAJECTORIES = np.iinfo(np.uint16).max
 
@@ -199,6 +201,10 @@ class Trajectories:
 
     def __len__(self) -> int:
         """Number of trajectories, n."""
+        return self._count
+
+    @functools.cached_property
+    def _count(self) -> int:
         return int(self.labels.max())
 
     def __eq__(self, other: object) -> bool:
@@ -259,10 +265,7 @@ class Trajectories:
         """
         if height < 1 or width < 1:
             raise ValueError(f"cannot resize video {self.video.id!r} to {height}x{width}")
-        _, old_height, old_width = self.labels.shape
-        rows = ((np.arange(height) + 0.5) * old_height / height).astype(np.int64)
-        columns = ((np.arange(width) + 0.5) * old_width / width).astype(np.int64)
-        return dataclasses.replace(self, labels=compact(self.labels[:, rows[:, None], columns]))
+        return dataclasses.replace(self, labels=compact(resize_labels(self.labels, height, width)))
 
     def take_frames(self, frames: Sequence[int] | Int[np.ndarray, " k"]) -> Trajectories:
         """The chosen frames in the given order, renumbered; the first becomes a key frame.

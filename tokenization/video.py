@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Float32, Int64, UInt8
 
 from tokenization import file_head, orientation
+from tokenization.resizing import fit
 from tokenization.trajectories import VideoInfo
 
 _LEAD = 1.0  # seconds that a seek goes before the start: containers index decoding times
@@ -115,6 +117,16 @@ def decode(
     path = Path(path)
     if frames < 1 or (max_side is not None and max_side < 1):
         raise ValueError(f"frames={frames} and max_side={max_side} must be at least 1")
+    if not all(math.isfinite(bound) for bound in (start, end) if bound is not None):
+        raise VideoError(
+            path, f"the span {start}..{end} s is not finite", "give seconds, or leave them out"
+        )
+    if end is not None and end <= 0:
+        raise VideoError(
+            path,
+            f"its end {end} s is not after the first frame",
+            "correct the end, or leave it out",
+        )
     if start is not None and end is not None and end <= start:
         raise VideoError(path, f"the span {start}..{end} s is empty", "give an end after the start")
 
@@ -265,7 +277,7 @@ class _Source:
         self._seek(seek)
         for frame in self._frames():
             if size is None:
-                size = _fit(frame.width, frame.height, max_side)
+                size = fit(frame.width, frame.height, max_side)
                 found.width, found.height = orientation.displayed_size(frame)
             position = len(found.times)
             time = self._seconds(frame.pts, position)
@@ -331,7 +343,9 @@ def _opened(path: Path) -> Iterator[_Source]:
                 path, "may not be read (no permission)", "allow it with chmod +r, or change user"
             ) from None
         except OSError as error:
-            raise VideoError(path, f"cannot be read ({error})", "check the disk") from error
+            raise VideoError(
+                path, f"cannot be read ({error})", "check its path and the disk"
+            ) from error
         if not head:
             raise VideoError(path, "is empty (0 bytes)", "copy or download it again")
         if file_head.is_text(head):
@@ -366,9 +380,3 @@ def _unreadable(path: Path, head: bytes, error: Exception) -> VideoError:
         f"is no video that FFmpeg knows ({getattr(error, 'strerror', None) or error})",
         "convert it, for example to H.264 MP4",
     )
-
-
-def _fit(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-    """Size with the same aspect and no side above `max_side`."""
-    scale = min(1.0, (max_side or max(width, height)) / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,8 +18,19 @@ Result = TypeVar("Result")
 
 _AHEAD = 3  # items a process that are handed out before the first one is done
 
-# Set in each worker process, by its initializer.
-_worker: Callable[[Any], Any] | None = None
+# Set in each worker process, by its initializer: the function, or why there is none.
+_worker: Callable[[Any], Any] | Exception | None = None
+
+
+class StartError(RuntimeError):
+    """Processes end before they can take an item."""
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use: fewer than there are, in a container or a job."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def ordered_map(
@@ -35,6 +47,10 @@ def ordered_map(
       items: what to work on; read only a little ahead.
       workers: processes; with one, all happens in this process.
       died: the result of an item whose process died (out of memory, a crash in a library).
+
+    Raises:
+      StartError: processes end before they can take an item; no item is blamed for that.
+      Exception: what `make`, or the function for an item, raises.
     """
     if workers <= 1:
         yield from map(make(), items)
@@ -45,7 +61,7 @@ def ordered_map(
     try:
         while True:
             for item in source:
-                queue.append((item, pool.submit(_call, item)))
+                queue.append((item, _submit(pool, item)))
                 if len(queue) >= workers * _AHEAD:
                     break
             if not queue:
@@ -78,12 +94,35 @@ def _start(make: Callable[[], Callable[[Any], Any]]) -> None:
     # Ctrl-C reaches the whole process group; the parent alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    _worker = make()
+    try:
+        _worker = make()
+    except Exception as error:  # raised here, it would only be known that the process ended
+        _worker = error
+
+
+def _started() -> Callable[[Any], Any]:
+    if isinstance(_worker, Exception):
+        raise _worker
+    assert _worker is not None
+    return _worker
 
 
 def _call(item: Any) -> Any:
-    assert _worker is not None
-    return _worker(item)
+    return _started()(item)
+
+
+def _check_start() -> None:
+    _started()
+
+
+def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
+    """Like `pool.submit`, but a pool that broke meanwhile shows in the future alone."""
+    try:
+        return pool.submit(_call, item)
+    except BrokenProcessPool as error:
+        future = Future[Any]()
+        future.set_exception(error)
+        return future
 
 
 def _one_by_one(
@@ -91,14 +130,32 @@ def _one_by_one(
     items: Iterable[Item],
     died: Callable[[Item], Result],
 ) -> Generator[Result, None, None]:
-    pool = _pool(make, 1)
+    pool = _started_pool(make)
     try:
         for item in items:
             try:
-                yield pool.submit(_call, item).result()
+                result = _submit(pool, item).result()
             except BrokenProcessPool:
-                yield died(item)
+                result = died(item)
                 pool.shutdown()
-                pool = _pool(make, 1)
+                pool = _started_pool(make)
+            yield result
     finally:
         pool.shutdown()
+
+
+def _started_pool(make: Callable[[], Callable[[Any], Any]]) -> ProcessPoolExecutor:
+    """A pool of one process that is known to have started."""
+    pool = _pool(make, 1)
+    try:
+        pool.submit(_check_start).result()
+    except BrokenProcessPool as error:
+        pool.shutdown()
+        raise StartError(
+            "worker processes cannot start (see the messages above); use one process, or, "
+            "in a script, guard what it does with: if __name__ == '__main__'"
+        ) from error
+    except BaseException:
+        pool.shutdown()
+        raise
+    return pool

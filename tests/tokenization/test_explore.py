@@ -279,6 +279,17 @@ def test_command_tokenizes_a_video_file_as_the_config_says(tmp_path):
     assert len(video["colours"]) > 2, "more than one trajectory"
 
 
+def test_command_never_overwrites_its_input(tmp_path, monkeypatch, capsys):
+    movie.write_movie(tmp_path / "clip.mp4", moving_squares(8), height=96)
+    (tmp_path / "link.mp4").symlink_to("clip.mp4")
+    before = (tmp_path / "clip.mp4").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    for output in (tmp_path / "clip.mp4", "clip.mp4", "link.mp4"):
+        assert command.main(["clip.mp4", f"--output={output}"]) == 2
+        assert "would overwrite the input" in capsys.readouterr().err
+    assert (tmp_path / "clip.mp4").read_bytes() == before
+
+
 def test_command_names_a_file_that_is_no_video(tmp_path, capsys):
     (tmp_path / "text.mp4").write_text("no video")
     assert command.main([str(tmp_path / "text.mp4"), f"--output={tmp_path / 'o.html'}"]) == 2

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from tokenization import manifest, records, shards, workers
+from tokenization import manifest, records, shards
 from tokenization.extract import ExtractSettings, OutputError, extract
 from tokenization.pipeline import PipelineSettings
 from tokenization.trajectories import Trajectories
@@ -125,6 +125,21 @@ def test_one_bad_video_never_stops_the_run(clips, tmp_path):
     assert [r.id for r in records.open_records(tmp_path / "out")] == ["good"]
 
 
+def test_names_that_no_disk_takes_stop_nothing(clips, tmp_path):
+    """Longer than a file name may be, or not UTF-8."""
+    clips.video("good.mp4")
+    long = read(clips.root, [{"id": "long", "path": "x" * 300 + ".mp4"}])
+    (clips.root / "good.mp4").rename(clips.root / os.fsdecode(b"\xff.mp4"))
+    clips.video("good.mp4")
+    summary = run([*long, *manifest.read_entries(clips.root)], tmp_path / "out")
+    assert summary.videos == 1
+    reasons = {bad.id: bad.reason for bad in summary.quarantine}
+    assert "File name too long" in reasons["long"]
+    assert "is not UTF-8" in reasons["\\udcff"]
+    lines = (tmp_path / "out" / "quarantine.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(line)["id"] for line in lines} == {"long", "\\udcff"}
+
+
 def test_a_fault_of_the_tokenizer_is_quarantined_too(entries, tmp_path, monkeypatch):
     tokenize = Grid.tokenize
 
@@ -227,12 +242,36 @@ def test_entries_must_be_there_and_differ(entries, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("split", ["", "a-b", "../a", "a b", "all"])
+def test_a_split_that_cannot_be_read_back_is_refused(split, entries, tmp_path):
+    with pytest.raises(ValueError, match="letters, digits and _"):
+        run(entries, tmp_path / "out", split=split)
+    assert not (tmp_path / "out").exists()
+
+
 def test_splits_share_a_folder(entries, tmp_path):
     out = tmp_path / "out"
     run(entries[:3], out)
     run(entries[3:], out, split="test")
     assert [r.id for r in records.open_records(out, "train")] == ["a", "b", "c"]
     assert [r.id for r in records.open_records(out, "test")] == ["short", "still"]
+
+
+def test_what_killed_runs_left_is_removed(entries, tmp_path):
+    """Not what a run that still goes on is writing."""
+    out = tmp_path / "out"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    staging = out / f".metadata.{ended.pid}.partial"
+    staging.mkdir(parents=True)
+    (staging / "features.json").touch()
+    (out / "shards").mkdir()
+    files = [out / f".a-00000.{ended.pid}.partial", out / "shards" / f".a.{ended.pid}.partial"]
+    others = [out / f".b.{os.getppid()}.partial", out / ".c.partial"]
+    for path in files + others:
+        path.touch()
+    run(entries, out)
+    assert sorted(out.rglob(".*.partial")) == sorted(others)
 
 
 def test_a_full_disk_keeps_finished_shards(entries, tmp_path, monkeypatch, seen):
@@ -269,34 +308,6 @@ def test_processes_give_the_same_bytes_as_one(entries, tmp_path):
         np.testing.assert_array_equal(one.frames, two.frames)
 
 
-def echo():
-    return str
-
-
-def test_order_is_kept_in_one_process():
-    assert list(workers.ordered_map(echo, range(5), workers=1, died=str)) == list("01234")
-
-
-def test_a_dying_process_costs_one_video(tmp_path):
-    """As when a library crashes or memory runs out; in a script, as spawned processes need it."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import os, signal\n"
-        "from tokenization import workers\n"
-        "def work(item):\n"
-        "    if item == 'b':\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return item * 2\n"
-        "def make():\n"
-        "    return work\n"
-        "if __name__ == '__main__':\n"
-        "    died = lambda item: f'{item} died'\n"
-        "    print(list(workers.ordered_map(make, 'abcd', workers=2, died=died)))\n"
-    )
-    out = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True)
-    assert out.stdout.strip() == str(["aa", "b died", *(2 * c for c in "cd")])
-
-
 def command(*args: object, **kwargs) -> subprocess.Popen:
     line = [sys.executable, "-m", "tokenization.extract", *map(str, args)]
     return subprocess.Popen(
@@ -326,6 +337,14 @@ def test_the_command(entries, clips, tmp_path):
     assert process.returncode == 1
     assert "100.0% of the videos could not be read, more than --max_bad=5.0%" in stderr
     assert "empty: is empty (0 bytes)" in stdout
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_is_no_error(flag):
+    process = command(flag)
+    stdout, stderr = process.communicate()
+    assert (process.returncode, stderr) == (0, "")
+    assert "--input" in stdout and "python -m tokenization.extract" in stdout
 
 
 def test_the_command_says_what_is_wrong_with_its_input(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def test_reads_all_keys_and_keeps_the_others(tmp_path):
         ('{"id": "b", "path": "b", "end": -1}', "line 2: 'end' must be a number"),
         ('{"id": "b", "path": "b", "end": NaN}', "line 2: 'end' must be a number"),
         ('{"id": "b", "path": "b", "captions": [1]}', "line 2: 'captions' must be a list"),
+        (r'{"id": "b", "path": "b", "captions": ["\ud800"]}', r"line 2: '\ud800' is half"),
+        (r'{"id": "b", "path": "b", "more": {"\udcff": 1}}', r"line 2: '\udcff' is half"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, reason):
@@ -170,3 +173,41 @@ def test_fingerprint_changes_with_the_entry_and_its_file(tmp_path):
     write(tmp_path, {"id": "a", "path": "a.mp4", "captions": ["x"]})
     captioned = fingerprint(read_manifest(path))
     assert missing != there != captioned
+    before = captioned[0]["modified"]
+    os.utime(tmp_path / "a.mp4", ns=(0, 1))
+    assert fingerprint(read_manifest(path)) != captioned
+    os.utime(tmp_path / "a.mp4", ns=(0, before))
+    assert fingerprint(read_manifest(path)) == captioned
+
+
+def test_a_locked_folder_stops_nothing(tmp_path, monkeypatch):
+    """One whose files may be listed but not looked at."""
+    touch(tmp_path / "locked" / "a.mp4", tmp_path / "b.mp4")
+    path = write(tmp_path, {"id": "a", "path": "locked/a.mp4"}, {"id": "b", "path": "b.mp4"})
+    look = Path.stat
+
+    def refuse(self, **options):
+        if self.parent.name == "locked":
+            raise PermissionError(13, "Permission denied", str(self))
+        return look(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert [entry["size"] for entry in fingerprint(read_manifest(path))] == [None, 1]
+    assert [entry.id for entry in read_entries(tmp_path)] == ["b", "locked/a"]
+
+
+def test_a_name_longer_than_a_disk_takes_stops_nothing(tmp_path):
+    [entry] = read_manifest(write(tmp_path, {"id": "a", "path": "x" * 300 + "/a.mp4"}))
+    assert fingerprint([entry])[0]["size"] is None
+    with pytest.raises(ManifestError, match=r"File name too long; correct --input"):
+        read_entries("x" * 300)
+    with pytest.raises(ManifestError, match=r"File name too long; correct --input"):
+        read_entries("x" * 300 + "/*.mp4")
+
+
+def test_a_file_name_that_is_not_utf8_is_a_problem_of_its_entry(tmp_path):
+    touch(tmp_path / "a.mp4", tmp_path / os.fsdecode(b"b\xff.mp4"))
+    fine, bad = read_entries(tmp_path)
+    assert fine.problem is None
+    assert bad.id == r"b\udcff" and "is not UTF-8" in bad.problem
+    json.dumps(fingerprint([fine, bad]), ensure_ascii=False).encode()

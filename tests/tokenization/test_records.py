@@ -194,6 +194,28 @@ def test_a_crash_at_any_rename_is_seen_by_no_reader(tmp_path, monkeypatch, victi
         records.open_records(tmp_path)
 
 
+def test_the_metadata_that_readers_look_for_come_last(tmp_path, monkeypatch):
+    """So that whoever sees them sees all the rest."""
+    from pathlib import Path
+
+    replace, renamed = Path.replace, []
+
+    def note(self, target):
+        renamed.append(Path(target).name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", note)
+    shards.write_records(tmp_path, [make("a")])
+    assert renamed[-4:] == ["quarantine.jsonl", "stats.md", "features.json", "dataset_info.json"]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_killed_run_of_the_same_process_number_is_no_obstacle(tmp_path):
+    (tmp_path / f".metadata.{os.getpid()}.partial").mkdir()
+    shards.write_records(tmp_path, [make("a")])
+    assert len(records.open_records(tmp_path)) == 1
+
+
 def test_a_shard_must_be_as_described(tmp_path):
     with pytest.raises(ValueError, match="0 records, not as described"):
         shards.write_shard(tmp_path, ShardInfo("train", 0, SIZE, ids=("a",)), [])

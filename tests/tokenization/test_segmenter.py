@@ -13,7 +13,6 @@ from tokenization.segmenters.classical import ClassicalSegmenter, ClassicalSetti
 from tokenization.superpixels import (
     colour_features,
     fill_gaps,
-    resize_labels,
     smooth_lab,
     superpixels,
 )
@@ -163,9 +162,3 @@ def test_gaps_are_filled_from_the_most_similar_side():
     assert fill_gaps(labels, lab).tolist() == [[1, 1, 2, 2]]
     assert labels.tolist() == [[1, 0, 0, 2]]
     assert fill_gaps(np.zeros((1, 4), np.int32), lab).tolist() == [[0, 0, 0, 0]]
-
-
-@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 30), st.integers(0, 30))
-def test_enlarging_labels_and_shrinking_them_back_changes_nothing(h: int, w: int, dh: int, dw: int):
-    labels = np.arange(h * w, dtype=np.int32).reshape(h, w)
-    assert np.array_equal(resize_labels(resize_labels(labels, h + dh, w + dw), h, w), labels)

@@ -146,6 +146,15 @@ def test_every_pixel_gets_a_label_even_in_noise(height: int, width: int, frames:
     assert labels.min() > 0
 
 
+def test_a_label_is_born_when_nothing_is_covered_and_nothing_is_large():
+    rgb = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
+    segments = np.ones((48, 64), np.int32)
+    tracker = FlowTracker(FlowSettings(min_birth=1.0, min_vote=1e6))
+    labels = tracker.track([Clip(rgb, {0: segments})])[0]
+    assert [np.unique(frame).size for frame in labels] == [1, 1, 1]
+    assert labels.min() > 0
+
+
 def test_dense_flow_measures_a_shift():
     gray = cv2.cvtColor(BACK[:SIDE], cv2.COLOR_RGB2GRAY)
     start, end = (np.ascontiguousarray(gray[:, x : x + SIDE]) for x in (6, 2))

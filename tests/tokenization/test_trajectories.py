@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -362,3 +363,18 @@ def test_other_numpy_files_name_the_file(tmp_path):
 def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.npz"):
         Trajectories.load(tmp_path / "none.npz")
+
+
+def test_labels_are_scanned_once_for_their_number():
+    scans = []
+
+    class Watched(np.ndarray):
+        def max(self, *args, **kwargs):
+            scans.append(self)
+            return super().max(*args, **kwargs)
+
+    trajectories = dataclasses.replace(many(2), labels=many(2).labels.view(Watched))
+    scans.clear()
+    assert [len(trajectories) for _ in range(3)] == [2, 2, 2] and len(scans) <= 1
+    assert len(pickle.loads(pickle.dumps(many(3)))) == 3
+    assert len(trajectories.take_frames([0]).resize(1, 1)) == 1

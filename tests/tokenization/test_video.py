@@ -263,6 +263,13 @@ def test_truncated(clips, name):
     assert "is truncated" in text and "copy or download it again" in text
 
 
+def test_an_avi_written_to_a_pipe_is_not_truncated(clips):
+    """Its header says 0xFFFFFFFF bytes, as its length was not known then."""
+    content = bytearray(clips.video("clip.avi", codec="mpeg4").read_bytes())
+    content[4:8] = b"\xff" * 4
+    assert len(video.decode(clips.data("pipe.avi", bytes(content)), frames=4).rgb) == 4
+
+
 @pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.webp"])
 def test_truncated_images_are_no_images(clips, name):
     noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
@@ -308,6 +315,21 @@ def test_start_beyond_the_end(clips):
     assert "start 5.0 s is beyond its end at 2.00 s" in message(path, start=5.0)
     assert "span 1.0..1.0 s is empty" in message(path, start=1.0, end=1.0)
     assert video.decode(path, start=1.95, frames=1).indices.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("span", "reason"),
+    [
+        ({"end": 0.0}, "its end 0.0 s is not after the first frame"),
+        ({"end": -1.0}, "its end -1.0 s is not after the first frame"),
+        ({"start": float("nan")}, "the span nan..None s is not finite"),
+        ({"start": float("-inf")}, "the span -inf..None s is not finite"),
+        ({"start": 0.0, "end": float("inf")}, "the span 0.0..inf s is not finite"),
+        ({"end": float("nan")}, "the span None..nan s is not finite"),
+    ],
+)
+def test_spans_that_are_none(clips, span, reason):
+    assert reason in message(clips.video(), **span)
 
 
 @pytest.mark.parametrize("options", [{"frames": 0}, {"max_side": 0}])

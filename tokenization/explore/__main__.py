@@ -23,7 +23,7 @@ examples:
   python -m tokenization.explore records/ --output=look.html --max_videos=20
   python -m tokenization.explore records/ --output=clip.png --video=clip-0042
   python -m tokenization.explore holiday.mp4 --output=holiday.html
-  python -m tokenization.explore holiday.mp4 --output=holiday.mp4 \\
+  python -m tokenization.explore holiday.mp4 --output=holiday_trajectories.mp4 \\
       --config=configs/tokenization/classical.py
 """
 
@@ -105,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.output.suffix not in (".html", ".mp4", ".png"):
             raise ValueError(f"--output={options.output} must end in .html, .mp4 or .png")
+        if options.output.resolve() == options.input.resolve():
+            raise ValueError(f"--output={options.output} would overwrite the input; rename it")
         items = _load(options)
         _write(options, items)
     except (OSError, ValueError) as error:

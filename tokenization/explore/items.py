@@ -11,9 +11,6 @@ from jaxtyping import UInt8
 
 from tokenization.trajectories import Trajectories
 
-TUBELET = (2, 16, 16)
-MODEL_SIZE = 224
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Item:

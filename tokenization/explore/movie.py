@@ -14,6 +14,7 @@ from tokenization.explore import view
 from tokenization.explore.colours import palette
 from tokenization.explore.items import Item
 from tokenization.files import replacing
+from tokenization.resizing import resize_labels
 
 _GAP = 8
 _BAR = 4
@@ -38,7 +39,7 @@ def compose(item: Item, *, height: int = 360) -> UInt8[np.ndarray, "t rows colum
     trajectories = item.trajectories
     colours = palette(len(trajectories))
     frames = view.resize_frames(item.frames, width, height)
-    labels = view.resize_labels(trajectories.labels, width, height)
+    labels = resize_labels(trajectories.labels, height, width)
     total = 2 * width + _GAP
     pictures = np.full((len(frames), height + _GAP + _BAR, total, 3), _PAPER, np.uint8)
     pictures[:, :height, :width] = frames

@@ -25,6 +25,7 @@ from tokenization.explore import view
 from tokenization.explore.colours import palette
 from tokenization.explore.items import Item, title_of
 from tokenization.files import write_text
+from tokenization.resizing import fit, resize_labels
 from tokenization.tubelets import count_tubelets
 
 _JPEG_QUALITY = 80
@@ -82,7 +83,7 @@ def pack_item(item: Item, *, longest: int = 512) -> dict[str, object]:
       longest: pixels of the longer side of the pictures.
     """
     height, width = item.frames.shape[1:3]
-    width, height = view.fit(width, height, longest)
+    width, height = fit(width, height, longest)
     trajectories = item.trajectories
     frames = view.resize_frames(item.frames, width, height)
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
@@ -101,7 +102,7 @@ def pack_item(item: Item, *, longest: int = 512) -> dict[str, object]:
         "width": width,
         "height": height,
         "frames": [_base64(jpeg.tobytes()) for jpeg in jpegs],
-        "labels": pack_labels(view.resize_labels(trajectories.labels, width, height)),
+        "labels": pack_labels(resize_labels(trajectories.labels, height, width)),
         "times": [round(float(time), 3) for time in trajectories.frame_times],
         "keyFrames": trajectories.key_frames.tolist(),
         "colours": ["#" + bytes(colour).hex() for colour in palette(len(trajectories))],

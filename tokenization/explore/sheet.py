@@ -14,6 +14,7 @@ from tokenization.explore import view
 from tokenization.explore.colours import palette
 from tokenization.explore.items import Item
 from tokenization.files import replacing
+from tokenization.resizing import resize_labels
 from tokenization.tubelets import count_tubelets
 
 _PAPER, _INK, _QUIET, _ACCENT = (250, 250, 248), (28, 30, 34), (120, 124, 132), (198, 120, 0)
@@ -45,7 +46,7 @@ def compose(item: Item, *, columns: int = 8, width: int = 240) -> UInt8[np.ndarr
     columns = min(columns, count)
     rows = -(-count // columns)
     frames = view.resize_frames(item.frames, cell_width, cell_height)
-    labels = view.resize_labels(trajectories.labels, cell_width, cell_height)
+    labels = resize_labels(trajectories.labels, cell_height, cell_width)
     colours = palette(len(trajectories))
 
     row_height = _LABEL + 2 * cell_height + _GAP + 2 * _GAP

@@ -1,4 +1,4 @@
-"""Pictures of labels for people: sizes, nearest-neighbour labels, tint and boundaries."""
+"""Pictures of labels for people: sizes, tint and boundaries."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Integer, UInt8, UInt16
 
 from tokenization.explore.items import Item
-
-
-def fit(width: int, height: int, longest: int) -> tuple[int, int]:
-    """(width, height) shrunk, never enlarged, so that neither side is over `longest`."""
-    scale = min(1.0, longest / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def displayed_size(item: Item) -> tuple[int, int]:
@@ -34,15 +28,6 @@ def resize_frames(
     shrinks = height * width < frames.shape[1] * frames.shape[2]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return np.stack([cv2.resize(frame, (width, height), interpolation=method) for frame in frames])
-
-
-def resize_labels(
-    labels: UInt16[np.ndarray, "t h w"], width: int, height: int
-) -> UInt16[np.ndarray, "t {height} {width}"]:
-    """Nearest neighbour. Unlike `Trajectories.resize` it keeps the ids, also of what vanishes."""
-    rows = ((np.arange(height) + 0.5) * labels.shape[1] / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * labels.shape[2] / width).astype(np.int64)
-    return labels[:, rows[:, None], columns]
 
 
 def boundaries(labels: Integer[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from tokenization.regions import RegionGraph, merge
-from tokenization.superpixels import fit, resize_labels, smooth_lab, superpixels
+from tokenization.resizing import resize_labels
+from tokenization.superpixels import shrink, smooth_lab, superpixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ClassicalSegmenter:
 
     def _segment(self, rgb: UInt8[np.ndarray, "h w 3"]) -> Int32[np.ndarray, "h w"]:
         settings = self._settings
-        cells = superpixels(smooth_lab(fit(rgb, settings.side)), settings.superpixels)
+        cells = superpixels(smooth_lab(shrink(rgb, settings.side)), settings.superpixels)
         graph = cells.graph
         pixels = cells.labels.size
         segment = merge(

@@ -16,11 +16,11 @@ from scipy.sparse.csgraph import connected_components
 
 from tokenization.protocols import Clip
 from tokenization.regions import RegionGraph
+from tokenization.resizing import resize_labels
 from tokenization.superpixels import (
     Superpixels,
     fill_gaps,
-    fit,
-    resize_labels,
+    shrink,
     smooth_lab,
     superpixels,
 )
@@ -105,7 +105,7 @@ class FlowTracker:
         shot = _Shot(settings, born_above=max(int(s.max()) for s in clip.segments.values()))
         labels = np.empty(clip.frames.shape[:3], np.int32)
         for t, rgb in enumerate(clip.frames):
-            lab = smooth_lab(fit(rgb, settings.side))
+            lab = smooth_lab(shrink(rgb, settings.side))
             segments = clip.segments.get(t)
             if segments is not None:
                 segments = resize_labels(segments, *lab.shape[:2])
@@ -206,7 +206,11 @@ class _Shot:
         segments: Int32[np.ndarray, "h w"] | None,
         distances: Float64[np.ndarray, "s k"],
     ) -> None:
-        """Gives large uncovered regions a lost label or a new one, in place."""
+        """Gives large uncovered regions a lost label or a new one, in place.
+
+        Where nothing is covered, the largest region gets one however small it is, so that the
+        others have something to join.
+        """
         graph = cells.graph
         free = np.flatnonzero(owners < 0)
         if not free.size:
@@ -226,9 +230,10 @@ class _Shot:
         areas = np.bincount(region, kept.areas)
         lost = np.ones(self._ids.size, bool)
         lost[owners[owners >= 0]] = False
-        for number in np.argsort(-areas, kind="stable"):
-            if areas[number] < self._settings.min_birth * cells.labels.size:
-                break
+        largest_first = np.argsort(-areas, kind="stable")
+        large = areas[largest_first] >= self._settings.min_birth * cells.labels.size
+        large[0] |= free.size == owners.size
+        for number in largest_first[large]:
             members = free[region == number]
             label = self._returning(distances[members], graph.areas[members], lost)
             if label is None:

@@ -1,0 +1,195 @@
+"""The benchmarks measure what they say: metrics with known answers, clocks on every stage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import extraction, tokenization_quality
+from benchmarks.tracking_metrics import (
+    coverage,
+    identity_switches,
+    jaccard,
+    overlaps,
+    tube_ious,
+)
+from tokenization.manifest import Entry
+from tokenization.pipeline import PipelineSettings
+from tokenization.recorder import ExtractSettings
+from tokenization.records import Quarantined
+
+# Three frames of one row: object 1 moves right by a pixel a frame, object 2 stays, then hides.
+TRUTH = np.array([[[1, 1, 0, 0, 2, 2]], [[0, 1, 1, 0, 2, 2]], [[0, 0, 1, 1, 0, 0]]])
+
+
+def test_overlaps_count_shared_pixels_in_each_frame():
+    labels = np.array([[[1, 1, 1, 0, 2, 2]], [[0, 1, 1, 1, 2, 2]], [[3, 3, 3, 3, 3, 3]]])
+    shared = overlaps(labels, TRUTH)
+    assert shared.shape == (3, 3, 4)
+    assert shared[0].tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0]]
+    assert shared[2].tolist() == [[0, 0, 0, 4], [0, 0, 0, 2], [0, 0, 0, 0]]
+    assert shared.sum() == TRUTH.size
+
+
+def test_tube_iou_of_the_truth_itself_is_one():
+    assert tube_ious(overlaps(TRUTH, TRUTH)).tolist() == [1.0, 1.0]
+
+
+def test_tube_iou_is_over_all_frames_and_of_the_best_label():
+    labels = np.array([[[5, 5, 0, 0, 2, 2]], [[0, 5, 5, 0, 2, 9]], [[0, 0, 9, 9, 2, 2]]])
+    # Object 1: label 5 has 4 of its 6 pixels and no other. Object 2: label 2 has 3 of 4, and 2.
+    assert tube_ious(overlaps(labels, TRUTH)).tolist() == pytest.approx([4 / 6, 3 / 6])
+
+
+def test_tube_iou_without_labels_is_zero():
+    shared = overlaps(np.zeros_like(TRUTH), TRUTH)
+    assert tube_ious(shared).tolist() == [0.0, 0.0]
+
+
+def test_identity_switches_are_changes_of_the_best_label():
+    steady = overlaps(TRUTH, TRUTH)
+    assert identity_switches(steady).tolist() == [0, 0]
+    labels = np.array([[[5, 5, 0, 0, 2, 2]], [[0, 7, 7, 0, 2, 2]], [[0, 0, 5, 5, 0, 0]]])
+    assert identity_switches(overlaps(labels, TRUTH)).tolist() == [2, 0]
+
+
+def test_a_hidden_object_may_keep_or_change_its_label():
+    truth = np.array([[[1, 1]], [[0, 0]], [[1, 1]]])
+    kept = np.array([[[4, 4]], [[6, 6]], [[4, 4]]])
+    changed = np.array([[[4, 4]], [[6, 6]], [[6, 6]]])
+    assert identity_switches(overlaps(kept, truth)).tolist() == [0]
+    assert identity_switches(overlaps(changed, truth)).tolist() == [1]
+
+
+def test_losing_an_object_is_a_switch():
+    labels = np.array([[[1, 1, 0, 0, 2, 2]], [[0, 0, 0, 0, 2, 2]], [[0, 0, 1, 1, 0, 0]]])
+    assert identity_switches(overlaps(labels, TRUTH)).tolist() == [2, 0]
+
+
+def test_coverage_is_that_of_the_worst_frame():
+    labels = np.array([[[1, 1, 1, 1]], [[1, 0, 0, 2]], [[1, 1, 0, 2]]])
+    assert coverage(labels) == 0.5
+
+
+def test_jaccard_is_a_mean_over_frames_after_the_first():
+    truth = np.array([[[1, 1, 0, 0]], [[1, 1, 0, 0]], [[0, 0, 0, 0]], [[1, 1, 0, 0]]], bool)
+    found = np.array([[[0, 0, 0, 1]], [[0, 1, 1, 0]], [[0, 0, 0, 0]], [[0, 0, 1, 1]]], bool)
+    assert jaccard(found, truth) == pytest.approx((1 / 3 + 1 + 0) / 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"iou": 0.69}, False),
+        ({"switches": 1.0}, False),
+        ({"trajectories": 201}, False),
+        ({"coverage": 0.95}, False),
+        ({"clips": 29, "iou": 0.1}, None),
+    ],
+)
+def test_the_verdict_on_the_world(changes: dict[str, float], expected: bool | None):
+    good = {"clips": 30, "iou": 0.7, "switches": 0.9, "trajectories": 200, "coverage": 0.96}
+    assert tokenization_quality.verdict({**good, **changes}) is expected
+
+
+@pytest.fixture
+def settings() -> ExtractSettings:
+    return ExtractSettings(PipelineSettings(frames=4, max_side=64), record_size=32)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Entry:
+    """A cut, by a change of colours, in the middle of eight frames."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "videos" / "clip.mp4"
+    path.parent.mkdir()
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(8):
+            image = rng.integers(0, 60, (48, 64, 3), dtype=np.uint8)
+            image[10:30, 5 * index // 2 : 5 * index // 2 + 20] = (200, 40, 40)
+            image[..., 2 * (index > 3)] //= 4
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode(None))
+    return Entry("clip", path)
+
+
+def test_every_stage_of_the_extraction_is_timed(clip: Entry, settings: ExtractSettings):
+    measured = extraction.in_one_process([clip], settings)
+    hit = {stage for stage, seconds in measured.stages.items() if seconds > 0}
+    assert hit == set(extraction.STAGES) - {"linking"}
+    assert measured.frames == 4
+    rows = measured.rows()
+    assert rows["linking"] == 0
+    assert min(rows.values()) >= 0
+    assert sum(rows.values()) == pytest.approx(measured.seconds)
+
+
+def test_the_link_path_is_timed(clip: Entry, settings: ExtractSettings):
+    measured = extraction.link_path([clip], settings)
+    assert measured.frames == 4
+    assert 0 < measured.stages["linking"] < measured.seconds
+
+
+def test_clocks_are_taken_off_again():
+    before = [getattr(*place) for places in extraction.STAGES.values() for place in places]
+    with extraction.clocks():
+        pass
+    assert before == [getattr(*place) for places in extraction.STAGES.values() for place in places]
+
+
+@pytest.mark.parametrize(("speed", "code"), [(5.0, 0), (4.99, 1)])
+def test_the_exit_code_tells_whether_the_bound_holds(
+    speed: float,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    seen: list[list[str]] = []
+
+    def measure(entries: list[Entry], settings: ExtractSettings) -> extraction.Measured:
+        seen.append([entry.id for entry in entries])
+        stages = dict.fromkeys(extraction.STAGES, 0.5)
+        stages["tracking"] = 2.0
+        unread = (Quarantined("b", str(tmp_path / "b.mp4"), "it is empty", "none"),)
+        return extraction.Measured(16, 8.0, stages, unread if len(entries) > 1 else ())
+
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.setattr(extraction, "in_one_process", measure)
+    monkeypatch.setattr(extraction, "link_path", measure)
+    monkeypatch.setattr(extraction, "in_processes", lambda *_: speed)
+    report = tmp_path / "report.json"
+    arguments = [f"--input={tmp_path}/*.mp4", f"--json={report}"]
+    assert extraction.main(arguments) == code
+    assert seen == [["a"], ["a", "b", "c"], ["a", "c"]]
+    printed = capsys.readouterr().out
+    assert ("DOES NOT HOLD" in printed) == bool(code)
+    assert "b.mp4: it is empty" in printed
+    assert json.loads(report.read_text())["bound_holds"] is (code == 0)
+    seen.clear()
+    extraction.main([*arguments, "--quick"])
+    assert seen[1] == ["a", "b"]
+    assert "--quick: the first 2 of 3 videos" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("clips", "iou", "code"), [(30, 0.8, 0), (30, 0.1, 1), (6, 0.1, 0)])
+def test_few_clips_give_no_verdict(
+    clips: int,
+    iou: float,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    world = {"clips": clips, "iou": iou, "switches": 0.5, "trajectories": 9, "coverage": 1.0}
+    monkeypatch.setattr(tokenization_quality, "measure_world", lambda *_: world)
+    monkeypatch.delenv("TRAJVIT_TEST_DATA", raising=False)
+    assert tokenization_quality.main([]) == code
+    assert ("it needs the full run" in capsys.readouterr().out) == (clips < 30)
