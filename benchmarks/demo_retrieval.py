@@ -10,6 +10,7 @@ finished runs are kept in --output, so that an interrupted benchmark goes on.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -21,8 +22,39 @@ from trajvit_jax.demo.report import TITLES, ModelRow
 _WAYS = ("txt2vid", "vid2txt")
 
 
-def measure(output: Path, seeds: int, *, quick: bool) -> list[dict[str, object]]:
-    """One row a model: tokens, R@5 of every seed, and the smallest ratio to chance."""
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model over seeds; recalls in percent, txt2vid and vid2txt of every seed."""
+
+    model: str
+    clips: int
+    steps: int
+    tokens: float
+    dropped: float
+    recalls: tuple[float, ...]
+
+    @property
+    def chance(self) -> float:
+        """R@5 of guessing, in percent."""
+        return 100 * min(1.0, 5 / self.clips)
+
+    @property
+    def worst(self) -> float:
+        """The smallest recall, as a multiple of chance."""
+        return min(self.recalls) / self.chance
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model:8} {self.steps} steps, {self.clips} held-out clips, "
+            f"{self.tokens:.1f} tokens a video ({self.dropped:.2f} dropped), "
+            f"R@5 {', '.join(f'{recall:.1f}' for recall in self.recalls)}; "
+            f"mean {statistics.fmean(self.recalls):.1f}, chance {self.chance:.1f}, "
+            f"worst {self.worst:.1f}x chance"
+        )
+
+
+def measure(output: Path, seeds: int, *, quick: bool) -> list[Row]:
+    """Trains and evaluates both models for every seed."""
     data, steps = "configs/tokenization/demo.py", None
     if quick:
         data, steps = f"{data}:train=32,test=16", 3
@@ -31,25 +63,19 @@ def measure(output: Path, seeds: int, *, quick: bool) -> list[dict[str, object]]
     for seed in range(seeds):
         for row in train_models("configs/demo.py", output, seed, steps):
             runs.setdefault(row.name, []).append(row)
-    return [_summary(rows) for rows in runs.values()]
+    return [_over_seeds(rows) for rows in runs.values()]
 
 
-def _summary(rows: list[ModelRow]) -> dict[str, object]:
-    videos = rows[0].results["videos"]
-    chance = 100 * min(1.0, 5 / videos)
-    recalls = [row.results[f"{way}_r5"] for row in rows for way in _WAYS]
-    return {
-        "model": TITLES[rows[0].name],
-        "held-out clips": int(videos),
-        "steps": rows[0].steps,
-        "tokens a video": round(rows[0].tokens, 1),
-        "dropped a video": round(rows[0].dropped, 2),
-        "txt2vid R@5": [round(row.results["txt2vid_r5"], 1) for row in rows],
-        "vid2txt R@5": [round(row.results["vid2txt_r5"], 1) for row in rows],
-        "mean R@5": round(statistics.fmean(recalls), 1),
-        "chance": round(chance, 1),
-        "worst / chance": round(min(recalls) / chance, 1),
-    }
+def _over_seeds(rows: list[ModelRow]) -> Row:
+    first = rows[0]
+    return Row(
+        model=TITLES[first.name],
+        clips=int(first.results["videos"]),
+        steps=first.steps,
+        tokens=first.tokens,
+        dropped=first.dropped,
+        recalls=tuple(row.results[f"{way}_r5"] for row in rows for way in _WAYS),
+    )
 
 
 def main() -> int:
@@ -66,19 +92,19 @@ def main() -> int:
     output = options.output or Path("runs") / name
     rows = measure(output, 1 if options.quick else options.seeds, quick=options.quick)
     for row in rows:
-        print("  ".join(f"{key}: {value}" for key, value in row.items()))
-    ratio = float(rows[1]["tokens a video"]) / max(1.0, float(rows[0]["tokens a video"]))
+        print(row)
+    trajvit, vit3d = rows
+    ratio = vit3d.tokens / max(1.0, trajvit.tokens)
     print(f"TrajViT reads {ratio:.1f}x fewer tokens")
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        values = [dataclasses.asdict(row) for row in rows]
+        options.json.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     if options.quick:
         print("three steps teach nothing: the verdict needs the full run")
         return 0
     bounds = {
-        "at least 100 held-out clips": all(int(row["held-out clips"]) >= 100 for row in rows),
-        "R@5 at least 5x chance, both ways, every seed": all(
-            float(row["worst / chance"]) >= 5 for row in rows
-        ),
+        "at least 100 held-out clips": trajvit.clips >= 100,
+        "R@5 at least 5x chance, both ways, every seed": min(row.worst for row in rows) >= 5,
         "at least 3x fewer tokens": ratio >= 3,
     }
     for name, holds in bounds.items():

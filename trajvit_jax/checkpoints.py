@@ -63,7 +63,7 @@ class Checkpoints:
                 f"{self._directory}/{step} does not fit this config's model ({misfit}); use the "
                 "config it was trained with, or another --workdir"
             )
-        restored = self._manager.restore(step, args=ocp.args.StandardRestore(arrays))
+        restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(arrays))
         return like.with_arrays(restored)
 
 

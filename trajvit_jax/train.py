@@ -144,7 +144,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
                 if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                     raise FloatingPointError(
                         f"step {done}: loss {loss}, gradient norm {grad_norm}; nothing was saved "
-                        "since the last checkpoint, lower the learning rate and go on from there"
+                        "since the last checkpoint. Try a lower learning rate, in another --workdir"
                     )
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 bar.update()

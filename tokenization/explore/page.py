@@ -34,7 +34,9 @@ _SCRIPTS = ("data.js", "draw.js", "parts.js", "page.js")
 
 @functools.cache
 def _asset(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return (
+        importlib.resources.files("tokenization.explore").joinpath(name).read_text(encoding="utf-8")
+    )
 
 
 def _base64(data: bytes) -> str:

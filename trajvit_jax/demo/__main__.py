@@ -13,6 +13,7 @@ A second run keeps what is done. Examples, from the folder that holds configs/:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 import time
@@ -24,6 +25,7 @@ from tokenization.extract import ExtractSettings, Summary, extract
 from tokenization.manifest import read_manifest
 from tokenization.pipeline import build
 from tokenization.video import decode
+from tokenization.world.captions import Split
 from tokenization.world.dataset import write_split
 from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
@@ -37,16 +39,37 @@ from trajvit_jax.train import train
 MODELS = ("trajvit", "vit3d")
 
 
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """What the data config holds.
+
+    Attributes:
+      train: clips to train on.
+      test: held-out clips.
+      seed: of the world.
+      world: what clips look like.
+      extract: how they become records.
+    """
+
+    train: int
+    test: int
+    seed: int
+    world: WorldSettings
+    extract: ExtractSettings
+
+
 def make_records(config: str, output: Path) -> dict[str, Summary]:
     """Steps 1 and 2: `output/world` and `output/records`, each with splits train and test."""
-    settings = configs.load(config)
-    world = configs.to_settings(WorldSettings, settings.world, "config.world")
-    extraction = configs.to_settings(ExtractSettings, settings.extract, "config.extract")
+    settings = configs.to_settings(DataSettings, configs.load(config))
+    counts = {"train": settings.train, "test": settings.test}
     summaries = {}
-    for split in ("train", "test"):
-        manifest = write_split(output / "world", split, settings[split], world, seed=settings.seed)
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
+        manifest = write_split(
+            output / "world", split, counts[split], settings.world, seed=settings.seed
+        )
         entries = read_manifest(manifest)
-        summaries[split] = extract(entries, output / "records", extraction, split=split)
+        summaries[split] = extract(entries, output / "records", settings.extract, split=split)
     return summaries
 
 

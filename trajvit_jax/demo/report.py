@@ -143,7 +143,9 @@ def write_report(path: Path, report: Report) -> Path:
         for row in rows
     )
     fewer = report.rows[1].tokens / max(1.0, report.rows[0].tokens)
-    template = importlib.resources.files(__package__).joinpath("report.html").read_text("utf-8")
+    template = (
+        importlib.resources.files("trajvit_jax.demo").joinpath("report.html").read_text("utf-8")
+    )
     page = string.Template(template).substitute(
         fewer=f"{fewer:.1f}",
         head=head,

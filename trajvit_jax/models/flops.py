@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +32,9 @@ def count_forward(settings: ModelSettings) -> ForwardCost:
     """Compiles the forward pass of one video and reads XLA's cost analysis.
 
     Layers are unrolled for it: XLA counts the body of a loop once.
+
+    Raises:
+      RuntimeError: a backend without cost analysis.
     """
     encoder = dataclasses.replace(settings.encoder, unroll=settings.encoder.depth)
     settings = dataclasses.replace(settings, encoder=encoder)
@@ -51,6 +56,8 @@ def count_forward(settings: ModelSettings) -> ForwardCost:
     return ForwardCost(_flops(embed, state, video, labels), _flops(encode, state, tokens))
 
 
-def _flops(function: object, *arguments: object) -> float:
+def _flops(function: Callable[..., jax.Array], *arguments: Any) -> float:
     analysis = jax.jit(function).lower(*arguments).compile().cost_analysis()
+    if not analysis or "flops" not in analysis:
+        raise RuntimeError(f"XLA counts no FLOPs on {jax.default_backend()}")
     return float(analysis["flops"])
