@@ -4,12 +4,12 @@ Command:
   python -m tokenization.extract --input='videos/*.mp4' --output=records \\
       --config=configs/tokenization/classical.py
 
-Cost: about 60 ms of one core for a sampled frame of 512x288 (`python -m benchmarks.extraction`:
-15 sampled frames a second in one process, 26 in two, on two cores).
+Cost (`python -m benchmarks.extraction`): 43 ms of one core for a sampled frame of 512x288, 23
+sampled frames a second in one process; 22 in two, on two cores that were busy with other work.
 
-Expected: about 25 to 350 trajectories in 16 frames of real video. On the procedural world
-(`python -m benchmarks.tokenization_quality`): mean tube IoU 0.84, 0.64 identity switches an
-object, 34 trajectories a video, all pixels covered.
+Expected (`python -m benchmarks.tokenization_quality`): on 40 clips of the procedural world, mean
+tube IoU 0.84, 0.64 identity switches an object, 34 trajectories a video, all pixels covered; in
+16 frames of each of 12 DAVIS sequences, 25 to 201 trajectories, 107 on average.
 
 Arguments: frames, max_side, split (both, keyframes or stride), limit (frames in a clip, 0 = a
 quarter of the video): classical.py:frames=8,split=keyframes
