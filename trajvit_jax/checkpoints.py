@@ -70,7 +70,10 @@ class Checkpoints:
 def _misfit(saved: Any, wanted: Any) -> str:
     """The first array whose shape differs or that only one side has; '' if there is none."""
     shapes = [
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
+        {
+            jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
+            for path, leaf in jax.tree.leaves_with_path(tree)
+        }
         for tree in (saved, wanted)
     ]
     there, here = shapes
