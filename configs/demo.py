@@ -69,6 +69,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "batch": 32,
         "eval_batch": 32,
         "threads": 2,
+        "cache": 1000,
     }
     config.optimizer = {"learning_rate": 2e-3, "weight_decay": 0.02, "warmup_fraction": 0.1}
     return config.lock()

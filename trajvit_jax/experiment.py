@@ -45,7 +45,7 @@ class ExperimentSettings:
 
 _FILE = "settings.json"
 _BOOKKEEPING = ("log_every", "checkpoint_every", "evaluate_every", "keep")
-_READING = ("evaluation", "eval_split", "eval_batch", "threads")
+_READING = ("evaluation", "eval_split", "eval_batch", "threads", "cache")
 
 
 def has_run(workdir: Path) -> bool:

@@ -111,8 +111,8 @@ def test_equal_captions_share_a_hash():
     assert (caption_hash("a dog") != caption_hash("a cat")).any()
 
 
-def read(records, tiny, text, count, *, start=0, threads=2, batch=4, seed=0):
-    data = DataSettings(batch=batch, threads=threads)
+def read(records, tiny, text, count, *, start=0, threads=2, batch=4, seed=0, cache=0):
+    data = DataSettings(batch=batch, threads=threads, cache=cache)
     batches = train_batches(records, tiny(), text, data, seed=seed, start=start)
     return list(itertools.islice(batches, count))
 
@@ -131,6 +131,12 @@ def test_reading_goes_on_where_an_unbroken_run_would(records, tiny, text):
 def test_the_number_of_threads_changes_nothing(records, tiny, text):
     one, four = (read(records, tiny, text, 6, threads=n) for n in (1, 4))
     assert all(map(same, one, four))
+
+
+@pytest.mark.parametrize("cache", [3, 100])
+def test_keeping_videos_in_memory_changes_nothing(records, tiny, text, cache):
+    plain, kept = (read(records, tiny, text, 8, cache=n) for n in (0, cache))
+    assert all(map(same, plain, kept))
 
 
 def test_every_epoch_is_another_order_of_all_records(records, tiny, text):

@@ -16,7 +16,7 @@ import numpy as np
 
 from trajvit_jax.config import require_positive
 from trajvit_jax.data.batch import Batch
-from trajvit_jax.data.samples import caption_hash, video_sample
+from trajvit_jax.data.samples import VideoSample, caption_hash, video_sample
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.models.settings import ModelSettings
@@ -35,6 +35,7 @@ class DataSettings:
       batch: videos a step.
       eval_batch: videos embedded at once.
       threads: readers and decoders.
+      cache: training videos that stay in memory at the model's size; for small datasets.
 
     Raises:
       ValueError: a count under 1.
@@ -48,6 +49,7 @@ class DataSettings:
     batch: int = 256
     eval_batch: int = 64
     threads: int = 4
+    cache: int = 0
 
     def __post_init__(self) -> None:
         require_positive(self, "batch", "eval_batch", "threads")
@@ -59,29 +61,55 @@ class DataSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class _ToSample(grain.transforms.RandomMap):
-    """Record -> arrays of one sample; the caption is drawn among those of the video."""
+class _Clip:
+    """What training needs of a record."""
 
-    model: ModelSettings
+    id: str
+    captions: tuple[str, ...]
+    sample: VideoSample
+
+
+class _Clips(Sequence[_Clip]):
+    """Records at the model's size; the first `cache` that are read stay in memory."""
+
+    def __init__(self, source: Sequence[Record], model: ModelSettings, cache: int):
+        self._source, self._model, self._cache = source, model, cache
+        self._kept: dict[int, _Clip] = {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index in self._kept:
+            return self._kept[index]
+        record = self._source[index]
+        clip = _Clip(record.id, record.captions, video_sample(record, self._model))
+        if len(self._kept) < self._cache:
+            self._kept[index] = clip
+        return clip
+
+
+@dataclasses.dataclass(frozen=True)
+class _ToSample(grain.transforms.RandomMap):
+    """Clip -> arrays of one sample; the caption is drawn among those of the video."""
+
     text: WordPiece
 
-    def random_map(self, element: Record, rng: np.random.Generator) -> dict[str, Any]:
-        record = element
-        if not record.captions:
+    def random_map(self, element: _Clip, rng: np.random.Generator) -> dict[str, Any]:
+        if not element.captions:
             raise ValueError(
-                f"record {record.id!r} has no caption to train with; add "
+                f"record {element.id!r} has no caption to train with; add "
                 "'captions' to its manifest line and extract again"
             )
-        caption = record.captions[int(rng.integers(len(record.captions)))]
-        video = video_sample(record, self.model)
+        caption = element.captions[int(rng.integers(len(element.captions)))]
         tokens = self.text([caption])
         return {
-            "video": video.video,
-            "labels": video.labels,
+            "video": element.sample.video,
+            "labels": element.sample.labels,
             "text": tokens.ids[0],
             "text_mask": tokens.mask[0],
             "caption_hash": caption_hash(caption),
-            "dropped": np.int32(video.dropped),
+            "dropped": np.int32(element.sample.dropped),
         }
 
 
@@ -105,11 +133,11 @@ def train_batches(
             f"{settings.batch}; lower data.batch or extract more videos"
         )
     dataset = (
-        grain.MapDataset.source(source)
+        grain.MapDataset.source(_Clips(source, model, settings.cache))
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(_ToSample(model, text))
+        .random_map(_ToSample(text))
     )
     # Samples are read ahead, not batches: all threads then work on the batch that is due next.
     options = grain.ReadOptions(
