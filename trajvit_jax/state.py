@@ -50,12 +50,14 @@ class TrainState:
         def make() -> VideoTextModel:
             return VideoTextModel(settings, rngs=nnx.Rngs(seed))
 
+        def arrays() -> tuple[nnx.State, nnx.State, optax.OptState]:
+            _, params, stats = nnx.split(make(), nnx.Param, ...)
+            return params, stats, tx.init(params)
+
         graph, *_ = nnx.split(nnx.eval_shape(make), nnx.Param, ...)
-        arrays = jax.jit(
-            lambda: nnx.split(make(), nnx.Param, ...)[1:],
-            compiler_options={"xla_backend_optimization_level": 0},
-        )()
-        return cls.create(nnx.merge(graph, *arrays), tx)
+        options = {"xla_backend_optimization_level": 0}
+        params, stats, opt_state = jax.jit(arrays, compiler_options=options)()
+        return cls(jnp.zeros((), jnp.int32), params, stats, opt_state, graph)
 
     def model(self) -> VideoTextModel:
         """The model with these arrays; changing it does not change the state."""
