@@ -4,8 +4,8 @@ Command:
   python -m tokenization.extract --input='videos/*.mp4' --output=records \\
       --config=configs/tokenization/classical.py
 
-Cost (`python -m benchmarks.extraction`): 43 ms of one core for a sampled frame of 512x288, 23
-sampled frames a second in one process; 22 in two, on two cores that were busy with other work.
+Cost (`python -m benchmarks.extraction`): 57 ms of one core for a sampled frame of 512x288: 17
+sampled frames a second in one process, 30 in two, on two cores.
 
 Expected (`python -m benchmarks.tokenization_quality`): on 40 clips of the procedural world, mean
 tube IoU 0.84, 0.64 identity switches an object, 34 trajectories a video, all pixels covered; in
