@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -104,7 +105,6 @@ def settings() -> ExtractSettings:
 @pytest.fixture
 def clip(tmp_path: Path) -> Entry:
     """A cut, by a change of colours, in the middle of eight frames."""
-    av = pytest.importorskip("av")
     path = tmp_path / "videos" / "clip.mp4"
     path.parent.mkdir()
     rng = np.random.default_rng(0)
