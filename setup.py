@@ -39,6 +39,7 @@ setup(
         "jax>=0.10.2",
         "jaxtyping>=0.3",
         "ml-collections>=1.1.0",
+        "ml_dtypes>=0.5",
         "numpy>=2.1",
         "opencv-python-headless>=5.0",
         "optax>=0.2.8",

@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         records="runs/demo/records",
         frames=8,
         trajectories=31,
-        steps=240,
+        steps=200,
         seed=0,
     )
     config = ml_collections.ConfigDict()
@@ -56,6 +56,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "text": {
             "vocabulary": 1000,
             "length": 40,
+            "positions": 40,
             "width": 128,
             "depth": 2,
             "heads": 4,

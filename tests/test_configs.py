@@ -11,11 +11,13 @@ from tokenization.extract import ExtractSettings
 from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.models.settings import ModelSettings
 
 ROOT = Path(__file__).parent.parent / "configs"
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 PARTS = {
     "demo.py": {"": ExperimentSettings},
+    "models.py": {"model": ModelSettings},
     "tokenization/classical.py": {"": ExtractSettings},
     "tokenization/demo.py": {"world": WorldSettings, "extract": ExtractSettings},
     "tokenization/world_quality.py": {"world": WorldSettings},
@@ -31,7 +33,7 @@ def test_config_fits_its_settings(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_config_imports_only_the_config_reader(name):
+def test_config_imports_only_the_config_reader_and_settings(name):
     tree = ast.parse((ROOT / name).read_text("utf-8"))
     modules = {
         alias.name
@@ -40,7 +42,9 @@ def test_config_imports_only_the_config_reader(name):
         for alias in node.names
     }
     modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules <= {"__future__", "ml_collections", "trajvit_jax.config"}
+    assert modules <= {"__future__", "dataclasses", "ml_collections", "trajvit_jax.config"} | {
+        "trajvit_jax.models.settings"
+    }
 
 
 def test_demo_arguments_reach_the_experiment():

@@ -15,6 +15,7 @@ HEAVY = ("jax", "flax", "torch", "tensorflow")
 LIGHT = (
     "trajvit_jax",
     "trajvit_jax.config",
+    "trajvit_jax.convert.files",
     "tokenization.trajectories",
     "tokenization.protocols",
     "tokenization.records",

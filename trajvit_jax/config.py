@@ -1,7 +1,7 @@
 """Experiment configs: Python files with `get_config(arg)`, locked, read into dataclasses.
 
-A config file imports only this module. The packages' defaults are dataclasses; a config
-names what it changes, and `to_settings` refuses a key that does not exist.
+A config file imports only this module and the models' settings. The packages' defaults are
+dataclasses; a config names what it changes, and `to_settings` refuses a key that does not exist.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from trajvit_jax.models.text import TextEncoder
 
 pytestmark = pytest.mark.torch
 
-SETTINGS = TextSettings(vocabulary=40, length=12, width=24, depth=3, heads=3, mlp=40)
+SETTINGS = TextSettings(vocabulary=40, length=12, positions=12, width=24, depth=3, heads=3, mlp=40)
 LAYER = {
     "attention.self.query": "query",
     "attention.self.key": "key",
@@ -31,7 +31,7 @@ LAYER = {
 def theirs(transformers, randomize):
     config = transformers.BertConfig(
         vocab_size=SETTINGS.vocabulary,
-        max_position_embeddings=SETTINGS.length,
+        max_position_embeddings=SETTINGS.positions,
         hidden_size=SETTINGS.width,
         num_hidden_layers=SETTINGS.depth,
         num_attention_heads=SETTINGS.heads,
@@ -52,7 +52,7 @@ def in_our_names(renamed, stacked):
         }
         embeddings = {
             f"{name}.embedding": tensors[f"embeddings.{name}_embeddings.weight"].detach().numpy()
-            for name in ("word", "position")
+            for name in ("word", "position", "token_type")
         }
         norm = renamed(tensors, {"embeddings.LayerNorm": "norm"})
         return {**embeddings, **norm, **stacked(renamed(tensors, modules), depth)}
@@ -78,9 +78,6 @@ def test_states_and_gradients(torch, theirs, built, in_our_names, gradients_of, 
     (expected * torch.tensor(probe)).sum().backward()
 
     weights = in_our_names(theirs.state_dict(), depth)
-    # Captions are all of token type 0; we have no such table.
-    token_type = theirs.embeddings.token_type_embeddings.weight[0].detach().numpy()
-    weights["position.embedding"] = weights["position.embedding"] + token_type
     settings = dataclasses.replace(SETTINGS, layers_run=depth)
     ours = built(lambda: TextEncoder(settings, rngs=nnx.Rngs(0)), weights)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +34,9 @@ SHADES = {"light": 40, "dark": 0}
 def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Compiles without optimizations, and every program once a session."""
     jax.config.update("jax_disable_most_optimizations", True)
+    if jax.__version_info__ < (0, 11):  # Later ones have this one emitter alone.
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = flags.strip()
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -50,7 +55,9 @@ def tiny() -> Callable[..., ModelSettings]:
                 max_trajectories=SLOTS, resnet=ResNetSettings(8, (8, 16), (1, 1))
             ),
             "vit3d": ViT3DSettings(patch=16, tubelet=2),
-            "text": TextSettings(vocabulary=64, length=12, width=32, depth=2, heads=2, mlp=64),
+            "text": TextSettings(
+                vocabulary=64, length=12, positions=12, width=32, depth=2, heads=2, mlp=64
+            ),
         }
         return ModelSettings(name=name, **(sizes | changes))
 
@@ -58,11 +65,15 @@ def tiny() -> Callable[..., ModelSettings]:
 
 
 @pytest.fixture(scope="session")
-def random_model() -> Callable[[ModelSettings], VideoTextModel]:
-    """A model with random numbers in every parameter and statistic, made without compiling."""
+def randomized() -> Callable[[Callable[[], nnx.Module]], Any]:
+    """A module with random numbers in every parameter and statistic, made without compiling.
 
-    def fill(rng: np.random.Generator, path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    They depend on a parameter's name alone: what two modules have in common is equal in both.
+    """
+
+    def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)][-1]
+        rng = np.random.default_rng(zlib.crc32(jax.tree_util.keystr(path).encode()))
         values = rng.normal(size=leaf.shape)
         if name in ("scale", "var"):
             values = rng.uniform(0.5, 1.5, leaf.shape)
@@ -74,14 +85,17 @@ def random_model() -> Callable[[ModelSettings], VideoTextModel]:
             values = np.full(leaf.shape, 0.07)
         return jax.numpy.asarray(values, leaf.dtype)
 
-    def make(settings: ModelSettings) -> VideoTextModel:
-        rng = np.random.default_rng(0)
-        shapes = nnx.eval_shape(lambda: VideoTextModel(settings, rngs=nnx.Rngs(0)))
-        graph, state = nnx.split(shapes)
-        filled = jax.tree_util.tree_map_with_path(lambda *leaf: fill(rng, *leaf), state)
-        return nnx.merge(graph, filled)
+    def make(build: Callable[[], nnx.Module]) -> Any:
+        graph, state = nnx.split(nnx.eval_shape(build))
+        return nnx.merge(graph, jax.tree_util.tree_map_with_path(fill, state))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def random_model(randomized) -> Callable[[ModelSettings], VideoTextModel]:
+    """A model with random numbers in every parameter and statistic."""
+    return lambda settings: randomized(lambda: VideoTextModel(settings, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture(scope="session")
@@ -111,3 +125,20 @@ def toy_record() -> Callable[..., Record]:
         return Record(trajectories, pixels, captions)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def assert_close() -> Callable[..., None]:
+    """Compares pytrees leaf by leaf: max|a - b| <= 1e-5 * max(1, max|b|)."""
+
+    def compare(path: tuple, actual: object, expected: object) -> None:
+        actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+        assert actual.shape == expected.shape, f"{path}: {actual.shape} != {expected.shape}"
+        bound = 1e-5 * max(1.0, np.abs(expected).max(initial=0.0))
+        error = np.abs(actual - expected).max(initial=0.0)
+        assert error <= bound, f"{jax.tree_util.keystr(path)}: off by {error:.3g} > {bound:.3g}"
+
+    def check(actual: object, expected: object) -> None:
+        jax.tree_util.tree_map_with_path(compare, actual, expected)
+
+    return check

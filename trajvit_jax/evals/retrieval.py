@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -42,11 +43,14 @@ def evaluate(
     Raises:
       ValueError: embeddings that are not finite, or a video without a caption.
     """
+    if jax.default_backend() == "cpu":
+        model = model.for_cpu()
     videos, texts = [], {}
     pairs: list[tuple[int, int]] = []
     groups = eval_videos(source, model.settings, batch)
     batches = -(-len(source) // batch)
-    for group in tqdm(groups, desc="embed videos", total=batches, unit="batch", leave=False):
+    bar = tqdm(groups, desc="embed videos", total=batches, unit="batch", leave=False, mininterval=1)
+    for group in bar:
         embedded = _embed_video(model, jnp.asarray(group.video), jnp.asarray(group.labels))
         for row, captions in zip(np.asarray(embedded), group.captions, strict=False):
             if not captions:

@@ -1,64 +1,138 @@
-"""Perceiver resampler: a learned query reads a trajectory's frames (Alayrac et al., Flamingo)."""
+"""Perceiver resampler: learned queries read a trajectory's frames (Alayrac et al., Flamingo)."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
-from trajvit_jax.ops.rotary import rotate
+from trajvit_jax.models.settings import ResamplerSettings
+from trajvit_jax.models.transformer import Layer
+from trajvit_jax.ops.interpolation import resize_linear
+from trajvit_jax.ops.resampler_attention import CrossAttention, Impl, Lift, attend_frames
+
+_EPS = 1e-5
+_POSITIONS = 16  # rows of the learned table: the frames that the paper trains on
 
 
-class _CrossAttention(nnx.Module):
-    def __init__(self, width: int, heads: int, *, rotary: bool, rngs: nnx.Rngs):
-        self.heads, self.rotary = heads, rotary
-        self.norm_query = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-        self.norm_frames = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-        self.to_query = nnx.Linear(width, width, use_bias=False, rngs=rngs)
-        self.to_key_value = nnx.Linear(width, 2 * width, use_bias=False, rngs=rngs)
-        self.to_out = nnx.Linear(width, width, use_bias=False, rngs=rngs)
+class _ReadFrames(nnx.Module):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        settings: ResamplerSettings,
+        *,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.heads, self.rotary = heads, settings.frame_positions == "rotary"
+        shared = {"dtype": dtype, "rngs": rngs}
+        self.norm_query = nnx.LayerNorm(width, epsilon=_EPS, **shared)
+        self.norm_frames = nnx.LayerNorm(width, epsilon=_EPS, **shared)
+        self.to_query = nnx.Linear(width, width, use_bias=False, **shared)
+        self.to_key_value = nnx.Linear(width, 2 * width, use_bias=False, **shared)
+        self.to_out = nnx.Linear(width, width, use_bias=False, **shared)
+        block = {"pre_norm": True, "eps": _EPS, "init_std": 0.02}
+        self.latent_block = (
+            Layer(width, heads, 2 * width, **block, **shared) if settings.latent_block else None
+        )
 
-    def __call__(self, query: jax.Array, frames: jax.Array, present: jax.Array) -> jax.Array:
-        """query [n, 1, d], frames [n, t, d], present [n, t]: the query's update."""
-        n, t, d = frames.shape
-        query = self.norm_query(query)
-        keys = jnp.concatenate([query, self.norm_frames(frames)], axis=1)
-        q = self.to_query(query).reshape(n, 1, self.heads, -1)
-        k, v = jnp.split(self.to_key_value(keys), 2, axis=-1)
-        k, v = k.reshape(n, t + 1, self.heads, -1), v.reshape(n, t + 1, self.heads, -1)
-        if self.rotary:
-            # The query stands at position 0 (no turn), so does its own key; frame t at t + 1.
-            k = rotate(k, jnp.arange(t + 1), dims=q.shape[-1] // 2)
-        # The query's own key is never masked, so no softmax is empty.
-        mask = jnp.concatenate([jnp.ones((n, 1), bool), present], axis=1)[:, None, None]
-        out = jax.nn.dot_product_attention(q, k, v, mask=mask)
-        return self.to_out(out.reshape(n, 1, d))
+    def __call__(
+        self,
+        queries: jax.Array,
+        frames: jax.Array,
+        present: jax.Array,
+        lift: Lift | None,
+        *,
+        impl: Impl,
+    ) -> jax.Array:
+        """queries [1 or n, q, d], frames [n, t, c], present [n, t]: the queries, updated."""
+        key, value = jnp.split(self.to_key_value.kernel[...], 2, axis=-1)
+        weights = CrossAttention(
+            query=self.to_query.kernel[...],
+            key=key,
+            value=value,
+            out=self.to_out.kernel[...],
+            norm_scale=self.norm_frames.scale[...],
+            norm_bias=self.norm_frames.bias[...],
+            heads=self.heads,
+            rotary=self.rotary,
+            eps=_EPS,
+        )
+        read = attend_frames(
+            weights, self.norm_query(queries), frames, present, lift=lift, impl=impl
+        )
+        queries = queries + read
+        if self.latent_block is not None:
+            n, count, _ = queries.shape
+            queries = self.latent_block(queries, jnp.ones((n, 1, 1, count), bool))
+        return queries
 
 
 class Resampler(nnx.Module):
-    """Turns a trajectory's vectors over frames into one vector (paper §3.2).
+    """Turns a trajectory's vectors over frames into one vector a query (paper §3.2).
 
     Raises:
-      ValueError: a width that the heads do not divide.
+      ValueError: a width that the heads do not divide, or heads too narrow to turn.
     """
 
-    def __init__(self, width: int, heads: int, depth: int, *, rotary: bool, rngs: nnx.Rngs):
-        if width % heads:
-            raise ValueError(f"resampler width {width} is not a multiple of {heads} heads")
-        self.query = nnx.Param(0.02 * jax.random.normal(rngs.params(), (width,)))
-        self.layers = nnx.List(
-            [_CrossAttention(width, heads, rotary=rotary, rngs=rngs) for _ in range(depth)]
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        settings: ResamplerSettings,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        rotary = settings.frame_positions == "rotary"
+        if width % (4 * heads if rotary else heads):
+            raise ValueError(
+                f"resampler width {width} does not divide into {heads} heads"
+                + (" whose halves rotary positions turn in pairs" if rotary else "")
+            )
+        self.dtype = dtype
+        self.query = nnx.Param(0.02 * jax.random.normal(rngs.params(), (settings.queries, width)))
+        self.positions = (
+            None
+            if rotary
+            else nnx.Param(0.02 * jax.random.normal(rngs.params(), (_POSITIONS, width)))
         )
-        self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.layers = nnx.List(
+            [
+                _ReadFrames(width, heads, settings, dtype=dtype, rngs=rngs)
+                for _ in range(settings.depth)
+            ]
+        )
+        self.norm = nnx.LayerNorm(width, epsilon=_EPS, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, frames: Float[Array, "b s t d"], present: Bool[Array, "b s t"]
-    ) -> Float[Array, "b s d"]:
-        """Summary of each slot's frames; frames where it is not `present` are not seen."""
-        b, s, t, d = frames.shape
-        flat, seen = frames.reshape(b * s, t, d), present.reshape(b * s, t)
-        query = jnp.broadcast_to(self.query[...].astype(frames.dtype), (b * s, 1, d))
+        self,
+        frames: Float[Array, "b s t _"],
+        present: Bool[Array, "b s t"],
+        *,
+        lift: Lift | None = None,
+        impl: Impl = "fast",
+    ) -> Float[Array, "b s q d"]:
+        """Summaries of each slot's frames.
+
+        Args:
+          frames: a vector a frame, or with `lift` the features that it is made of.
+          present: frames where the slot's trajectory is; others are not seen.
+          lift: makes the vectors of the features.
+          impl: as in `attend_frames`.
+        """
+        b, s, t, c = frames.shape
+        flat = frames.reshape(b * s, t, c).astype(self.dtype)
+        if lift is not None and (self.positions is not None or len(self.layers) > 1):
+            flat, lift = lift(flat), None  # read as vectors, or more than once
+        if self.positions is not None:
+            table = self.positions[...]
+            # Longer clips stretch the table, shorter ones read its first rows.
+            table = resize_linear(table, t) if t > table.shape[0] else table[:t]
+            flat = flat + table.astype(flat.dtype)
+        queries = self.query[...].astype(flat.dtype)[None]
         for layer in self.layers:
-            query = query + layer(query, flat, seen)
-        return self.norm(query).reshape(b, s, d)
+            queries = layer(queries, flat, present.reshape(b * s, t), lift, impl=impl)
+        return self.norm(queries).reshape(b, s, *queries.shape[1:])

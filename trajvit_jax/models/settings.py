@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 
+from trajvit_jax.config import nearest, require_positive
+
+
+def _check_heads(settings: EncoderSettings | TextSettings) -> None:
+    if settings.width % settings.heads:
+        raise ValueError(
+            f"{type(settings).__name__}: {settings.heads} heads do not divide a width of "
+            f"{settings.width}"
+        )
+
+
+def check_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError unless `value` is one of `choices`, with the nearest."""
+    if value not in choices:
+        raise ValueError(
+            f"{setting} must be one of {', '.join(choices)}, got {value!r}: "
+            f"{nearest(value, choices)}"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderSettings:
     """The transformer that reads the tokens. Defaults: ViT-Large (paper, Table 7).
 
     Attributes:
+      final_norm: LayerNorm on the last states, as in a standard ViT; the released program has
+        none.
+      passes: how often the tokens go through all layers; the released program's 2 is its own.
       init_std: as in BERT and ViT; narrow models learn sooner with more.
+      remat: recompute each layer in the backward pass instead of keeping what it held.
       unroll: how many layers the compiled scan holds at once; `depth` unrolls them all, which
         compiles longer and lets XLA count every layer's FLOPs.
     """
@@ -21,9 +44,14 @@ class EncoderSettings:
     mlp: int = 4096
     final_norm: bool = True
     layer_norm_eps: float = 1e-12
+    passes: int = 1
     init_std: float = 0.02
     remat: bool = False
     unroll: int = 1
+
+    def __post_init__(self) -> None:
+        require_positive(self, "width", "depth", "heads", "mlp", "passes", "unroll")
+        _check_heads(self)
 
 
 SIZES = {
@@ -36,28 +64,136 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class ResNetSettings:
-    """Basic-block ResNet. Defaults: ResNet-18."""
+    """ResNet. Defaults: ResNet-18.
+
+    Attributes:
+      block: 'basic' (two 3x3 convolutions) or 'bottleneck' (1x1, 3x3, 1x1 at a quarter of the
+        width; the stride is in the 3x3).
+    """
 
     stem: int = 64
     widths: tuple[int, ...] = (64, 128, 256, 512)
     depths: tuple[int, ...] = (2, 2, 2, 2)
+    block: str = "basic"
+
+    def __post_init__(self) -> None:
+        check_choice("resnet.block", self.block, ("basic", "bottleneck"))
+
+
+RESNETS = {
+    "18": ResNetSettings(),
+    "50": ResNetSettings(widths=(256, 512, 1024, 2048), depths=(3, 4, 6, 3), block="bottleneck"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HieraSettings:
+    """Hiera. Defaults: Hiera-S at 224 pixels.
+
+    Attributes:
+      image_size: pixels a side that the position table is for; others interpolate it.
+      width: channels of the first stage; each later stage doubles them and halves the grid.
+      unit_attention: for each stage, whether attention stays within mask units. The first block
+        after a stage that does still stays within them.
+    """
+
+    image_size: int = 224
+    width: int = 96
+    depths: tuple[int, ...] = (1, 2, 11, 2)
+    heads: tuple[int, ...] = (1, 2, 4, 8)
+    mlp_ratio: float = 4.0
+    unit_attention: tuple[bool, ...] = (True, True, False, False)
+    layer_norm_eps: float = 1e-6
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(self.width * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def unit(self) -> int:
+        """Cells a side of a mask unit in the first stage: one cell is left of it in the last."""
+        return 2 ** (len(self.depths) - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResamplerSettings:
+    """How a trajectory's vectors over frames become one (paper §3.2).
+
+    Attributes:
+      depth: cross-attention layers.
+      queries: learned queries a trajectory (paper, Table 6: 1, 2 or 4).
+      frame_positions: 'rotary', or 'learned': a table that is added to the frames.
+      latent_block: self-attention and MLP among the queries after each layer.
+    """
+
+    depth: int = 1
+    queries: int = 1
+    frame_positions: str = "rotary"
+    latent_block: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("resampler.frame_positions", self.frame_positions, ("rotary", "learned"))
+        require_positive(self, "depth", "queries")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrajViTSettings:
-    """The trajectory tokenizer (paper §3.2, Table 8).
+    """The trajectory tokenizer (paper §3.2, Tables 6 and 8).
 
     Attributes:
       max_trajectories: slots for trajectories; a video with more drops its smallest.
+      backbone: what reads the frames: 'resnet' or 'hiera'.
+      hierarchical: sum all stages of the backbone, or take the last alone.
       feature_width: channels of the pooled feature map; 0 = the encoder's width.
-      rotary: rotary positions over frames in the resampler.
+      pooling: 'mean' under the mask, or 'corners': masked features at 2x2 points of its box.
+      appearance: 'resampler', or 'mean' over the frames and one linear map.
+      position: 'boxes', 'centers' or 'none'.
+      position_features: 'fourier', 64 of them and one linear map (Table 8), or 'released': the
+        released program's sinusoids of the encoder's width, with its own coordinates.
+      position_reader: 'resampler', or two readers of all frames' coordinates in a row: 'mlp',
+        or 'sinusoids' without parameters.
+      resampler: of appearance and position.
+      position_depth: layers of the position's resampler; 0 = as the appearance's.
+      queries_as: a trajectory's several queries as separate 'tokens' (paper), or their 'sum'
+        (released).
+      attend_padding: empty slots are read like tokens, as the released program does: results
+        then depend on how many there are.
     """
 
     max_trajectories: int = 255
+    backbone: str = "resnet"
     resnet: ResNetSettings = ResNetSettings()
+    hiera: HieraSettings = HieraSettings()
+    hierarchical: bool = True
     feature_width: int = 0
-    resampler_depth: int = 1
-    rotary: bool = True
+    pooling: str = "mean"
+    appearance: str = "resampler"
+    position: str = "boxes"
+    position_features: str = "fourier"
+    position_reader: str = "resampler"
+    resampler: ResamplerSettings = ResamplerSettings()
+    position_depth: int = 0
+    queries_as: str = "tokens"
+    attend_padding: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("trajvit.backbone", self.backbone, ("resnet", "hiera"))
+        check_choice("trajvit.pooling", self.pooling, ("mean", "corners"))
+        check_choice("trajvit.appearance", self.appearance, ("resampler", "mean"))
+        check_choice("trajvit.position", self.position, ("boxes", "centers", "none"))
+        check_choice("trajvit.position_features", self.position_features, ("fourier", "released"))
+        check_choice(
+            "trajvit.position_reader", self.position_reader, ("resampler", "mlp", "sinusoids")
+        )
+        check_choice("trajvit.queries_as", self.queries_as, ("tokens", "sum"))
+        require_positive(self, "max_trajectories")
+
+    @property
+    def tokens_each(self) -> int:
+        """Tokens that a trajectory becomes."""
+        resampled = self.appearance == "resampler" and self.queries_as == "tokens"
+        return self.resampler.queries if resampled else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +203,24 @@ class ViT3DSettings:
     patch: int = 16
     tubelet: int = 2
 
+    def __post_init__(self) -> None:
+        require_positive(self, "patch", "tubelet")
+
 
 @dataclasses.dataclass(frozen=True)
 class TextSettings:
-    """BERT. Defaults: base-uncased, 77 tokens; `layers_run` 0 = all of them."""
+    """BERT. Defaults: base-uncased, 77 tokens.
+
+    Attributes:
+      length: tokens of a caption.
+      positions: rows of the position table.
+      layers_run: layers that are there and run, of `depth`; 0 = all of them. The released
+        program runs 9 of its 12.
+    """
 
     vocabulary: int = 30_522
     length: int = 77
+    positions: int = 512
     width: int = 768
     depth: int = 12
     heads: int = 12
@@ -81,6 +228,17 @@ class TextSettings:
     layers_run: int = 0
     init_std: float = 0.02
     unroll: int = 1
+
+    def __post_init__(self) -> None:
+        require_positive(self, "vocabulary", "length", "width", "depth", "heads", "mlp", "unroll")
+        _check_heads(self)
+        if not 0 <= self.layers_run <= self.depth:
+            raise ValueError(f"text.layers_run must be within 0..{self.depth}: {self.layers_run}")
+        if self.length > self.positions:
+            raise ValueError(
+                f"text.length {self.length} exceeds the {self.positions} rows of the position "
+                "table: shorten the captions or raise text.positions"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,16 +249,27 @@ class ModelSettings:
       name: 'trajvit' or 'vit3d'.
       image_size: pixels a side; frames are square.
       projection: width of the shared embedding space.
+      dtype: 'float32' or 'bfloat16': what layers compute in. Parameters, normalization
+        statistics, softmax, segment sums and the loss are float32 in both.
+      impl: 'fast', or the plain formulas, 'reference', for mask pooling, resamplers and packed
+        rows. They are equal up to rounding.
     """
 
     name: str = "trajvit"
     image_size: int = 224
     frames: int = 16
     projection: int = 256
+    dtype: str = "float32"
+    impl: str = "fast"
     encoder: EncoderSettings = EncoderSettings()
     trajvit: TrajViTSettings = TrajViTSettings()
     vit3d: ViT3DSettings = ViT3DSettings()
     text: TextSettings = TextSettings()
+
+    def __post_init__(self) -> None:
+        check_choice("model.dtype", self.dtype, ("float32", "bfloat16"))
+        check_choice("model.impl", self.impl, ("fast", "reference"))
+        require_positive(self, "image_size", "frames", "projection")
 
     @property
     def grid(self) -> int:

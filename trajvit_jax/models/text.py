@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from trajvit_jax.models.settings import TextSettings
-from trajvit_jax.models.transformer import Layer, run_stack, stack
+from trajvit_jax.models.transformer import Layer, Trace, run_stack, stack, trace_stack
 
 _EPS = 1e-12
 
@@ -15,16 +15,23 @@ _EPS = 1e-12
 class TextEncoder(nnx.Module):
     """Token ids -> states; the state at slot 0 (CLS) stands for the caption."""
 
-    def __init__(self, settings: TextSettings, *, rngs: nnx.Rngs):
+    def __init__(self, settings: TextSettings, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.settings = settings
-        embed = nnx.initializers.truncated_normal(settings.init_std)
         width = settings.width
-        self.word = nnx.Embed(settings.vocabulary, width, embedding_init=embed, rngs=rngs)
-        self.position = nnx.Embed(settings.length, width, embedding_init=embed, rngs=rngs)
-        self.norm = nnx.LayerNorm(width, epsilon=_EPS, rngs=rngs)
-        depth = settings.layers_run or settings.depth
+        table = {
+            "embedding_init": nnx.initializers.truncated_normal(settings.init_std),
+            "dtype": dtype,
+            "rngs": rngs,
+        }
+        self.word = nnx.Embed(settings.vocabulary, width, **table)
+        self.position = nnx.Embed(settings.positions, width, **table)
+        # Captions are all of type 0, one constant vector: from zero it holds up no training from
+        # scratch. It is there, with BERT's second row, to load BERT whole.
+        zeros = table | {"embedding_init": nnx.initializers.zeros_init()}
+        self.token_type = nnx.Embed(2, width, **zeros)
+        self.norm = nnx.LayerNorm(width, epsilon=_EPS, dtype=dtype, rngs=rngs)
         self.layers = stack(
-            depth,
+            settings.layers_run or settings.depth,
             lambda rngs: Layer(
                 width,
                 settings.heads,
@@ -32,13 +39,22 @@ class TextEncoder(nnx.Module):
                 pre_norm=False,
                 eps=_EPS,
                 init_std=settings.init_std,
+                dtype=dtype,
                 rngs=rngs,
             ),
             rngs,
         )
 
+    def embed(self, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        """What the first layer reads. Ids must be within the vocabulary."""
+        kind = self.token_type(jnp.zeros((1,), jnp.int32))
+        return self.norm(self.word(ids) + self.position(jnp.arange(ids.shape[1])) + kind)
+
     def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
         """States of all tokens; padding (`mask` False) is never attended to."""
-        x = self.word(ids) + self.position(jnp.arange(ids.shape[1]))
-        x = self.norm(x)
-        return run_stack(self.layers, x, mask[:, None, None], unroll=self.settings.unroll)
+        unroll = self.settings.unroll
+        return run_stack(self.layers, self.embed(ids), mask[:, None, None], unroll=unroll)
+
+    def trace(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Trace:
+        """Every layer's states and attention."""
+        return trace_stack(self.layers, self.embed(ids), mask[:, None, None])

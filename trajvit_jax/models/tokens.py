@@ -1,4 +1,4 @@
-"""The one token contract of all video models."""
+"""The one token contract of all video models, and the rows of slots that hold tokens."""
 
 from __future__ import annotations
 
@@ -27,14 +27,39 @@ class Tokens:
     query: Int[Array, "r s"]
 
 
-def one_video_a_row(values: Float[Array, "b s d"], valid: Bool[Array, "b s"]) -> Tokens:
+@no_type_check
+@struct.dataclass
+class Rows:
+    """Where a batch's tokens go: the plan of rows that may hold several videos.
+
+    A video's slots are its CLS, then its trajectories, each in as many slots as it has tokens;
+    label maps name a trajectory by the first of its slots.
+
+    Attributes:
+      video: which video a slot is planned for, counted from 1; 0 = none.
+      query: as in `Tokens`.
+      row: the row of each video.
+    """
+
+    video: Int[Array, "r s"]
+    query: Int[Array, "r s"]
+    row: Int[Array, " b"]
+
+
+def plain_queries(rows: int, slots: int, queries: int = 1) -> Int[Array, "rows slots"]:
+    """`Tokens.query` of the plain layout: a CLS, then each trajectory's tokens in turn."""
+    slot = jnp.arange(slots, dtype=jnp.int32)
+    return jnp.broadcast_to(jnp.where(slot == 0, 0, (slot - 1) % queries + 1), (rows, slots))
+
+
+def one_video_a_row(
+    values: Float[Array, "b s d"], valid: Bool[Array, "b s"], *, queries: int = 1
+) -> Tokens:
     """The plain layout: row i is video i + 1, slot 0 its CLS, `valid` the other slots in use."""
     b, s, _ = values.shape
     number = jnp.broadcast_to(jnp.arange(1, b + 1, dtype=jnp.int32)[:, None], (b, s))
-    is_cls = jnp.arange(s) == 0
-    video = jnp.where(valid | is_cls, number, 0)
-    query = jnp.broadcast_to(jnp.where(is_cls, 0, 1).astype(jnp.int32), (b, s))
-    return Tokens(values, video, query)
+    query = plain_queries(b, s, queries)
+    return Tokens(values, jnp.where(valid | (query == 0), number, 0), query)
 
 
 def same_video(tokens: Tokens) -> Bool[Array, "r 1 s s"]:
@@ -50,3 +75,22 @@ def cls_states(
     number = jnp.where((tokens.query == 0) & (tokens.video > 0), tokens.video, 0).reshape(-1)
     flat = states.reshape(-1, states.shape[-1])
     return jax.ops.segment_sum(flat, number, num_segments=videos + 1)[1:]
+
+
+def unpack(tokens: Tokens, videos: int) -> tuple[Tokens, Int[Array, "r s"]]:
+    """The same tokens, one video a row, and the slot that each came to.
+
+    Tokens keep their order; empty slots go nowhere, and their slot number means nothing.
+    """
+    r, s, d = tokens.values.shape
+    same = (tokens.video[:, :, None] == tokens.video[:, None, :]) & jnp.tri(s, dtype=bool)
+    slot = same.sum(-1) - 1
+    # Video 0, the empty slots, takes an extra row that is cut off.
+    index = (tokens.video * s + slot).reshape(-1)
+
+    def place(x: jax.Array) -> jax.Array:
+        shape = ((videos + 1) * s, *x.shape[2:])
+        placed = jnp.zeros(shape, x.dtype).at[index].set(x.reshape(r * s, *x.shape[2:]))
+        return placed.reshape(videos + 1, s, *x.shape[2:])[1:]
+
+    return Tokens(place(tokens.values), place(tokens.video), place(tokens.query)), slot

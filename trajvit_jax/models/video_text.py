@@ -5,13 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Num, UInt8
 
 from trajvit_jax.config import nearest
+from trajvit_jax.models.inputs import check_text, check_video
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.text import TextEncoder
-from trajvit_jax.models.tokens import Tokens, cls_states
-from trajvit_jax.models.transformer import Encoder
+from trajvit_jax.models.tokens import Rows, Tokens, cls_states
+from trajvit_jax.models.transformer import Encoder, encode_rows, unstack
 from trajvit_jax.models.video_tokens.trajvit import TrajectoryTokens
 from trajvit_jax.models.video_tokens.vit3d import TubeletTokens
 
@@ -23,14 +24,15 @@ _STD = (0.229, 0.224, 0.225)
 
 
 def normalize_pixels(video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:
-    """Pixels 0..255 to zero mean and unit variance a channel, float32."""
+    """Pixels 0..255 to zero mean and unit variance a channel (ImageNet's), float32."""
     return (video / 255.0 - jnp.asarray(_MEAN)) / jnp.asarray(_STD)
 
 
 def unit_length(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """L2-normalized vectors, float32."""
     x = x.astype(jnp.float32)
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    # Not by the norm, whose gradient at zero is not a number.
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
 
 
 class VideoTextModel(nnx.Module):
@@ -45,9 +47,10 @@ class VideoTextModel(nnx.Module):
             hint = nearest(settings.name, TOKENIZERS)
             raise ValueError(f"unknown model {settings.name!r}: {hint}")
         self.settings = settings
+        dtype = jnp.dtype(settings.dtype)
         self.tokenizer = TOKENIZERS[settings.name](settings, rngs=rngs)
-        self.encoder = Encoder(settings.encoder, rngs=rngs)
-        self.text = TextEncoder(settings.text, rngs=rngs)
+        self.encoder = Encoder(settings.encoder, dtype=dtype, rngs=rngs)
+        self.text = TextEncoder(settings.text, dtype=dtype, rngs=rngs)
         self.project_video = nnx.Linear(settings.encoder.width, settings.projection, rngs=rngs)
         self.project_text = nnx.Linear(settings.text.width, settings.projection, rngs=rngs)
         # A dtype of its own: a weakly typed start would compile the training step twice.
@@ -55,27 +58,75 @@ class VideoTextModel(nnx.Module):
 
     def encode_video(
         self,
-        video: UInt8[Array, "b t h w 3"],
+        video: Num[Array, "b t h w 3"],
         labels: Int[Array, "b t y x"],
+        rows: Rows | None = None,
         *,
         train: bool = False,
+        valid: Bool[Array, "b t"] | None = None,
+        trace: bool = False,
     ) -> tuple[Float[Array, "r s d"], Tokens, dict[str, jax.Array]]:
-        """States of all slots, the tokens that were read, and the named intermediates."""
-        pixels = normalize_pixels(video)
-        tokens, intermediates = self.tokenizer(pixels, labels, train=train)
-        return self.encoder(tokens), tokens, intermediates
+        """States of all slots, the tokens that were read, and the named intermediates.
+
+        Args:
+          video: pixels 0..255 in uint8, or already normalized by ImageNet's channel statistics
+            in a float dtype.
+          labels: trajectory of each cell, 0 = none; with `rows`, its first slot there.
+          rows: where tokens go, several videos a row; None = one video a row.
+          train: batch statistics in the backbone's normalization.
+          valid: frames that count in these statistics; None = all.
+          trace: add `states` (before each layer and after the last) and `attention` (of each
+            layer) to the intermediates.
+
+        Raises:
+          ValueError: inputs whose shapes do not belong together or to the model, labels
+            beyond the slots, pixels that are not finite. Values are only looked at outside
+            a compiled program.
+        """
+        check_video(video, labels, self.settings, rows)
+        pixels = normalize_pixels(video) if video.dtype == jnp.uint8 else video
+        tokens, intermediates = self.tokenizer(
+            pixels.astype(self.settings.dtype), labels, rows, train=train, valid=valid
+        )
+        states = encode_rows(self.encoder, tokens, video.shape[0], impl=self.settings.impl)
+        if trace:
+            traced = self.encoder.trace(tokens)
+            intermediates |= {"states": traced.states, "attention": traced.attention}
+        return states, tokens, intermediates
 
     def embed_video(
         self,
-        video: UInt8[Array, "b t h w 3"],
+        video: Num[Array, "b t h w 3"],
         labels: Int[Array, "b t y x"],
+        rows: Rows | None = None,
         *,
         train: bool = False,
+        valid: Bool[Array, "b t"] | None = None,
     ) -> Float[Array, "b p"]:
-        """One unit vector a video."""
-        states, tokens, _ = self.encode_video(video, labels, train=train)
-        return unit_length(self.project_video(cls_states(states, tokens, video.shape[0])))
+        """One unit vector a video, float32; see `encode_video`."""
+        states, tokens, _ = self.encode_video(video, labels, rows, train=train, valid=valid)
+        cls = cls_states(states.astype(jnp.float32), tokens, video.shape[0])
+        return unit_length(self.project_video(cls))
+
+    def for_cpu(self) -> VideoTextModel:
+        """The same model in the form for inference on CPU: the same numbers, a third faster.
+
+        Layers are separate (see `unstack`), and the backbone reads two frames at once: their
+        features stay in the caches, and groups run side by side. It compiles longer.
+        """
+        graph, state = nnx.split(self)
+        model = nnx.merge(graph, state)
+        model.encoder.layers = unstack(self.encoder.layers)
+        model.text.layers = unstack(self.text.layers)
+        if isinstance(model.tokenizer, TrajectoryTokens):
+            model.tokenizer.appearance.frames_at_once = 2
+        return model
 
     def embed_text(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b p"]:
-        """One unit vector a caption."""
-        return unit_length(self.project_text(self.text(ids, mask)[:, 0]))
+        """One unit vector a caption, float32.
+
+        Raises:
+          ValueError: more tokens than the position table has rows, ids beyond the vocabulary.
+        """
+        check_text(ids, mask, self.settings.text)
+        return unit_length(self.project_text(self.text(ids, mask)[:, 0].astype(jnp.float32)))

@@ -1,62 +1,183 @@
-"""What lies under a trajectory's mask, frame by frame: mean features and boxes.
+"""Mean feature under each trajectory's mask, frame by frame: eq. (1) of the paper.
 
-Labels are slots: 0 = no token, i = the token in slot i. Slots that own no cell of a frame
-get zeros there, and an area of zero says so. Labels must be below `slots`: what lies
-outside vanishes in `segment_sum`, so callers check ranges before compilation.
+Each stage of the backbone is projected to one width, layer-normalized over channels (one
+LayerNorm for all), upsampled to the grid of the masks and summed; the mean of that map under a
+mask is the segment's vector. `pool_stages` computes it two ways that are equal:
+
+'reference' builds the map, as the formula reads.
+
+'fast' never builds it. Upsampling and pooling are linear, and LayerNorm after a projection is
+linear but for one number a cell: with W~ = W - mean over channels of W, b~ likewise,
+    LN(f W + b) = scale * a (f W~ + b~) + bias,   a = 1 / sqrt(|f W~ + b~|^2 / d + eps),
+    |f W~ + b~|^2 = f G f' + 2 f W~ b~ + b~ b~',   G = W~ W~'.
+So the narrow a*f is summed over each segment and projected afterwards, once a segment. A stage
+with fewer cells than segments is cheaper the other way round, and is projected cell by cell.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal, no_type_check
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from flax import struct
+from jaxtyping import Array, Float
+
+from trajvit_jax.ops.interpolation import resize_bilinear
+from trajvit_jax.ops.segments import Segments
+
+Impl = Literal["fast", "reference"]
+_HIGHEST = jax.lax.Precision.HIGHEST
 
 
-def _cells(labels: Int[Array, "b t h w"], slots: int) -> Int[Array, " cells"]:
-    """One segment number per cell, distinct for every frame of every video."""
-    b, t, h, w = labels.shape
-    frame = jnp.arange(b * t, dtype=jnp.int32).reshape(b, t, 1, 1) * slots
-    return (labels.astype(jnp.int32) + frame).reshape(-1)
+# JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
+@no_type_check
+@struct.dataclass
+class Projection:
+    """Every stage's linear map to width d, and the LayerNorm that they share.
+
+    Attributes:
+      kernels: one [c, d] a stage.
+      biases: one [d] a stage.
+      scale: [d], the LayerNorm's.
+      bias: [d], the LayerNorm's.
+      eps: the LayerNorm's, added to the variance.
+    """
+
+    kernels: tuple[Float[Array, "c d"], ...]
+    biases: tuple[Float[Array, " d"], ...]
+    scale: Float[Array, " d"]
+    bias: Float[Array, " d"]
+    eps: float = struct.field(pytree_node=False, default=1e-5)
 
 
-def areas(labels: Int[Array, "b t h w"], slots: int) -> Float[Array, "b s t"]:
-    """Cells that each slot owns in each frame (float32)."""
-    b, t = labels.shape[:2]
-    ones = jnp.ones(labels.size, jnp.float32)
-    counts = jax.ops.segment_sum(ones, _cells(labels, slots), num_segments=b * t * slots)
-    return counts.reshape(b, t, slots).transpose(0, 2, 1)
+def project_stage(
+    features: Float[Array, "*b c"], projection: Projection, stage: int
+) -> Float[Array, "*b d"]:
+    """One stage's features, projected and layer-normalized, at least float32."""
+    kernel, bias = projection.kernels[stage], projection.biases[stage]
+    x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+    x = jnp.matmul(x, kernel, precision=_HIGHEST) + bias
+    x = x - x.mean(-1, keepdims=True)
+    x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + projection.eps)
+    return x * projection.scale + projection.bias
 
 
-def pool_masks(
-    features: Float[Array, "b t h w d"],
-    labels: Int[Array, "b t h w"],
-    slots: int,
+def feature_map(
+    stages: Sequence[Float[Array, "b t _ _ _"]], projection: Projection, grid: tuple[int, int]
+) -> Float[Array, "b t h w d"]:
+    """The sum of all stages, projected, normalized and upsampled to `grid`."""
+    parts = [
+        resize_bilinear(project_stage(stage, projection, index), *grid)
+        for index, stage in enumerate(stages)
+    ]
+    return sum(parts[1:], parts[0])
+
+
+def pool_stages(
+    stages: Sequence[Float[Array, "b t _ _ _"]],
+    projection: Projection,
+    segments: Segments,
     *,
     eps: float = 1e-6,
-) -> Float[Array, "b s t d"]:
-    """Mean feature under each slot's mask in each frame, eq. (1) of the paper (float32)."""
-    b, t, _, _, d = features.shape
-    sums = jax.ops.segment_sum(
-        features.astype(jnp.float32).reshape(-1, d),
-        _cells(labels, slots),
-        num_segments=b * t * slots,
-    )
-    sums = sums.reshape(b, t, slots, d).transpose(0, 2, 1, 3)
-    return sums / (areas(labels, slots)[..., None] + eps)
+    impl: Impl = "fast",
+) -> Float[Array, "r s t d"]:
+    """Mean feature of each segment, at least float32; exactly zero where a trajectory is absent.
+
+    Args:
+      stages: the backbone's features, channels last, any grid each.
+      projection: what brings them to one width.
+      segments: the trajectories' masks.
+      eps: added to the area, in cells.
+      impl: 'fast' or 'reference': equal up to rounding.
+
+    Raises:
+      ValueError: an unknown `impl`.
+    """
+    if impl == "fast":
+        total = _fast_sums(stages, projection, segments)
+    elif impl == "reference":
+        total = segments.sums(feature_map(stages, projection, segments.grid))
+    else:
+        raise ValueError(f"impl must be 'fast' or 'reference', got {impl!r}")
+    return total / (segments.areas()[..., None] + eps)
 
 
-def boxes(labels: Int[Array, "b t h w"], slots: int) -> Float[Array, "b s t 4"]:
-    """(x0, y0, x1, y1) in [0, 1], max exclusive, of each slot in each frame; 0 where absent."""
-    b, t, h, w = labels.shape
-    cells = _cells(labels, slots)
-    count = b * t * slots
-    sides = []
-    for index, size in ((jnp.arange(w)[None, :], w), (jnp.arange(h)[:, None], h)):
-        position = jnp.broadcast_to(index.astype(jnp.int32), labels.shape).reshape(-1)
-        low = jax.ops.segment_min(position, cells, num_segments=count)
-        high = jax.ops.segment_max(position, cells, num_segments=count)
-        # Empty segments hold the integer limits: clip before the +1 can overflow.
-        sides.append((jnp.clip(low, 0, size) / size, (jnp.clip(high, -1, size) + 1) / size))
-    (x0, x1), (y0, y1) = sides
-    box = jnp.stack([x0, y0, x1, y1], -1).reshape(b, t, slots, 4).transpose(0, 2, 1, 3)
-    return jnp.where(areas(labels, slots)[..., None] > 0, box, 0.0)
+def _fast_sums(
+    stages: Sequence[jax.Array], projection: Projection, segments: Segments
+) -> jax.Array:
+    """Sum over each segment of the feature map, without the map."""
+    normalized = jnp.zeros((), jnp.float32)
+    for stage, kernel, bias in zip(stages, projection.kernels, projection.biases, strict=True):
+        features = stage.astype(jnp.promote_types(stage.dtype, jnp.float32))
+        # Centred over channels: the mean that LayerNorm takes away is never added.
+        kernel, bias = kernel - kernel.mean(-1, keepdims=True), bias - bias.mean()
+        cells = stage.shape[2] * stage.shape[3]
+        sums_of = _project_then_sum if cells < segments.slots else _sum_then_project
+        normalized += sums_of(features, kernel, bias, projection.eps, segments)
+    area = segments.areas()[..., None]
+    return normalized * projection.scale + len(stages) * projection.bias * area
+
+
+def _project_then_sum(
+    features: jax.Array, kernel: jax.Array, bias: jax.Array, eps: float, segments: Segments
+) -> jax.Array:
+    x = jnp.matmul(features.reshape(-1, features.shape[-1]), kernel, precision=_HIGHEST) + bias
+    x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + eps)
+    return segments.upsampled_sums(x.reshape(*features.shape[:-1], -1))
+
+
+def _sum_then_project(
+    features: jax.Array, kernel: jax.Array, bias: jax.Array, eps: float, segments: Segments
+) -> jax.Array:
+    gram = jnp.matmul(kernel, kernel.T, precision=_HIGHEST)
+    cross = 2 * jnp.matmul(kernel, bias, precision=_HIGHEST)
+    # Flat: XLA reduces a matrix ten times as fast as the same numbers in five dimensions.
+    cells = features.reshape(-1, features.shape[-1])
+    square = ((jnp.matmul(cells, gram, precision=_HIGHEST) + cross) * cells).sum(-1)
+    # A difference of large numbers may round below zero.
+    variance = jnp.maximum(square + (bias * bias).sum(), 0) / kernel.shape[-1]
+    scale = jax.lax.rsqrt(variance + eps)[:, None]
+    scaled = jnp.concatenate([cells * scale, scale], -1).reshape(*features.shape[:-1], -1)
+    sums = segments.upsampled_sums(scaled)
+    return jnp.matmul(sums[..., :-1], kernel, precision=_HIGHEST) + sums[..., -1:] * bias
+
+
+def pool_corners(
+    features: Float[Array, "b t h w d"], segments: Segments, size: int
+) -> Float[Array, "r s t points d"]:
+    """Masked features at `size` x `size` points spread over each segment's box, corners included.
+
+    The alternative to the mean that the released program offers (`roi_size`). Points between
+    cells are bilinear; cells outside the mask count as zero. Rows hold one video each.
+
+    Raises:
+      ValueError: packed segments.
+    """
+    if segments.row is not None:
+        raise ValueError("corner pooling reads one video a row; pool packed rows by mean")
+    height, width = segments.grid
+    scale = jnp.asarray([width, height, width, height], jnp.float32)
+    low_x, low_y, high_x, high_y = jnp.moveaxis(segments.boxes() * scale, -1, 0)
+    fraction = jnp.linspace(0.0, 1.0, size)
+    x = low_x[..., None] + fraction * jnp.maximum(high_x - 1 - low_x, 0)[..., None]
+    y = low_y[..., None] + fraction * jnp.maximum(high_y - 1 - low_y, 0)[..., None]
+    slot = jnp.arange(segments.slots)[None, :, None, None, None]
+    video = jnp.arange(segments.rows)[:, None, None, None, None]
+    frame = jnp.arange(segments.frames)[None, None, :, None, None]
+    total = jnp.zeros((), jnp.float32)
+    for row, row_weight in _neighbours(y, height):
+        for column, column_weight in _neighbours(x, width):
+            where = (video, frame, row[..., :, None], column[..., None, :])
+            weight = row_weight[..., :, None] * column_weight[..., None, :]
+            weight = jnp.where((segments.labels[where] == slot) & (slot > 0), weight, 0.0)
+            total += features[where].astype(jnp.float32) * weight[..., None]
+    return total.reshape(*total.shape[:3], size * size, -1)
+
+
+def _neighbours(position: jax.Array, size: int) -> list[tuple[jax.Array, jax.Array]]:
+    low = jnp.floor(position)
+    weight = position - low
+    first = low.astype(jnp.int32)
+    return [(first, 1 - weight), (jnp.minimum(first + 1, size - 1), weight)]

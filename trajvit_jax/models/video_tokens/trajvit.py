@@ -5,92 +5,110 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from trajvit_jax.models.resampler import Resampler
-from trajvit_jax.models.resnet import ResNet
 from trajvit_jax.models.settings import ModelSettings
-from trajvit_jax.models.tokens import Tokens, one_video_a_row
-from trajvit_jax.ops.interpolation import resize_bilinear
-from trajvit_jax.ops.mask_pooling import areas, boxes, pool_masks
+from trajvit_jax.models.tokens import Rows, Tokens, one_video_a_row, plain_queries
+from trajvit_jax.models.video_tokens.appearance import Appearance
+from trajvit_jax.models.video_tokens.position import Position
+from trajvit_jax.ops.segments import Segments
 
-BOX_FEATURES = 64
-
-
-def box_features(box: Float[Array, "*b 4"]) -> Float[Array, "*b 64"]:
-    """Sine and cosine of each coordinate at 8 frequencies (paper, Table 8).
-
-    Angles are 224 * x * 10000^(-k/8): for x in [0, 1] alone, base 10000 would leave most
-    frequencies nearly constant.
-    """
-    frequency = 224.0 * 10_000.0 ** (-jnp.arange(8, dtype=jnp.float32) / 8)
-    angle = box[..., None] * frequency
-    features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
-    return features.reshape(*box.shape[:-1], BOX_FEATURES)
+# Frames of a trajectory that is nowhere which the released program reads all the same.
+_PADDING_FRAMES = 10
 
 
 class TrajectoryTokens(nnx.Module):
     """Video and label maps -> one token a trajectory: appearance + position."""
 
     def __init__(self, settings: ModelSettings, *, rngs: nnx.Rngs):
-        own, encoder = settings.trajvit, settings.encoder
-        self.slots = own.max_trajectories + 1
-        width = own.feature_width or encoder.width
-        self.resnet = ResNet(own.resnet, rngs=rngs)
-        self.project = nnx.List(
-            [nnx.Linear(channels, width, rngs=rngs) for channels in own.resnet.widths]
-        )
-        self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-        self.widen = None if width == encoder.width else nnx.Linear(width, encoder.width, rngs=rngs)
-        self.from_box = nnx.Linear(BOX_FEATURES, encoder.width, rngs=rngs)
-        resampler = (encoder.width, encoder.heads, own.resampler_depth)
-        self.appearance = Resampler(*resampler, rotary=own.rotary, rngs=rngs)
-        self.position = Resampler(*resampler, rotary=own.rotary, rngs=rngs)
-
-    def feature_map(
-        self, video: Float[Array, "b t h w 3"], grid: tuple[int, int], *, train: bool
-    ) -> Float[Array, "b t y x d"]:
-        """Sum of the four stages, projected, normalized and upsampled to the label grid."""
-        b, t = video.shape[:2]
-        stages = self.resnet(video.reshape(b * t, *video.shape[2:]), train=train)
-        parts = [
-            resize_bilinear(self.norm(project(stage)), *grid)
-            for stage, project in zip(stages, self.project, strict=True)
-        ]
-        return sum(parts[1:], parts[0]).reshape(b, t, *grid, -1)
+        self.settings = settings.trajvit
+        self.each = settings.trajvit.tokens_each
+        self.slots = 1 + settings.trajvit.max_trajectories * self.each
+        self.appearance = Appearance(settings, rngs=rngs)
+        has_position = settings.trajvit.position != "none"
+        self.position = Position(settings, rngs=rngs) if has_position else None
 
     def __call__(
         self,
         video: Float[Array, "b t h w 3"],
         labels: Int[Array, "b t y x"],
+        rows: Rows | None = None,
         *,
         train: bool,
+        valid: Bool[Array, "b t"] | None = None,
     ) -> tuple[Tokens, dict[str, jax.Array]]:
-        """Tokens (one video a row) and the named intermediates.
+        """Tokens and the named intermediates.
 
         Args:
           video: normalized pixels.
-          labels: slot of each cell: 0 = no token, 1..max_trajectories.
-          train: batch statistics in the ResNet's normalization.
+          labels: the trajectory of each cell: 0 = none, 1..max_trajectories. With `rows`: the
+            first slot of the trajectory in its video's row.
+          rows: where tokens go; None = one video a row.
+          train: batch statistics in the backbone's normalization.
+          valid: frames that count in these statistics; None = all.
+
+        Returns:
+          Tokens, and by name: `stage0`.. (the backbone's features), `pooled` (a vector a
+          segment), `present` (segments that are), `coordinates`, `appearance` and `position`
+          (vectors of each slot's trajectory, one a query).
         """
-        _, _, y, x = labels.shape
-        features = self.feature_map(video, (y, x), train=train)
-        pooled = pool_masks(features, labels, self.slots)
-        # Label 0 is "no token"; slot 0 is the CLS: neither has frames.
-        is_token = (jnp.arange(self.slots) > 0)[None, :, None]
-        present = (areas(labels, self.slots) > 0) & is_token
-        box = boxes(labels, self.slots)
-        if self.widen is not None:
-            pooled = self.widen(pooled)
-        appearance = self.appearance(pooled, present)
-        position = self.position(self.from_box(box_features(box)), present)
-        tokens = one_video_a_row(appearance + position, present.any(-1))
-        intermediates = {
-            "features": features,
-            "pooled": pooled,
-            "present": present,
-            "boxes": box,
-            "appearance": appearance,
-            "position": position,
-        }
-        return tokens, intermediates
+        segments = self.segments(labels, rows)
+        stages = self.appearance.stages(video, train=train, valid=valid)
+        pooled = self.appearance.pool(stages, segments)
+        present = segments.areas() > 0
+        coordinates = None if self.position is None else self.position.coordinates(segments)
+        vectors, parts = self.summarize(pooled, coordinates, present)
+        tokens = self._tokens(vectors, present.any(-1), rows)
+        named = {f"stage{index}": stage for index, stage in enumerate(stages)}
+        named |= {"pooled": pooled, "present": present, **parts}
+        if coordinates is not None:
+            named["coordinates"] = coordinates
+        return tokens, named
+
+    def segments(self, labels: Int[Array, "b t y x"], rows: Rows | None) -> Segments:
+        """The segments that the labels mean."""
+        if rows is None:
+            # Before multiplying, which could bring a label from far outside back in.
+            inside = (labels > 0) & (labels <= self.settings.max_trajectories)
+            number = jnp.where(inside, labels, 0).astype(jnp.int32)
+            first = jnp.where(inside, (number - 1) * self.each + 1, 0)
+            return Segments.of(first, self.slots)
+        row_count, slots = rows.video.shape
+        return Segments.of(labels, slots, row=rows.row, rows=row_count)
+
+    def summarize(
+        self,
+        pooled: Float[Array, "r s t _"],
+        coordinates: Float[Array, "r s t k"] | None,
+        present: Bool[Array, "r s t"],
+    ) -> tuple[Float[Array, "r s q d"], dict[str, jax.Array]]:
+        """Vectors of each slot's trajectory, one a token of it, and their two parts by name."""
+        if self.settings.attend_padding:
+            padding = ~present.any(-1, keepdims=True)
+            present = present | (padding & (jnp.arange(present.shape[-1]) < _PADDING_FRAMES))
+        parts = {"appearance": self.appearance.summarize(pooled, present)}
+        if self.position is not None:
+            assert coordinates is not None
+            parts["position"] = self.position.summarize(coordinates, present)
+        vectors = sum(self._by_token(part) for part in parts.values())
+        return vectors, parts
+
+    def _by_token(self, vectors: jax.Array) -> jax.Array:
+        if vectors.shape[2] == self.each:
+            return vectors
+        return vectors.sum(2, keepdims=True)
+
+    def _tokens(self, vectors: jax.Array, seen: jax.Array, rows: Rows | None) -> Tokens:
+        """Puts each trajectory's vectors into its slots, which follow one another."""
+        if self.settings.attend_padding:
+            seen = jnp.ones_like(seen)
+        r, s = seen.shape
+        query = plain_queries(r, s, self.each) if rows is None else rows.query
+        values = vectors[:, :, 0]
+        if self.each > 1:
+            number = jnp.maximum(query - 1, 0)
+            where = (jnp.arange(r)[:, None], jnp.arange(s) - number)
+            values, seen = vectors[(*where, number)], seen[where]
+        if rows is None:
+            return one_video_a_row(values, seen, queries=self.each)
+        return Tokens(values, jnp.where(seen | (query == 0), rows.video, 0), query)

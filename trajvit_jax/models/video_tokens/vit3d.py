@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from trajvit_jax.models.settings import ModelSettings
-from trajvit_jax.models.tokens import Tokens, one_video_a_row
+from trajvit_jax.models.tokens import Rows, Tokens, one_video_a_row
 
 
 def tubelet_labels(
@@ -37,7 +37,12 @@ class TubeletTokens(nnx.Module):
             )
         side = settings.image_size // self.patch
         self.count = settings.frames // self.tubelet * side * side
-        self.embed = nnx.Linear(3 * self.tubelet * self.patch**2, settings.encoder.width, rngs=rngs)
+        self.embed = nnx.Linear(
+            3 * self.tubelet * self.patch**2,
+            settings.encoder.width,
+            dtype=jnp.dtype(settings.dtype),
+            rngs=rngs,
+        )
         position = 0.02 * jax.random.normal(rngs.params(), (self.count, settings.encoder.width))
         self.position = nnx.Param(position)
 
@@ -45,17 +50,19 @@ class TubeletTokens(nnx.Module):
         self,
         video: Float[Array, "b t h w 3"],
         labels: Int[Array, "b t y x"],
+        rows: Rows | None = None,
         *,
         train: bool,
+        valid: Bool[Array, "b t"] | None = None,
     ) -> tuple[Tokens, dict[str, jax.Array]]:
-        """Tokens (one video a row) and the named intermediates; `labels` and `train` are unused."""
-        del labels, train
+        """Tokens (one video a row) and the named intermediates; nothing but `video` is used."""
+        del labels, rows, train, valid
         b, t, h, w, c = video.shape
         p, f = self.patch, self.tubelet
         blocks = video.reshape(b, t // f, f, h // p, p, w // p, p, c)
         blocks = blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(b, self.count, -1)
         patches = self.embed(blocks)
-        values = patches + self.position[...]
+        values = patches + self.position[...].astype(patches.dtype)
         values = jnp.pad(values, ((0, 0), (1, 0), (0, 0)))
         tokens = one_video_a_row(values, jnp.ones((b, self.count + 1), bool))
         return tokens, {"patches": patches}

@@ -1,0 +1,232 @@
+"""The stages of our encoders as contenders: fast, reference, and ViT3D beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Int32
+
+from benchmarks.timing import Contender
+from trajvit_jax.models.settings import SIZES, ModelSettings, TextSettings, TrajViTSettings
+from trajvit_jax.models.tokens import one_video_a_row
+from trajvit_jax.models.transformer import Encoder
+from trajvit_jax.models.video_text import VideoTextModel
+from trajvit_jax.ops.mask_pooling import pool_stages
+from trajvit_jax.ops.segments import Segments
+
+
+def block_labels(
+    frames: int, grid: int, trajectories: int, a_frame: int, seed: int = 0
+) -> Int32[np.ndarray, "1 frames grid grid"]:
+    """Label maps of about `a_frame` blocks a frame, of `trajectories` ids over the clip.
+
+    Which ids a frame shows, and where, is drawn anew for every frame.
+    """
+    rng = np.random.default_rng(seed)
+    side = max(1, round(a_frame**0.5))
+    cells = np.minimum(np.arange(grid) * side // grid, side - 1)
+    blocks = cells[:, None] * side + cells[None, :]
+    labels = np.zeros((1, frames, grid, grid), np.int32)
+    for frame in range(frames):
+        ids = rng.choice(np.arange(1, trajectories + 1), side * side, replace=False)
+        labels[0, frame] = ids[blocks]
+    return labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One video: normalized pixels, channels last, and its labels."""
+
+    video: jax.Array
+    labels: jax.Array
+
+    @classmethod
+    def random(cls, frames: int, side: int, trajectories: int, a_frame: int) -> Clip:
+        """Noise, cut into blocks."""
+        pixels = np.random.default_rng(1).normal(size=(1, frames, side, side, 3))
+        labels = block_labels(frames, side // 4, trajectories, a_frame)
+        return cls(jnp.asarray(pixels, jnp.float32), jnp.asarray(labels))
+
+
+def settings_of(
+    size: str,
+    name: str,
+    clip: Clip,
+    trajectories: int,
+    *,
+    dtype: str,
+    impl: str = "fast",
+    position_features: str = TrajViTSettings.position_features,
+) -> ModelSettings:
+    """A paper model of one size."""
+    _, frames, side, *_ = clip.video.shape
+    return ModelSettings(
+        name=name,
+        frames=frames,
+        image_size=side,
+        dtype=dtype,
+        impl=impl,
+        encoder=SIZES[size],
+        text=TextSettings(vocabulary=8, width=8, depth=1, heads=1, mlp=8),  # it is not timed
+        trajvit=TrajViTSettings(max_trajectories=trajectories, position_features=position_features),
+    )
+
+
+def contender(
+    stage: str,
+    name: str,
+    function: Callable[..., Any],
+    module: nnx.Module,
+    *inputs: Any,
+    counted: nnx.Module | None = None,
+) -> Contender:
+    """`function(module, *inputs)`, compiled, with what XLA says of it.
+
+    Args:
+      stage: what is done.
+      name: how it is done.
+      function: does it.
+      module: its parameters.
+      inputs: its arrays.
+      counted: the same module with separate layers, where `module` has a stack: XLA counts the
+        FLOPs of a loop's body once.
+    """
+    compiled = _lower(function, module, *inputs).compile()
+    counts = _lower(function, counted or module, *inputs).cost_analysis() or {}
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    _, state = nnx.split(module)
+    return Contender(
+        stage,
+        name,
+        lambda: jax.block_until_ready(compiled(state, *inputs)),
+        flops=counts.get("flops"),
+        memory=memory.temp_size_in_bytes if memory else None,
+        traffic=cost.get("bytes accessed"),
+    )
+
+
+def _lower(function: Callable[..., Any], module: nnx.Module, *inputs: Any) -> jax.stages.Lowered:
+    graph, state = nnx.split(module)
+
+    def pure(state: nnx.State, *inputs: Any) -> Any:
+        return function(nnx.merge(graph, state), *inputs)
+
+    return jax.jit(pure).lower(state, *inputs)
+
+
+def build(settings: ModelSettings) -> VideoTextModel:
+    """A model with random numbers in it, made without optimizing the program that makes them."""
+
+    def make() -> nnx.State:
+        return nnx.state(VideoTextModel(settings, rngs=nnx.Rngs(0)))
+
+    graph, _ = nnx.split(nnx.eval_shape(lambda: VideoTextModel(settings, rngs=nnx.Rngs(0))))
+    state = jax.jit(make, compiler_options={"xla_backend_optimization_level": 0})()
+    return nnx.merge(graph, state)
+
+
+def forward(model: VideoTextModel, video: jax.Array, labels: jax.Array) -> jax.Array:
+    """States of all slots."""
+    return model.encode_video(video, labels)[0]
+
+
+def forward_backward(model: VideoTextModel, video: jax.Array, labels: jax.Array) -> Any:
+    """Gradient of a scalar of the states in all parameters, batch statistics moving."""
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(params: nnx.State) -> tuple[jax.Array, nnx.State]:
+        model = nnx.merge(graph, params, rest, copy=True)
+        states = model.encode_video(video, labels, train=True)[0].astype(jnp.float32)
+        return jnp.square(states).mean(), nnx.state(model, nnx.Not(nnx.Param))
+
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+
+def stages(size: str, clip: Clip, trajectories: int, *, dtype: str) -> list[Contender]:
+    """Each stage of the forward pass, fast and reference."""
+    found = []
+    fast = settings_of(size, "trajvit", clip, trajectories, dtype=dtype)
+    model = build(fast)
+    pixels = clip.video.astype(fast.dtype)
+    slots = trajectories + 1
+
+    def resnet(appearance: Any, video: jax.Array) -> Any:
+        return appearance.stages(video, train=False)
+
+    split = model.for_cpu().tokenizer.appearance
+    found.append(contender("resnet", "at once", resnet, model.tokenizer.appearance, pixels))
+    found.append(contender("resnet", "two by two", resnet, split, pixels))
+    shapes = jax.eval_shape(resnet, model.tokenizer.appearance, pixels)
+    rng = np.random.default_rng(2)
+    maps = [jnp.asarray(rng.normal(size=shape.shape), shape.dtype) for shape in shapes]
+    for impl in ("fast", "reference"):
+
+        def pool(appearance: Any, maps: Any, labels: jax.Array, impl: str = impl) -> jax.Array:
+            segments = Segments.of(labels, slots)
+            return pool_stages(maps, appearance.projection(), segments, impl=impl)
+
+        found.append(
+            contender("pooling", impl, pool, model.tokenizer.appearance, maps, clip.labels)
+        )
+    pooled = jnp.asarray(
+        rng.normal(size=(1, slots, clip.video.shape[1], fast.encoder.width)), fast.dtype
+    )
+    for impl in ("fast", "reference"):
+
+        def resample(model: Any, pooled: Any, labels: jax.Array, impl: str = impl) -> Any:
+            segments = Segments.of(labels, slots)
+            present = segments.areas() > 0
+            seen = model.appearance.summary(pooled, present, impl=impl)
+            where, lift = model.position.features(model.position.coordinates(segments))
+            return seen + model.position.summary(where, present, lift=lift, impl=impl)
+
+        found.append(contender("resamplers", impl, resample, model.tokenizer, pooled, clip.labels))
+    tokens = one_video_a_row(pooled[:, :, 0], jnp.ones((1, slots), bool))
+    run, apart = Encoder.__call__, model.for_cpu().encoder
+    found.append(contender("transformer", "stacked", run, model.encoder, tokens, counted=apart))
+    found.append(contender("transformer", "separate", run, apart, tokens))
+    return found
+
+
+def forwards(size: str, clip: Clip, trajectories: int, *, dtype: str) -> list[Contender]:
+    """The whole forward pass, in the form in which evaluations run it.
+
+    'as released' reads the released program's position features, for a comparison with it.
+    """
+    variants = {
+        "fast": ("trajvit", {}),
+        "as released": ("trajvit", {"position_features": "released"}),
+        "reference": ("trajvit", {"impl": "reference"}),
+        "ViT3D": ("vit3d", {}),
+    }
+    found = []
+    for name, (model_name, changes) in variants.items():
+        settings = settings_of(size, model_name, clip, trajectories, dtype=dtype, **changes)
+        model, pixels = build(settings), clip.video.astype(settings.dtype)
+        apart = model.for_cpu()
+        run = apart if jax.default_backend() == "cpu" else model
+        found.append(contender("forward", name, forward, run, pixels, clip.labels, counted=apart))
+    return found
+
+
+def training(size: str, clip: Clip, trajectories: int, *, dtype: str) -> list[Contender]:
+    """Forward and backward pass as training runs them, without text, loss and optimizer."""
+    found = []
+    for name, model_name, impl in (
+        ("fast", "trajvit", "fast"),
+        ("reference", "trajvit", "reference"),
+        ("ViT3D", "vit3d", "fast"),
+    ):
+        settings = settings_of(size, model_name, clip, trajectories, dtype=dtype, impl=impl)
+        model, pixels = build(settings), clip.video.astype(settings.dtype)
+        inputs = (model, pixels, clip.labels)
+        found.append(
+            contender("fwd + bwd", name, forward_backward, *inputs, counted=model.for_cpu())
+        )
+    return found

@@ -1,0 +1,91 @@
+"""The paper's models and the ablations of their encoder (Tables 6 to 8), without a run.
+
+Command (parameters part by part, and FLOPs of one video):
+  python -m trajvit_jax.models.summary --config=configs/models.py
+  python -m trajvit_jax.models.summary --config=configs/models.py:model=vit3d,size=B
+  python -m trajvit_jax.models.summary --config=configs/models.py:size=B,ablation=hiera
+
+Cost: seconds; nothing is trained or even allocated. Expected: 323.2 M parameters for the video
+side of TrajViT-L (the paper's Table 8: about 324 M), beside BERT-base's 109 M.
+
+Arguments: model (trajvit or vit3d), size (S, B, L, H), ablation (none, resnet50, hiera,
+last_stage, no_position, mean, queries2, queries4, width64, width512, released), trajectories
+(slots), frames, dtype, impl.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ml_collections
+
+from trajvit_jax.config import nearest, parse_arg
+from trajvit_jax.models.settings import RESNETS, SIZES
+
+ABLATIONS = {
+    "none": {},
+    "resnet50": {"resnet": dataclasses.asdict(RESNETS["50"])},
+    "hiera": {"backbone": "hiera"},
+    "last_stage": {"hierarchical": False},
+    "no_position": {"position": "none"},
+    "mean": {"appearance": "mean"},
+    "queries2": {"resampler": {"queries": 2}},
+    "queries4": {"resampler": {"queries": 4}},
+    "width64": {"feature_width": 64},
+    "width512": {"feature_width": 512},
+    # What the released program does otherwise than the paper says.
+    "released": {
+        "position": "centers",
+        "position_features": "released",
+        "resampler": {"depth": 2},
+        "position_depth": 2,
+        "queries_as": "sum",
+        "attend_padding": True,
+    },
+}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """A model's settings under `model`.
+
+    Raises:
+      ValueError: an unknown model, size or ablation, or an ablation of another model.
+    """
+    chosen = parse_arg(
+        arg,
+        model="trajvit",
+        size="L",
+        ablation="none",
+        trajectories=255,
+        frames=16,
+        dtype="float32",
+        impl="fast",
+    )
+    for what, value, known in (
+        ("model", chosen.model, ("trajvit", "vit3d")),
+        ("size", chosen.size, SIZES),
+        ("ablation", chosen.ablation, ABLATIONS),
+    ):
+        if value not in known:
+            raise ValueError(f"unknown {what} {value!r}: {nearest(value, known)}")
+    if chosen.model != "trajvit" and chosen.ablation != "none":
+        raise ValueError(f"ablation {chosen.ablation!r} is one of trajvit, not of {chosen.model}")
+    encoder = dataclasses.asdict(SIZES[chosen.size])
+    tokenizer = {"max_trajectories": chosen.trajectories} | ABLATIONS[chosen.ablation]
+    text = {}
+    if chosen.ablation == "released":
+        encoder |= {"final_norm": False, "passes": 2}
+        text["layers_run"] = 9
+        if chosen.size == "L":
+            tokenizer["resampler"] = {"depth": 4}
+    config = ml_collections.ConfigDict()
+    config.model = {
+        "name": chosen.model,
+        "frames": chosen.frames,
+        "dtype": chosen.dtype,
+        "impl": chosen.impl,
+        "encoder": encoder,
+        "trajvit": tokenizer,
+        "text": text,
+    }
+    return config.lock()

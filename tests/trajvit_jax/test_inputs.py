@@ -1,0 +1,178 @@
+"""Bad input is refused before anything is compiled, naming shapes; in jit nothing leaks."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from trajvit_jax.models.inputs import check_video
+from trajvit_jax.models.settings import (
+    ModelSettings,
+    ResamplerSettings,
+    ResNetSettings,
+    TextSettings,
+    TrajViTSettings,
+)
+from trajvit_jax.models.tokens import Rows
+from trajvit_jax.models.video_text import VideoTextModel
+
+pytestmark = pytest.mark.usefixtures("annotations_unchecked")
+
+VIDEO, LABELS = (2, 4, 32, 32, 3), (2, 4, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def model(tiny, random_model):
+    return random_model(tiny())
+
+
+def inputs():
+    rng = np.random.default_rng(0)
+    video = rng.normal(size=VIDEO).astype(np.float32)
+    return video, rng.integers(0, 7, LABELS).astype(np.int32)
+
+
+SHAPES = {
+    "mismatched frames": (np.zeros((2, 5, *VIDEO[2:])), np.zeros(LABELS, int), "frames of pixels"),
+    "mismatched videos": (np.zeros(VIDEO), np.zeros((3, *LABELS[1:]), int), "frames of pixels"),
+    "one video": (np.zeros(VIDEO[1:]), np.zeros(LABELS, int), "video must be"),
+    "channels first": (np.zeros((2, 4, 3, 32, 32)), np.zeros(LABELS, int), "video must be"),
+    "one label map": (np.zeros(VIDEO), np.zeros(LABELS[1:], int), "labels must be"),
+    "no frames": (np.zeros((2, 0, *VIDEO[2:])), np.zeros((2, 0, 8, 8), int), "nothing to read"),
+    "wide pixels": (np.zeros(VIDEO, np.int32), np.zeros(LABELS, int), "pixels must be uint8"),
+    "soft labels": (np.zeros(VIDEO), np.zeros(LABELS), "labels must be whole numbers"),
+}
+
+
+@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "in jit"])
+@pytest.mark.parametrize(("video", "labels", "message"), SHAPES.values(), ids=SHAPES.keys())
+def test_shapes_and_dtypes_that_do_not_fit_are_named(model, video, labels, message, jitted):
+    embed = VideoTextModel.embed_video
+    video = video.astype(np.float32) if video.dtype == np.float64 else video
+    labels = labels.astype(np.int32 if labels.dtype == np.int64 else np.float32)
+    with pytest.raises(ValueError, match=message) as error:
+        (nnx.jit(embed) if jitted else embed)(model, jnp.asarray(video), jnp.asarray(labels))
+    for array in (video, labels):
+        assert f"{array.dtype}{list(array.shape)}" in str(error.value)
+
+
+@pytest.mark.parametrize("outside", [-1, 7, 70_000])
+def test_labels_outside_the_slots_are_refused(model, outside):
+    video, labels = inputs()
+    labels[1, 2, 3, 4] = outside
+    found = f"found {min(0, outside)}..{max(6, outside)}"
+    with pytest.raises(ValueError, match=rf"within 0\.\.6 \(max_trajectories\), {found}") as error:
+        model.embed_video(video, labels)
+    assert "labels int32[2, 4, 8, 8]" in str(error.value)
+
+
+def test_packed_labels_and_rows_are_checked_against_each_other(model):
+    video, labels = inputs()
+    rows = Rows(jnp.ones((1, 6), int), jnp.ones((1, 6), int), jnp.zeros(2, int))
+    with pytest.raises(ValueError, match=r"within 0\.\.5 \(the last slot of a row\), found 0\.\.6"):
+        model.embed_video(video, labels, rows)
+    with pytest.raises(ValueError, match=r"rows do not fit the batch: .* row \[3\]"):
+        model.embed_video(video, labels, rows.replace(row=jnp.zeros(3, int)))
+    with pytest.raises(
+        ValueError, match=r"rows do not fit the batch: video \[1, 6\], query \[1, 5"
+    ):
+        model.embed_video(video, labels, rows.replace(query=jnp.ones((1, 5), int)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_not_finite_are_refused(model, value):
+    video, labels = inputs()
+    video[1, 3, 0, 0, 2] = value
+    with pytest.raises(ValueError, match=r"not finite in video 1 frame 3: video float32\[2, 4, 32"):
+        model.embed_video(video, labels)
+
+
+def test_inside_jit_a_label_outside_the_slots_changes_no_other_token(model):
+    tokenize = nnx.jit(lambda *arguments: model.tokenizer(*arguments, train=False)[0])
+    video, labels = inputs()
+    labels[0, 1, 2:4] = 0
+    before = tokenize(video, labels)
+    for outside in (-1, 7, 8, 1000, 2**30 + 1, np.iinfo(np.int32).max):
+        labels[0, 1, 2:4] = outside
+        jax.tree.map(np.testing.assert_array_equal, tokenize(video, labels), before)
+
+
+def test_slots_of_several_queries_do_not_wrap_labels_back_in(random_model, tiny):
+    own = TrajViTSettings(
+        max_trajectories=6,
+        resnet=ResNetSettings(8, (8, 16), (1, 1)),
+        resampler=ResamplerSettings(queries=4),
+    )
+    tokenizer = random_model(tiny("trajvit", trajvit=own)).tokenizer
+    _, labels = inputs()
+    for outside in (2**30 + 1, 2**30 + 2, np.iinfo(np.int32).max):
+        wrong = np.where(labels == 3, outside, labels)
+        segments = tokenizer.segments(jnp.asarray(wrong), None)
+        assert not np.isin(np.asarray(segments.labels)[labels == 3], range(1, 25)).any()
+
+
+def test_models_of_fixed_inputs_name_what_they_read(random_model, tiny):
+    vit3d = random_model(tiny("vit3d"))
+    video, labels = inputs()
+    with pytest.raises(ValueError, match=r"vit3d reads 4 frames of 32x32 pixels: video .*\[2, 3, "):
+        vit3d.embed_video(video[:, :3], labels[:, :3])
+    wide = np.zeros((2, 2, 32, 64, 3), np.float32)  # as many patches as the model has
+    with pytest.raises(ValueError, match="vit3d reads 4 frames of 32x32 pixels"):
+        vit3d.embed_video(wide, labels[:, :2])
+    rows = Rows(jnp.ones((2, 9), int), jnp.ones((2, 9), int), jnp.arange(2))
+    with pytest.raises(ValueError, match="vit3d has one video a row"):
+        vit3d.embed_video(video, labels, rows)
+
+
+def test_rows_must_hold_each_video_once_and_where_they_say(model):
+    video, labels = inputs()
+    labels = np.minimum(labels, 2)
+    videos, queries = jnp.asarray([[1, 1, 1, 2, 2, 2]]), jnp.asarray([[0, 1, 1, 0, 1, 1]])
+    rows = Rows(videos, queries, jnp.zeros(2, int))
+    check_video(video, labels, model.settings, rows)
+    with pytest.raises(ValueError, match=r"each of 2 videos needs one CLS slot, found .*1"):
+        model.embed_video(video, labels, rows.replace(video=jnp.ones((1, 6), int)))
+    with pytest.raises(ValueError, match=r"rows.row of videos \[2\] is not the row"):
+        model.embed_video(video, labels, rows.replace(row=jnp.asarray([0, 5])))
+    with pytest.raises(ValueError, match=r"rows.video must be within 0\.\.2, found 2\.\.3"):
+        model.embed_video(video, labels, rows.replace(video=rows.video + 1))
+
+
+@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "in jit"])
+@pytest.mark.parametrize(
+    ("ids", "mask", "message"),
+    [
+        ((2, 13), (2, 13), r"exceed the 12 positions of BERT: ids int32\[2, 13\]"),
+        ((2, 8), (2, 7), r"ids and mask must both be .* ids int32\[2, 8\], mask bool\[2, 7\]"),
+        ((8,), (8,), r"ids and mask must both be \[captions, tokens\]"),
+    ],
+)
+def test_captions_whose_shapes_do_not_fit_are_named(model, ids, mask, message, jitted):
+    embed = VideoTextModel.embed_text
+    with pytest.raises(ValueError, match=message):
+        (nnx.jit(embed) if jitted else embed)(model, jnp.zeros(ids, int), jnp.ones(mask, bool))
+
+
+@pytest.mark.parametrize("outside", [-1, 64])
+def test_ids_beyond_the_vocabulary_are_refused(model, outside):
+    ids = jnp.zeros((2, 8), jnp.int32).at[1, 3].set(outside)
+    found = f"found {min(0, outside)}..{max(0, outside)}"
+    with pytest.raises(ValueError, match=rf"within 0\.\.63, {found}: ids int32\[2, 8\]"):
+        model.embed_text(ids, jnp.ones((2, 8), bool))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ModelSettings(impl="fats"), "model.impl .* did you mean 'fast'"),
+        (lambda: ModelSettings(dtype="float16"), "model.dtype must be one of float32, bfloat16"),
+        (lambda: TrajViTSettings(pooling="corner"), "trajvit.pooling .* did you mean 'corners'"),
+        (lambda: TextSettings(length=600), "length 600 exceeds the 512 rows"),
+    ],
+)
+def test_settings_that_name_nothing_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,177 @@
+"""Segments: which trajectory owns each cell, and sums over the cells that each one owns.
+
+A segment is one trajectory's mask in one frame. Trajectories are known by their slot in a row:
+one video a row, or several (packed rows). Label 0 is "no token": its cells belong to no segment,
+and slot 0 stays empty. So do cells whose label is outside 0..slots-1: inside a compiled program
+nothing can be reported, and nothing may reach another frame's segments.
+"""
+
+from __future__ import annotations
+
+from typing import Self, no_type_check
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Float32, Int
+
+from trajvit_jax.ops.interpolation import bilinear_taps
+
+_INT32 = 2**31
+
+
+# JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
+@no_type_check
+@struct.dataclass
+class Segments:
+    """The owner of every cell of every frame.
+
+    Attributes:
+      labels: slot of each cell in its video's row.
+      row: row of each video; None = video i alone in row i.
+      rows: how many rows there are.
+      slots: how many slots a row has.
+    """
+
+    labels: Int[Array, "b t h w"]
+    row: Int[Array, " b"] | None
+    rows: int = struct.field(pytree_node=False)
+    slots: int = struct.field(pytree_node=False)
+
+    @classmethod
+    def of(
+        cls,
+        labels: Int[Array, "b t h w"],
+        slots: int,
+        *,
+        row: Int[Array, " b"] | None = None,
+        rows: int | None = None,
+    ) -> Self:
+        """Segments of label maps; `row` and `rows` where several videos share a row.
+
+        Raises:
+          ValueError: `row` without `rows`.
+        """
+        if (row is None) != (rows is None):
+            raise ValueError("packed segments need both `row` and `rows`")
+        # Before narrowing, which could bring a label from far outside back in.
+        inside = (labels >= 0) & (labels < slots)
+        labels = jnp.where(inside, labels, 0).astype(jnp.int32)
+        return cls(labels, row, rows or labels.shape[0], slots)
+
+    @property
+    def frames(self) -> int:
+        """Frames of each video."""
+        return self.labels.shape[1]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the label maps, in cells."""
+        return self.labels.shape[2], self.labels.shape[3]
+
+    @property
+    def count(self) -> int:
+        """How many segments there are room for."""
+        return self.rows * self.slots * self.frames
+
+    def numbers(self) -> Int[Array, "b t h w"]:
+        """Each cell's segment: (row * slots + slot) * frames + frame, or `count` for none."""
+        b, t = self.labels.shape[:2]
+        row = jnp.arange(b, dtype=jnp.int32) if self.row is None else self.row.astype(jnp.int32)
+        slot = row[:, None, None, None] * self.slots + self.labels
+        number = slot * t + jnp.arange(t, dtype=jnp.int32)[:, None, None]
+        return jnp.where(self.labels > 0, number, self.count)
+
+    def sums(self, values: Float[Array, "b t h w c"]) -> Float[Array, "r s t c"]:
+        """Sum of `values` over the cells of each segment, in float32 at least."""
+        channels = values.shape[-1]
+        total = jax.ops.segment_sum(
+            _at_least_float32(values).reshape(-1, channels),
+            self.numbers().reshape(-1),
+            num_segments=self.count,
+        )
+        return total.reshape(self.rows, self.slots, self.frames, channels)
+
+    def areas(self) -> Float32[Array, "r s t"]:
+        """Cells of each segment."""
+        return self.sums(jnp.ones((*self.labels.shape, 1), jnp.float32))[..., 0]
+
+    def coarse_masks(self, y: int, x: int) -> Float32[Array, "b t s cells"]:
+        """How much each cell of a `y` x `x` grid counts in each segment.
+
+        Upsampling that grid bilinearly to the labels' and summing over a segment is one
+        product with these masks: they carry the segment through the transpose of the
+        interpolation, at four weights a cell.
+
+        Raises:
+          ValueError: more masks than 32-bit indices can number.
+        """
+        b, t = self.labels.shape[:2]
+        height, width = self.grid
+        frame = jnp.arange(b * t, dtype=jnp.int32).reshape(b, t, 1, 1)
+        size = b * t * self.slots * y * x
+        if size >= _INT32:
+            raise ValueError(
+                f"{b} videos of {t} frames with {self.slots} slots on a {y}x{x} grid are more "
+                "than 32-bit indices can number: split the batch, or give it fewer slots"
+            )
+        start = jnp.where(self.labels > 0, (frame * self.slots + self.labels) * (y * x), size)
+        cells, weights = [], []
+        for rows, row_weights in bilinear_taps(y, height):
+            for columns, column_weights in bilinear_taps(x, width):
+                cells.append(rows[:, None] * x + columns)
+                weights.append(row_weights[:, None] * column_weights)
+        cell = jnp.asarray(np.stack(cells), jnp.int32)[:, None, None]
+        weight = jnp.asarray(np.stack(weights))[:, None, None]
+        index = start + cell
+        masks = jax.ops.segment_sum(
+            jnp.broadcast_to(weight, index.shape).reshape(-1),
+            index.reshape(-1),
+            num_segments=size,
+        )
+        return masks.reshape(b, t, self.slots, y * x)
+
+    def upsampled_sums(self, values: Float[Array, "b t y x c"]) -> Float[Array, "r s t c"]:
+        """`sums` of values that are first upsampled bilinearly to the labels' grid."""
+        b, t, y, x, c = values.shape
+        if (y, x) == self.grid:
+            return self.sums(values)
+        flat = _at_least_float32(values).reshape(b, t, y * x, c)
+        # Sums stay float32 on hardware whose default product is narrower.
+        total = jnp.matmul(self.coarse_masks(y, x), flat, precision=jax.lax.Precision.HIGHEST)
+        total = total.swapaxes(1, 2)
+        if self.row is None:
+            return total
+        # A slot is fed by one video: the other videos of the row add zeros.
+        return jax.ops.segment_sum(total, self.row, num_segments=self.rows)
+
+    def boxes(self) -> Float[Array, "r s t 4"]:
+        """(x0, y0, x1, y1) in [0, 1], max exclusive; 0 where absent."""
+        height, width = self.grid
+        numbers, sides = self.numbers().reshape(-1), []
+        for index, size in (
+            (jnp.arange(width, dtype=jnp.int32)[None, :], width),
+            (jnp.arange(height, dtype=jnp.int32)[:, None], height),
+        ):
+            position = jnp.broadcast_to(index, self.labels.shape).reshape(-1)
+            low = jax.ops.segment_min(position, numbers, num_segments=self.count)
+            high = jax.ops.segment_max(position, numbers, num_segments=self.count)
+            # Empty segments hold the integer limits: clip before the +1 can overflow.
+            sides.append((jnp.clip(low, 0, size) / size, (jnp.clip(high, -1, size) + 1) / size))
+        (x0, x1), (y0, y1) = sides
+        box = jnp.stack([x0, y0, x1, y1], -1).reshape(self.rows, self.slots, self.frames, 4)
+        return jnp.where(self.areas()[..., None] > 0, box, 0.0)
+
+    def centers(self) -> Float[Array, "r s t 2"]:
+        """(x, y) of each segment's mean cell in [0, 1), cells counted from 0; 0 where absent."""
+        height, width = self.grid
+        y = jnp.broadcast_to(jnp.arange(height)[:, None] / height, self.labels.shape)
+        x = jnp.broadcast_to(jnp.arange(width)[None, :] / width, self.labels.shape)
+        total = self.sums(jnp.stack([x, y], -1))
+        return total / jnp.maximum(self.areas(), 1)[..., None]
+
+
+def _at_least_float32(values: jax.Array) -> jax.Array:
+    """In bfloat16 a sum of 3,136 ones is 256."""
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
