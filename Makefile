@@ -25,7 +25,7 @@ help: ## these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(BASE) ## clips -> trajectories -> two trained models -> one report (under 6 minutes)
-	$(VENV)/bin/python -m trajvit_jax.demo --output=$(DEMO) --steps=200
+	$(VENV)/bin/python -m trajvit_jax.demo --output=$(DEMO)
 
 test: $(BASE) ## everything that needs no torch
 	$(VENV)/bin/ruff check .

@@ -22,13 +22,14 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 from tqdm import tqdm
 
-from tokenization import manifest, pipeline, records, shards, workers
+from tokenization import interrupts, manifest, pipeline, records, shards, workers
 from tokenization.files import remove_leftovers, write_text
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
@@ -46,6 +47,25 @@ class OutputError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Run:
+    """What one run did.
+
+    Attributes:
+      videos: that it read, or tried to.
+      seconds: on the clock, the start of the processes included.
+      processes: that shared the work.
+    """
+
+    videos: int
+    seconds: float
+    processes: int
+
+    def __str__(self) -> str:
+        rate = self.videos / max(1e-9, self.seconds)
+        return f"{rate:.2f} videos a second, processes: {self.processes}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
     """What a dataset's split holds after a run.
 
@@ -58,6 +78,7 @@ class Summary:
       repeated: videos too short for the asked number of frames.
       skipped: entries in shards that were finished before this run.
       seconds: processing time, summed over processes, of all shards.
+      run: how long this run took.
     """
 
     videos: int
@@ -68,6 +89,7 @@ class Summary:
     repeated: int
     skipped: int
     seconds: float
+    run: Run | None = dataclasses.field(default=None, compare=False)
 
     @property
     def bad(self) -> float:
@@ -75,20 +97,36 @@ class Summary:
         return len(self.quarantine) / max(1, self.videos + len(self.quarantine))
 
     def __str__(self) -> str:
-        videos = max(1, self.videos)
         lines = [
-            f"{self.videos} videos, {self.frames} frames ({self.skipped} were done before)",
-            f"{self.trajectories / videos:.1f} trajectories a video, against "
-            f"{self.tubelets / videos:.0f} tubelets of 2x16x16 at 224x224: "
-            f"{self.tubelets / max(1, self.trajectories):.1f}x fewer tokens",
-            f"{self.seconds / videos:.2f} seconds a video in one process",
+            f"{_count(self.videos, 'video')}, {_count(self.frames, 'frame')} "
+            f"({self.skipped} {'was' if self.skipped == 1 else 'were'} done before)"
         ]
+        if self.videos:
+            lines += [
+                f"{self.trajectories / self.videos:.1f} trajectories a video, against "
+                f"{self.tubelets / self.videos:.0f} tubelets of 2x16x16 at 224x224: "
+                f"{self.tubelets / max(1, self.trajectories):.1f}x fewer tokens",
+                f"{self.seconds / self.videos:.2f} seconds a video in one process"
+                + (f"; this run: {self.run}" if self.run else ""),
+            ]
         if self.repeated:
-            lines.append(f"{self.repeated} videos are short and repeat their last frame")
+            lines.append(
+                f"{_count(self.repeated, 'video')} with fewer frames than asked: the last one is "
+                "repeated (--config=configs/tokenization/classical.py:frames=N asks for N)"
+            )
         if self.quarantine:
-            lines.append(f"{len(self.quarantine)} videos could not be read ({self.bad:.1%}):")
-            lines += [f"  {bad.id}: {bad.reason}" for bad in self.quarantine[:_SHOWN]]
+            bad = len(self.quarantine)
+            lines.append(f"{_count(bad, 'video')} could not be read ({self.bad:.1%}):")
+            lines += [
+                f"  {bad.id}: {bad.path} {bad.reason}; {bad.remedy}"
+                for bad in self.quarantine[:_SHOWN]
+            ]
+            lines += [f"  and {bad - _SHOWN} more"] if bad > _SHOWN else []
         return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def extract(
@@ -115,9 +153,9 @@ def extract(
       build: makes the tokenizer, once in each process.
 
     Raises:
-      OutputError: the folder holds records of other settings, or of a longer list.
-      ValueError: no entries, two with the same id, or a split of other characters than
-        letters, digits and _.
+      OutputError: the folder holds records of other settings, or of a longer list, or is a file.
+      ValueError: no entries, none whose file exists, two with the same id, or a split of other
+        characters than letters, digits and _.
       StartError: worker processes cannot start.
       OSError: the disk is full or cannot be written; finished shards are kept.
     """
@@ -131,6 +169,7 @@ def extract(
         raise ValueError("no videos to extract; give at least one entry")
     if len({entry.id for entry in entries}) < len(entries):
         raise ValueError("two entries have the same id; make ids unique")
+    _check_files(entries)
     digest = _claim(output, settings, overwrite=overwrite)
     for folder in (output, output / records.SHARD_INFO):
         remove_leftovers(folder)
@@ -155,29 +194,47 @@ def extract(
         if not _is_done(output, info, done.get(info.index), retry_quarantined=retry_quarantined)
     ]
     todo_entries = [entry for info in todo for entry in chunks[info.index]]
+    run = None
     if todo:
+        begin = time.monotonic()
         # Until all is written, nobody mistakes a part for the whole.
         (output / "dataset_info.json").unlink(missing_ok=True)
         count = workers.available_cores() if processes is None else processes
+        count = min(count, len(todo_entries))
         outcomes = workers.ordered_map(
             functools.partial(Recorder, settings, build),
             todo_entries,
-            workers=min(count, len(todo_entries)),
+            workers=count,
             died=died,
         )
         with contextlib.closing(outcomes), _progress(len(todo_entries)) as bar:
             for info in todo:
                 _write(output, info, [_next(outcomes, bar) for _ in chunks[info.index]])
+        run = Run(len(todo_entries), time.monotonic() - begin, count)
     if todo or not (output / "dataset_info.json").is_file():
         shards.write_metadata(output)
     return _summary(
         [info for info in records.finished_shards(output) if info.split == split],
         skipped=len(entries) - len(todo_entries),
+        run=run,
     )
+
+
+def _check_files(entries: Sequence[Entry]) -> None:
+    """Raises ValueError if there is no file at all: then the list is wrong, not a video."""
+    tried = [entry for entry in entries if entry.problem is None]
+    if tried and len(tried) == len(entries) and not any(os.path.lexists(e.path) for e in tried):
+        raise ValueError(
+            f"none of the {_count(len(entries), 'video')} exists, the first would be "
+            f"{tried[0].path}; paths in a manifest are relative to the manifest's own folder: "
+            "give --input the manifest where its videos lie, or write absolute paths in it"
+        )
 
 
 def _claim(output: Path, settings: ExtractSettings, *, overwrite: bool) -> str:
     """Notes the settings in the output folder, or checks them against those noted there."""
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file; --output names the folder of the records")
     path = output / _SETTINGS_FILE
     new = json.loads(records.to_json(dataclasses.asdict(settings)))
     if path.is_file() and records.finished_shards(output):
@@ -211,7 +268,7 @@ def _is_done(
 
 
 def _progress(total: int) -> tqdm:
-    return tqdm(total=total, desc="extract", unit="video", mininterval=0.5, dynamic_ncols=True)
+    return tqdm(total=total, desc="extract", unit="video", mininterval=1, dynamic_ncols=True)
 
 
 def _next(outcomes: Iterator[Outcome], bar: tqdm) -> Outcome:
@@ -234,7 +291,7 @@ def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:
     shards.write_shard(output, info, [outcome.data for outcome in good])
 
 
-def _summary(infos: Sequence[ShardInfo], *, skipped: int) -> Summary:
+def _summary(infos: Sequence[ShardInfo], *, skipped: int, run: Run | None) -> Summary:
     frames = [count for info in infos for count in info.frames]
     return Summary(
         videos=len(frames),
@@ -245,7 +302,26 @@ def _summary(infos: Sequence[ShardInfo], *, skipped: int) -> Summary:
         repeated=sum(info.repeated for info in infos),
         skipped=skipped,
         seconds=sum(info.seconds for info in infos),
+        run=run,
     )
+
+
+def _read_settings(config: str | None) -> ExtractSettings:
+    """Settings of a config file, or the defaults.
+
+    Raises:
+      ValueError: another kind of config, or a setting that does not exist.
+      FileNotFoundError: no such file.
+    """
+    if not config:
+        return ExtractSettings()
+    loaded = configs.load(config)
+    if "model" in loaded:
+        raise ValueError(
+            f"{config} is a training config, for python -m trajvit_jax.main; --config takes one "
+            "like configs/tokenization/classical.py, or leave it out"
+        )
+    return configs.to_settings(ExtractSettings, loaded)
 
 
 def define_flags() -> None:
@@ -255,7 +331,8 @@ def define_flags() -> None:
         None,
         'Manifest (*.jsonl), folder, video, or quoted pattern ("clips/**/*.mp4"). A manifest has '
         'one JSON object a line: {"id": "a", "path": "a.mp4", "start": 0.5, "end": 9, "captions": '
-        '["..."], "label": "..."}; only id and path are needed, paths are relative to its folder.',
+        '["..."], "label": "..."}; only id and path are needed; a path is absolute, or relative '
+        "to the manifest's folder and below it.",
         required=True,
     )
     flags.DEFINE_string("output", None, "Folder of the dataset of records.", required=True)
@@ -277,13 +354,10 @@ def main(argv: Sequence[str]) -> int:
         raise app.UsageError(f"unknown arguments {argv[1:]}; quote patterns: --input='*.mp4'")
     flag = flags.FLAGS
     try:
-        settings = ExtractSettings()
-        if flag.config:
-            settings = configs.to_settings(ExtractSettings, configs.load(flag.config))
         summary = extract(
             manifest.read_entries(flag.input),
             flag.output,
-            settings,
+            _read_settings(flag.config),
             split=flag.split,
             processes=flag.workers,
             overwrite=flag.overwrite,
@@ -291,16 +365,12 @@ def main(argv: Sequence[str]) -> int:
         )
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        return interrupts.EXIT_CODE
     except (ValueError, OSError, workers.StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(summary)
     print(f"records: {flag.output} (stats.md, quarantine.jsonl)")
-    if summary.repeated:
-        logging.warning(
-            "%d videos have fewer frames than asked and repeat their last one", summary.repeated
-        )
     if summary.bad > flag.max_bad:
         print(
             f"error: {summary.bad:.1%} of the videos could not be read, more than "
@@ -316,6 +386,7 @@ def run() -> None:
     define_flags()
     if {"-h", "--help"} & set(sys.argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+    interrupts.install("stopping; finished shards are kept")
     app.run(main)
 
 

@@ -5,9 +5,10 @@ A manifest is one JSON object a line:
     {"id": "dog_1", "path": "clips/dog_1.mp4", "start": 2.0, "end": 9.5,
      "captions": ["a dog runs"], "label": "running"}
 
-`id` and `path` are needed; other keys are kept. Paths are relative to the manifest's folder and
-may not leave it. A manifest that cannot be understood is an error before any work starts; an
-entry whose path may not be opened is kept, with its `problem`, so that the run can name it.
+`id` and `path` are needed; other keys are kept. A path is absolute, or relative to the
+manifest's folder; then it may not leave it, so that the folder can be moved as a whole. A
+manifest that cannot be understood is an error before any work starts; an entry whose path may not
+be opened is kept, with its `problem`, so that the run can name it.
 """
 
 from __future__ import annotations
@@ -118,11 +119,14 @@ def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
     pattern before the first wildcard. A name that is not UTF-8 is its entry's `problem`.
 
     Raises:
-      ManifestError: nothing matches, it cannot be searched, or two files have the same id.
+      ManifestError: nothing is there or matches, it cannot be searched, a file that is no video
+        by its name, or two files have the same id.
     """
     given = Path(pattern).expanduser()
     try:
         root, paths = _search(given)
+    except FileNotFoundError as error:
+        raise ManifestError(f"{pattern!s} does not exist; correct --input") from error
     except OSError as error:
         reason = error.strerror or error
         raise ManifestError(f"{pattern!s} cannot be read: {reason}; correct --input") from error
@@ -145,9 +149,16 @@ def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
 def _search(given: Path) -> tuple[Path, list[Path]]:
     """The folder that ids are relative to, and what may be videos below it."""
     if given.is_file():
+        if given.suffix.lower() not in VIDEO_SUFFIXES:
+            raise ManifestError(
+                f"{given} is no video or image by its name; name it in a manifest if it is one. "
+                "A manifest itself is named *.jsonl"
+            )
         return given.parent, [given]
     if given.is_dir():
         return given, [p for p in given.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES]
+    if not glob.has_magic(os.fspath(given)):
+        given.lstat()  # raises what is wrong: most often, it does not exist
     plain = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts[:-1])
     root = Path(*plain)
     return root, list(root.glob(os.fspath(given.relative_to(root))))
@@ -204,15 +215,17 @@ def _seconds(value: dict[str, Any], key: str) -> float | None:
 
 
 def _path_problem(path: str, root: Path) -> str | None:
-    if Path(path).is_absolute():
-        return f"its path {path!r} is absolute, not below the manifest's folder"
     if "\0" in path:
         return f"its path {path!r} holds a NUL character"
+    if Path(path).is_absolute():
+        return None
     try:
         inside = (root / path).resolve().is_relative_to(root)
     except (OSError, RuntimeError) as error:  # a loop of links
         return f"its path {path!r} cannot be resolved ({error})"
-    return None if inside else f"its path {path!r} leaves the manifest's folder {root}"
+    if inside:
+        return None
+    return f"its path {path!r} leaves the manifest's folder {root}; an absolute path may"
 
 
 def fingerprint(entries: Iterable[Entry]) -> list[dict[str, object]]:

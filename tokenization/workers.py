@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Generator, Iterable
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -42,6 +44,9 @@ def ordered_map(
 ) -> Generator[Result, None, None]:
     """Yields the result of every item, in order.
 
+    Closed or interrupted before its end, it kills the processes: functions that write files
+    must leave them whole at any time.
+
     Args:
       make: builds the function, once in each process; picklable, as are items and results.
       items: what to work on; read only a little ahead.
@@ -58,6 +63,7 @@ def ordered_map(
     queue = collections.deque[tuple[Item, Future[Result]]]()
     source = iter(items)
     pool = _pool(make, workers)
+    ended = False
     try:
         while True:
             for item in source:
@@ -65,6 +71,7 @@ def ordered_map(
                 if len(queue) >= workers * _AHEAD:
                     break
             if not queue:
+                ended = True
                 return
             item, future = queue[0]
             try:
@@ -80,7 +87,7 @@ def ordered_map(
             queue.popleft()
             yield result
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        _end(pool, kill=not ended)
 
 
 def _pool(make: Callable[[], Callable[[Any], Any]], workers: int) -> ProcessPoolExecutor:
@@ -89,15 +96,47 @@ def _pool(make: Callable[[], Callable[[Any], Any]], workers: int) -> ProcessPool
     return ProcessPoolExecutor(workers, context, initializer=_start, initargs=(make,))
 
 
+def _end(pool: ProcessPoolExecutor, *, kill: bool) -> None:
+    if kill:
+        # Python 3.14 has pool.kill_workers().
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        # The pool would wait for the rest of a result that a process was sending.
+        if pool._result_queue is not None:
+            pool._result_queue._writer.close()
+    pool.shutdown(cancel_futures=True)
+
+
 def _start(make: Callable[[], Callable[[Any], Any]]) -> None:
     global _worker
     # Ctrl-C reaches the whole process group; the parent alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     try:
         _worker = make()
     except Exception as error:  # raised here, it would only be known that the process ended
         _worker = error
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Processes that start meanwhile ignore Ctrl-C from their first instruction on."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _started() -> Callable[[Any], Any]:
@@ -118,7 +157,8 @@ def _check_start() -> None:
 def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
     """Like `pool.submit`, but a pool that broke meanwhile shows in the future alone."""
     try:
-        return pool.submit(_call, item)
+        with _sigint_blocked():
+            return pool.submit(_call, item)
     except BrokenProcessPool as error:
         future = Future[Any]()
         future.set_exception(error)
@@ -131,6 +171,7 @@ def _one_by_one(
     died: Callable[[Item], Result],
 ) -> Generator[Result, None, None]:
     pool = _started_pool(make)
+    ended = False
     try:
         for item in items:
             try:
@@ -140,15 +181,18 @@ def _one_by_one(
                 pool.shutdown()
                 pool = _started_pool(make)
             yield result
+        ended = True
     finally:
-        pool.shutdown()
+        _end(pool, kill=not ended)
 
 
 def _started_pool(make: Callable[[], Callable[[Any], Any]]) -> ProcessPoolExecutor:
     """A pool of one process that is known to have started."""
     pool = _pool(make, 1)
     try:
-        pool.submit(_check_start).result()
+        with _sigint_blocked():
+            started = pool.submit(_check_start)
+        started.result()
     except BrokenProcessPool as error:
         pool.shutdown()
         raise StartError(
@@ -156,6 +200,6 @@ def _started_pool(make: Callable[[], Callable[[Any], Any]]) -> ProcessPoolExecut
             "in a script, guard what it does with: if __name__ == '__main__'"
         ) from error
     except BaseException:
-        pool.shutdown()
+        _end(pool, kill=True)
         raise
     return pool

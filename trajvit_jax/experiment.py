@@ -10,7 +10,8 @@ from typing import Any
 from tokenization.files import write_text
 from trajvit_jax.config import differences, require_positive
 from trajvit_jax.data.pipeline import DataSettings
-from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.settings import ModelSettings, check_choice
+from trajvit_jax.models.video_text import TOKENIZERS
 from trajvit_jax.optim import OptimizerSettings
 
 
@@ -26,7 +27,7 @@ class ExperimentSettings:
       keep: checkpoints that stay.
 
     Raises:
-      ValueError: a count under 1.
+      ValueError: a count under 1, of the model too, or an unknown model.
     """
 
     model: ModelSettings = ModelSettings()
@@ -41,6 +42,8 @@ class ExperimentSettings:
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "log_every", "checkpoint_every", "keep")
+        model = self.model
+        check_choice("model.name", model.name, tuple(TOKENIZERS))
 
 
 _FILE = "settings.json"

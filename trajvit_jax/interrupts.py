@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
+
+from tokenization.interrupts import ONE_PRESS
 
 
 class StopRequest:
-    """While active, the first SIGINT only sets `requested`; a second one interrupts at once."""
+    """While active, the first SIGINT only sets `requested`; a later one interrupts at once."""
 
     def __init__(self) -> None:
         self.requested = False
+        self._since = 0.0
 
     def __enter__(self) -> StopRequest:
         self._in_main = threading.current_thread() is threading.main_thread()
@@ -29,5 +33,8 @@ class StopRequest:
             signal.signal(signal.SIGINT, self._before)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        now = time.monotonic()
+        if not self.requested:
+            self.requested, self._since = True, now
+        elif now - self._since > ONE_PRESS:
+            raise KeyboardInterrupt

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.pipeline import train_batches
+from trajvit_jax.data.samples import video_sample
 from trajvit_jax.data.source import Record, open_records, read_captions
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
@@ -97,7 +98,9 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
       waiting for data and compilation left out.
 
     Raises:
-      ValueError: the workdir is that of a run with other settings.
+      ValueError: the workdir is that of a run with other settings, or the records do not fit
+        the model.
+      KeyboardInterrupt: Ctrl-C; the message names the step.
       FloatingPointError: a loss or gradient that is not finite, with the step; the last
         checkpoint stays.
     """
@@ -106,6 +109,8 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
     source = open_records(data.train, data.train_split)
     check(workdir, settings, source.fingerprint)
     held_out = open_records(data.evaluation_folder, data.eval_split)
+    for records in (source, held_out):
+        video_sample(records[0], settings.model)  # what does not fit shows before compiling
     text = vocabulary_of(settings, workdir)
     _LOG.info("%d videos to train on, %d held out", len(source), len(held_out))
 
@@ -133,6 +138,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         # Loop
         seconds: list[float] = []
         with StopRequest() as stop, _progress(model_settings.name, first, settings.steps) as bar:
+            bar.set_postfix_str("compiling the first step")
             for done in range(first + 1, settings.steps + 1):
                 batch = next(batches)
                 start = time.perf_counter()
@@ -158,8 +164,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
                     log.write(done, _prefixed(evaluate(state.model(), held_out, text, batch_size)))
                 if stop.requested:
                     checkpoints.save(done, state)
-                    _LOG.info("stopped after step %d; the same command goes on", done)
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(f"stopped after step {done}")
 
         # Evaluation
         results = evaluate(state.model(), held_out, text, batch_size)
@@ -177,7 +182,7 @@ def evaluate(
 
 
 def _progress(name: str, first: int, steps: int) -> tqdm:
-    return tqdm(initial=first, total=steps, desc=f"train {name}", unit="step")
+    return tqdm(initial=first, total=steps, desc=f"train {name}", unit="step", mininterval=1)
 
 
 def _prefixed(values: Mapping[str, float]) -> dict[str, float]:

@@ -91,7 +91,7 @@ def test_every_entry_becomes_a_record_in_order(entries, tmp_path):
     assert summary.repeated == 1 and summary.quarantine == () and summary.bad == 0
     assert summary.tubelets == 4 * count_tubelets(4) + count_tubelets(1) == 4 * 392 + 196
     assert "5 videos, 17 frames" in str(summary)
-    assert "1 videos are short and repeat their last frame" in str(summary)
+    assert "1 video with fewer frames than asked: the last one is repeated" in str(summary)
 
 
 def test_one_bad_video_never_stops_the_run(clips, tmp_path):
@@ -234,6 +234,26 @@ def test_a_shorter_input_is_refused(entries, tmp_path):
     assert [r.id for r in records.open_records(out)] == ["a", "b"]
 
 
+def test_a_list_of_files_that_are_not_there_is_wrong_as_a_whole(clips, tmp_path):
+    lines = [{"id": name, "path": f"{name}.mp4"} for name in "abc"]
+    with pytest.raises(ValueError, match=rf"none of the 3 videos exists.* {clips.root}/a\.mp4"):
+        run(read(clips.root, lines), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_absolute_paths_are_read(clips, tmp_path):
+    path = clips.video("elsewhere/a.mp4")
+    (clips.root / "lists").mkdir()
+    summary = run(read(clips.root / "lists", [{"id": "a", "path": str(path)}]), tmp_path / "out")
+    assert summary.videos == 1
+
+
+def test_a_file_in_the_place_of_the_output(entries, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(OutputError, match="out is a file; --output names the folder"):
+        run(entries, tmp_path / "out")
+
+
 def test_entries_must_be_there_and_differ(entries, tmp_path):
     with pytest.raises(ValueError, match="no videos to extract"):
         run([], tmp_path / "out")
@@ -330,13 +350,16 @@ def test_the_command(entries, clips, tmp_path):
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
     assert "3 videos, 12 frames" in stdout and "fewer tokens" in stdout
-    assert "1 videos have fewer frames than asked" in stderr
+    assert stdout.count("1 video with fewer frames than asked") == 1
+    assert "fewer frames" not in stderr
+    assert "videos a second, processes: 1" in stdout
     assert "extract: 100%" in stderr
     process = command(f"--input={clips.root}/e*.mp4", f"--output={tmp_path}/bad", "--workers=1")
     stdout, stderr = process.communicate()
     assert process.returncode == 1
     assert "100.0% of the videos could not be read, more than --max_bad=5.0%" in stderr
-    assert "empty: is empty (0 bytes)" in stdout
+    assert f"empty: {clips.root}/empty.mp4 is empty (0 bytes); copy or download" in stdout
+    assert "1 video could not be read" in stdout and "fewer tokens" not in stdout
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -356,7 +379,31 @@ def test_the_command_says_what_is_wrong_with_its_input(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path):
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (
+            "import ml_collections as m\ndef get_config(arg=None):\n"
+            "    return m.ConfigDict({'model': {}, 'steps': 3})\n",
+            "is a training config",
+        ),
+        (None, "does not exist"),
+    ],
+)
+def test_a_config_of_another_kind_is_told(clips, tmp_path, config, reason):
+    clips.video("a.mp4")
+    path = clips.root / "config.py"
+    if config:
+        path.write_text(config)
+    process = command(f"--input={clips.root}/a.mp4", f"--output={tmp_path}/out", f"--config={path}")
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert reason in stderr and "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path, presses):
+    """Once, or twice as by someone in a hurry, or by `timeout`."""
     content = clips.video(frames=4).read_bytes()
     (clips.root / "v").mkdir()
     for index in range(40):
@@ -373,9 +420,15 @@ def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path):
     process = command(*args, start_new_session=True)
     while not list(out.glob("shards/train-*.json")) and process.poll() is None:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate()
+    for _ in range(presses):
+        os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "run the same command again to go on" in stderr and "Traceback" not in stderr
     assert not list(out.rglob("*.partial"))
-    assert 1 <= len(records.finished_shards(out)) < 40
+    finished = len(records.finished_shards(out))
+    assert 1 <= finished < 40
+    if presses == 1:
+        return
+    stdout, stderr = command(*args).communicate()
+    assert f"40 videos, 160 frames ({finished} w" in stdout, stderr

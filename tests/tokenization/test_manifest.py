@@ -111,7 +111,7 @@ def test_paths_that_leave_the_root_are_problems_of_their_entries(tmp_path):
         "../outside/secret.mp4": "leaves the manifest's folder",
         "sub/../../outside/secret.mp4": "leaves the manifest's folder",
         "link.mp4": "leaves the manifest's folder",
-        str(outside / "secret.mp4"): "is absolute",
+        str(outside / "secret.mp4"): None,
         "nul\0.mp4": "holds a NUL character",
         "sub/../inside.mp4": None,
         "fine.mp4": None,
@@ -159,7 +159,19 @@ def test_files_with_one_id_are_named(tmp_path):
         read_entries(tmp_path)
 
 
-@pytest.mark.parametrize("pattern", ["*.mp4", "none.mp4", "none/*.mp4"])
+@pytest.mark.parametrize("pattern", ["none.mp4", "none/"])
+def test_nothing_is_there(tmp_path, pattern):
+    with pytest.raises(ManifestError, match=r"none.* does not exist; correct --input"):
+        read_entries(f"{tmp_path}/{pattern}")
+
+
+def test_a_file_that_is_no_video_by_its_name(tmp_path):
+    touch(tmp_path / "README.md")
+    with pytest.raises(ManifestError, match=r"README\.md is no video or image .*\*\.jsonl"):
+        read_entries(tmp_path / "README.md")
+
+
+@pytest.mark.parametrize("pattern", ["*.mp4", "none/*.mp4"])
 def test_nothing_matches(tmp_path, pattern):
     with pytest.raises(ManifestError, match="matches no video; quote patterns"):
         read_entries(tmp_path / pattern)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,29 @@ def test_what_making_the_function_raises_reaches_the_caller(script):
         "        print('caught', error)\n"
     )
     assert done.stdout.strip() == "caught 'no weights'", done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
+@pytest.mark.parametrize(
+    "end", ["mapped.close()", "os.kill(os.getpid(), signal.SIGKILL)"], ids=["closed", "killed"]
+)
+def test_no_process_is_left_at_work(script, end):
+    """When the caller is interrupted, or killed, in the middle."""
+    done = script(
+        "def work(item):\n"
+        "    if item:\n"
+        "        time.sleep(600)\n"
+        "    return os.getpid()\n"
+        "if __name__ == '__main__':\n"
+        "    mapped = workers.ordered_map(make, range(9), workers=2, died=died)\n"
+        "    print(next(mapped), flush=True)\n"
+        f"    {end}\n"
+    )
+    worker = Path("/proc", done.stdout.strip(), "stat")
+    deadline = time.monotonic() + 60
+    while worker.exists() and worker.read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_command_says_that_its_workers_cannot_start(tmp_path):

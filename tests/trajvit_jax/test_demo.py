@@ -13,7 +13,14 @@ from tokenization.explore.items import Item
 from tokenization.extract import Summary
 from trajvit_jax.demo import __main__ as demo
 from trajvit_jax.demo import clips
-from trajvit_jax.demo.report import ModelRow, Report, loss_curves, read_losses, write_report
+from trajvit_jax.demo.report import (
+    LEGEND,
+    ModelRow,
+    Report,
+    loss_curves,
+    read_losses,
+    write_report,
+)
 from trajvit_jax.models.flops import ForwardCost, count_forward
 from trajvit_jax.models.settings import EncoderSettings
 
@@ -46,11 +53,17 @@ def test_report_holds_the_table_the_curves_and_the_clips(report, tmp_path):
     page = write_report(tmp_path / "report.html", report).read_text("utf-8")
     assert "4.0x fewer tokens" in page
     assert page.count("<polyline") == 2
-    for cell in ("TrajViT", "ViT3D", "16.0", "64.0", "0.25", "50.0", "3.00"):
+    for cell in ("TrajViT", "ViT3D", "16.00", "64.00", "0.25", "50.0", "3.00"):
         assert f"<td>{cell}</td>" in page
     assert "chance is 3.9%" in page
-    assert not re.findall(r"\$\{(?:fewer|head|body|protocol|extraction|curves|real|world)\}", page)
+    assert "dropped: trajectories of a video for which" in page
+    assert not re.findall(
+        r"\$\{(?:fewer|head|body|legend|protocol|extraction|curves|real|world)\}", page
+    )
     assert "TrajViT" in report.table() and "128 held-out clips" in report.table()
+    headings = report.table().splitlines()[0]
+    for term in (line.partition(":")[0] for line in LEGEND[:-1]):
+        assert term in headings
 
 
 def test_loss_curves_stay_inside_the_picture():
@@ -97,3 +110,12 @@ def test_the_whole_chain_at_toy_size(tmp_path, monkeypatch, capsys):
     assert demo.main(arguments) == 0  # and again: everything is kept
     again = capsys.readouterr().out
     assert again.splitlines()[1:4] == first.splitlines()[1:4]
+
+
+def test_the_commands_of_the_report_are_those_of_the_readme():
+    page = (ROOT / "trajvit_jax" / "demo" / "report.html").read_text("utf-8")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    commands = page.rpartition("<pre>")[2].partition("</pre>")[0].replace("\\\n", "\\\0")
+    assert len(commands.splitlines()) == 4
+    for command in commands.splitlines():
+        assert command.replace("\0", "\n") in readme

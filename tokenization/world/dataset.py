@@ -151,7 +151,7 @@ def write_split(
         total=count,
         desc=f"world {split}",
         unit="clip",
-        mininterval=0.5,
+        mininterval=1,
         disable=not progress,
     ):
         video, truth = root / "videos" / f"{clip.id}.mp4", root / "truth" / clip.id

@@ -48,8 +48,11 @@ def video_sample(record: Record, settings: ModelSettings) -> VideoSample:
     frames, trajectories = record.frames, record.trajectories
     if len(frames) != settings.frames:
         raise ValueError(
-            f"record {record.id!r} has {len(frames)} frames, the model reads "
-            f"{settings.frames}; extract with pipeline.frames = {settings.frames} in the config"
+            f"record {record.id!r} has {len(frames)} frames, the model reads {settings.frames}; "
+            f"train with model.frames = {len(frames)} (configs/demo.py:frames={len(frames)}), or "
+            "extract again with "
+            f"--config=configs/tokenization/classical.py:frames={settings.frames} "
+            "and another --output"
         )
     return VideoSample(_resize_frames(frames, settings.image_size), *_slots(trajectories, settings))
 

@@ -1,9 +1,10 @@
 """The whole chain on this machine, in minutes: clips, trajectories, two models, one report.
 
   1. renders a procedural world of captioned clips to H.264 files;
-  2. cuts them into trajectories, and some real clips too;
-  3. trains TrajViT and ViT3D on the same clips for the same number of steps;
-  4. evaluates both on held-out clips and writes report.html.
+  2. cuts them into trajectories;
+  3. trains TrajViT and ViT3D on the same clips for the same number of steps, and evaluates
+     both on held-out clips;
+  4. cuts some real clips into trajectories and writes report.html.
 
 A second run keeps what is done. Examples, from the folder that holds configs/:
   python -m trajvit_jax.demo --output=runs/demo
@@ -20,6 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenization import interrupts
 from tokenization.explore.items import Item
 from tokenization.extract import ExtractSettings, Summary, extract
 from tokenization.manifest import read_manifest
@@ -31,12 +33,14 @@ from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.data.source import open_records
 from trajvit_jax.demo import clips
-from trajvit_jax.demo.report import ModelRow, Report, read_losses, write_report
+from trajvit_jax.demo.report import TITLES, ModelRow, Report, read_losses, write_report
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.flops import count_forward
 from trajvit_jax.train import train
 
 MODELS = ("trajvit", "vit3d")
+
+_LOG = logging.getLogger("trajvit_jax.demo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,22 +69,25 @@ def make_records(config: str, output: Path) -> dict[str, Summary]:
     summaries = {}
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
+        _LOG.info("1/4 rendering %d clips: %s", counts[split], split)
         manifest = write_split(
             output / "world", split, counts[split], settings.world, seed=settings.seed
         )
         entries = read_manifest(manifest)
+        _LOG.info("2/4 cutting them into trajectories")
         summaries[split] = extract(entries, output / "records", settings.extract, split=split)
     return summaries
 
 
 def train_models(config: str, output: Path, seed: int, steps: int | None) -> list[ModelRow]:
-    """Steps 3 and 4: trains and evaluates every model; finished ones are only read."""
+    """Step 3: trains and evaluates every model; finished ones are only read."""
     rows = []
     for name in MODELS:
         arg = f"{config}:model={name},records={output / 'records'},seed={seed}"
         arg += f",steps={steps}" if steps else ""
         settings = configs.to_settings(ExperimentSettings, configs.load(arg))
         workdir = output / f"{name}-seed{seed}"
+        _LOG.info("3/4 training %s: %d steps, then retrieval", TITLES[name], settings.steps)
         results = train(settings, workdir)
         held_out = open_records(settings.data.train, settings.data.eval_split)
         tokens = clips.count_tokens(held_out, settings.model)
@@ -131,12 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=None, help="training steps of each model")
     parser.add_argument("--seed", type=int, default=0, help="of the models")
     options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", force=True)  # a library may have been first
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
     start = time.monotonic()
     try:
         summaries = make_records(options.data_config, options.output)
         rows = train_models(options.config, options.output, options.seed, options.steps)
+        _LOG.info("4/4 cutting real clips into trajectories, writing the report")
         report = Report(
             rows=rows,
             train=summaries["train"],
@@ -146,8 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         path = write_report(options.output / "report.html", report)
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        interrupts.leave("interrupted; run the same command again to go on")
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -157,4 +164,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    interrupts.install("stopping; what is finished is kept")
     sys.exit(main())

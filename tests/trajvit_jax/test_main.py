@@ -1,0 +1,83 @@
+"""The training command: what is wrong with a config is one line, and Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tokenization.shards import write_records
+from trajvit_jax.interrupts import StopRequest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def command(*arguments: str) -> subprocess.Popen:
+    line = [sys.executable, "-m", "trajvit_jax.main", *arguments]
+    return subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--config=configs/demo.py:stepz=3"], "unknown config argument 'stepz': did you mean"),
+        (["--config=configs/demo.py:steps=many"], "steps='many' must be int"),
+        (["--config=configs/demo.py", "--config.stepz=3"], "the config names no setting 'stepz'"),
+        (["--config=configs/none.py"], "No such file or directory: 'configs/none.py'"),
+        (["--config=configs/demo.py:model=vitt"], "model.name must be one of trajvit, vit3d"),
+    ],
+)
+def test_what_is_wrong_with_a_config_is_one_line(arguments, reason, tmp_path):
+    process = command(*arguments, f"--workdir={tmp_path}/run")
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    [line] = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert reason in line and "Traceback" not in stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_teaches():
+    out, _ = command("--help").communicate()
+    assert "python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/mine" in out
+    assert "--workdir" in out and "python -m pydoc configs/demo.py" in out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_before_the_first_step_ends_with_a_line(toy_record, tmp_path):
+    """Twice at once, as `timeout` does."""
+    for split in ("train", "test"):
+        write_records(tmp_path / "records", [toy_record(i) for i in range(4)], split=split)
+    config = f"configs/demo.py:records={tmp_path}/records,frames=4"
+    process = command(f"--config={config}", f"--workdir={tmp_path}/run", "--config.data.batch=4")
+    while not (tmp_path / "run" / "vocab.txt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 130, stderr
+    assert "run the same command again to go on" in stderr
+    assert "Traceback" not in stderr and "Fatal" not in stderr
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_two_signals_of_one_press_request_one_stop():
+    with StopRequest() as stop:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+
+
+def test_a_second_press_interrupts(monkeypatch):
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+        monkeypatch.setattr("trajvit_jax.interrupts.ONE_PRESS", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
