@@ -96,7 +96,11 @@ def test_the_table_names_the_paper_s_numbers_beside_the_paper_s_model_alone():
     assert "304 M" not in table(small)
 
 
-@pytest.mark.parametrize("ablation", ["none", "resnet50", "hiera", "queries4", "released"])
+ABLATIONS = ("none", "resnet50", "hiera", "last_stage", "no_position", "mean", "queries2")
+ABLATIONS += ("queries4", "width64", "width512", "released")
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
 def test_configs_of_the_ablations_are_models(ablation):
     config = configs.load(f"{ROOT}/configs/models.py:size=S,ablation={ablation}")
     settings = configs.to_settings(ModelSettings, config.model)

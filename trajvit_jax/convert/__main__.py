@@ -11,7 +11,10 @@ a whole video-text model) and Hugging Face's ResNet, ViT and BERT, as .safetenso
 shapes of the arrays. No code in a file is ever run; PyTorch files need PyTorch.
 
 The folder holds model.safetensors (our names), settings.json (the model's settings) and
-report.txt (which arrays were used, missing, left over, of the wrong shape). In Python:
+report.txt (which arrays were used, missing, left over, of the wrong shape). With --back, arrays
+that our models never read do not come back, and the CLS of a Hugging Face ViT holds its position
+already (that row is zero). Its pixels had mean and deviation 0.5, ours are normalized by
+ImageNet's. In Python:
 
   from trajvit_jax.convert.stored import initialize_from, load_model
   model = load_model("weights/trajvit")             # a whole video-text model
