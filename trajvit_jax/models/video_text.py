@@ -109,7 +109,7 @@ class VideoTextModel(nnx.Module):
         return unit_length(self.project_video(cls))
 
     def for_cpu(self) -> VideoTextModel:
-        """The same model in the form for inference on CPU: the same numbers, a third faster.
+        """The same model in the form for inference on CPU: the same numbers, sooner.
 
         Layers are separate (see `unstack`), and the backbone reads two frames at once: their
         features stay in the caches, and groups run side by side. It compiles longer.
