@@ -46,6 +46,7 @@ from tokenization.files import write_text
 from trajvit_jax.config import nearest
 from trajvit_jax.convert.official import encode_video
 from trajvit_jax.models.settings import SIZES
+from trajvit_jax.models.video_text import normalize_pixels
 
 _GOLDENS = Path(os.environ.get("TRAJVIT_GOLDENS", "tests/goldens"))
 _TRAJECTORIES, _A_FRAME, _SIDE = 150, 60, 224
@@ -76,23 +77,18 @@ def golden_error(path: Path) -> float:
     """How far our encoder is from the released program's numbers, relative to the largest."""
     with np.load(path, allow_pickle=False) as file:
         weights = {name[3:]: file[name] for name in file.files if name.startswith("sd/")}
-        video = (file["in/video_u8"] / 255.0 - _channel(0.485, 0.456, 0.406)) / _channel(
-            0.229, 0.224, 0.225
-        )
+        pixels = normalize_pixels(jnp.asarray(np.moveaxis(file["in/video_u8"], 2, -1)))
+        video = np.moveaxis(np.asarray(pixels), -1, 2)
         truth = file["out/rot1_bb1_eager_once"]
         out = encode_video(
             weights,
-            video.astype(np.float32),
+            video,
             file["in/segmask"].astype(np.int32),
             file["in/graph"],
             heads=int(file["heads"]),
             boxes=True,
         )
     return float(np.abs(out - truth).max() / max(1.0, np.abs(truth).max()))
-
-
-def _channel(*values: float) -> np.ndarray:
-    return np.array(values)[:, None, None]
 
 
 def ceilings(dtype: str) -> list[Contender]:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jaxtyping import Int32
 
@@ -19,6 +20,7 @@ from trajvit_jax.models.transformer import Encoder
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.ops.mask_pooling import pool_stages
 from trajvit_jax.ops.segments import Segments
+from trajvit_jax.state import TrainState
 
 
 def block_labels(
@@ -121,14 +123,8 @@ def _lower(function: Callable[..., Any], module: nnx.Module, *inputs: Any) -> ja
 
 
 def build(settings: ModelSettings) -> VideoTextModel:
-    """A model with random numbers in it, made without optimizing the program that makes them."""
-
-    def make() -> nnx.State:
-        return nnx.state(VideoTextModel(settings, rngs=nnx.Rngs(0)))
-
-    graph, _ = nnx.split(nnx.eval_shape(lambda: VideoTextModel(settings, rngs=nnx.Rngs(0))))
-    state = jax.jit(make, compiler_options={"xla_backend_optimization_level": 0})()
-    return nnx.merge(graph, state)
+    """A model with random numbers in it."""
+    return TrainState.initialize(settings, optax.identity(), seed=0).model()
 
 
 def forward(model: VideoTextModel, video: jax.Array, labels: jax.Array) -> jax.Array:
@@ -161,7 +157,7 @@ def stages(size: str, clip: Clip, trajectories: int, *, dtype: str) -> list[Cont
 
     split = model.for_cpu().tokenizer.appearance
     found.append(contender("resnet", "at once", resnet, model.tokenizer.appearance, pixels))
-    found.append(contender("resnet", "two by two", resnet, split, pixels))
+    found.append(contender("resnet", "in groups", resnet, split, pixels))
     shapes = jax.eval_shape(resnet, model.tokenizer.appearance, pixels)
     rng = np.random.default_rng(2)
     maps = [jnp.asarray(rng.normal(size=shape.shape), shape.dtype) for shape in shapes]

@@ -34,6 +34,7 @@ from benchmarks.layers_torch import (
     masks_of,
 )
 from benchmarks.timing import Contender, peak_growth
+from trajvit_jax.convert.sizes import released_settings, vit3d_settings
 from trajvit_jax.models.settings import SIZES, EncoderSettings, ResNetSettings
 
 # Weights that the released checkpoints hold and their forward pass does not use.
@@ -206,31 +207,14 @@ def released_sizes(
       passes: how often the encoder runs; the released program runs it twice.
       switches: those of `TrajViTSizes`.
     """
-    encoder, resnet = "vision_encoder.vit.encoder.layer.", "appearance_tokenizer.resnet."
-    stages = [f"{resnet}encoder.stages.{stage}.layers." for stage in range(4)]
+    settings = released_settings(weights, heads=heads, encoder_passes=passes)
     return TrajViTSizes(
-        encoder=dataclasses.replace(_encoder_settings(weights, encoder, heads), passes=passes),
-        resnet=ResNetSettings(
-            stem=len(weights[f"{resnet}embedder.embedder.convolution.weight"]),
-            widths=tuple(len(weights[f"{s}0.layer.0.convolution.weight"]) for s in stages),
-            depths=tuple(_depth(weights, s) for s in stages),
-        ),
-        appearance_depth=_depth(weights, "appearance_token_mapper.layers."),
-        position_depth=_depth(weights, "pos_encoder.motion_token_mapper.layers."),
+        encoder=settings.encoder,
+        resnet=settings.trajvit.resnet,
+        appearance_depth=settings.trajvit.resampler.depth,
+        position_depth=settings.trajvit.position_depth,
         **switches,
     )
-
-
-def _encoder_settings(weights: Weights, prefix: str, heads: int) -> EncoderSettings:
-    final_norm = "norm.weight" in weights
-    mlp, width = weights[f"{prefix}0.intermediate.dense.weight"].shape
-    depth = _depth(weights, prefix)
-    return EncoderSettings(width=width, depth=depth, heads=heads, mlp=mlp, final_norm=final_norm)
-
-
-def _depth(weights: Weights, prefix: str) -> int:
-    """How many numbers follow the prefix."""
-    return len({name[len(prefix) :].split(".")[0] for name in weights if name.startswith(prefix)})
 
 
 def _under(file: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -321,10 +305,10 @@ def vit3d_golden_error(path: Path) -> float:
             weights = _under(file, "vit3d/sd/")
             if not norm:
                 del weights["norm.weight"], weights["norm.bias"]
-            settings = _encoder_settings(weights, "encoder.layer.", heads)
-            _, _, tubelet, patch, _ = weights["patch_embed_3d.weight"].shape
+            sizes = vit3d_settings(weights, heads=heads, image_size=video.shape[-1])
             tokens = weights["positional_embeddings_3d"].shape[1] - 1
-            model = ViT3DTorch(settings, patch=patch, tubelet=tubelet, tokens=tokens).eval()
+            tubes = dataclasses.asdict(sizes.vit3d)
+            model = ViT3DTorch(sizes.encoder, **tubes, tokens=tokens).eval()
             load_released(model, weights)
             for frames in (4, 8):
                 expected = file[f"vit3d_poolcls_norm{norm}/out_t{frames}"]

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from flax import nnx
 
 from trajvit_jax.models.hiera import Hiera
 from trajvit_jax.models.settings import HieraSettings
-from trajvit_jax.ops.bicubic import resize_bicubic
 
 pytestmark = pytest.mark.torch
 
@@ -145,22 +143,3 @@ def test_hiera_small_has_the_shapes_of_theirs(torch, transformers):
     ours = nnx.eval_shape(lambda: Hiera(settings, rngs=nnx.Rngs(0)))
     leaves = nnx.to_flat_state(nnx.state(ours))
     assert {".".join(map(str, path)): leaf.shape for path, leaf in leaves} == expected
-
-
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [((7, 7), (14, 14)), ((5, 9), (12, 7)), ((14, 14), (5, 3)), ((2, 3), (8, 3)), ((1, 1), (4, 2))],
-)
-def test_resize_bicubic(torch, close, source, target):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, *source, 3)).astype(np.float32)
-    probe = rng.normal(size=(2, *target, 3)).astype(np.float32)
-    image = torch.tensor(x, requires_grad=True)
-    expected = torch.nn.functional.interpolate(
-        image.permute(0, 3, 1, 2), size=target, mode="bicubic", align_corners=False
-    ).permute(0, 2, 3, 1)
-    expected.backward(torch.tensor(probe))
-
-    actual, pull_back = jax.vjp(lambda x: resize_bicubic(x, *target), jnp.asarray(x))
-    close(actual, expected)
-    close(pull_back(jnp.asarray(probe))[0], image.grad)

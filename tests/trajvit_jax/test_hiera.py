@@ -12,7 +12,7 @@ from flax import nnx
 
 from trajvit_jax.models.hiera import Hiera, pool
 from trajvit_jax.models.settings import HieraSettings
-from trajvit_jax.ops.bicubic import bicubic_matrix
+from trajvit_jax.ops.interpolation import bicubic_matrix
 from trajvit_jax.ops.windows import attend_in_windows, merge_windows, split_windows
 
 TINY = HieraSettings(image_size=64, width=8, depths=(1, 2, 1, 1), heads=(1, 2, 2, 4))

@@ -24,6 +24,7 @@ from trajvit_jax.models.tokens import (
 from trajvit_jax.models.transformer import Encoder, encode_rows
 from trajvit_jax.models.video_text import unit_length
 from trajvit_jax.models.video_tokens.trajvit import TrajectoryTokens
+from trajvit_jax.ops.impl import check_impl
 
 VIDEOS, FRAMES, SIZE, GRID = 3, 4, 32, 8
 COUNTS = (4, 1, 2)  # trajectories planned for each video
@@ -143,8 +144,12 @@ def test_encoded_rows_equal_reference_in_value_and_gradient(assert_close):
 
     fast, reference = (encode(encoder, tokens, impl=impl) for impl in ("fast", "reference"))
     assert_close(fast, reference)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_unknown_impl():
     with pytest.raises(ValueError, match="got 'slow'"):
-        encode_rows(encoder, tokens, 3, impl="slow")
+        check_impl("slow")
 
 
 def test_what_stands_in_empty_slots_reaches_nothing(tiny, random_model):

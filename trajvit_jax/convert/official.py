@@ -25,7 +25,7 @@ from trajvit_jax.models.resnet import ResNet
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.transformer import Encoder
 from trajvit_jax.models.video_tokens.trajvit import TrajectoryTokens
-from trajvit_jax.ops.mask_pooling import Impl
+from trajvit_jax.ops.impl import Impl
 from trajvit_jax.ops.segments import Segments
 
 _MOST_IDS = 65_535  # more would be no label map, and dense masks of them no memory

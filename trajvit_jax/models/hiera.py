@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 from trajvit_jax.models.settings import HieraSettings
-from trajvit_jax.ops.bicubic import resize_bicubic
+from trajvit_jax.ops.interpolation import resize_bicubic
 from trajvit_jax.ops.windows import attend_in_windows
 
 _PATCH, _STRIDE = 7, 4

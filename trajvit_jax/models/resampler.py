@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from trajvit_jax.models.settings import ResamplerSettings
 from trajvit_jax.models.transformer import Layer
+from trajvit_jax.ops.impl import Impl
 from trajvit_jax.ops.interpolation import resize_linear
-from trajvit_jax.ops.resampler_attention import CrossAttention, Impl, Lift, attend_frames
+from trajvit_jax.ops.resampler_attention import CrossAttention, Lift, attend_frames
 
 _EPS = 1e-5
 _POSITIONS = 16  # rows of the learned table: the frames that the paper trains on

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from trajvit_jax.models.settings import EncoderSettings
 from trajvit_jax.models.tokens import Tokens, same_video, unpack
+from trajvit_jax.ops.impl import Impl, check_impl
 
 
 class Layer(nnx.Module):
@@ -200,7 +201,7 @@ class Encoder(nnx.Module):
 
 
 def encode_rows(
-    encoder: Encoder, tokens: Tokens, videos: int, *, impl: str = "fast"
+    encoder: Encoder, tokens: Tokens, videos: int, *, impl: Impl = "fast"
 ) -> Float[Array, "r s d"]:
     """States of all slots of rows that may hold several videos.
 
@@ -214,10 +215,9 @@ def encode_rows(
     Raises:
       ValueError: an unknown `impl`.
     """
+    check_impl(impl)
     if impl == "fast":
         return encoder(tokens)
-    if impl != "reference":
-        raise ValueError(f"impl must be 'fast' or 'reference', got {impl!r}")
     alone, slot = unpack(tokens, videos)
     states = encoder(alone)[jnp.maximum(tokens.video - 1, 0), slot]
     return jnp.where((tokens.video > 0)[..., None], states, 0)

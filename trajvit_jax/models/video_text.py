@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Num, UInt8
 
-from trajvit_jax.config import nearest
 from trajvit_jax.models.inputs import check_text, check_video
-from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.settings import ModelSettings, check_choice
 from trajvit_jax.models.text import TextEncoder
 from trajvit_jax.models.tokens import Rows, Tokens, cls_states
 from trajvit_jax.models.transformer import Encoder, encode_rows, unstack
@@ -43,9 +42,7 @@ class VideoTextModel(nnx.Module):
     """
 
     def __init__(self, settings: ModelSettings, *, rngs: nnx.Rngs):
-        if settings.name not in TOKENIZERS:
-            hint = nearest(settings.name, TOKENIZERS)
-            raise ValueError(f"unknown model {settings.name!r}: {hint}")
+        check_choice("model.name", settings.name, tuple(TOKENIZERS))
         self.settings = settings
         dtype = jnp.dtype(settings.dtype)
         self.tokenizer = TOKENIZERS[settings.name](settings, rngs=rngs)
@@ -111,15 +108,15 @@ class VideoTextModel(nnx.Module):
     def for_cpu(self) -> VideoTextModel:
         """The same model in the form for inference on CPU: the same numbers, sooner.
 
-        Layers are separate (see `unstack`), and the backbone reads two frames at once: their
-        features stay in the caches, and groups run side by side. It compiles longer.
+        Layers are separate (see `unstack`), and the backbone reads frames in eight groups, which
+        run side by side and stay in the caches. It compiles longer.
         """
         graph, state = nnx.split(self)
         model = nnx.merge(graph, state)
         model.encoder.layers = unstack(self.encoder.layers)
         model.text.layers = unstack(self.text.layers)
         if isinstance(model.tokenizer, TrajectoryTokens):
-            model.tokenizer.appearance.frames_at_once = 2
+            model.tokenizer.appearance.groups = 8
         return model
 
     def embed_text(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b p"]:

@@ -6,28 +6,27 @@ mask is the segment's vector. `pool_stages` computes it two ways that are equal:
 
 'reference' builds the map, as the formula reads.
 
-'fast' never builds it. Upsampling and pooling are linear, and LayerNorm after a projection is
-linear but for one number a cell: with W~ = W - mean over channels of W, b~ likewise,
-    LN(f W + b) = scale * a (f W~ + b~) + bias,   a = 1 / sqrt(|f W~ + b~|^2 / d + eps),
-    |f W~ + b~|^2 = f G f' + 2 f W~ b~ + b~ b~',   G = W~ W~'.
-So the narrow a*f is summed over each segment and projected afterwards, once a segment. A stage
-with fewer cells than segments is cheaper the other way round, and is projected cell by cell.
+'fast' never builds it. Upsampling and pooling are linear, and so is LayerNorm after a projection,
+but for one number a cell, its factor (see `layer_norm`). So each cell's narrow features times that
+factor are summed over a segment, and projected afterwards, once a segment. A stage with fewer cells
+than segments is cheaper the other way round, and is projected cell by cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, no_type_check
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from trajvit_jax.ops.impl import Impl, check_impl
 from trajvit_jax.ops.interpolation import resize_bilinear
+from trajvit_jax.ops.layer_norm import at_least_float32, centre, layer_norm, mapped_factor
 from trajvit_jax.ops.segments import Segments
 
-Impl = Literal["fast", "reference"]
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -57,11 +56,8 @@ def project_stage(
 ) -> Float[Array, "*b d"]:
     """One stage's features, projected and layer-normalized, at least float32."""
     kernel, bias = projection.kernels[stage], projection.biases[stage]
-    x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-    x = jnp.matmul(x, kernel, precision=_HIGHEST) + bias
-    x = x - x.mean(-1, keepdims=True)
-    x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + projection.eps)
-    return x * projection.scale + projection.bias
+    x = jnp.matmul(at_least_float32(features), kernel, precision=_HIGHEST) + bias
+    return layer_norm(x, projection.scale, projection.bias, projection.eps)
 
 
 def feature_map(
@@ -95,12 +91,11 @@ def pool_stages(
     Raises:
       ValueError: an unknown `impl`.
     """
+    check_impl(impl)
     if impl == "fast":
         total = _fast_sums(stages, projection, segments)
-    elif impl == "reference":
-        total = segments.sums(feature_map(stages, projection, segments.grid))
     else:
-        raise ValueError(f"impl must be 'fast' or 'reference', got {impl!r}")
+        total = segments.sums(feature_map(stages, projection, segments.grid))
     return total / (segments.areas()[..., None] + eps)
 
 
@@ -110,12 +105,10 @@ def _fast_sums(
     """Sum over each segment of the feature map, without the map."""
     normalized = jnp.zeros((), jnp.float32)
     for stage, kernel, bias in zip(stages, projection.kernels, projection.biases, strict=True):
-        features = stage.astype(jnp.promote_types(stage.dtype, jnp.float32))
-        # Centred over channels: the mean that LayerNorm takes away is never added.
-        kernel, bias = kernel - kernel.mean(-1, keepdims=True), bias - bias.mean()
         cells = stage.shape[2] * stage.shape[3]
         sums_of = _project_then_sum if cells < segments.slots else _sum_then_project
-        normalized += sums_of(features, kernel, bias, projection.eps, segments)
+        features, linear = at_least_float32(stage), centre(kernel, bias)
+        normalized += sums_of(features, *linear, projection.eps, segments)
     area = segments.areas()[..., None]
     return normalized * projection.scale + len(stages) * projection.bias * area
 
@@ -131,14 +124,8 @@ def _project_then_sum(
 def _sum_then_project(
     features: jax.Array, kernel: jax.Array, bias: jax.Array, eps: float, segments: Segments
 ) -> jax.Array:
-    gram = jnp.matmul(kernel, kernel.T, precision=_HIGHEST)
-    cross = 2 * jnp.matmul(kernel, bias, precision=_HIGHEST)
-    # Flat: XLA reduces a matrix ten times as fast as the same numbers in five dimensions.
     cells = features.reshape(-1, features.shape[-1])
-    square = ((jnp.matmul(cells, gram, precision=_HIGHEST) + cross) * cells).sum(-1)
-    # A difference of large numbers may round below zero.
-    variance = jnp.maximum(square + (bias * bias).sum(), 0) / kernel.shape[-1]
-    scale = jax.lax.rsqrt(variance + eps)[:, None]
+    scale = mapped_factor(cells, kernel, bias, eps)[:, None]
     scaled = jnp.concatenate([cells * scale, scale], -1).reshape(*features.shape[:-1], -1)
     sums = segments.upsampled_sums(scaled)
     return jnp.matmul(sums[..., :-1], kernel, precision=_HIGHEST) + sums[..., -1:] * bias
@@ -172,7 +159,7 @@ def pool_corners(
             where = (video, frame, row[..., :, None], column[..., None, :])
             weight = row_weight[..., :, None] * column_weight[..., None, :]
             weight = jnp.where((segments.labels[where] == slot) & (slot > 0), weight, 0.0)
-            total += features[where].astype(jnp.float32) * weight[..., None]
+            total += at_least_float32(features[where]) * weight[..., None]
     return total.reshape(*total.shape[:3], size * size, -1)
 
 

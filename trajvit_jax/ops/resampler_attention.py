@@ -16,17 +16,16 @@ Several queries, and later layers, whose queries differ by trajectory, take the 
 
 from __future__ import annotations
 
-from typing import Literal, no_type_check
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from trajvit_jax.ops.impl import Impl, check_impl
+from trajvit_jax.ops.layer_norm import at_least_float32, centre, layer_norm, mapped_factor
 from trajvit_jax.ops.rotary import rotate
-
-Impl = Literal["fast", "reference"]
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 # JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
@@ -99,8 +98,7 @@ def attend_frames(
     Raises:
       ValueError: an unknown `impl`.
     """
-    if impl not in ("fast", "reference"):
-        raise ValueError(f"impl must be 'fast' or 'reference', got {impl!r}")
+    check_impl(impl)
     if impl == "fast" and queries.shape[:2] == (1, 1):
         return _absorbed(weights, queries[0, 0], frames, present, lift)
     return _general(weights, queries, frames if lift is None else lift(frames), present)
@@ -112,7 +110,8 @@ def _general(
     n, t, d = frames.shape
     count, width = queries.shape[1], d // weights.heads
     queries = jnp.broadcast_to(queries, (n, count, d))
-    inputs = jnp.concatenate([queries, _layer_norm(weights, frames)], axis=1)
+    normed = layer_norm(frames, weights.norm_scale, weights.norm_bias, weights.eps)
+    inputs = jnp.concatenate([queries, normed.astype(frames.dtype)], axis=1)
 
     def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return (x @ kernel.astype(x.dtype)).reshape(*x.shape[:2], weights.heads, width)
@@ -124,18 +123,11 @@ def _general(
         k = rotate(k, jnp.arange(count + t), dims=width // 2)
     # The queries' own keys are never masked, so no softmax is empty.
     seen = jnp.concatenate([jnp.ones((n, count), bool), present], axis=1)[:, None, None]
-    scores = jnp.einsum("nqhe,nkhe->nhqk", q, k, preferred_element_type=_at_least_float32(q))
+    scores = jnp.einsum("nqhe,nkhe->nhqk", q, k, preferred_element_type=_wide(q))
     scores = jnp.where(seen, scores * width**-0.5, -jnp.inf)
     alpha = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     out = jnp.einsum("nhqk,nkhe->nqhe", alpha, v)
     return out.reshape(n, count, d) @ weights.out.astype(out.dtype)
-
-
-def _layer_norm(weights: CrossAttention, x: jax.Array) -> jax.Array:
-    wide = x.astype(_at_least_float32(x))
-    wide = wide - wide.mean(-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + weights.eps)
-    return (wide * weights.norm_scale + weights.norm_bias).astype(x.dtype)
 
 
 def _absorbed(
@@ -146,7 +138,7 @@ def _absorbed(
     lift: Lift | None,
 ) -> jax.Array:
     n, t, c = frames.shape
-    dtype, wide = frames.dtype, _at_least_float32(frames)
+    dtype, wide = frames.dtype, _wide(frames)
     heads, d = weights.heads, len(query)
     width = d // heads
     query = query.astype(wide)
@@ -163,13 +155,12 @@ def _absorbed(
 
     # LN(x) = scale * (factor * (features A) + shift * s) + bias, s the same for all frames.
     if lift is None:
-        factor, shift = _moments(frames.astype(wide), weights.eps)
+        factor, shift = _moments(at_least_float32(frames), weights.eps)
         basis, offset = None, jnp.ones((d,), wide)
     else:
-        # Centred over channels: the mean that LayerNorm takes away is never added.
-        basis = lift.kernel - lift.kernel.mean(-1, keepdims=True)
-        offset = lift.bias - lift.bias.mean()
-        factor = _lifted_factor(frames.astype(wide), basis, offset, weights.eps)
+        basis, offset = centre(lift.kernel, lift.bias)
+        flat = at_least_float32(frames).reshape(-1, c)
+        factor = mapped_factor(flat, basis, offset, weights.eps).reshape(n, t)
         shift = factor
 
     def narrow(x: jax.Array) -> jax.Array:
@@ -205,18 +196,6 @@ def _moments(x: jax.Array, eps: float) -> tuple[jax.Array, jax.Array]:
     return factor, -mean * factor
 
 
-def _lifted_factor(
-    features: jax.Array, basis: jax.Array, offset: jax.Array, eps: float
-) -> jax.Array:
-    """LayerNorm's factor of `features @ basis + offset`, both centred, without that product."""
-    gram = jnp.matmul(basis, basis.T, precision=_HIGHEST)
-    cross = 2 * jnp.matmul(basis, offset, precision=_HIGHEST)
-    flat = features.reshape(-1, features.shape[-1])
-    square = ((jnp.matmul(flat, gram, precision=_HIGHEST) + cross) * flat).sum(-1)
-    # A difference of large numbers may round below zero.
-    variance = jnp.maximum(square + (offset * offset).sum(), 0) / len(offset)
-    return jax.lax.rsqrt(variance + eps).reshape(features.shape[:-1])
-
-
-def _at_least_float32(x: jax.Array) -> jnp.dtype:
+def _wide(x: jax.Array) -> jnp.dtype:
+    """What scores are summed in."""
     return jnp.promote_types(x.dtype, jnp.float32)

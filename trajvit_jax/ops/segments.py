@@ -17,6 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float, Float32, Int
 
 from trajvit_jax.ops.interpolation import bilinear_taps
+from trajvit_jax.ops.layer_norm import at_least_float32
 
 _INT32 = 2**31
 
@@ -87,7 +88,7 @@ class Segments:
         """Sum of `values` over the cells of each segment, in float32 at least."""
         channels = values.shape[-1]
         total = jax.ops.segment_sum(
-            _at_least_float32(values).reshape(-1, channels),
+            at_least_float32(values).reshape(-1, channels),
             self.numbers().reshape(-1),
             num_segments=self.count,
         )
@@ -137,7 +138,7 @@ class Segments:
         b, t, y, x, c = values.shape
         if (y, x) == self.grid:
             return self.sums(values)
-        flat = _at_least_float32(values).reshape(b, t, y * x, c)
+        flat = at_least_float32(values).reshape(b, t, y * x, c)
         # Sums stay float32 on hardware whose default product is narrower.
         total = jnp.matmul(self.coarse_masks(y, x), flat, precision=jax.lax.Precision.HIGHEST)
         total = total.swapaxes(1, 2)
@@ -170,8 +171,3 @@ class Segments:
         x = jnp.broadcast_to(jnp.arange(width)[None, :] / width, self.labels.shape)
         total = self.sums(jnp.stack([x, y], -1))
         return total / jnp.maximum(self.areas(), 1)[..., None]
-
-
-def _at_least_float32(values: jax.Array) -> jax.Array:
-    """In bfloat16 a sum of 3,136 ones is 256."""
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))

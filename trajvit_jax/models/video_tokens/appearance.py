@@ -21,14 +21,14 @@ class Appearance(nnx.Module):
     """Frames and segments -> one vector a query of each trajectory (paper §3.2, eq. 1).
 
     Attributes:
-      frames_at_once: how many frames the backbone reads together outside training, where they
-        do not depend on one another; 0 = all.
+      groups: in how many groups the backbone reads the frames outside training, where they do
+        not depend on one another. The compiled program holds the backbone once a group.
     """
 
     def __init__(self, settings: ModelSettings, *, rngs: nnx.Rngs):
         own, encoder = settings.trajvit, settings.encoder
         self.settings, self.impl, self.dtype = own, settings.impl, jnp.dtype(settings.dtype)
-        self.frames_at_once = 0
+        self.groups = 1
         shared = {"dtype": self.dtype, "rngs": rngs}
         if own.backbone == "resnet":
             self.backbone = ResNet(own.resnet, **shared)
@@ -57,11 +57,10 @@ class Appearance(nnx.Module):
         b, t = video.shape[:2]
         frames = video.reshape(b * t, *video.shape[2:])
         counts = None if valid is None else valid.reshape(-1)
-        if train or not self.frames_at_once:
-            stages = self._read(frames, train=train, valid=counts)
+        if train:
+            stages = self._read(frames, train=True, valid=counts)
         else:
-            starts = range(0, b * t, self.frames_at_once)
-            groups = [frames[start : start + self.frames_at_once] for start in starts]
+            groups = jnp.array_split(frames, min(self.groups, b * t))
             parts = [self._read(group, train=False, valid=None) for group in groups]
             stages = [jnp.concatenate(stage) for stage in zip(*parts, strict=True)]
         used = stages if self.settings.hierarchical else stages[-1:]
