@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -14,7 +14,12 @@ from flax import nnx
 from jaxtyping import Int32
 
 from benchmarks.timing import Contender
-from trajvit_jax.models.settings import SIZES, ModelSettings, TextSettings, TrajViTSettings
+from trajvit_jax.models.settings import (
+    EncoderSettings,
+    ModelSettings,
+    TextSettings,
+    TrajViTSettings,
+)
 from trajvit_jax.models.tokens import one_video_a_row
 from trajvit_jax.models.transformer import Encoder
 from trajvit_jax.models.video_text import VideoTextModel
@@ -57,7 +62,7 @@ class Clip:
 
 
 def settings_of(
-    size: str,
+    encoder: EncoderSettings,
     name: str,
     clip: Clip,
     trajectories: int,
@@ -66,7 +71,7 @@ def settings_of(
     impl: str = "fast",
     position_features: str = TrajViTSettings.position_features,
 ) -> ModelSettings:
-    """A paper model of one size."""
+    """A paper model with this encoder."""
     _, frames, side, *_ = clip.video.shape
     return ModelSettings(
         name=name,
@@ -74,7 +79,7 @@ def settings_of(
         image_size=side,
         dtype=dtype,
         impl=impl,
-        encoder=SIZES[size],
+        encoder=encoder,
         text=TextSettings(vocabulary=8, width=8, depth=1, heads=1, mlp=8),  # it is not timed
         trajvit=TrajViTSettings(max_trajectories=trajectories, position_features=position_features),
     )
@@ -144,10 +149,12 @@ def forward_backward(model: VideoTextModel, video: jax.Array, labels: jax.Array)
     return jax.value_and_grad(loss, has_aux=True)(params)
 
 
-def stages(size: str, clip: Clip, trajectories: int, *, dtype: str) -> list[Contender]:
+def stages(
+    encoder: EncoderSettings, clip: Clip, trajectories: int, *, dtype: str
+) -> list[Contender]:
     """Each stage of the forward pass, fast and reference."""
     found = []
-    fast = settings_of(size, "trajvit", clip, trajectories, dtype=dtype)
+    fast = settings_of(encoder, "trajvit", clip, trajectories, dtype=dtype)
     model = build(fast)
     pixels = clip.video.astype(fast.dtype)
     slots = trajectories + 1
@@ -190,20 +197,31 @@ def stages(size: str, clip: Clip, trajectories: int, *, dtype: str) -> list[Cont
     return found
 
 
-def forwards(size: str, clip: Clip, trajectories: int, *, dtype: str) -> list[Contender]:
+_FORWARDS: dict[str, tuple[str, dict[str, str]]] = {
+    "fast": ("trajvit", {}),
+    "as released": ("trajvit", {"position_features": "released"}),
+    "reference": ("trajvit", {"impl": "reference"}),
+    "ViT3D": ("vit3d", {}),
+}
+FORWARDS = tuple(_FORWARDS)
+
+
+def forwards(
+    encoder: EncoderSettings,
+    clip: Clip,
+    trajectories: int,
+    *,
+    dtype: str,
+    names: Collection[str] = FORWARDS,
+) -> list[Contender]:
     """The whole forward pass, in the form in which evaluations run it.
 
     'as released' reads the released program's position features, for a comparison with it.
     """
-    variants = {
-        "fast": ("trajvit", {}),
-        "as released": ("trajvit", {"position_features": "released"}),
-        "reference": ("trajvit", {"impl": "reference"}),
-        "ViT3D": ("vit3d", {}),
-    }
     found = []
-    for name, (model_name, changes) in variants.items():
-        settings = settings_of(size, model_name, clip, trajectories, dtype=dtype, **changes)
+    for name in names:
+        model_name, changes = _FORWARDS[name]
+        settings = settings_of(encoder, model_name, clip, trajectories, dtype=dtype, **changes)
         model, pixels = build(settings), clip.video.astype(settings.dtype)
         apart = model.for_cpu()
         run = apart if jax.default_backend() == "cpu" else model
@@ -211,7 +229,9 @@ def forwards(size: str, clip: Clip, trajectories: int, *, dtype: str) -> list[Co
     return found
 
 
-def training(size: str, clip: Clip, trajectories: int, *, dtype: str) -> list[Contender]:
+def training(
+    encoder: EncoderSettings, clip: Clip, trajectories: int, *, dtype: str
+) -> list[Contender]:
     """Forward and backward pass as training runs them, without text, loss and optimizer."""
     found = []
     for name, model_name, impl in (
@@ -219,7 +239,7 @@ def training(size: str, clip: Clip, trajectories: int, *, dtype: str) -> list[Co
         ("reference", "trajvit", "reference"),
         ("ViT3D", "vit3d", "fast"),
     ):
-        settings = settings_of(size, model_name, clip, trajectories, dtype=dtype, impl=impl)
+        settings = settings_of(encoder, model_name, clip, trajectories, dtype=dtype, impl=impl)
         model, pixels = build(settings), clip.video.astype(settings.dtype)
         inputs = (model, pixels, clip.labels)
         found.append(

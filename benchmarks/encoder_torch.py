@@ -35,7 +35,7 @@ from benchmarks.layers_torch import (
 )
 from benchmarks.timing import Contender, peak_growth
 from trajvit_jax.convert.sizes import released_settings, vit3d_settings
-from trajvit_jax.models.settings import SIZES, EncoderSettings, ResNetSettings
+from trajvit_jax.models.settings import EncoderSettings, ResNetSettings
 
 # Weights that the released checkpoints hold and their forward pass does not use.
 _UNUSED = re.compile(r"(^|\.)(vit\.(embeddings|layernorm|pooler)|vit2d)\.|num_batches_tracked$")
@@ -169,15 +169,15 @@ class ViT3DTorch(nn.Module):
         return self.norm(self.encoder(self.embed(video), None))
 
 
-def trajvit(size: str) -> TrajViTTorch:
-    """Random weights, evaluation mode: the paper's model at encoder size `size` of `SIZES`."""
-    return TrajViTTorch(TrajViTSizes(SIZES[size])).eval()
+def trajvit(encoder: EncoderSettings) -> TrajViTTorch:
+    """Random weights, evaluation mode: the paper's model with this encoder."""
+    return TrajViTTorch(TrajViTSizes(encoder)).eval()
 
 
-def vit3d(size: str, *, frames: int = 16, image_size: int = 224) -> ViT3DTorch:
-    """Random weights, evaluation mode: tubelets of 2 x 16 x 16 pixels, encoder of `SIZES`."""
+def vit3d(encoder: EncoderSettings, *, frames: int = 16, image_size: int = 224) -> ViT3DTorch:
+    """Random weights, evaluation mode: tubelets of 2 x 16 x 16 pixels."""
     tokens = frames // 2 * (image_size // 16) ** 2
-    return ViT3DTorch(SIZES[size], patch=16, tubelet=2, tokens=tokens).eval()
+    return ViT3DTorch(encoder, patch=16, tubelet=2, tokens=tokens).eval()
 
 
 def load_released(model: nn.Module, weights: Weights) -> None:
@@ -318,12 +318,17 @@ def vit3d_golden_error(path: Path) -> float:
 
 
 def contenders(
-    size: str, video: np.ndarray, labels: np.ndarray, trajectories: int, *, train: bool
+    encoder: EncoderSettings,
+    video: np.ndarray,
+    labels: np.ndarray,
+    trajectories: int,
+    *,
+    train: bool,
 ) -> list[Contender]:
     """Forward passes (and the stages of TrajViT's), or with the backward pass, of both models.
 
     Args:
-      size: of `SIZES`.
+      encoder: of both models.
       video: normalized pixels [1, t, h, w, 3].
       labels: trajectory of each cell [1, t, y, x]; the same id in all frames.
       trajectories: rows of the graph.
@@ -334,7 +339,8 @@ def contenders(
     number = torch.arange(1, trajectories + 1)[None, :, None]
     present = torch.stack([(ids == one).any(-1).any(-1) for one in number.flatten()], 1)
     graph = torch.where(present, number, 0)
-    model, patches = trajvit(size), vit3d(size, frames=video.shape[1], image_size=video.shape[2])
+    model = trajvit(encoder)
+    patches = vit3d(encoder, frames=video.shape[1], image_size=video.shape[2])
     clip = pixels.transpose(1, 2).contiguous()
     if train:
         passes = {

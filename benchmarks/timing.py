@@ -58,7 +58,8 @@ def race(contenders: Sequence[Contender], rounds: int) -> list[Timing]:
     """
     seconds: list[list[float]] = [[] for _ in contenders]
     total = (rounds + 1) * len(contenders)
-    with tqdm(total=total, unit="run", leave=False, mininterval=1) as bar:
+    # `disable=None`: no bar where nobody looks, as its lines would fill a log.
+    with tqdm(total=total, unit="run", leave=False, mininterval=1, disable=None) as bar:
         for number in range(rounds + 1):
             for contender, own in zip(contenders, seconds, strict=True):
                 bar.set_description(f"{contender.stage}, {contender.name}")

@@ -11,6 +11,7 @@ from benchmarks import encoder_jax
 from benchmarks.encoder import Bound
 from benchmarks.encoder_jax import block_labels
 from benchmarks.timing import Contender, Timing, peak_growth, race, ratio, share, table
+from trajvit_jax.models.settings import SIZES
 
 
 def timing(stage, name, *seconds):
@@ -49,6 +50,11 @@ def test_contenders_run_in_turn_and_warm_up_first():
     assert all(len(one.seconds) == 2 for one in found)
 
 
+def test_no_bar_where_nobody_looks(capsys):
+    race([Contender("a", "x", lambda: time.sleep(0.01))], rounds=2)
+    assert capsys.readouterr().err == ""
+
+
 def test_time_is_that_of_the_contender():
     slow = Contender("a", "slow", lambda: time.sleep(0.02))
     quick = Contender("a", "quick", lambda: None)
@@ -84,7 +90,7 @@ def test_growth_sees_what_is_allocated_and_freed_again():
 
 def test_stages_are_timed_with_what_they_compute():
     clip = encoder_jax.Clip.random(2, 32, 10, 4)
-    found = encoder_jax.stages("S", clip, 10, dtype="float32")
+    found = encoder_jax.stages(SIZES["S"], clip, 10, dtype="float32")
     timings = race(found, 1)
     assert {one.stage for one in timings} == {"resnet", "pooling", "resamplers", "transformer"}
     assert all(one.flops and one.memory is not None for one in timings)

@@ -98,13 +98,20 @@ def to_settings(
     for key, value in config.items():
         if key not in fields:
             raise ValueError(f"{where}.{key} is not a setting: {nearest(key, fields)}")
-        hint = hints[key]
+        # An optional group of settings: the group, where there is one.
+        groups = [part for part in typing.get_args(hints[key]) if dataclasses.is_dataclass(part)]
+        hint = groups[0] if groups else hints[key]
         if dataclasses.is_dataclass(hint) and isinstance(
             value, (Mapping, ml_collections.ConfigDict)
         ):
             value = to_settings(typing.cast(type, hint), value, f"{where}.{key}")
-        elif isinstance(value, list):
-            value = tuple(value)
+        elif isinstance(value, (list, tuple)):
+            value = tuple(
+                to_settings(typing.cast(type, hint), item, f"{where}.{key}[{number}]")
+                if groups and isinstance(item, (Mapping, ml_collections.ConfigDict))
+                else item
+                for number, item in enumerate(value)
+            )
         values[key] = value
     return kind(**values)
 

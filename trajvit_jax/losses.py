@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
+from trajvit_jax.ops.mesh import all_parts, by_device
+
 TEMPERATURE_RANGE = (0.001, 0.5)
 
 
@@ -47,10 +49,56 @@ def contrastive_loss(
     logits = similarity(video[:, None], text[:, None]) / temperature
     matches = jnp.eye(len(logits), dtype=bool) if positives is None else positives
 
-    def cross_entropy(logits: jax.Array, matches: jax.Array) -> jax.Array:
-        targets = matches / matches.sum(-1, keepdims=True)
-        return -(jax.nn.log_softmax(logits, -1) * targets).sum(-1).mean()
+    to_text, _ = _of_rows(logits, matches)
+    to_video, best = _of_rows(logits.T, matches.T)
+    return (to_text.mean() + to_video.mean()) / 2, {"accuracy": best.mean()}
 
-    loss = (cross_entropy(logits, matches) + cross_entropy(logits.T, matches.T)) / 2
-    best = jnp.take_along_axis(matches.T, logits.T.argmax(-1)[:, None], axis=1)
-    return loss, {"accuracy": best.mean()}
+
+def blockwise_contrastive_loss(
+    video: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    temperature: Float[Array, ""],
+    ids: Integer[Array, "b k"],
+    *,
+    block: int = 1024,
+) -> tuple[Float[Array, ""], dict[str, jax.Array]]:
+    """`contrastive_loss` of `shared_positives(ids)`, where no device holds the pairs of all.
+
+    A device has the rows of its own videos and captions, `block` of them at a time, against
+    all others: it holds block x b similarities, and computes them again for the gradient.
+
+    Args:
+      video: unit vectors, as is `text`.
+      text: of the captions, in the same order.
+      temperature: what similarities are divided by.
+      ids: samples whose ids (k words each) are equal are positives of each other.
+      block: rows at a time.
+    """
+
+    def own_rows(
+        temperature: jax.Array, video: jax.Array, text: jax.Array, ids: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        videos, texts, all_ids = all_parts(video), all_parts(text), all_parts(ids)
+
+        @jax.checkpoint
+        def row(own: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            video, text, ids = own
+            matches = (all_ids == ids).all(-1)
+            to_text, _ = _of_rows(texts @ video / temperature, matches)
+            to_video, best = _of_rows(videos @ text / temperature, matches)
+            return to_text + to_video, best
+
+        return jax.lax.map(row, (video, text, ids), batch_size=block)
+
+    video, text = video.astype(jnp.float32), text.astype(jnp.float32)
+    losses, best = by_device(own_rows)(temperature, video, text, ids)
+    return losses.mean() / 2, {"accuracy": best.mean()}
+
+
+def _of_rows(
+    logits: Float[Array, "*b c"], matches: Bool[Array, "*b c"]
+) -> tuple[Float[Array, "*b"], Bool[Array, "*b"]]:
+    """Cross-entropy of each row, and whether its best column is a match."""
+    targets = matches / matches.sum(-1, keepdims=True)
+    best = jnp.take_along_axis(matches, logits.argmax(-1, keepdims=True), axis=-1)
+    return -(jax.nn.log_softmax(logits, -1) * targets).sum(-1), best[..., 0]

@@ -138,7 +138,7 @@ def stacked() -> Callable[[Arrays, int], Arrays]:
             layer = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
             for leaf in ("kernel", "bias"):
                 parts = [layer.pop(f"{part}.{leaf}") for part in ("query", "key", "value")]
-                layer[f"query_key_value.{leaf}"] = np.concatenate(parts, -1)
+                layer[f"query_key_value.{leaf}"] = np.stack(parts, -2)
             layers.append(layer)
         return {f"layers.{k}": np.stack([layer[k] for layer in layers]) for k in layers[0]}
 

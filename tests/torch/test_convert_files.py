@@ -39,6 +39,10 @@ class SystemTrap(Trap):
         return (os.system, (f"touch {self.path}",))
 
 
+class CustomDict(dict):
+    """A state dict of a class that PyTorch's loader does not know."""
+
+
 @pytest.fixture(params=[Trap, SystemTrap])
 def trap(request, tmp_path):
     """A trap, once shown to work; after the test it must not have been sprung."""
@@ -210,30 +214,42 @@ class TestCodeInFiles:
         with pytest.raises(CheckpointError, match=r"is a PyTorch file; name it \*\.pt"):
             read_state_dict(path)
 
-    def test_the_remedy_works(self, torch, tmp_path, save):
-        """The command that the message gives turns a trusted file into one that is read."""
+    def follow(self, torch, folder, error):
+        """Runs the command that a message gives for a trusted file, and reads what it wrote."""
         import safetensors.torch
 
-        weights = torch.randn(3, 4)
-        path = tmp_path / "model.pt"
-        save({"model": {"w": weights.T}, "best": np.float64(3)}, path)
-        with pytest.raises(CheckpointError, match=r"numpy.*scalar") as caught:
-            read_state_dict(path)
-        command = str(caught.value).partition("read those: ")[2]
-        command = command.replace("'model.", f"'{tmp_path}/model.")
+        assert "Only if you trust whoever made the file" in str(error)
+        command = str(error).partition("read those: ")[2]
+        command = command.replace("'model.", f"'{folder}/model.")
         exec(command, {"torch": torch, "safetensors": safetensors})
-        arrays = read_state_dict(tmp_path / "model.safetensors")
+        return read_state_dict(folder / "model.safetensors")
+
+    @pytest.mark.parametrize("nested", [True, False])
+    def test_the_remedy_works(self, torch, tmp_path, save, nested):
+        weights = torch.randn(3, 4)
+        model = {"w": weights.T}
+        save(
+            {"model": model, "best": np.float64(3)} if nested else CustomDict(model),
+            tmp_path / "model.pt",
+        )
+        with pytest.raises(CheckpointError, match=r"holds code") as caught:
+            read_state_dict(tmp_path / "model.pt")
+        arrays = self.follow(torch, tmp_path, caught.value)
         np.testing.assert_array_equal(arrays["w"], weights.T.numpy())
 
     def test_a_whole_module_is_refused(self, torch, tmp_path, save):
         save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
-        with pytest.raises(CheckpointError, match=r"holds code .*torch\.nn\.modules\.linear"):
+        with pytest.raises(
+            CheckpointError, match=r"holds code .*torch\.nn\.modules\.linear"
+        ) as caught:
             read_state_dict(tmp_path / "model.pt")
+        assert self.follow(torch, tmp_path, caught.value).keys() == {"weight", "bias"}
 
     def test_a_program_is_refused(self, torch, tmp_path):
         torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(tmp_path / "model.pt")
-        with pytest.raises(CheckpointError, match=r"holds code .*TorchScript"):
+        with pytest.raises(CheckpointError, match=r"holds code .*TorchScript") as caught:
             read_state_dict(tmp_path / "model.pt")
+        assert self.follow(torch, tmp_path, caught.value).keys() == {"weight", "bias"}
 
     def test_an_old_loader_is_not_used(self, torch, tmp_path, save, monkeypatch):
         save({"w": torch.zeros(2)}, tmp_path / "model.pt")

@@ -7,6 +7,8 @@ import importlib
 import numpy as np
 import pytest
 
+from trajvit_jax.models.settings import SIZES
+
 pytestmark = pytest.mark.torch
 
 BOUND = 2e-5
@@ -126,7 +128,7 @@ def test_weights_that_do_not_fit(encoders, tiny, run):
 def test_sizes_of_the_paper(torch, encoders):
     """Parameters as in the paper's Table 8, with its one layer a resampler."""
     with torch.device("meta"):
-        model, plain = encoders.trajvit("L"), encoders.vit3d("L")
+        model, plain = encoders.trajvit(SIZES["L"]), encoders.vit3d(SIZES["L"])
 
     def count(module):
         return sum(weight.numel() for weight in module.parameters())

@@ -16,9 +16,11 @@ from flax import nnx
 
 from trajvit_jax.convert import stored
 from trajvit_jax.convert.__main__ import main
-from trajvit_jax.convert.conversion import abstract_model, is_unused, pieces_of, settings_of
+from trajvit_jax.convert.compatibility import DEPENDS, FREE, disagreements, is_below, leaves
+from trajvit_jax.convert.conversion import abstract_model, convert, pieces_of, settings_of
+from trajvit_jax.convert.descriptions import is_unused
 from trajvit_jax.convert.files import read_state_dict, write_state_dict
-from trajvit_jax.convert.kinds import Layout, recognize
+from trajvit_jax.convert.kinds import Choices, Layout, recognize
 from trajvit_jax.convert.pieces import paths, their_shapes
 from trajvit_jax.convert.released import rest_of_clip
 from trajvit_jax.convert.report import match
@@ -111,9 +113,11 @@ def test_there_and_back(theirs, sizes, run, tmp_path, layout):
     state = theirs(layout)
     code, folder, out, err = run(state)
     assert (code, err) == (0, "")
-    assert f"used: {len(state)} of the {len(state)} arrays" in out
+    assert f"used: {len(state)} arrays, which fill" in out
     assert "left over" not in out
-    assert (folder / "report.txt").read_text() in out
+    report = (folder / "report.txt").read_text()
+    assert f"used: {len(state)} of the {len(state)} arrays" in report
+    assert len(out.splitlines()) < len(report.splitlines())
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         [stored.WEIGHTS, stored.SETTINGS, stored.REPORT]
     )
@@ -170,8 +174,8 @@ def test_layers_with_cross_attention_are_not_run(theirs, run):
     assert code == 0
     text = stored.load_model(folder).settings.text
     assert (text.depth, text.layers_run) == (2, 1)
-    assert "left over: 18 arrays" in out
-    assert "18 of these are not read by the program" in out
+    assert "left over: 18 arrays that the program they come from never reads" in out
+    assert "18 of these are not read by the program" in (folder / stored.REPORT).read_text()
     assert "video encoder: width 32, 2 heads, 2 layers, run 2x" in out
     assert "text encoder: width 32, 2 heads, 1 of 2 layers run" in out
 
@@ -209,10 +213,12 @@ def test_unknown_arrays(run):
 def test_not_of_the_named_kind(theirs, run):
     code, folder, _, err = run(theirs(LAYOUTS["bert"]), "--kind=resnet")
     assert code == 1
-    assert "embedder.embedder.convolution.weight" in err
-    assert "not of a resnet but of a bert" in err
-    assert "bert.encoder.layer.0..1.*" in err
+    assert err.endswith("not of a resnet but of a bert (Hugging Face BERT); leave --kind out\n")
     assert not folder.exists()
+    code, _, _, err = run({"visual.conv1.weight": np.zeros((4, 3, 2, 2), np.float32)}, "--kind=vit")
+    assert code == 1
+    assert "not of a vit: vit (Hugging Face ViT) has embeddings.patch_embeddings" in err
+    assert "this one has visual.conv1.weight" in err
 
 
 def test_missing_and_misshapen_arrays(theirs, run):
@@ -328,8 +334,198 @@ def test_initialize_from_parts(theirs, sizes, run, random_model):
 
 def test_initialize_from_what_does_not_fit(theirs, tiny, run, random_model):
     _, folder, _, _ = run(theirs(LAYOUTS["resnet"]))
-    with pytest.raises(ValueError, match=r"do not fit the model .*not in the model"):
+    with pytest.raises(ValueError, match=r"does not fit the model .*not in the model"):
         stored.initialize_from(random_model(tiny("vit3d")), folder)
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(theirs, tiny, tmp_path_factory):
+    """The folder of a released encoder, which its program runs twice and without a last norm."""
+    state = {n: a for n, a in theirs(LAYOUTS["trajvit"]).items() if not n.startswith("norm.")}
+    folder = tmp_path_factory.mktemp("encoder") / "converted"
+    found = convert(state, choices=Choices(heads=2))
+    small = dataclasses.replace(found.settings, text=tiny().text)  # a BERT-base otherwise
+    stored.write_folder(folder, dataclasses.replace(found, settings=small))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder_settings(encoder_folder):
+    return stored.read_folder(encoder_folder).settings
+
+
+def changed(settings, **changes):
+    """Settings with some of them changed: encoder={...}, resampler={...}."""
+    for group, values in changes.items():
+        if group == "resampler":
+            values = {"resampler": dataclasses.replace(settings.trajvit.resampler, **values)}
+            group = "trajvit"
+        values = dataclasses.replace(getattr(settings, group), **values)
+        settings = dataclasses.replace(settings, **{group: values})
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"encoder": {"passes": 1}}, "encoder.passes: 2 in the folder, 1 in the model"),
+        ({"encoder": {"final_norm": True}}, "encoder.final_norm: False in the folder, True"),
+        ({"encoder": {"heads": 4}}, "encoder.heads: 2 in the folder, 4 in the model"),
+        ({"encoder": {"layer_norm_eps": 1e-6}}, "encoder.layer_norm_eps: 1e-12 in the folder"),
+        ({"encoder": {"depth": 3}}, "encoder.depth: 2 in the folder, 3 in the model"),
+        ({"trajvit": {"position": "boxes"}}, "trajvit.position: centers in the folder, boxes"),
+        ({"trajvit": {"position": "none"}}, "trajvit.position: centers in the folder, none"),
+        ({"trajvit": {"position_features": "fourier"}}, "trajvit.position_features: released in"),
+        ({"trajvit": {"queries_as": "tokens"}}, "trajvit.queries_as: sum in the folder, tokens"),
+        ({"trajvit": {"attend_padding": True}}, "trajvit.attend_padding: False in the folder"),
+        ({"trajvit": {"pooling": "corners"}}, "trajvit.pooling: mean in the folder, corners"),
+        ({"resampler": {"frame_positions": "learned"}}, "trajvit.resampler.frame_positions: rot"),
+        ({"resampler": {"depth": 2}}, "trajvit.resampler.depth: 1 in the folder, 2 in the model"),
+    ],
+)
+def test_settings_that_change_the_numbers_are_compared(
+    encoder_folder, encoder_settings, changes, named
+):
+    arrays = stored.read_folder(encoder_folder).arrays
+    model = changed(encoder_settings, **changes)
+    found = disagreements(encoder_settings, model, ["tokenizer", "encoder"], arrays)
+    assert any(line.startswith(named) for line in found)
+    assert disagreements(encoder_settings, model, ["text"], arrays) == []
+
+
+def test_a_model_of_other_settings_is_refused(encoder_folder, encoder_settings, random_model):
+    """Though every array fits."""
+    once = random_model(changed(encoder_settings, encoder={"passes": 1, "final_norm": True}))
+    with pytest.raises(ValueError, match=r"make the model of read_folder\(.*\)\.set") as caught:
+        stored.initialize_from(once, encoder_folder)
+    assert (
+        "(encoder.final_norm: False in the folder, True in the model; "
+        "encoder.passes: 2 in the folder, 1 in the model)"
+    ) in str(caught.value)
+    stored.initialize_from(once, encoder_folder, parts=["encoder.layers"])
+
+
+def test_settings_that_do_not_change_the_numbers_may_differ(
+    encoder_folder, encoder_settings, random_model, caplog
+):
+    settings = dataclasses.replace(encoder_settings, dtype="bfloat16", impl="reference")
+    other = changed(
+        settings,
+        encoder={"remat": "layers", "unroll": 2, "init_std": 1.0},
+        trajvit={"max_trajectories": 5, "position_depth": 1},  # 0 stood for the other's 1
+        text={"length": 8},
+    )
+    model = stored.initialize_from(random_model(other), encoder_folder)
+    filled = read_state_dict(encoder_folder / stored.WEIGHTS)
+    for name, array in paths(model).items():
+        if name in filled:
+            np.testing.assert_array_equal(array, filled[name], err_msg=name)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("part", "compared"),
+    [
+        ("encoder", ["encoder.heads", "encoder.passes"]),
+        ("encoder.layers", ["encoder.heads"]),
+        ("encoder.layers.mlp_in", ["encoder.heads"]),
+        ("encoder.cls", ["encoder.passes"]),
+        ("tokenizer", ["encoder.heads"]),
+        ("tokenizer.appearance.backbone", []),
+    ],
+)
+def test_a_part_is_compared_by_what_its_own_numbers_depend_on(
+    encoder_folder, encoder_settings, part, compared
+):
+    """How often layers are run is of the encoder, not of its layers."""
+    model = changed(encoder_settings, encoder={"passes": 1, "heads": 4})
+    taken = [n for n in stored.read_folder(encoder_folder).arrays if is_below(n, part)]
+    found = disagreements(encoder_settings, model, [part], taken)
+    assert [line.partition(":")[0] for line in found] == compared
+
+
+def test_every_setting_is_compared_or_free():
+    """A new setting must be put into one of the two tables."""
+    compared = {n for table in DEPENDS.values() for names in table.values() for n in names}
+    for name in leaves(ModelSettings()):
+        depends = any(is_below(name, setting) for setting in compared)
+        assert depends != (name in FREE), name
+    known = leaves(ModelSettings())
+    assert all(any(is_below(name, setting) for name in known) for setting in compared | FREE)
+
+
+def test_arrays_that_a_folder_lacks_are_named(theirs, sizes, run, random_model, caplog):
+    state = theirs(LAYOUTS["bert"])
+    del state["bert.embeddings.LayerNorm.bias"]
+    _, folder, _, _ = run(state, "--allow-incomplete")
+    stored.initialize_from(random_model(sizes(LAYOUTS["bert"])), folder)
+    assert "lacks 1 arrays, which stay as they are: text.norm.bias" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([], "parts is empty: name some of encoder, tokenizer; None takes all"),
+        ("encoder", r"parts must be a list of names, not a text: parts=\['encoder'\]"),
+    ],
+)
+def test_parts_that_name_nothing(encoder_folder, encoder_settings, parts, message):
+    model = abstract_model(encoder_settings)
+    with pytest.raises(ValueError, match=message):
+        stored.initialize_from(model, encoder_folder, parts=parts)
+
+
+def test_an_encoder_loads_if_the_rest_may_be_random(encoder_folder, caplog):
+    with pytest.raises(ValueError, match=r"only encoder, tokenizer .*rngs=nnx\.Rngs\(0\)"):
+        stored.load_model(encoder_folder)
+    model = stored.load_model(encoder_folder, rngs=nnx.Rngs(0))
+    filled, arrays = read_state_dict(encoder_folder / stored.WEIGHTS), paths(model)
+    for name, array in filled.items():
+        np.testing.assert_array_equal(arrays[name], array, err_msg=name)
+    assert float(arrays["project_video.kernel"].std()) > 0
+    said = "holds encoder, tokenizer alone; random is what belongs to project_text, project_video,"
+    assert f"{encoder_folder} {said} temperature, text" in caplog.text
+
+
+class TestTheReport:
+    def test_says_what_was_assumed(self, theirs, run):
+        _, folder, out, _ = run(theirs(LAYOUTS["trajvit"]))
+        for text in (out, (folder / stored.REPORT).read_text()):
+            assumed = text.partition("assumed, as arrays do not tell it:\n")[2]
+            assert "  centers (--boxes)\n  encoder run 2x (--passes)\n  mean under" in assumed
+            assert "rotary frames (there is no table of them)" in text
+        assert "--heads" not in out.replace("note: no effect on this trajvit: --text-heads", "")
+
+    def test_takes_what_was_said(self, theirs, run):
+        _, folder, out, _ = run(theirs(LAYOUTS["trajvit"]), "--no-boxes", "--passes=1")
+        assert "(--boxes)" not in out and "(--passes)" not in out
+        settings = stored.read_folder(folder).settings
+        assert (settings.trajvit.position, settings.encoder.passes) == ("centers", 1)
+
+    def test_says_which_options_had_no_effect(self, theirs, run):
+        _, _, out, _ = run(theirs(LAYOUTS["trajvit"]))
+        assert "note: no effect on this trajvit: --text-heads, --image-size\n" in out
+
+    def test_warns_of_a_part_that_its_program_never_reads(self, theirs, run):
+        state = {f"vision_encoder.vit.{n}": a for n, a in theirs(LAYOUTS["vit"]).items()}
+        _, _, out, _ = run(theirs(LAYOUTS["trajvit"]) | state, "--kind=vit", "--allow-incomplete")
+        assert "note: this is the checkpoint of a released TrajViT, of which --kind=vit" in out
+        assert "6 arrays of it are ones that a released TrajViT has and never reads" in out
+
+
+@pytest.mark.parametrize("options", [(), ("--back",)])
+def test_a_place_that_cannot_be_written_is_told_first(tmp_path, capsys, options):
+    """Before the source is read, which here is not even there."""
+    (tmp_path / "file").write_text("mine")
+    to = tmp_path / "file" / "new.npz"
+    assert main([f"--from={tmp_path}/none", f"--to={to}", *options]) == 1
+    assert f"cannot write {to}: {tmp_path}/file is a file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_suffix_that_cannot_be_written_is_told_first(tmp_path, capsys):
+    assert main(["--back", f"--from={tmp_path}/none", f"--to={tmp_path}/back.pt"]) == 1
+    assert "can write .safetensors and .npz, not '.pt'" in capsys.readouterr().err
 
 
 def golden_text(name):

@@ -53,6 +53,26 @@ class TestNesting:
         with pytest.raises(CheckpointError, match="did you mean 'model_ema'"):
             nesting.find(tree, "modelema")
 
+    def test_one_mapping_at_two_places_is_at_both(self):
+        """As a program leaves it whose averaged model is still the model itself."""
+        model = {"w": A, "b": B}
+        tree = {"model": model, "model_ema": model, "epoch": 3}
+        for place in ("model", "model_ema"):
+            found = nesting.find(tree, place)
+            assert (found.tensors, found.place, found.elsewhere) == (model, place, {})
+
+    def test_a_place_in_flat_names_is_their_beginning(self):
+        found = nesting.find({"sd/w": A, "sd/b": B, "in/video": A}, "sd")
+        assert found.tensors.keys() == {"w", "b"}
+        assert (found.place, found.elsewhere) == ("sd", {"": 1})
+
+    def test_a_key_may_hold_a_slash(self):
+        assert nesting.find({"a/b": {"w": A}}).tensors.keys() == {"w"}
+
+    def test_a_place_in_a_flat_file_is_too_much(self):
+        with pytest.raises(CheckpointError, match=r"arrays are at the top; leave .*--place.* out"):
+            nesting.find({"w": A}, "model")
+
     @pytest.mark.parametrize(
         ("tree", "message"),
         [
@@ -141,8 +161,12 @@ class TestReport:
 
     def test_long_lists_end(self):
         lines = match({}, {f"{letter}": () for letter in "abcdefghijklmnopqrstuvwxyz"}).lines()
-        assert lines[-1] == "  ... and 6 lines more"
+        assert lines[-1] == "  ... and 6 more lines"
         assert len(lines) == 1 + 1 + 20 + 1
+
+    def test_a_single_line_is_not_left_out(self):
+        lines = match({}, {f"{letter}": () for letter in "abcdefghijklmnopqrstu"}).lines()
+        assert lines[-1] == "  u"
 
 
 parts = st.sampled_from(["0", "1", "2", "3", "10", "01", "a", "b"])

@@ -96,6 +96,20 @@ def test_windows_are_rectangles_in_reading_order(n, rows, columns, height, width
     np.testing.assert_array_equal(merge_windows(jnp.asarray(windows), *maps.shape[1:3]), maps)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: split_windows(x, 2, 3), "2x3 cells do not tile maps of 4x4"),
+        (lambda x: merge_windows(x, 8, 6), "4x4 cells do not tile maps of 8x6"),
+        (lambda x: attend_in_windows(x, x, x, heads=4, window=2), "4 heads .* 6 channels"),
+        (lambda x: attend_in_windows(x, x, x, heads=2, window=3), "3x3 cells do not tile"),
+    ],
+)
+def test_windows_that_do_not_tile_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(jnp.zeros((2, 4, 4, 6)))
+
+
 def test_pool_takes_maxima_of_2x2_cells():
     x = jnp.asarray([[1.0, 2, 0, -1], [4, 3, -2, -3]])[None, :, :, None]
     np.testing.assert_array_equal(pool(x)[0, :, :, 0], [[4, 0]])

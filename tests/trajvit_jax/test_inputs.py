@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from trajvit_jax.models.inputs import check_video
+from trajvit_jax.models.inputs import check_text, check_video
 from trajvit_jax.models.settings import (
     ModelSettings,
     ResamplerSettings,
@@ -71,15 +73,15 @@ def test_labels_outside_the_slots_are_refused(model, outside):
 
 def test_packed_labels_and_rows_are_checked_against_each_other(model):
     video, labels = inputs()
-    rows = Rows(jnp.ones((1, 6), int), jnp.ones((1, 6), int), jnp.zeros(2, int))
+    rows = Rows(jnp.ones((1, 1, 6), int), jnp.ones((1, 1, 6), int), jnp.zeros((1, 2), int))
     with pytest.raises(ValueError, match=r"within 0\.\.5 \(the last slot of a row\), found 0\.\.6"):
         model.embed_video(video, labels, rows)
-    with pytest.raises(ValueError, match=r"rows do not fit the batch: .* row \[3\]"):
-        model.embed_video(video, labels, rows.replace(row=jnp.zeros(3, int)))
+    with pytest.raises(ValueError, match=r"rows do not fit the batch: .* row \[1, 3\]"):
+        model.embed_video(video, labels, rows.replace(row=jnp.zeros((1, 3), int)))
     with pytest.raises(
-        ValueError, match=r"rows do not fit the batch: video \[1, 6\], query \[1, 5"
+        ValueError, match=r"rows do not fit the batch: video \[1, 1, 6\], query \[1, 1, 5"
     ):
-        model.embed_video(video, labels, rows.replace(query=jnp.ones((1, 5), int)))
+        model.embed_video(video, labels, rows.replace(query=jnp.ones((1, 1, 5), int)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -122,23 +124,108 @@ def test_models_of_fixed_inputs_name_what_they_read(random_model, tiny):
     wide = np.zeros((2, 2, 32, 64, 3), np.float32)  # as many patches as the model has
     with pytest.raises(ValueError, match="vit3d reads 4 frames of 32x32 pixels"):
         vit3d.embed_video(wide, labels[:, :2])
-    rows = Rows(jnp.ones((2, 9), int), jnp.ones((2, 9), int), jnp.arange(2))
+    rows = Rows(jnp.ones((1, 2, 9), int), jnp.ones((1, 2, 9), int), jnp.arange(2)[None])
     with pytest.raises(ValueError, match="vit3d has one video a row"):
         vit3d.embed_video(video, labels, rows)
 
 
-def test_rows_must_hold_each_video_once_and_where_they_say(model):
+def packed_inputs():
+    """Two videos in one row: slots 0..2 and 3..5."""
     video, labels = inputs()
     labels = np.minimum(labels, 2)
-    videos, queries = jnp.asarray([[1, 1, 1, 2, 2, 2]]), jnp.asarray([[0, 1, 1, 0, 1, 1]])
-    rows = Rows(videos, queries, jnp.zeros(2, int))
+    labels[1] += 3 * (labels[1] > 0)
+    videos, queries = jnp.asarray([[[1, 1, 1, 2, 2, 2]]]), jnp.asarray([[[0, 1, 1, 0, 1, 1]]])
+    return video, labels, Rows(videos, queries, jnp.zeros((1, 2), int))
+
+
+def test_rows_must_hold_each_video_once_and_where_they_say(model):
+    video, labels, rows = packed_inputs()
     check_video(video, labels, model.settings, rows)
     with pytest.raises(ValueError, match=r"each of 2 videos needs one CLS slot, found .*1"):
-        model.embed_video(video, labels, rows.replace(video=jnp.ones((1, 6), int)))
+        model.embed_video(video, labels, rows.replace(video=jnp.ones((1, 1, 6), int)))
     with pytest.raises(ValueError, match=r"rows.row of videos \[2\] is not the row"):
-        model.embed_video(video, labels, rows.replace(row=jnp.asarray([0, 5])))
+        model.embed_video(video, labels, rows.replace(row=jnp.asarray([[0, 5]])))
     with pytest.raises(ValueError, match=r"rows.video must be within 0\.\.2, found 2\.\.3"):
         model.embed_video(video, labels, rows.replace(video=rows.video + 1))
+
+
+def slots(video, query, rows=1):
+    """Rows of two videos, of which the second stands in the last row."""
+    return Rows(
+        jnp.asarray(video).reshape(1, rows, -1),
+        jnp.asarray(query).reshape(1, rows, -1),
+        jnp.asarray([[0, rows - 1]]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (slots([1, 1, 1, 2, 0, 2], [0, 1, 1, 0, 0, 1]), r"2 slots of video 1 .* found there: 3, 5"),
+        (slots([1, 1, 1, 2, 2, 2], [0, 1, 1, 1, 0, 1]), "3 slots of video 1 .* must be its CLS"),
+        (slots([1, 1, 0, 2, 2, 1], [0, 1, 0, 0, 1, 1], 2), "3 slots of video 0 .* there: 0, 1"),
+    ],
+    ids=["a gap", "a CLS in the middle", "over two rows"],
+)
+def test_slots_of_a_video_follow_one_another(model, rows, message):
+    video, labels, _ = packed_inputs()
+    with pytest.raises(ValueError, match=message):
+        model.embed_video(video, np.zeros_like(labels), rows)
+
+
+@pytest.mark.parametrize(
+    ("label", "plan"),
+    [(4, "video number 2, query 1"), (3, "video number 2, query 0"), (0, None), (6, "none")],
+    ids=["another's", "another's CLS", "no token", "unplanned"],
+)
+def test_packed_labels_name_slots_of_their_own_video(model, label, plan):
+    video, labels, rows = packed_inputs()
+    wider = (jnp.pad(part, ((0, 0), (0, 0), (0, 2))) for part in (rows.video, rows.query))
+    rows = Rows(*wider, rows.row)
+    labels[0, 2, 3, 4] = label
+    if plan is None:
+        check_video(video, labels, model.settings, rows)
+        return
+    with pytest.raises(
+        ValueError, match=rf"label {label} of video 0 .*planned for: {plan}"
+    ) as error:
+        model.embed_video(video, labels, rows)
+    assert "number 1 of group 0, row 0" in str(error.value)
+    assert str(error.value).endswith("renumber them to their own slots: 1, 2")
+
+
+def test_later_tokens_of_a_trajectory_are_not_its_label(tiny):
+    own = dataclasses.replace(tiny().trajvit, resampler=ResamplerSettings(queries=2))
+    video, labels, rows = packed_inputs()
+    rows = rows.replace(query=jnp.asarray([[[0, 1, 2, 0, 1, 2]]]))
+    with pytest.raises(ValueError, match=r"label 2 of video 0 .* number 1, query 2.* slots: 1$"):
+        check_video(video, labels, tiny(trajvit=own), rows)
+
+
+def test_a_plan_of_more_trajectories_than_the_model_has_slots_is_refused(tiny):
+    own = dataclasses.replace(tiny().trajvit, max_trajectories=1)
+    video, labels, rows = packed_inputs()
+    with pytest.raises(ValueError, match=r"video 0 .* with 2 trajectories: .*max_trajectories=1"):
+        check_video(video, labels, tiny(trajvit=own), rows)
+
+
+def test_values_that_a_traced_function_closes_over_are_checked(model):
+    video, labels, rows = packed_inputs()
+    video, labels = jnp.asarray(video), jnp.asarray(labels)
+
+    @jax.jit
+    def check(x):
+        check_video(video, labels, model.settings, rows)
+        check_text(jnp.zeros((2, 8), int), jnp.ones((2, 8), bool), model.settings.text)
+        return x
+
+    check(0)
+    labels = labels.at[0, 0, 0, 0].set(5)
+    with pytest.raises(ValueError, match="label 5 of video 0"):
+        jax.jit(lambda x: check_video(video, labels, model.settings, rows) or x)(0)
+    labels, video = labels.at[0, 0, 0, 0].set(1), video.at[1, 2, 0, 0, 0].set(np.nan)
+    with pytest.raises(ValueError, match="not finite in video 1 frame 2"):
+        jax.jit(lambda x: check_video(video, labels, model.settings, rows) or x)(0)
 
 
 @pytest.mark.parametrize("jitted", [False, True], ids=["plain", "in jit"])

@@ -85,7 +85,7 @@ def test_traces_end_in_the_states_and_stay_within_a_video(
     last = parts["states"][-1]
     assert_close((model.encoder.norm(last) if final_norm else last)[used], states[used])
     read = model.encoder.read(tokens)
-    np.testing.assert_array_equal(parts["states"][0], read)
+    np.testing.assert_allclose(parts["states"][0], read, atol=1e-6)
     np.testing.assert_array_equal(read[:, 0], np.tile(model.encoder.cls[...], (VIDEOS, 1)))
 
     attention = np.asarray(parts["attention"])
@@ -204,7 +204,8 @@ def test_encoder_settings_change_what_they_say_and_no_more(assert_close, randomi
         assert np.abs(run(**other) - expected).max() > 1e-2
     kept = gradients()
     assert all(np.isfinite(gradient).all() and gradient.any() for gradient in kept.values())
-    assert_close(gradients(remat=True), kept)
+    assert_close(gradients(remat="layers"), kept)
+    assert_close(gradients(remat="products"), kept)
 
 
 @nnx.jit

@@ -12,7 +12,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.resnet import ResNet
+from trajvit_jax.models.settings import ModelSettings, ResNetSettings
 from trajvit_jax.models.tokens import cls_states
 from trajvit_jax.models.video_text import VideoTextModel, unit_length
 from trajvit_jax.models.video_tokens.vit3d import tubelet_labels
@@ -176,9 +177,42 @@ def test_the_form_for_cpu_gives_the_same_numbers(trajvit, vit3d):
     for model in (trajvit, vit3d):
         embed = nnx.jit(lambda m, *inputs: (m.embed_video(*inputs[:2]), m.embed_text(*inputs[2:])))
         inputs = (video, labels, ids, mask)
-        separate, stacked = embed(model.for_cpu(), *inputs), embed(model, *inputs)
+        # Twice is once.
+        separate, stacked = embed(model.for_cpu().for_cpu(), *inputs), embed(model, *inputs)
         for ours, theirs in zip(separate, stacked, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int8, jnp.uint16])
+def test_labels_of_any_whole_dtype_name_the_same_trajectories(tiny, dtype):
+    own = dataclasses.replace(tiny().trajvit, max_trajectories=300)
+    settings = tiny(trajvit=own)
+    tokenizer = nnx.eval_shape(lambda: VideoTextModel(settings, rngs=nnx.Rngs(0))).tokenizer
+    _, labels = clips()
+    segments = tokenizer.segments(labels.astype(dtype), None)
+    np.testing.assert_array_equal(segments.labels, labels)
+
+
+def test_gradients_in_bfloat16_are_near_those_in_float32(tiny, random_model):
+    video, labels = clips()
+    probe = np.random.default_rng(1).normal(size=(VIDEOS, 16)).astype(np.float32)
+
+    @nnx.jit
+    def loss_and_gradients(model):
+        def loss(model):
+            return (model.embed_video(video, labels, train=True) * probe).sum()
+
+        return nnx.value_and_grad(loss)(model)
+
+    exact, slopes = loss_and_gradients(random_model(tiny()))
+    narrow, gradients = loss_and_gradients(random_model(tiny(dtype="bfloat16")))
+    assert abs(narrow - exact) < 0.05
+    ours, theirs = (
+        np.concatenate([np.asarray(x, np.float32).ravel() for x in jax.tree.leaves(tree)])
+        for tree in (gradients, slopes)
+    )
+    assert np.isfinite(ours).all()
+    assert np.linalg.norm(ours - theirs) < 0.1 * np.linalg.norm(theirs)
 
 
 def test_padded_frames_change_neither_other_embeddings_nor_statistics(tiny, random_model):
@@ -195,3 +229,28 @@ def test_padded_frames_change_neither_other_embeddings_nor_statistics(tiny, rand
         embedded = train_step(model, video.at[2].set(padding), labels)
         found.append((embedded[:2], nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))))
     jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_a_rematerialized_backbone_is_the_same_in_value_gradient_and_statistics(
+    randomized, assert_close
+):
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(3, 32, 32, 3)), jnp.float32)
+
+    @nnx.jit
+    def run(module):
+        def loss(module):
+            stages = module(images, train=True)
+            return sum(jnp.square(stage).sum() for stage in stages), stages
+
+        gradients, stages = nnx.grad(loss, has_aux=True)(module)
+        return gradients, stages, nnx.state(module, nnx.BatchStat)
+
+    def made(remat):
+        sizes = ResNetSettings(8, (8, 16), (1, 1), remat=remat)
+        return randomized(lambda: ResNet(sizes, rngs=nnx.Rngs(0)))
+
+    kept, again = (run(made(remat)) for remat in (False, True))
+    assert_close(again, kept)
+    before = nnx.state(made(False), nnx.BatchStat)
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), again[2], before)
+    assert all(jax.tree.leaves(moved))

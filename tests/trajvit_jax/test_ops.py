@@ -6,13 +6,17 @@ import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from trajvit_jax.models.layer_norm import LayerNorm
 from trajvit_jax.ops.interpolation import (
+    bicubic_matrix,
     bilinear_matrix,
     bilinear_taps,
     resize_bilinear,
     resize_linear,
 )
+from trajvit_jax.ops.layer_norm import layer_norm
 from trajvit_jax.ops.rotary import rotate
 
 
@@ -30,6 +34,12 @@ def test_taps_are_neighbours_whose_weights_sum_to_one(source, target):
     assert low.min() >= 0 and high.max() < source and set(high - low) <= {0, 1}
     np.testing.assert_allclose(low_weight + high_weight, 1, atol=1e-6)
     assert (low_weight >= 0).all() and (high_weight >= 0).all()
+
+
+@pytest.mark.parametrize("matrix", [bilinear_matrix, bicubic_matrix])
+def test_matrices_that_a_cache_hands_out_are_read_only(matrix):
+    with pytest.raises(ValueError, match="read-only"):
+        matrix(3, 6)[0] = 0
 
 
 def test_rows_are_resized_as_numpy_interpolates():
@@ -65,6 +75,18 @@ def test_rotated_products_depend_on_the_distance_alone():
     assert products[0, 1] == pytest.approx(products[2, 3], abs=1e-5)
     assert products[1, 0] == pytest.approx(products[3, 2], abs=1e-5)
     assert abs(products[0, 1] - products[0, 2]) > 1e-3
+
+
+@pytest.mark.parametrize(("mean", "bound"), [(1, 1e-5), (100, 1e-4)])
+def test_layer_norm_is_exact_where_the_mean_is_large(mean, bound):
+    x = (mean + np.random.default_rng(0).normal(size=(50, 64))).astype(np.float32)
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean(-1, keepdims=True)) / wide.std(-1, keepdims=True)
+    norm = LayerNorm(64, epsilon=1e-12, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected, atol=bound)
+    ones = jnp.ones(64)
+    formula = layer_norm(jnp.asarray(x), ones, 0 * ones, 1e-12)
+    np.testing.assert_allclose(formula, expected, atol=bound)
 
 
 @pytest.mark.parametrize("dims", [3, 10])

@@ -99,12 +99,62 @@ def test_fast_equals_reference_in_value_and_gradient(assert_close, make, shape, 
     assert fast[0].dtype == jnp.float32
 
 
+def packed_segments(labels, slots, rows):
+    """Label maps of videos with `slots` slots each, as if equally many shared a row."""
+    b = len(labels)
+    each = b // rows
+    first = jnp.arange(b, dtype=jnp.int32) % each * slots
+    labels = jnp.where(labels > 0, labels + first[:, None, None, None], 0)
+    row = jnp.arange(b, dtype=jnp.int32) // each
+    return Segments.of(labels, each * slots, row=row, rows=rows, first=first, span=slots)
+
+
 def test_fast_equals_reference_in_packed_rows(assert_close):
+    """Seven slots a video, 28 in a row: more, fewer and as many as cells."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, (4, 2, 12, 14))
+    segments = packed_segments(jnp.asarray(labels), 7, rows=1)
+    stages, weights = stage_maps(rng, 4, 2, ((12, 14), (6, 7), (1, 7))), projection(rng)
+    fast, reference = both_ways(stages, weights, segments)
+    assert_close(fast, reference)
+    alone, _ = both_ways(stages, weights, Segments.of(jnp.asarray(labels), 7))
+    assert_close(fast[0][0], np.concatenate(alone[0]))
+
+
+def test_a_row_may_hold_videos_out_of_order(assert_close):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, (3, 2, 8, 6))
     labels[2] = np.where(labels[2] > 0, labels[2] + 4, 0)
-    segments = Segments.of(jnp.asarray(labels), 9, row=jnp.asarray([1, 0, 1]), rows=2)
-    assert_close(*both_ways(stage_maps(rng, 3, 2, GRIDS), projection(rng), segments))
+    where = {"row": jnp.asarray([1, 0, 1]), "rows": 2, "first": jnp.asarray([0, 0, 4])}
+    stages, weights = stage_maps(rng, 3, 2, GRIDS), projection(rng)
+    for span in (5, None):
+        segments = Segments.of(jnp.asarray(labels), 9, **where, span=span)
+        assert_close(*both_ways(stages, weights, segments))
+
+
+def test_packed_rows_cost_what_rows_of_one_video_do():
+    grids, channels, slots, b, t, width = (16, 8, 4), (8, 16, 32), 40, 8, 2, 64
+    stages = [
+        jax.ShapeDtypeStruct((b, t, g, g, c), jnp.float32)
+        for g, c in zip(grids, channels, strict=True)
+    ]
+    vector = jax.ShapeDtypeStruct((width,), jnp.float32)
+    kernels = tuple(jax.ShapeDtypeStruct((c, width), jnp.float32) for c in channels)
+    weights = Projection(kernels, (vector,) * 3, vector, vector)
+    labels = jax.ShapeDtypeStruct((b, t, 16, 16), jnp.int32)
+
+    def cost(segments_of):
+        def pool(stages, weights, labels):
+            return pool_stages(stages, weights, segments_of(labels))
+
+        compiled = jax.jit(pool).lower(stages, weights, labels).compile()
+        return compiled.cost_analysis()["flops"], compiled.memory_analysis().temp_size_in_bytes
+
+    alone = cost(lambda labels: Segments.of(labels, slots))
+    for rows in (4, 1):
+        packed = cost(lambda labels, rows=rows: packed_segments(labels, slots, rows))
+        ratios = np.divide(packed, alone)
+        assert (ratios < 1.5).all(), f"{rows} rows: {ratios} times the FLOPs and the memory"
 
 
 def test_fast_equals_reference_where_normalization_nearly_cancels(assert_close):

@@ -106,6 +106,72 @@ def test_fast_attention_is_exact_where_numbers_nearly_cancel(assert_close, lifte
         assert_close(fast, reference)
 
 
+def jitted(function):
+    return jax.jit(function, static_argnames="impl")
+
+
+@pytest.mark.parametrize(
+    ("run", "impl"),
+    [(jitted, "fast"), (jitted, "reference"), (lambda f: f, "fast")],
+    ids=["fast", "reference", "fast, eager"],
+)
+@pytest.mark.parametrize("lifted", [False, True], ids=["vectors", "features"])
+def test_bfloat16_attention_is_near_float32_in_value_and_gradient(run, impl, lifted):
+    rng = np.random.default_rng(0)
+    channels = 6 if lifted else WIDTH
+    weights, lift = cross_attention(rng), drawn_lift(rng, channels) if lifted else None
+    query, frames, present = drawn(rng, 5, 16, channels=channels)
+
+    def loss(weights, frames, *, impl):
+        out = attend_frames(
+            weights, query.astype(frames.dtype), frames, present, lift=lift, impl=impl
+        )
+        return jnp.square(out.astype(jnp.float32)).mean()
+
+    value_and_gradients = jax.value_and_grad(loss, argnums=(0, 1))
+    exact, slope = jitted(value_and_gradients)(weights, frames, impl="reference")
+    narrow = frames.astype(jnp.bfloat16)
+    value, gradient = run(value_and_gradients)(weights, narrow, impl=impl)
+    np.testing.assert_allclose(value, exact, rtol=0.02)
+    for ours, theirs in zip(*map(jax.tree.leaves, (gradient, slope)), strict=True):
+        ours = np.asarray(ours, np.float32)
+        np.testing.assert_allclose(ours, theirs, atol=0.04 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("mean", [0, 10, 100])
+def test_a_mean_over_channels_costs_bfloat16_no_digits(mean):
+    rng = np.random.default_rng(0)
+    weights, (query, frames, present) = cross_attention(rng), drawn(rng, 40, 16)
+    query, frames = query.astype(jnp.bfloat16), (frames + mean).astype(jnp.bfloat16)
+    attend = jitted(attend_frames)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), (weights, query))
+        vectors = jnp.asarray(np.asarray(frames, np.float64))
+        exact = np.asarray(attend(*wide, vectors, present, impl="reference"))
+    fast, reference = (
+        np.abs(np.asarray(attend(weights, query, frames, present, impl=impl), np.float64) - exact)
+        for impl in ("fast", "reference")
+    )
+    assert fast.max() <= 2 * reference.max()
+    assert fast.max() <= 0.02 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("impl", ["fast", "reference"])
+@pytest.mark.parametrize("lifted", [False, True], ids=["vectors", "features"])
+def test_no_product_is_left_to_what_hardware_takes_for_float32(impl, lifted):
+    rng = np.random.default_rng(0)
+    channels = 6 if lifted else WIDTH
+    weights, lift = cross_attention(rng), drawn_lift(rng, channels) if lifted else None
+    inputs = drawn(rng, 5, 4, channels=channels)
+
+    def loss(weights):
+        return attend_frames(weights, *inputs, lift=lift, impl=impl).sum()
+
+    lines = jax.jit(jax.value_and_grad(loss)).lower(weights).as_text().splitlines()
+    products = [line for line in lines if "dot_general" in line]
+    assert products and all("HIGHEST" in line for line in products)
+
+
 def layer_norm(x, module):
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
     return x * np.asarray(module.scale[...]) + np.asarray(module.bias[...])

@@ -43,7 +43,7 @@ def plan(groups, counts, slots, *, each=1):
             video[r, slot:end] = number + 1
             query[r, slot + 1 : end] = np.arange(end - slot - 1) % each + 1
             slot = end
-    return Rows(*map(jnp.asarray, (video, query, row))), first
+    return Rows(*(jnp.asarray(part)[None] for part in (video, query, row))), first
 
 
 def in_slots(labels, first, *, each=1):
@@ -95,6 +95,20 @@ def test_cls_states_come_in_the_order_of_the_batch():
     query = jnp.asarray([[0, 1, 0, 1, 0, 0], [0, 1, 1, 0, 0, 0]])
     tokens = Tokens(states, video, query)
     np.testing.assert_array_equal(cls_states(states, tokens, 3)[:, 0], [2, 6, 0])
+
+
+def test_a_row_knows_where_its_videos_begin(tiny):
+    rows, first = plan(GROUPS, COUNTS, 16)
+    np.testing.assert_array_equal(rows.first(), first[None])
+    two = Rows(*(jnp.concatenate([part, part]) for part in (rows.video, rows.query, rows.row)))
+    np.testing.assert_array_equal(two.first(), [first, first])
+    np.testing.assert_array_equal(two.merged().first(), [[*first, *first]])
+    # A row's slots are many videos': what each could have bounds the cost of pooling.
+    tokenizer = nnx.eval_shape(lambda: TrajectoryTokens(tiny(), rngs=nnx.Rngs(0)))
+    _, labels = clips()
+    segments = tokenizer.segments(jnp.asarray(in_slots(labels, first)), rows)
+    assert (segments.slots, segments.span) == (16, 7)
+    np.testing.assert_array_equal(segments.first, first)
 
 
 def test_one_video_a_row_always_keeps_its_cls():
@@ -175,13 +189,13 @@ def test_videos_packed_in_a_row_equal_rows_of_their_own(tiny, random_model, quer
 
     vanished = np.zeros((2, 16), bool)
     vanished[0, first[0] + 1 + queries :][:queries] = True
-    expected = np.where(vanished, 0, rows.video)
+    expected = np.where(vanished, 0, rows.video[0])
     np.testing.assert_array_equal(packed_tokens.video, expected)
-    np.testing.assert_array_equal(packed_tokens.query, rows.query)
+    np.testing.assert_array_equal(packed_tokens.query, rows.query[0])
     for number, count in enumerate(COUNTS):
         slots = slice(first[number] + 1, first[number] + 1 + count * queries)
         np.testing.assert_allclose(
-            packed_tokens.values[rows.row[number], slots],
+            packed_tokens.values[rows.row[0, number], slots],
             tokens.values[number, 1 : 1 + count * queries],
             atol=1e-5,
         )

@@ -101,13 +101,12 @@ def test_videos_of_one_row_are_measured_as_if_alone():
 
 
 @pytest.mark.parametrize("grid", [(5, 4), (3, 2), (1, 1), (7, 9)])
-@pytest.mark.parametrize("packed", [False, True], ids=["rows", "packed"])
+@pytest.mark.parametrize("packed", [None, False, True], ids=["rows", "packed", "bounded"])
 def test_upsampled_sums_equal_sums_of_what_is_upsampled(grid, packed):
     labels = random_labels(SHAPE, 3)
-    if packed:
-        labels[1] += 2 * (labels[1] > 0)
-    row = {"row": jnp.zeros(2, jnp.int32), "rows": 1} if packed else {}
-    segments = Segments.of(jnp.asarray(labels), SLOTS, **row)
+    segments = Segments.of(jnp.asarray(labels), 3)
+    if packed is not None:
+        segments = packed_segments(labels, 3, spans=packed)
     values = jnp.asarray(random_values((*SHAPE[:2], *grid)))
     plain, fast = jax.jit(
         lambda segments, values: (
@@ -115,7 +114,7 @@ def test_upsampled_sums_equal_sums_of_what_is_upsampled(grid, packed):
             segments.upsampled_sums(values),
         )
     )(segments, values)
-    assert fast.shape == (1 if packed else 2, SLOTS, SHAPE[1], 3)
+    assert fast.shape == ((2, 3) if packed is None else (1, 6)) + (SHAPE[1], 3)
     np.testing.assert_allclose(fast, plain, atol=1e-5)
 
 
@@ -142,6 +141,58 @@ def test_labels_outside_the_slots_reach_no_segment(outside):
     expected = run(labels, values)
     labels[corner] = outside
     jax.tree.map(np.testing.assert_array_equal, run(labels, values), expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "slots"), [(np.uint8, 256), (np.uint8, 300), (np.int8, 128), (np.uint16, 65_536)]
+)
+def test_narrow_labels_are_compared_with_more_slots_than_they_count(dtype, slots):
+    labels = np.random.default_rng(0).integers(0, 100, (1, 2, 4, 4))
+    narrow = Segments.of(jnp.asarray(labels, dtype), slots)
+    np.testing.assert_array_equal(narrow.labels, labels)
+    assert narrow.labels.dtype == jnp.int32
+
+
+def test_a_video_of_a_row_has_no_slots_but_its_own():
+    """Slots 4.. of 9, three at most: its CLS, two trajectories."""
+    labels = np.tile(np.arange(-1, 11, dtype=np.int8).reshape(1, 1, 3, 4), (2, 1, 1, 1))
+    row, first = jnp.zeros(2, jnp.int32), jnp.asarray([4, 7])
+    segments = Segments.of(jnp.asarray(labels), 9, row=row, rows=1, first=first, span=3)
+    assert set(np.unique(segments.labels[0])) == {0, 5, 6}
+    assert set(np.unique(segments.labels[1])) == {0, 8}
+
+
+def packed_segments(labels, slots, *, spans):
+    """The same labels as if all videos shared one row, with and without a bound on their slots."""
+    b = len(labels)
+    first = np.arange(b) * slots
+    packed = np.where(labels > 0, labels + first[:, None, None, None], 0)
+    row = {"row": jnp.zeros(b, jnp.int32), "rows": 1}
+    where = {"first": jnp.asarray(first), "span": slots + 2} if spans else {}
+    return Segments.of(jnp.asarray(packed), b * slots, **row, **where)
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_what_is_no_number_stays_in_its_video(spans):
+    """Slots that the first video could have, but has not, are the second's."""
+    labels = random_labels(SHAPE, SLOTS)
+    labels[0, 0, :2] = 1
+    values = random_values((*SHAPE[:2], 2, 2))
+    values[0, 0, 0, 0] = np.nan
+    segments = packed_segments(labels, SLOTS, spans=spans)
+    sums = np.asarray(jax.jit(Segments.upsampled_sums)(segments, values))[0]
+    assert np.isnan(sums[1, 0]).any()
+    assert np.isfinite(sums[:, 1:]).all() and np.isfinite(sums[SLOTS:]).all()
+
+
+def test_masks_that_indices_cannot_number_are_refused():
+    def masks(frames):
+        labels = jax.ShapeDtypeStruct((1, frames, 4, 4), jnp.int32)
+        jax.eval_shape(lambda labels: Segments.of(labels, 1024).coarse_masks(32, 32), labels)
+
+    with pytest.raises(ValueError, match="1 videos of 2048 frames with 1024 slots on a 32x32 grid"):
+        masks(2048)
+    masks(2047)
 
 
 def test_sums_of_bfloat16_are_exact_in_float32():
@@ -188,3 +239,5 @@ def test_permuted_labels_have_permuted_measures(order, seed):
 def test_packed_segments_need_row_and_rows():
     with pytest.raises(ValueError, match="both `row` and `rows`"):
         Segments.of(jnp.zeros(SHAPE, jnp.int32), SLOTS, rows=1)
+    none = Segments.of(jnp.zeros(SHAPE, jnp.int32), SLOTS, row=jnp.zeros(2, jnp.int32), rows=0)
+    assert none.rows == 0

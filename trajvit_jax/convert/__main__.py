@@ -16,9 +16,11 @@ that our models never read do not come back, and the CLS of a Hugging Face ViT h
 already (that row is zero). Its pixels had mean and deviation 0.5, ours are normalized by
 ImageNet's. In Python:
 
+  from flax import nnx
   from trajvit_jax.convert.stored import initialize_from, load_model
-  model = load_model("weights/trajvit")             # a whole video-text model
-  model = initialize_from(model, "weights/bert")    # a part of it
+  model = load_model("weights/clip")                          # a whole video-text model
+  model = load_model("weights/trajvit", rngs=nnx.Rngs(0))     # an encoder; the rest is random
+  model = initialize_from(model, "weights/bert")              # with another part in its place
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from pathlib import Path
 from trajvit_jax.convert.conversion import convert
 from trajvit_jax.convert.files import read_checkpoint
 from trajvit_jax.convert.kinds import KINDS, Choices
-from trajvit_jax.convert.stored import check_new, write_back, write_folder
+from trajvit_jax.convert.stored import REPORT, check_new, write_back, write_folder
 
 
 def _positive(text: str) -> int:
@@ -59,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         "--kind", choices=KINDS, help="what to read, where a file holds several or is not told"
     )
     parser.add_argument(
-        "--place", help="where in a nested checkpoint the arrays are, keys joined by /: model_ema"
+        "--place",
+        help="where in a nested checkpoint the arrays are, keys joined by /: model_ema; in a flat "
+        "one the beginning of their names",
     )
     parser.add_argument(
         "--allow-incomplete",
@@ -74,19 +78,19 @@ def _parser() -> argparse.ArgumentParser:
         "--text-heads", type=_positive, help="of the text side of a video-text model (768: 12)"
     )
     group.add_argument(
-        "--boxes", action="store_true", help="TrajViT: trained with use_bounding_box"
+        "--boxes",
+        action=argparse.BooleanOptionalAction,
+        help="TrajViT: trained with use_bounding_box (assumed: --no-boxes, centres)",
     )
     group.add_argument(
         "--passes",
         type=_positive,
-        default=Choices.encoder_passes,
-        help="TrajViT: how often it ran its encoder in training (2, as its program does)",
+        help="TrajViT: how often it ran its encoder in training (assumed: 2, as its program does)",
     )
     group.add_argument(
         "--image-size",
         type=_positive,
-        default=Choices.image_size,
-        help="ViT3D: pixels a side, where its file lacks the image ViT (224)",
+        help="ViT3D: pixels a side, where its file lacks the image ViT (assumed: 224)",
     )
     return parser
 
@@ -108,11 +112,11 @@ def _convert(options: argparse.Namespace) -> None:
     source = "\n".join(checkpoint.lines())
     if not options.allow_incomplete:
         converted.report.raise_if_incomplete(options.source)
-    print("\n".join([source, *converted.lines()]))
+    print("\n".join([source, *converted.summary()]))
     if not converted.arrays:
         raise ValueError(f"{options.source} fills no array of the model")
     write_folder(options.to, converted, source=source)
-    print(f"wrote {options.to}: {len(converted.arrays)} arrays")
+    print(f"wrote {options.to}; {options.to / REPORT} names every array")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,8 +24,8 @@ class Content(enum.Enum):
     NPZ = "a NumPy archive; name it *.npz"
     TORCH = "a PyTorch file; name it *.pt"
     PICKLE = (
-        "a Python pickle, which is not opened, as that could run code; on a machine where it does "
-        "no harm, open it and save its arrays with safetensors.numpy.save_file"
+        "a Python pickle, which is not opened, as that could run code; only if you trust whoever "
+        "made it, open it and save its arrays with safetensors.numpy.save_file"
     )
     EMPTY = "empty (0 bytes); download it again"
     POINTER = "the pointer that Git LFS leaves in place of a file; fetch the file: git lfs pull"

@@ -8,16 +8,16 @@ ResNet) or the text side (a BERT).
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from flax import nnx
 
 from trajvit_jax.convert import released, sizes, spellings
+from trajvit_jax.convert.descriptions import assumed, describe, is_unused, notes
 from trajvit_jax.convert.kinds import KINDS, TEXT_SIDE, Arrays, Choices, Layout, recognize
 from trajvit_jax.convert.pieces import Piece, paths, read, write
-from trajvit_jax.convert.report import Report
+from trajvit_jax.convert.report import Report, paragraph, summarize
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
 
@@ -32,6 +32,8 @@ class Converted:
       arrays: by dotted path of `VideoTextModel`; only those that were filled.
       report: what was used.
       unused: those left over that its own program does not read either.
+      assumed: what the arrays do not tell and nobody said, in words.
+      notes: what to look at again.
     """
 
     layout: Layout
@@ -39,17 +41,48 @@ class Converted:
     arrays: Arrays
     report: Report
     unused: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """The report for a person to read."""
-        what = KINDS[self.layout.kind].what + (", video-text model" if self.layout.whole else "")
-        lines = [f"{self.layout.kind}: {what}", *describe(self.settings, self.layout)]
-        lines += self.report.lines()
+        """The report for a person to read, with the names of all arrays."""
+        lines = [*self._head(), *self.report.lines()]
         if self.unused:
             lines.append(
                 f"  {len(self.unused)} of these are not read by the program they come from either"
             )
         return lines
+
+    def summary(self) -> list[str]:
+        """The same in few lines if nothing is missing; all lines otherwise."""
+        report = self.report
+        if not report.is_complete:
+            return self.lines()
+        ours = f"{len(self.arrays)} arrays of the model"
+        if len(self.arrays) < len(report.used):
+            ours += ", in which layers are stacked, and query, key and value joined"
+        lines = [*self._head(), f"used: {len(report.used)} arrays, which fill {ours}"]
+        if report.cast:
+            dtypes = ", ".join(dict.fromkeys(cast.found for cast in report.cast))
+            lines.append(f"cast: {len(report.cast)} of these, from {dtypes} to float32")
+        others = [name for name in report.left_over if name not in set(self.unused)]
+        if self.unused:
+            count = len(self.unused)
+            lines.append(f"left over: {count} arrays that the program they come from never reads")
+        if others:
+            lines += paragraph(
+                f"left over: {len(others)} arrays that this model has no place for",
+                summarize(others, {*report.used, *report.left_over}),
+            )
+        return lines
+
+    def _head(self) -> list[str]:
+        what = KINDS[self.layout.kind].what + (", video-text model" if self.layout.whole else "")
+        lines = [f"{self.layout.kind}: {what}", *describe(self.settings, self.layout)]
+        if self.assumed:
+            lines.append("assumed, as arrays do not tell it:")
+            lines += [f"  {assumption}" for assumption in self.assumed]
+        return lines + [f"note: {note}" for note in self.notes]
 
 
 def convert(
@@ -65,7 +98,7 @@ def convert(
     Raises:
       ValueError: names of no kind, or without the arrays that sizes are read off.
     """
-    layout = recognize(found, kind)
+    layout, choices = recognize(found, kind), choices or Choices()
     spelled = _below(found, layout.prefix, KINDS[layout.kind].respell)
     settings = settings_of(spelled, layout, choices)
     if layout.whole:
@@ -76,7 +109,15 @@ def convert(
     partly = {piece.ours for piece in pieces if piece.theirs not in used}
     arrays = {name: array for name, array in arrays.items() if name not in partly}
     unused = tuple(name for name in report.left_over if is_unused(name, layout, settings))
-    return Converted(layout, settings, arrays, report, unused)
+    return Converted(
+        layout,
+        settings,
+        arrays,
+        report,
+        unused,
+        assumed=tuple(assumed(settings, layout, choices, found)),
+        notes=tuple(notes(layout, choices, found, used)),
+    )
 
 
 def convert_back(
@@ -122,47 +163,6 @@ def settings_of(
     if projection is None or projection.ndim != 2:
         return dataclasses.replace(settings, text=text)  # the report says what is wrong
     return dataclasses.replace(settings, text=text, projection=projection.shape[0])
-
-
-def describe(settings: ModelSettings, layout: Layout) -> list[str]:
-    """The sizes and switches of what a checkpoint holds, for a person to check."""
-    lines, encoder, text, own = [], settings.encoder, settings.text, settings.trajvit
-    if layout.kind in ("trajvit", "resnet"):
-        widths = ", ".join(map(str, own.resnet.widths))
-        blocks = ", ".join(map(str, own.resnet.depths))
-        lines.append(f"  ResNet: {own.resnet.block} blocks {blocks} of widths {widths}")
-    if layout.kind == "trajvit":
-        lines.append(f"  trajectories: {own.position}, {own.resampler.frame_positions} frames")
-    if layout.kind in ("vit", "vit3d"):
-        lines.append(
-            f"  tubelets: {settings.vit3d.tubelet}x{settings.vit3d.patch}x{settings.vit3d.patch} "
-            f"of {settings.frames} frames of {settings.image_size} px"
-        )
-    if layout.kind in ("trajvit", "vit", "vit3d"):
-        lines.append(
-            f"  video encoder: width {encoder.width}, {encoder.heads} heads, "
-            f"{encoder.depth} layers, run {encoder.passes}x"
-        )
-    if layout.kind == "bert" or layout.whole:
-        lines.append(
-            f"  text encoder: width {text.width}, {text.heads} heads, "
-            f"{text.layers_run or text.depth} of {text.depth} layers run"
-        )
-    return lines
-
-
-def is_unused(name: str, layout: Layout, settings: ModelSettings) -> bool:
-    """Whether the program that an array comes from keeps it without reading it."""
-    own = name.removeprefix(layout.prefix)
-    if name.startswith(layout.prefix) and re.match(KINDS[layout.kind].unused, own):
-        return True
-    if not layout.whole:
-        return False
-    rest = name.removeprefix(layout.root)
-    if rest.startswith("itm_head.") or rest == f"{TEXT_SIDE}embeddings.position_ids":
-        return True
-    layer = re.match(rf"{re.escape(TEXT_SIDE)}encoder\.layer\.(\d+)\.", rest)
-    return bool(layer) and int(layer[1]) >= (settings.text.layers_run or settings.text.depth)
 
 
 def abstract_model(settings: ModelSettings) -> VideoTextModel:

@@ -123,8 +123,7 @@ def write_state_dict(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarr
         is not printable. Nothing is written.
     """
     path = Path(path)
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"{path}: can write {' and '.join(_WRITERS)}, not {path.suffix!r}")
+    check_suffix(path)
     if not arrays:
         raise ValueError(f"{path}: no arrays to write")
     for name, array in arrays.items():
@@ -140,6 +139,13 @@ def write_state_dict(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarr
     plain = {n: a.astype(a.dtype.newbyteorder("="), "C", copy=False) for n, a in arrays.items()}
     with replacing(path) as partial:
         _WRITERS[path.suffix](partial, plain)
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Raises ValueError if `write_state_dict` knows no such suffix."""
+    suffix = Path(path).suffix
+    if suffix not in _WRITERS:
+        raise ValueError(f"{path}: can write {' and '.join(_WRITERS)}, not {suffix!r}")
 
 
 @contextlib.contextmanager

@@ -18,25 +18,28 @@ VIDEO_SIDE = "vision_encoder."  # before the names of the encoder in a released 
 TEXT_SIDE = "text_encoder."
 _MOST_NAMES = 8
 _NOTHING = r"(?!)"  # matches no name
+_PASSES = 2  # of the encoder, in the released forward
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """What arrays do not tell.
+    """What arrays do not tell; None = assumed.
 
     Attributes:
-      heads: attention heads of the video encoder, or of a BERT alone; None = as is usual.
-      text_heads: those of the text side of a video-text model; None = as is usual.
-      boxes: the released TrajViT read boxes (`use_bounding_box`), else centres.
-      encoder_passes: how often the released TrajViT ran its encoder; its program says twice.
-      image_size: pixels a side of a ViT3D whose file lacks the image ViT.
+      heads: attention heads of the video encoder, or of a BERT alone; assumed as is usual.
+      text_heads: those of the text side of a video-text model; assumed as is usual.
+      boxes: the released TrajViT read boxes (`use_bounding_box`), else centres; assumed are
+        centres, as in its own config.
+      encoder_passes: how often the released TrajViT ran its encoder; assumed twice, as its
+        program does.
+      image_size: pixels a side of a ViT3D whose file lacks the image ViT; assumed 224.
     """
 
     heads: int | None = None
     text_heads: int | None = None
-    boxes: bool = False
-    encoder_passes: int = 2
-    image_size: int = ModelSettings.image_size
+    boxes: bool | None = None
+    encoder_passes: int | None = None
+    image_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Kind:
       settings: of its arrays, without prefix.
       pieces: of its settings and prefix.
       respell: brings arrays without prefix to the spelling of `pieces`.
+      choices: names of the `Choices` that tell something of it.
       unused: pattern of the names, without prefix, that its own program does not read either.
     """
 
@@ -59,6 +63,7 @@ class Kind:
     settings: Callable[[Arrays, Choices], ModelSettings]
     pieces: Callable[[ModelSettings, str], Iterator[Piece]]
     respell: Callable[[Mapping[str, np.ndarray]], Arrays] = dict
+    choices: tuple[str, ...] = ("heads",)
     unused: str = _NOTHING
 
 
@@ -90,8 +95,8 @@ def _trajvit_settings(found: Arrays, choices: Choices) -> ModelSettings:
     return sizes.released_settings(
         found,
         heads=choices.heads,
-        boxes=choices.boxes,
-        encoder_passes=choices.encoder_passes,
+        boxes=bool(choices.boxes),
+        encoder_passes=choices.encoder_passes or _PASSES,
         # Our rows have empty slots of their own: results must not depend on how many.
         attend_padding=False,
     )
@@ -107,6 +112,7 @@ KINDS = {
             "appearance_tokenizer.resnet.embedder.embedder.convolution.weight",
             _trajvit_settings,
             lambda settings, prefix: released.trajvit(settings, theirs=prefix),
+            choices=("heads", "boxes", "encoder_passes"),
             unused=r"vision_encoder\.vit\.(embeddings|layernorm|pooler)\.|.*\.rotary_emb\.freqs$"
             r"|.*\.num_batches_tracked$",
         ),
@@ -115,10 +121,13 @@ KINDS = {
             "released ViT3D",
             "patch_embed_3d.weight",
             lambda found, choices: sizes.vit3d_settings(
-                found, heads=choices.heads, image_size=choices.image_size
+                found,
+                heads=choices.heads,
+                image_size=choices.image_size or ModelSettings.image_size,
             ),
             lambda settings, prefix: released.vit3d(settings, theirs=prefix),
             spellings.vit3d,
+            choices=("heads", "image_size"),
             unused=r"vit2d\.",
         ),
         Kind(
@@ -148,6 +157,7 @@ KINDS = {
             lambda settings, prefix: names.resnet(
                 settings.trajvit.resnet, theirs=prefix, ours="tokenizer.appearance.backbone."
             ),
+            choices=(),
             unused=r".*\.num_batches_tracked$",
         ),
     )
@@ -169,13 +179,18 @@ def recognize(found: Collection[str], kind: str | None = None) -> Layout:
     for candidate in KINDS.values() if kind is None else [KINDS[kind]]:
         if layout := _layout(found, candidate):
             return layout
+    others = [other.name for other in KINDS.values() if _layout(found, other)]
+    if kind is not None and others:
+        raise ValueError(
+            f"the {len(found)} arrays are not of a {kind} but of a {others[0]} "
+            f"({KINDS[others[0]].what}); leave --kind out"
+        )
     wanted = KINDS.values() if kind is None else [KINDS[kind]]
     seen = summarize(sorted(found), found)
     more = ", ..." if len(seen) > _MOST_NAMES else ""
-    others = [other.name for other in KINDS.values() if _layout(found, other)]
     raise ValueError(
         f"the {len(found)} arrays are {'of no known kind' if kind is None else f'not of a {kind}'}"
-        f"{f' but of a {others[0]}' if others else ''}: "
+        ": "
         + "; ".join(f"{known.name} ({known.what}) has {known.marker}" for known in wanted)
         + f"; this one has {', '.join(seen[:_MOST_NAMES])}{more}"
     )

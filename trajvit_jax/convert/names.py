@@ -59,18 +59,15 @@ def norm(theirs: str, ours: str) -> Iterator[Piece]:
     yield Piece(f"{theirs}.bias", f"{ours}.bias")
 
 
-def _layers(
-    theirs: str, ours: str, depth: int, width: int, names: dict[str, str]
-) -> Iterator[Piece]:
+def _layers(theirs: str, ours: str, depth: int, names: dict[str, str]) -> Iterator[Piece]:
     """A stack of transformer layers, `theirs` with a place for the layer's number."""
     for layer in range(depth):
         prefix = theirs.format(layer)
         for part, name in enumerate(("query", "key", "value")):
-            own = slice(part * width, (part + 1) * width)
             joint = f"{ours}.query_key_value"
             at = f"{prefix}.{names[name]}"
-            yield Piece(f"{at}.weight", f"{joint}.kernel", (layer, slice(None), own), LINEAR)
-            yield Piece(f"{at}.bias", f"{joint}.bias", (layer, own))
+            yield Piece(f"{at}.weight", f"{joint}.kernel", (layer, slice(None), part), LINEAR)
+            yield Piece(f"{at}.bias", f"{joint}.bias", (layer, part))
         for name in ("attention_out", "mlp_in", "mlp_out"):
             at = f"{prefix}.{names[name]}"
             yield Piece(f"{at}.weight", f"{ours}.{name}.kernel", (layer,), LINEAR)
@@ -107,9 +104,7 @@ def encoder_layers(
     settings: EncoderSettings, *, theirs: str = "encoder.", ours: str = "encoder."
 ) -> Iterator[Piece]:
     """The layers of Hugging Face's `ViTModel`, without what stands before and after them."""
-    yield from _layers(
-        f"{theirs}layer.{{}}", f"{ours}layers", settings.depth, settings.width, _VIT_LAYER
-    )
+    yield from _layers(f"{theirs}layer.{{}}", f"{ours}layers", settings.depth, _VIT_LAYER)
 
 
 def patches(settings: ViT3DSettings) -> Form:
@@ -145,6 +140,4 @@ def bert(settings: TextSettings, *, theirs: str = "", ours: str = "text.") -> It
         yield Piece(f"{theirs}embeddings.{table}_embeddings.weight", f"{ours}{table}.embedding")
     yield from norm(f"{theirs}embeddings.LayerNorm", f"{ours}norm")
     depth = settings.layers_run or settings.depth
-    yield from _layers(
-        f"{theirs}encoder.layer.{{}}", f"{ours}layers", depth, settings.width, _BERT_LAYER
-    )
+    yield from _layers(f"{theirs}encoder.layer.{{}}", f"{ours}layers", depth, _BERT_LAYER)

@@ -60,7 +60,8 @@ def find(tree: Any, place: str | None = None) -> Found:
 
     Args:
       tree: what a file held: mappings in mappings.
-      place: which mapping to take instead, its keys joined by "/".
+      place: which mapping to take instead, its keys joined by "/". In a file without mappings:
+        the beginning of names that are joined so themselves.
 
     Raises:
       CheckpointError: no tensors in there, or not at `place`; the message lacks the file's name.
@@ -83,16 +84,17 @@ def find(tree: Any, place: str | None = None) -> Found:
             raise CheckpointError(
                 f"holds no tensors of a model, only {', '.join(map(repr, tree)) or 'nothing'}"
             )
-    else:
-        chosen = place
-        if not tensors.get(place):
-            places = [node.place for node in holders]
-            raise CheckpointError(f"has no tensors at {place!r}; {nearest(place, places)}")
+        place = chosen
+    content, start = _at(nodes, place)
+    own = {str(k): v for k, v in content.items() if str(k).startswith(start) and _is_tensor(v)}
+    if not own:
+        raise CheckpointError(f"has no tensors at {place!r}; {_hint(place, holders)}")
     elsewhere: Counter[str] = Counter()
     for node in holders:
-        if node.place != chosen:
-            elsewhere[node.optimizer or node.place] += len(tensors[node.place])
-    return Found(tensors[chosen], chosen, dict(elsewhere), skipped)
+        others = len(tensors[node.place]) - (len(own) if node.content is content else 0)
+        if others:
+            elsewhere[node.optimizer or node.place] += others
+    return Found({k[len(start) :]: v for k, v in own.items()}, place, dict(elsewhere), skipped)
 
 
 def unwrap(arrays: Mapping[str, T]) -> tuple[dict[str, T], str]:
@@ -102,6 +104,29 @@ def unwrap(arrays: Mapping[str, T]) -> tuple[dict[str, T], str]:
         arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
         removed += prefix
     return dict(arrays), removed
+
+
+def _at(nodes: list[_Node], place: str) -> tuple[Mapping[Any, Any], str]:
+    """The mapping at a place, and how its names there begin."""
+    for node in nodes:
+        if node.place == place:
+            return node.content, ""
+    top: Any = nodes[0].content
+    below = top
+    for key in place.split("/"):  # it may be at another place too, where `nodes` has it
+        named = below.items() if isinstance(below, Mapping) else ()
+        below = next((value for name, value in named if str(name) == key), None)
+    return (below, "") if isinstance(below, Mapping) else (top, f"{place}/")
+
+
+def _hint(place: str, holders: list[_Node]) -> str:
+    """Where there are tensors instead."""
+    places = [node.place for node in holders if node.place]
+    if len(places) < len(holders):
+        places.insert(0, "")
+    if places == [""]:
+        return "the arrays are at the top; leave the place (--place) out"
+    return nearest(place, places) if places else "there are none in it"
 
 
 def _all_start(names: Mapping[str, Any], prefix: str) -> bool:

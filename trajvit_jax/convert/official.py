@@ -74,7 +74,8 @@ def tokenize(
     assert tokenizer.position is not None  # the released program always has one
     segments = Segments.of(mask, ids)
     used = features if tokenizer.settings.hierarchical else features[-1:]
-    pooled = tokenizer.appearance.pool(used, segments)
+    appearance = tokenizer.appearance
+    pooled = appearance.pool(used, appearance.projection(), segments)
     coordinates = tokenizer.position.coordinates(segments)
     where = (jnp.arange(graph.shape[0])[:, None, None], graph, jnp.arange(graph.shape[2]))
     gathered = pooled[where]

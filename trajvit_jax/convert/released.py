@@ -13,11 +13,15 @@ import numpy as np
 
 from trajvit_jax.convert import names
 from trajvit_jax.convert.names import linear, norm
-from trajvit_jax.convert.pieces import LINEAR, TOKEN, Form, Piece
+from trajvit_jax.convert.pieces import TOKEN, Form, Piece
 from trajvit_jax.models.settings import ModelSettings, ResamplerSettings
 
 # The first patch reads row 0 of the position table, and nothing the last row.
 _POSITIONS = Form(lambda x: x[0, :-1], lambda x: np.concatenate([x, np.zeros_like(x[:1])])[None])
+
+# Query, key and value in one matrix, one under the other; ours lie side by side.
+_JOINT = Form(lambda x: x.T.reshape(x.shape[1], 3, -1), lambda x: x.reshape(x.shape[0], -1).T)
+_JOINT_BIAS = Form(lambda x: x.reshape(3, -1), lambda x: x.reshape(-1))
 
 
 def _resampler(theirs: str, ours: str, settings: ResamplerSettings) -> Iterator[Piece]:
@@ -36,8 +40,8 @@ def _resampler(theirs: str, ours: str, settings: ResamplerSettings) -> Iterator[
             yield from norm(f"{at}.norm1", f"{own}.norm_attention")
             yield from norm(f"{at}.norm2", f"{own}.norm_mlp")
             joint = f"{own}.query_key_value"
-            yield Piece(f"{at}.self_attn.in_proj_weight", f"{joint}.kernel", form=LINEAR)
-            yield Piece(f"{at}.self_attn.in_proj_bias", f"{joint}.bias")
+            yield Piece(f"{at}.self_attn.in_proj_weight", f"{joint}.kernel", form=_JOINT)
+            yield Piece(f"{at}.self_attn.in_proj_bias", f"{joint}.bias", form=_JOINT_BIAS)
             yield from linear(f"{at}.self_attn.out_proj", f"{own}.attention_out")
             yield from linear(f"{at}.ff.0", f"{own}.mlp_in")
             yield from linear(f"{at}.ff.2", f"{own}.mlp_out")

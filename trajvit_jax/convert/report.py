@@ -64,27 +64,27 @@ class Report:
         misfits = [item.name for item in self.wrong_shape]
         expected = {*self.used, *self.missing, *misfits}
         found = {*self.used, *self.left_over, *misfits}
-        lines = _paragraph(
+        lines = paragraph(
             f"used: {len(self.used)} of the {len(expected)} arrays that the model has",
             summarize(self.used, expected),
         )
         if self.cast:
-            lines += _paragraph(
+            lines += paragraph(
                 f"cast: {len(self.cast)} of these are not of the model's dtype",
                 _by_kind(self.cast, expected),
             )
         if self.missing:
-            lines += _paragraph(
+            lines += paragraph(
                 f"missing: {len(self.missing)} arrays of the model are not in the checkpoint",
                 summarize(self.missing, expected),
             )
         if self.wrong_shape:
-            lines += _paragraph(
+            lines += paragraph(
                 f"wrong shape: {len(self.wrong_shape)} arrays are not of the model's shape",
                 _by_kind(self.wrong_shape, expected),
             )
         if self.left_over:
-            lines += _paragraph(
+            lines += paragraph(
                 f"left over: {len(self.left_over)} arrays of the checkpoint are not in the model",
                 summarize(self.left_over, found),
             )
@@ -221,7 +221,10 @@ def _by_kind(items: Collection[WrongShape | Cast], among: Collection[str]) -> li
     ]
 
 
-def _paragraph(title: str, lines: list[str]) -> list[str]:
-    shown = [f"  {line}" for line in lines[:_MOST_LINES]]
-    more = len(lines) - len(shown)
-    return [title, *shown, *([f"  ... and {more} lines more"] if more else [])]
+def paragraph(title: str, lines: list[str]) -> list[str]:
+    """The lines below a title, the first of them if there are many."""
+    # Never leave out a single one: the line that says so would be as long.
+    kept = len(lines) if len(lines) == _MOST_LINES + 1 else _MOST_LINES
+    more = len(lines[kept:])
+    shown = [f"  {line}" for line in lines[:kept]]
+    return [title, *shown, *([f"  ... and {more} more lines"] if more else [])]

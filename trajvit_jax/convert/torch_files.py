@@ -68,10 +68,17 @@ def to_numpy(tensor: Any, name: str) -> np.ndarray:
 
 def _problem(error: Exception, path: Path) -> str:
     if refused := _REFUSED.search(str(error)):
+        program = refused["program"]
+        load = (
+            f"model = torch.jit.load({path.name!r}).state_dict()"
+            if program
+            else f"model = torch.load({path.name!r}, weights_only=False); model = "
+            "model.state_dict() if hasattr(model, 'state_dict') else model.get('model', model)"
+        )
         return (
-            f"holds code beside its tensors ({refused['name'] or refused['program']}), which is "
-            "not run. On a machine where that does no harm, save the tensors alone and read those: "
-            f"model = torch.load({path.name!r}, weights_only=False)['model']; "
+            f"holds code beside its tensors ({program or refused['name']}), which is not run. "
+            "Only if you trust whoever made the file, as this runs that code, save the tensors "
+            f"alone and read those: {load}; "
             "safetensors.torch.save_file({k: v.contiguous() for k, v in model.items()}, "
             f"{path.with_suffix('.safetensors').name!r})"
         )

@@ -40,15 +40,17 @@ class BatchNorm(nnx.Module):
         Args:
           x: features.
           train: normalize by this batch, and move the running statistics.
-          valid: images that count in the statistics; None = all.
+          valid: images that count in the statistics; None = all. Where none does, the running
+            ones normalize, and stay.
         """
         mean, var = self.mean[...], self.var[...]
         if train:
-            mean, var, count = _statistics(x, valid)
-            unbiased = var * count / jnp.maximum(count - 1, 1)
-            keep = 1 - self.momentum
-            self.mean[...] = keep * self.mean[...] + self.momentum * mean
-            self.var[...] = keep * self.var[...] + self.momentum * unbiased
+            batch_mean, batch_var, count = _statistics(x, valid)
+            unbiased = batch_var * count / jnp.maximum(count - 1, 1)
+            keep = jnp.where(count > 0, 1 - self.momentum, 1.0)
+            self.mean[...] = keep * mean + (1 - keep) * batch_mean
+            self.var[...] = keep * var + (1 - keep) * unbiased
+            mean, var = jnp.where(count > 0, batch_mean, mean), jnp.where(count > 0, batch_var, var)
         scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
         # In float32: scale and shift cancel where a channel's mean is large.
         return (x * scale + (self.bias[...] - mean * scale)).astype(x.dtype)
@@ -63,6 +65,7 @@ def _statistics(
     if valid is None:
         return x.mean((0, 1, 2)), x.var((0, 1, 2)), x.shape[0] * h * w
     counts = valid[:, None, None, None]
-    count = jnp.maximum(valid.sum() * h * w, 1)
-    mean = jnp.where(counts, x, 0).sum((0, 1, 2)) / count
-    return mean, jnp.where(counts, jnp.square(x - mean), 0).sum((0, 1, 2)) / count, count
+    count = valid.sum() * h * w
+    over = jnp.maximum(count, 1)
+    mean = jnp.where(counts, x, 0).sum((0, 1, 2)) / over
+    return mean, jnp.where(counts, jnp.square(x - mean), 0).sum((0, 1, 2)) / over, count

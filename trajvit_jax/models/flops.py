@@ -56,6 +56,32 @@ def count_forward(settings: ModelSettings) -> ForwardCost:
     return ForwardCost(_flops(embed, state, video, labels), _flops(encode, state, tokens))
 
 
+def count_embedding(
+    settings: ModelSettings, inputs: tuple[Any, ...], text: tuple[Any, ...]
+) -> float:
+    """FLOPs of embedding a batch of videos and captions, as `count_forward` counts them.
+
+    Args:
+      settings: of the model.
+      inputs: shapes of video, labels and rows (or None), as `embed_video` takes them.
+      text: shapes of ids and mask, as `embed_text` takes them.
+    """
+    settings = dataclasses.replace(
+        settings,
+        encoder=dataclasses.replace(settings.encoder, unroll=settings.encoder.depth),
+        text=dataclasses.replace(settings.text, unroll=settings.text.depth),
+    )
+    graph, state = nnx.split(nnx.eval_shape(lambda: VideoTextModel(settings, rngs=nnx.Rngs(0))))
+
+    def videos(state: nnx.State, *inputs: Any) -> jax.Array:
+        return nnx.merge(graph, state).embed_video(*inputs)
+
+    def captions(state: nnx.State, *text: Any) -> jax.Array:
+        return nnx.merge(graph, state).embed_text(*text)
+
+    return _flops(videos, state, *inputs) + _flops(captions, state, *text)
+
+
 def _flops(function: Callable[..., jax.Array], *arguments: Any) -> float:
     analysis = jax.jit(function).lower(*arguments).cost_analysis()
     if not analysis or "flops" not in analysis:

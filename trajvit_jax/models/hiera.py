@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from trajvit_jax.models.layer_norm import LayerNorm
 from trajvit_jax.models.settings import HieraSettings
 from trajvit_jax.ops.interpolation import resize_bicubic
 from trajvit_jax.ops.windows import attend_in_windows
@@ -49,7 +50,7 @@ class _Block(nnx.Module):
     ):
         self.heads, self.window = heads, window
         norm = functools.partial(
-            nnx.LayerNorm,
+            LayerNorm,
             epsilon=settings.layer_norm_eps,
             bias_init=_BIAS_INIT,
             dtype=dtype,

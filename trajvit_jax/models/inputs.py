@@ -1,7 +1,8 @@
 """What a model may be given: checked before anything is compiled.
 
 Shapes and dtypes are checked always, values only where there are any: inside a compiled
-program arrays are tracers.
+program arrays are tracers. Values are looked at by NumPy: JAX would make tracers of those that
+a compiled function closes over.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def check_video(video: Any, labels: Any, settings: ModelSettings, rows: Rows | N
     else:
         _check_patches(video, settings, rows, shapes)
     if jnp.issubdtype(video.dtype, jnp.floating) and _has_values(video):
-        finite = np.asarray(jnp.isfinite(video).all(axis=(2, 3, 4)))
+        finite = np.isfinite(np.asarray(video)).all(axis=(2, 3, 4))
         if not finite.all():
             where = ", ".join(f"video {b} frame {t}" for b, t in np.argwhere(~finite)[:5])
             raise ValueError(f"pixels are not finite in {where}: {shapes}")
@@ -71,39 +72,91 @@ def _check_patches(video: Any, settings: ModelSettings, rows: Rows | None, shape
 def _check_labels(labels: Any, settings: ModelSettings, rows: Rows | None, shapes: str) -> None:
     highest, what = settings.trajvit.max_trajectories, "max_trajectories"
     if rows is not None:
-        if rows.video.shape != rows.query.shape or rows.row.shape != labels.shape[:1]:
+        g, v = rows.row.shape
+        if (
+            rows.video.shape != rows.query.shape
+            or rows.video.shape[0] != g
+            or g * v != labels.shape[0]
+        ):
             raise ValueError(
                 f"rows do not fit the batch: video {list(rows.video.shape)}, query "
                 f"{list(rows.query.shape)}, row {list(rows.row.shape)}; {shapes}"
             )
-        highest, what = rows.video.shape[1] - 1, "the last slot of a row"
+        highest, what = rows.video.shape[2] - 1, "the last slot of a row"
     if not _has_values(labels):
         return
-    low, high = int(np.min(labels)), int(np.max(labels))
+    labels = np.asarray(labels)
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > highest:
         raise ValueError(
             f"labels must be within 0..{highest} ({what}), found {low}..{high}: {shapes}; "
             "raise the model's slots or renumber the trajectories"
         )
-    if rows is not None:
-        _check_rows(rows, labels.shape[0])
+    if rows is not None and all(_has_values(part) for part in (rows.video, rows.query, rows.row)):
+        video, query, row = map(np.asarray, (rows.video, rows.query, rows.row))
+        _check_rows(video, query, row)
+        _check_plan(labels, video, query, row, settings)
 
 
-def _check_rows(rows: Rows, videos: int) -> None:
-    if not all(_has_values(part) for part in (rows.video, rows.query, rows.row)):
-        return
-    video, query, row = np.asarray(rows.video), np.asarray(rows.query), np.asarray(rows.row)
-    if video.min() < 0 or video.max() > videos:
-        raise ValueError(
-            f"rows.video must be within 0..{videos}, found {video.min()}..{video.max()}"
-        )
-    starts, _ = np.nonzero((query == 0) & (video > 0))
-    owners = video[(query == 0) & (video > 0)]
-    if sorted(owners) != list(range(1, videos + 1)):
-        raise ValueError(f"each of {videos} videos needs one CLS slot, found {sorted(owners)}")
-    wrong = [int(owner) for owner, own in zip(owners, starts, strict=True) if row[owner - 1] != own]
-    if wrong:
-        raise ValueError(f"rows.row of videos {wrong} is not the row that holds their CLS slot")
+def _check_rows(videos_of: np.ndarray, queries_of: np.ndarray, rows_of: np.ndarray) -> None:
+    videos = rows_of.shape[1]
+    for group, (video, query, row) in enumerate(zip(videos_of, queries_of, rows_of, strict=True)):
+        where = f"group {group}: "
+        if video.min() < 0 or video.max() > videos:
+            raise ValueError(
+                f"{where}rows.video must be within 0..{videos}, found {video.min()}..{video.max()}"
+            )
+        starts, _ = np.nonzero((query == 0) & (video > 0))
+        owners = video[(query == 0) & (video > 0)]
+        if sorted(owners) != list(range(1, videos + 1)):
+            found = sorted(map(int, owners))
+            raise ValueError(f"{where}each of {videos} videos needs one CLS slot, found {found}")
+        wrong = [int(own) for own, r in zip(owners, starts, strict=True) if row[own - 1] != r]
+        if wrong:
+            raise ValueError(
+                f"{where}rows.row of videos {wrong} is not the row that holds their CLS slot"
+            )
+
+
+def _check_plan(
+    labels: np.ndarray,
+    videos_of: np.ndarray,
+    queries_of: np.ndarray,
+    rows_of: np.ndarray,
+    settings: ModelSettings,
+) -> None:
+    """A video's slots follow one another, and its labels name the first ones of trajectories."""
+    videos = rows_of.shape[1]
+    for index, own in enumerate(labels):
+        group, number = index // videos, index % videos + 1
+        row = rows_of[group, number - 1]
+        video, query = videos_of[group, row], queries_of[group, row]
+        where = f"video {index} (number {number} of group {group}, row {row})"
+        slots, firsts = (np.flatnonzero((video == number) & kept) for kept in (True, query == 1))
+        count = int((videos_of[group] == number).sum())
+        if query[slots[0]] != 0 or slots[-1] - slots[0] + 1 != count:
+            raise ValueError(
+                f"the {count} slots of {where} must be its CLS and after it, without a gap, its "
+                f"trajectories; found there: {_listed(slots)}"
+            )
+        if len(firsts) > settings.trajvit.max_trajectories:
+            raise ValueError(
+                f"{where} is planned with {len(firsts)} trajectories: drop the smallest, or raise "
+                f"max_trajectories={settings.trajvit.max_trajectories}"
+            )
+        wrong = np.setdiff1d(own, [0, *firsts])
+        if wrong.size:
+            label = int(wrong[0])
+            plan = f"video number {video[label]}, query {query[label]}" if video[label] else "none"
+            raise ValueError(
+                f"label {label} of {where} is not the first slot of one of its trajectories "
+                f"(planned for: {plan}); renumber them to their own slots: {_listed(firsts)}"
+            )
+
+
+def _listed(numbers: np.ndarray) -> str:
+    shown = ", ".join(map(str, numbers[:8])) or "none"
+    return shown + (", .." if len(numbers) > 8 else "")
 
 
 def check_text(ids: Any, mask: Any, settings: TextSettings) -> None:
@@ -120,7 +173,8 @@ def check_text(ids: Any, mask: Any, settings: TextSettings) -> None:
     if ids.shape[1] > settings.positions:
         raise ValueError(f"captions exceed the {settings.positions} positions of BERT: {shapes}")
     if _has_values(ids):
-        low, high = int(np.min(ids, initial=0)), int(np.max(ids, initial=0))
+        ids = np.asarray(ids)
+        low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
         if low < 0 or high >= settings.vocabulary:
             raise ValueError(
                 f"token ids must be within 0..{settings.vocabulary - 1}, found {low}..{high}: "

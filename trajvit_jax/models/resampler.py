@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from trajvit_jax.models.layer_norm import LayerNorm
 from trajvit_jax.models.settings import ResamplerSettings
 from trajvit_jax.models.transformer import Layer
 from trajvit_jax.ops.impl import Impl
@@ -29,8 +30,8 @@ class _ReadFrames(nnx.Module):
     ):
         self.heads, self.rotary = heads, settings.frame_positions == "rotary"
         shared = {"dtype": dtype, "rngs": rngs}
-        self.norm_query = nnx.LayerNorm(width, epsilon=_EPS, **shared)
-        self.norm_frames = nnx.LayerNorm(width, epsilon=_EPS, **shared)
+        self.norm_query = LayerNorm(width, epsilon=_EPS, **shared)
+        self.norm_frames = LayerNorm(width, epsilon=_EPS, **shared)
         self.to_query = nnx.Linear(width, width, use_bias=False, **shared)
         self.to_key_value = nnx.Linear(width, 2 * width, use_bias=False, **shared)
         self.to_out = nnx.Linear(width, width, use_bias=False, **shared)
@@ -106,7 +107,7 @@ class Resampler(nnx.Module):
                 for _ in range(settings.depth)
             ]
         )
-        self.norm = nnx.LayerNorm(width, epsilon=_EPS, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, epsilon=_EPS, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,

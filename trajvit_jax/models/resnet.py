@@ -79,6 +79,7 @@ class ResNet(nnx.Module):
 
     def __init__(self, settings: ResNetSettings, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         shared = {"dtype": dtype, "rngs": rngs}
+        self.remat = settings.remat
         self.stem = _ConvNorm(3, settings.stem, 7, 2, **shared)
         stages, cin = [], settings.stem
         for index, (width, depth) in enumerate(zip(settings.widths, settings.depths, strict=True)):
@@ -106,9 +107,16 @@ class ResNet(nnx.Module):
         """
         x = self.embed(images, train=train, valid=valid)
         features = []
-        for stage in self.stages:
+
+        def run(stage: nnx.List, x: jax.Array) -> jax.Array:
             for block in stage:
                 x = block(x, train=train, valid=valid)
+            return x
+
+        if self.remat:
+            run = nnx.remat(run)
+        for stage in self.stages:
+            x = run(stage, x)
             features.append(x)
         return features
 

@@ -33,7 +33,9 @@ class EncoderSettings:
         none.
       passes: how often the tokens go through all layers; the released program's 2 is its own.
       init_std: as in BERT and ViT; narrow models learn sooner with more.
-      remat: recompute each layer in the backward pass instead of keeping what it held.
+      remat: what the backward pass computes again instead of keeping it: 'none', 'layers'
+        (everything but what goes from layer to layer), or 'products' (everything but matrix
+        products with weights: more memory, less work).
       unroll: how many layers the compiled scan holds at once; `depth` unrolls them all, which
         compiles longer and lets XLA count every layer's FLOPs.
     """
@@ -46,11 +48,12 @@ class EncoderSettings:
     layer_norm_eps: float = 1e-12
     passes: int = 1
     init_std: float = 0.02
-    remat: bool = False
+    remat: str = "none"
     unroll: int = 1
 
     def __post_init__(self) -> None:
         require_positive(self, "width", "depth", "heads", "mlp", "passes", "unroll")
+        check_choice("encoder.remat", self.remat, ("none", "layers", "products"))
         _check_heads(self)
 
 
@@ -69,12 +72,14 @@ class ResNetSettings:
     Attributes:
       block: 'basic' (two 3x3 convolutions) or 'bottleneck' (1x1, 3x3, 1x1 at a quarter of the
         width; the stride is in the 3x3).
+      remat: the backward pass computes each stage again instead of keeping what it held.
     """
 
     stem: int = 64
     widths: tuple[int, ...] = (64, 128, 256, 512)
     depths: tuple[int, ...] = (2, 2, 2, 2)
     block: str = "basic"
+    remat: bool = False
 
     def __post_init__(self) -> None:
         check_choice("resnet.block", self.block, ("basic", "bottleneck"))

@@ -2,8 +2,17 @@ r"""Prints a model's parameters, part by part, and what one video costs.
 
 Example:
   python -m trajvit_jax.models.summary --config=configs/models.py
+  python -m trajvit_jax.models.summary --config=configs/models.py:size=B,ablation=hiera
   python -m trajvit_jax.models.summary --config=configs/demo.py:model=vit3d
-  python -m trajvit_jax.models.summary --config=configs/models.py:size=B,frames=32
+
+Behind the name of configs/models.py stand its arguments, joined by commas:
+  model         trajvit or vit3d
+  size          S, B, L or H
+  ablation      none, resnet50, hiera, last_stage, no_position, mean, queries2, queries4, width64,
+                width512 (the paper's Table 6), or released: as the released program departs
+  trajectories  slots for them
+  frames, dtype (float32, bfloat16), impl (fast, reference)
+Any setting can be changed, too: --config.model.encoder.depth=6. All are in models/settings.py.
 
 Nothing is allocated: shapes are enough. FLOPs are those that XLA counts in the forward pass
 before it optimizes, a multiplication and an addition counted as two.
@@ -18,6 +27,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from trajvit_jax.command_flags import reader
 from trajvit_jax.config import to_settings
 from trajvit_jax.models.settings import ModelSettings
 
@@ -110,10 +120,12 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE")
     try:
-        settings = to_settings(ModelSettings, _CONFIG.value.model)
+        if "model" not in _CONFIG.value:
+            raise ValueError("this config has no model; take configs/models.py or configs/demo.py")
+        settings = to_settings(ModelSettings, _CONFIG.value.model, "config.model")
         print(f"{settings.name}, {settings.dtype}")
         print(table(settings))
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         sys.exit(f"error: {error}")
 
 
@@ -124,7 +136,7 @@ def run() -> None:
     flags.mark_flag_as_required("config")
     # JAX tells of every kind of device that it does not find.
     logging.getLogger("jax").setLevel(logging.WARNING)
-    app.run(main)
+    app.run(main, flags_parser=reader(_CONFIG, __doc__))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
+from trajvit_jax.models.layer_norm import LayerNorm
 from trajvit_jax.models.settings import TextSettings
 from trajvit_jax.models.transformer import Layer, Trace, run_stack, stack, trace_stack
 
@@ -29,7 +30,7 @@ class TextEncoder(nnx.Module):
         # scratch. It is there, with BERT's second row, to load BERT whole.
         zeros = table | {"embedding_init": nnx.initializers.zeros_init()}
         self.token_type = nnx.Embed(2, width, **zeros)
-        self.norm = nnx.LayerNorm(width, epsilon=_EPS, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, epsilon=_EPS, dtype=dtype, rngs=rngs)
         self.layers = stack(
             settings.layers_run or settings.depth,
             lambda rngs: Layer(

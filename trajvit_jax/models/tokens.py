@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from trajvit_jax.ops.mesh import by_device, part_number, parts
+
 
 # JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
 @no_type_check
@@ -32,18 +34,44 @@ class Tokens:
 class Rows:
     """Where a batch's tokens go: the plan of rows that may hold several videos.
 
-    A video's slots are its CLS, then its trajectories, each in as many slots as it has tokens;
-    label maps name a trajectory by the first of its slots.
+    The batch is cut into groups of equally many videos, and a group has rows of its own: what
+    runs on several devices, or in parts, is cut between groups. A video's slots are its CLS,
+    then its trajectories, each in as many slots as it has tokens; label maps name a trajectory
+    by the first of its slots.
 
     Attributes:
-      video: which video a slot is planned for, counted from 1; 0 = none.
+      video: which video of the group a slot is planned for, counted from 1; 0 = none.
       query: as in `Tokens`.
-      row: the row of each video.
+      row: the row of each video, counted within the group from 0.
     """
 
-    video: Int[Array, "r s"]
-    query: Int[Array, "r s"]
-    row: Int[Array, " b"]
+    video: Int[Array, "g r s"]
+    query: Int[Array, "g r s"]
+    row: Int[Array, "g v"]
+
+    def first(self) -> Int[Array, "g v"]:
+        """The slot of each video's CLS in its row."""
+        g, v = self.row.shape
+        slots = jnp.arange(self.video.shape[-1], dtype=jnp.int32)
+        group = jnp.arange(g, dtype=jnp.int32)[:, None, None]
+        is_cls = (self.query == 0) & (self.video > 0)
+        number = jnp.where(is_cls, group * v + self.video - 1, g * v)
+        slot = jnp.broadcast_to(slots, number.shape)
+        # Each video has one CLS slot; the sum over it is its place.
+        first = jax.ops.segment_sum(slot.reshape(-1), number.reshape(-1), num_segments=g * v)
+        return first.reshape(g, v)
+
+    def merged(self) -> Rows:
+        """The same rows as one group."""
+        g, r, s = self.video.shape
+        v = self.row.shape[1]
+        group = jnp.arange(g, dtype=jnp.int32)[:, None]
+        video = jnp.where(self.video > 0, self.video + (group * v)[..., None], 0)
+        return Rows(
+            video.reshape(1, g * r, s),
+            self.query.reshape(1, g * r, s),
+            (self.row + group * r).reshape(1, g * v),
+        )
 
 
 def plain_queries(rows: int, slots: int, queries: int = 1) -> Int[Array, "rows slots"]:
@@ -72,9 +100,17 @@ def cls_states(
     states: Float[Array, "r s d"], tokens: Tokens, videos: int
 ) -> Float[Array, "videos d"]:
     """The encoder's state at each video's CLS slot, in the order of the batch."""
-    number = jnp.where((tokens.query == 0) & (tokens.video > 0), tokens.video, 0).reshape(-1)
-    flat = states.reshape(-1, states.shape[-1])
-    return jax.ops.segment_sum(flat, number, num_segments=videos + 1)[1:]
+
+    def pick(_: None, states: jax.Array, video: jax.Array, query: jax.Array) -> jax.Array:
+        own = videos // parts()
+        first = part_number() * own
+        number = jnp.where((query == 0) & (video > 0), video - 1 - first, own).reshape(-1)
+        slot = jnp.arange(number.size, dtype=jnp.int32)
+        # Each video has one CLS slot; the sum over it is its place.
+        place = jax.ops.segment_sum(slot, number, num_segments=own)
+        return states.reshape(-1, states.shape[-1])[place]
+
+    return by_device(pick)(None, states, tokens.video, tokens.query)
 
 
 def unpack(tokens: Tokens, videos: int) -> tuple[Tokens, Int[Array, "r s"]]:

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from trajvit_jax.models.layer_norm import LayerNorm
 from trajvit_jax.models.settings import EncoderSettings
 from trajvit_jax.models.tokens import Tokens, same_video, unpack
 from trajvit_jax.ops.impl import Impl, check_impl
+from trajvit_jax.ops.mesh import keep_sharded
 
 
 class Layer(nnx.Module):
@@ -33,16 +35,17 @@ class Layer(nnx.Module):
         self.heads, self.pre_norm = heads, pre_norm
         shared = {"dtype": dtype, "rngs": rngs}
         linear = shared | {"kernel_init": nnx.initializers.truncated_normal(init_std)}
-        self.norm_attention = nnx.LayerNorm(width, epsilon=eps, **shared)
-        self.norm_mlp = nnx.LayerNorm(width, epsilon=eps, **shared)
-        self.query_key_value = nnx.Linear(width, 3 * width, **linear)
+        self.norm_attention = LayerNorm(width, epsilon=eps, **shared)
+        self.norm_mlp = LayerNorm(width, epsilon=eps, **shared)
+        # The three apart, so that devices can divide each by heads.
+        self.query_key_value = nnx.LinearGeneral(width, (3, width), **linear)
         self.attention_out = nnx.Linear(width, width, **linear)
         self.mlp_in = nnx.Linear(width, mlp, **linear)
         self.mlp_out = nnx.Linear(mlp, width, **linear)
 
     def _heads(self, x: jax.Array) -> list[jax.Array]:
-        parts = jnp.split(self.query_key_value(x), 3, axis=-1)
-        return [part.reshape(*x.shape[:2], self.heads, -1) for part in parts]
+        parts = self.query_key_value(x).reshape(*x.shape[:2], 3, self.heads, -1)
+        return [parts[:, :, number] for number in range(3)]
 
     def _attend(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         out = jax.nn.dot_product_attention(*self._heads(x), mask=mask)
@@ -82,12 +85,14 @@ def stack(depth: int, make: Callable[[nnx.Rngs], Layer], rngs: nnx.Rngs) -> Laye
     return build(rngs)
 
 
-def unstack(layers: Layer) -> nnx.List:
-    """Stacked layers as separate ones: the form for inference on CPU.
+def unstack(layers: Layer | nnx.List) -> nnx.List:
+    """Stacked layers as separate ones (which are returned as they are): for inference on CPU.
 
     A program that reads one layer of a stack copies it first, which few tokens do not repay.
     Training keeps the stack, which compiles once for all layers.
     """
+    if isinstance(layers, nnx.List):
+        return layers
     graph, state = nnx.split(layers)
     depth = jax.tree.leaves(state)[0].shape[0]
 
@@ -102,7 +107,7 @@ def run_stack(
     x: jax.Array,
     mask: jax.Array,
     *,
-    remat: bool = False,
+    remat: str = "none",
     unroll: int = 1,
 ) -> jax.Array:
     """Runs layers in order, stacked or separate ones."""
@@ -110,7 +115,10 @@ def run_stack(
     def step(x: jax.Array, layer: Layer) -> jax.Array:
         return layer(x, mask)
 
-    body = nnx.remat(step) if remat else step
+    body = step
+    if remat != "none":
+        keep = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        body = nnx.remat(step, policy=keep if remat == "products" else None)
     if isinstance(layers, nnx.List):
         for layer in layers:
             x = body(x, layer)
@@ -136,7 +144,7 @@ class Trace:
 def trace_stack(layers: Layer | nnx.List, x: jax.Array, mask: jax.Array) -> Trace:
     """Runs layers and keeps everything: for looking, not for training."""
     states, attention = [x], []
-    for layer in layers if isinstance(layers, nnx.List) else unstack(layers):
+    for layer in unstack(layers):
         attention.append(layer.attention(states[-1], mask))
         states.append(layer(states[-1], mask))
     return Trace(jnp.stack(states), jnp.stack(attention))
@@ -167,7 +175,7 @@ class Encoder(nnx.Module):
             rngs,
         )
         self.norm = (
-            nnx.LayerNorm(settings.width, epsilon=settings.layer_norm_eps, dtype=dtype, rngs=rngs)
+            LayerNorm(settings.width, epsilon=settings.layer_norm_eps, dtype=dtype, rngs=rngs)
             if settings.final_norm
             else None
         )
@@ -184,6 +192,7 @@ class Encoder(nnx.Module):
 
     def run(self, x: Float[Array, "r s d"], mask: Bool[Array, "r 1 #s s"]) -> Float[Array, "r s d"]:
         """All layers; `mask` says which slots (last axis) each slot sees."""
+        x = keep_sharded(x)
         for _ in range(self.settings.passes):
             x = run_stack(
                 self.layers, x, mask, remat=self.settings.remat, unroll=self.settings.unroll

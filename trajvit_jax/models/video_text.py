@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Num, UInt8
+from jaxtyping import Array, Bool, Float, Int, Integer, Num
 
 from trajvit_jax.models.inputs import check_text, check_video
 from trajvit_jax.models.settings import ModelSettings, check_choice
@@ -22,9 +22,17 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
-def normalize_pixels(video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:
+def normalize_pixels(video: Num[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:
     """Pixels 0..255 to zero mean and unit variance a channel (ImageNet's), float32."""
     return (video / 255.0 - jnp.asarray(_MEAN)) / jnp.asarray(_STD)
+
+
+def plain_slots(settings: ModelSettings) -> int:
+    """Slots that a model's encoder reads of a video that has a row of its own, CLS included."""
+    if settings.name == "trajvit":
+        return 1 + settings.trajvit.max_trajectories * settings.trajvit.tokens_each
+    side = settings.image_size // settings.vit3d.patch
+    return 1 + settings.frames // settings.vit3d.tubelet * side**2
 
 
 def unit_length(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
@@ -56,7 +64,7 @@ class VideoTextModel(nnx.Module):
     def encode_video(
         self,
         video: Num[Array, "b t h w 3"],
-        labels: Int[Array, "b t y x"],
+        labels: Integer[Array, "b t y x"],
         rows: Rows | None = None,
         *,
         train: bool = False,
@@ -81,10 +89,8 @@ class VideoTextModel(nnx.Module):
             a compiled program.
         """
         check_video(video, labels, self.settings, rows)
-        pixels = normalize_pixels(video) if video.dtype == jnp.uint8 else video
-        tokens, intermediates = self.tokenizer(
-            pixels.astype(self.settings.dtype), labels, rows, train=train, valid=valid
-        )
+        pixels = self.pixels(video)
+        tokens, intermediates = self.tokenizer(pixels, labels, rows, train=train, valid=valid)
         states = encode_rows(self.encoder, tokens, video.shape[0], impl=self.settings.impl)
         if trace:
             traced = self.encoder.trace(tokens)
@@ -94,15 +100,41 @@ class VideoTextModel(nnx.Module):
     def embed_video(
         self,
         video: Num[Array, "b t h w 3"],
-        labels: Int[Array, "b t y x"],
+        labels: Integer[Array, "b t y x"],
         rows: Rows | None = None,
         *,
         train: bool = False,
         valid: Bool[Array, "b t"] | None = None,
     ) -> Float[Array, "b p"]:
         """One unit vector a video, float32; see `encode_video`."""
-        states, tokens, _ = self.encode_video(video, labels, rows, train=train, valid=valid)
-        cls = cls_states(states.astype(jnp.float32), tokens, video.shape[0])
+        check_video(video, labels, self.settings, rows)
+        pixels = self.pixels(video)
+        features = self.tokenizer.features(pixels, train=train, valid=valid)
+        return self.embed_features(features, pixels, labels, rows)
+
+    def pixels(self, video: Num[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:
+        """Normalized pixels in the model's dtype; floats are taken to be normalized."""
+        normalized = normalize_pixels(video) if video.dtype == jnp.uint8 else video
+        return normalized.astype(self.settings.dtype)
+
+    def embed_features(
+        self,
+        features: list[Float[Array, "b t _ _ _"]],
+        pixels: Float[Array, "b t h w 3"],
+        labels: Integer[Array, "b t y x"],
+        rows: Rows | None = None,
+    ) -> Float[Array, "b p"]:
+        """`embed_video` behind the backbone: no video depends on another from here on.
+
+        Args:
+          features: as the tokenizer's `features` gives them.
+          pixels: as `pixels` gives them.
+          labels: as in `encode_video`, as are `rows`.
+        """
+        tokens, _ = self.tokenizer.tokens(features, pixels, labels, rows)
+        videos = labels.shape[0]
+        states = encode_rows(self.encoder, tokens, videos, impl=self.settings.impl)
+        cls = cls_states(states, tokens, videos).astype(jnp.float32)
         return unit_length(self.project_video(cls))
 
     def for_cpu(self) -> VideoTextModel:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int64
 
+from trajvit_jax.ops.impl import EXACT
+
 # The free parameter of Keys' cubic convolution: PyTorch's choice, where Pillow and JAX take -0.5.
 _KEYS = -0.75
 
@@ -38,6 +40,7 @@ def bilinear_matrix(source: int, target: int) -> Float32[np.ndarray, "target sou
     matrix = np.zeros((target, source), np.float32)
     for cells, weights in bilinear_taps(source, target):
         np.add.at(matrix, (np.arange(target), cells), weights)
+    matrix.setflags(write=False)  # the cache hands out this one
     return matrix
 
 
@@ -62,7 +65,9 @@ def bicubic_matrix(source: int, target: int) -> Float32[np.ndarray, "target sour
     cells = np.clip(taps, 0, source - 1).astype(np.int64)
     matrix = np.zeros((target, source))
     np.add.at(matrix, (np.arange(target)[:, None], cells), weights)
-    return matrix.astype(np.float32)
+    matrix = matrix.astype(np.float32)
+    matrix.setflags(write=False)
+    return matrix
 
 
 def resize_bilinear(
@@ -83,12 +88,14 @@ def _resize(
     x: jax.Array, height: int, width: int, matrix: Callable[[int, int], np.ndarray]
 ) -> jax.Array:
     if x.shape[-3] != height:
-        x = jnp.einsum("yh,...hwc->...ywc", jnp.asarray(matrix(x.shape[-3], height), x.dtype), x)
+        rows = jnp.asarray(matrix(x.shape[-3], height), x.dtype)
+        x = jnp.einsum("yh,...hwc->...ywc", rows, x, precision=EXACT)
     if x.shape[-2] != width:
-        x = jnp.einsum("xw,...ywc->...yxc", jnp.asarray(matrix(x.shape[-2], width), x.dtype), x)
+        columns = jnp.asarray(matrix(x.shape[-2], width), x.dtype)
+        x = jnp.einsum("xw,...ywc->...yxc", columns, x, precision=EXACT)
     return x
 
 
 def resize_linear(x: Float[Array, "t d"], length: int) -> Float[Array, "length d"]:
     """Resamples the first axis; see `bilinear_taps`."""
-    return jnp.asarray(bilinear_matrix(x.shape[0], length), x.dtype) @ x
+    return jnp.matmul(jnp.asarray(bilinear_matrix(x.shape[0], length), x.dtype), x, precision=EXACT)

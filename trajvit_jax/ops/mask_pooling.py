@@ -9,7 +9,7 @@ mask is the segment's vector. `pool_stages` computes it two ways that are equal:
 'fast' never builds it. Upsampling and pooling are linear, and so is LayerNorm after a projection,
 but for one number a cell, its factor (see `layer_norm`). So each cell's narrow features times that
 factor are summed over a segment, and projected afterwards, once a segment. A stage with fewer cells
-than segments is cheaper the other way round, and is projected cell by cell.
+than a video has slots is cheaper the other way round, and is projected cell by cell.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from trajvit_jax.ops.impl import Impl, check_impl
+from trajvit_jax.ops.impl import EXACT, Impl, check_impl
 from trajvit_jax.ops.interpolation import resize_bilinear
 from trajvit_jax.ops.layer_norm import at_least_float32, centre, layer_norm, mapped_factor
 from trajvit_jax.ops.segments import Segments
-
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 # JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
@@ -56,7 +54,7 @@ def project_stage(
 ) -> Float[Array, "*b d"]:
     """One stage's features, projected and layer-normalized, at least float32."""
     kernel, bias = projection.kernels[stage], projection.biases[stage]
-    x = jnp.matmul(at_least_float32(features), kernel, precision=_HIGHEST) + bias
+    x = jnp.matmul(at_least_float32(features), kernel, precision=EXACT) + bias
     return layer_norm(x, projection.scale, projection.bias, projection.eps)
 
 
@@ -106,7 +104,7 @@ def _fast_sums(
     normalized = jnp.zeros((), jnp.float32)
     for stage, kernel, bias in zip(stages, projection.kernels, projection.biases, strict=True):
         cells = stage.shape[2] * stage.shape[3]
-        sums_of = _project_then_sum if cells < segments.slots else _sum_then_project
+        sums_of = _project_then_sum if cells < segments.span else _sum_then_project
         features, linear = at_least_float32(stage), centre(kernel, bias)
         normalized += sums_of(features, *linear, projection.eps, segments)
     area = segments.areas()[..., None]
@@ -116,7 +114,7 @@ def _fast_sums(
 def _project_then_sum(
     features: jax.Array, kernel: jax.Array, bias: jax.Array, eps: float, segments: Segments
 ) -> jax.Array:
-    x = jnp.matmul(features.reshape(-1, features.shape[-1]), kernel, precision=_HIGHEST) + bias
+    x = jnp.matmul(features.reshape(-1, features.shape[-1]), kernel, precision=EXACT) + bias
     x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + eps)
     return segments.upsampled_sums(x.reshape(*features.shape[:-1], -1))
 
@@ -128,7 +126,7 @@ def _sum_then_project(
     scale = mapped_factor(cells, kernel, bias, eps)[:, None]
     scaled = jnp.concatenate([cells * scale, scale], -1).reshape(*features.shape[:-1], -1)
     sums = segments.upsampled_sums(scaled)
-    return jnp.matmul(sums[..., :-1], kernel, precision=_HIGHEST) + sums[..., -1:] * bias
+    return jnp.matmul(sums[..., :-1], kernel, precision=EXACT) + sums[..., -1:] * bias
 
 
 def pool_corners(

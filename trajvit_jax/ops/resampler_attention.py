@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from trajvit_jax.ops.impl import Impl, check_impl
+from trajvit_jax.ops.impl import EXACT, Impl, check_impl
 from trajvit_jax.ops.layer_norm import at_least_float32, centre, layer_norm, mapped_factor
 from trajvit_jax.ops.rotary import rotate
 
@@ -73,7 +73,7 @@ class Lift:
 
     def __call__(self, features: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
         """The vectors, in the features' dtype."""
-        return features @ self.kernel.astype(features.dtype) + self.bias.astype(features.dtype)
+        return _product(features, self.kernel) + self.bias.astype(features.dtype)
 
 
 def attend_frames(
@@ -104,6 +104,11 @@ def attend_frames(
     return _general(weights, queries, frames if lift is None else lift(frames), present)
 
 
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`x @ kernel` in the dtype of `x`."""
+    return jnp.matmul(x, kernel.astype(x.dtype), precision=EXACT)
+
+
 def _general(
     weights: CrossAttention, queries: jax.Array, frames: jax.Array, present: jax.Array
 ) -> jax.Array:
@@ -114,7 +119,7 @@ def _general(
     inputs = jnp.concatenate([queries, normed.astype(frames.dtype)], axis=1)
 
     def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return (x @ kernel.astype(x.dtype)).reshape(*x.shape[:2], weights.heads, width)
+        return _product(x, kernel).reshape(*x.shape[:2], weights.heads, width)
 
     q, k = project(queries, weights.query), project(inputs, weights.key)
     v = project(inputs, weights.value)
@@ -123,11 +128,12 @@ def _general(
         k = rotate(k, jnp.arange(count + t), dims=width // 2)
     # The queries' own keys are never masked, so no softmax is empty.
     seen = jnp.concatenate([jnp.ones((n, count), bool), present], axis=1)[:, None, None]
-    scores = jnp.einsum("nqhe,nkhe->nhqk", q, k, preferred_element_type=_wide(q))
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    scores = jnp.einsum("nqhe,nkhe->nhqk", q, k, precision=EXACT, preferred_element_type=wide)
     scores = jnp.where(seen, scores * width**-0.5, -jnp.inf)
     alpha = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    out = jnp.einsum("nhqk,nkhe->nqhe", alpha, v)
-    return out.reshape(n, count, d) @ weights.out.astype(out.dtype)
+    out = jnp.einsum("nhqk,nkhe->nqhe", alpha, v, precision=EXACT)
+    return _product(out.reshape(n, count, d), weights.out)
 
 
 def _absorbed(
@@ -138,41 +144,48 @@ def _absorbed(
     lift: Lift | None,
 ) -> jax.Array:
     n, t, c = frames.shape
-    dtype, wide = frames.dtype, _wide(frames)
-    heads, d = weights.heads, len(query)
+    dtype, heads, d = frames.dtype, weights.heads, len(query)
     width = d // heads
-    query = query.astype(wide)
+    query = at_least_float32(query)
 
     # u_t of the module's formula; position 0 turns nothing, neither the query nor its own key.
     key = weights.key.reshape(d, heads, width)
-    q = (query @ weights.query).reshape(heads, width) * width**-0.5
-    own = jnp.einsum("d,dhe,he->h", query, key, q)
+    q = _product(query, weights.query).reshape(heads, width) * width**-0.5
+    own = jnp.einsum("d,dhe,he->h", query, key, q, precision=EXACT)
     turned = jnp.broadcast_to(q, (t, heads, width))
     if weights.rotary:
         # The transpose of a rotation turns back.
         turned = rotate(turned, -jnp.arange(1, t + 1), dims=width // 2)
-    u = jnp.einsum("dhe,the->tdh", key, turned)
+    u = jnp.einsum("dhe,the->tdh", key, turned, precision=EXACT)
 
-    # LN(x) = scale * (factor * (features A) + shift * s) + bias, s the same for all frames.
+    # LN(x) = scale * factor * (inputs basis) + bias, where the basis may be the identity.
     if lift is None:
-        factor, shift = _moments(at_least_float32(frames), weights.eps)
-        basis, offset = None, jnp.ones((d,), wide)
+        vectors = at_least_float32(frames)
+        vectors = vectors - vectors.mean(-1, keepdims=True)
+        factor = jax.lax.rsqrt(jnp.square(vectors).mean(-1) + weights.eps)
+        # Centred before they are narrowed: a mean takes the digits of what differs.
+        inputs, basis = vectors.astype(dtype), None
     else:
-        basis, offset = centre(lift.kernel, lift.bias)
+        kernel, bias = centre(lift.kernel, lift.bias)
         flat = at_least_float32(frames).reshape(-1, c)
-        factor = mapped_factor(flat, basis, offset, weights.eps).reshape(n, t)
-        shift = factor
+        factor = mapped_factor(flat, kernel, bias, weights.eps).reshape(n, t)
+        # The bias is the map of a feature more, which is always one.
+        inputs = jnp.concatenate([frames, jnp.ones((n, t, 1), dtype)], axis=-1)
+        basis = jnp.concatenate([kernel, bias[None]])
 
     def narrow(x: jax.Array) -> jax.Array:
-        """[..., d, k] in the dims of the features."""
-        return x if basis is None else jnp.matmul(basis, x)
+        """[..., d, k] in the dims of the inputs."""
+        return (x if basis is None else _product(basis, x)).astype(dtype)
 
-    scaled = weights.norm_scale[:, None] * u
+    # Frames come first: XLA has no narrow products on CPU with batches of another axis.
     scores = jnp.einsum(
-        "ntc,tch->nht", frames, narrow(scaled).astype(dtype), preferred_element_type=wide
+        "tnc,tch->tnh",
+        inputs.swapaxes(0, 1),
+        narrow(weights.norm_scale[:, None] * u),
+        precision=EXACT,
+        preferred_element_type=factor.dtype,
     )
-    scores = scores * factor[:, None] + shift[:, None] * (offset @ scaled).T
-    scores = scores + (weights.norm_bias @ u).T
+    scores = scores.transpose(1, 2, 0) * factor[:, None] + _product(weights.norm_bias, u).T
     scores = jnp.where(present[:, None], scores, -jnp.inf)
     own = jnp.broadcast_to(own.astype(scores.dtype)[:, None], (n, heads, 1))
     alpha = jax.nn.softmax(jnp.concatenate([own, scores], -1), axis=-1)
@@ -180,22 +193,9 @@ def _absorbed(
 
     # One product a head, over all trajectories; what is the same for all is projected once.
     value = weights.value.reshape(d, heads, width).swapaxes(0, 1)
-    scaled = weights.norm_scale[:, None] * value
-    mixed = jnp.matmul((alpha * factor[:, None]).astype(dtype), frames)
-    out = jnp.matmul(mixed.swapaxes(0, 1), narrow(scaled).astype(dtype)).swapaxes(0, 1)
-    out = out + (alpha * shift[:, None]).sum(-1, keepdims=True) * (offset @ scaled)
-    out = out + alpha.sum(-1, keepdims=True) * (weights.norm_bias @ value)
-    out = out + on_query * (query @ value)
-    return out.astype(dtype).reshape(n, 1, d) @ weights.out.astype(dtype)
-
-
-def _moments(x: jax.Array, eps: float) -> tuple[jax.Array, jax.Array]:
-    """LayerNorm's factor of each vector, and minus its mean times that."""
-    mean = x.mean(-1)
-    factor = jax.lax.rsqrt(jnp.square(x - mean[..., None]).mean(-1) + eps)
-    return factor, -mean * factor
-
-
-def _wide(x: jax.Array) -> jnp.dtype:
-    """What scores are summed in."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    mixed = _product((alpha * factor[:, None]).astype(dtype), inputs)
+    scaled = narrow(weights.norm_scale[:, None] * value)
+    out = _product(mixed.swapaxes(0, 1), scaled).swapaxes(0, 1)
+    out = out + alpha.sum(-1, keepdims=True) * _product(weights.norm_bias, value)
+    out = out + on_query * _product(query, value)
+    return _product(out.astype(dtype).reshape(n, 1, d), weights.out)

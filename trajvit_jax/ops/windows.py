@@ -9,8 +9,14 @@ from jaxtyping import Array, Float
 def split_windows(
     x: Float[Array, "n h w c"], height: int, width: int
 ) -> Float[Array, "windows height width c"]:
-    """Cuts maps into windows, row by row, map after map; they must fit without a rest."""
+    """Cuts maps into windows, row by row, map after map.
+
+    Raises:
+      ValueError: maps that windows do not tile.
+    """
     n, h, w, c = x.shape
+    if h % height or w % width:
+        raise ValueError(f"windows of {height}x{width} cells do not tile maps of {h}x{w}")
     x = x.reshape(n, h // height, height, w // width, width, c)
     return x.swapaxes(2, 3).reshape(-1, height, width, c)
 
@@ -18,8 +24,14 @@ def split_windows(
 def merge_windows(
     x: Float[Array, "windows y x c"], height: int, width: int
 ) -> Float[Array, "n height width c"]:
-    """Puts windows back together as maps of `height` x `width` cells."""
+    """Puts windows back together as maps of `height` x `width` cells.
+
+    Raises:
+      ValueError: maps that the windows do not tile.
+    """
     _, y, x_, c = x.shape
+    if height % y or width % x_:
+        raise ValueError(f"windows of {y}x{x_} cells do not tile maps of {height}x{width}")
     x = x.reshape(-1, height // y, width // x_, y, x_, c)
     return x.swapaxes(2, 3).reshape(-1, height, width, c)
 
@@ -39,8 +51,13 @@ def attend_in_windows(
         every window holds a whole number.
       heads: how many parts of the d channels attend each on its own.
       window: cells of the key grid a side; None: one window, the whole map.
+
+    Raises:
+      ValueError: heads that do not divide the channels, windows that do not tile the maps.
     """
     n, h, w, d = key.shape
+    if d % heads:
+        raise ValueError(f"{heads} heads do not divide {d} channels")
     _, y, x, _ = query.shape
     side = (h, w) if window is None else (window, window)
     query_side = (side[0] * y // h, side[1] * x // w)

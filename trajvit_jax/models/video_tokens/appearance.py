@@ -22,7 +22,8 @@ class Appearance(nnx.Module):
 
     Attributes:
       groups: in how many groups the backbone reads the frames outside training, where they do
-        not depend on one another. The compiled program holds the backbone once a group.
+        not depend on one another. The compiled program holds the backbone once a group. For one
+        device: the groups of a batch that several hold would be cut across them.
     """
 
     def __init__(self, settings: ModelSettings, *, rngs: nnx.Rngs):
@@ -82,12 +83,12 @@ class Appearance(nnx.Module):
         )
 
     def pool(
-        self, stages: list[Float[Array, "b t _ _ _"]], segments: Segments
+        self, stages: list[Float[Array, "b t _ _ _"]], projection: Projection, segments: Segments
     ) -> Float[Array, "r s t _"]:
         """A vector a segment; with 'corners', four of them one after the other."""
         if self.settings.pooling == "mean":
-            return pool_stages(stages, self.projection(), segments, impl=self.impl)
-        features = feature_map(stages, self.projection(), segments.grid)
+            return pool_stages(stages, projection, segments, impl=self.impl)
+        features = feature_map(stages, projection, segments.grid)
         points = pool_corners(features, segments, CORNERS)
         return points.reshape(*points.shape[:3], -1)
 

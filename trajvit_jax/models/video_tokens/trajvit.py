@@ -5,13 +5,15 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows, Tokens, one_video_a_row, plain_queries
 from trajvit_jax.models.video_tokens.appearance import Appearance
 from trajvit_jax.models.video_tokens.position import Position
-from trajvit_jax.ops.segments import Segments
+from trajvit_jax.ops.mask_pooling import Projection
+from trajvit_jax.ops.mesh import by_device
+from trajvit_jax.ops.segments import Segments, at_least_int32
 
 # Frames of a trajectory that is nowhere which the released program reads all the same.
 _PADDING_FRAMES = 10
@@ -31,50 +33,97 @@ class TrajectoryTokens(nnx.Module):
     def __call__(
         self,
         video: Float[Array, "b t h w 3"],
-        labels: Int[Array, "b t y x"],
+        labels: Integer[Array, "b t y x"],
         rows: Rows | None = None,
         *,
         train: bool,
         valid: Bool[Array, "b t"] | None = None,
     ) -> tuple[Tokens, dict[str, jax.Array]]:
-        """Tokens and the named intermediates.
+        """`tokens` of `features`."""
+        return self.tokens(self.features(video, train=train, valid=valid), video, labels, rows)
+
+    def features(
+        self,
+        video: Float[Array, "b t h w 3"],
+        *,
+        train: bool,
+        valid: Bool[Array, "b t"] | None = None,
+    ) -> list[Float[Array, "b t _ _ _"]]:
+        """What the backbone sees in each frame: in training, the videos of a batch share it.
 
         Args:
           video: normalized pixels.
-          labels: the trajectory of each cell: 0 = none, 1..max_trajectories. With `rows`: the
-            first slot of the trajectory in its video's row.
-          rows: where tokens go; None = one video a row.
           train: batch statistics in the backbone's normalization.
           valid: frames that count in these statistics; None = all.
+        """
+        return self.appearance.stages(video, train=train, valid=valid)
+
+    def tokens(
+        self,
+        features: list[Float[Array, "b t _ _ _"]],
+        video: Float[Array, "b t h w 3"],
+        labels: Integer[Array, "b t y x"],
+        rows: Rows | None = None,
+    ) -> tuple[Tokens, dict[str, jax.Array]]:
+        """Tokens and the named intermediates; a video's depend on no other.
+
+        Args:
+          features: of the frames, as `features` gives them.
+          video: not used; other tokenizers read pixels here.
+          labels: the trajectory of each cell: 0 = none, 1..max_trajectories. With `rows`: the
+            first slot of the trajectory in its video's row, which holds as many at most.
+          rows: where tokens go; None = one video a row.
 
         Returns:
           Tokens, and by name: `stage0`.. (the backbone's features), `pooled` (a vector a
           segment), `present` (segments that are), `coordinates`, `appearance` and `position`
           (vectors of each slot's trajectory, one a query).
         """
-        segments = self.segments(labels, rows)
-        stages = self.appearance.stages(video, train=train, valid=valid)
-        pooled = self.appearance.pool(stages, segments)
-        present = segments.areas() > 0
-        coordinates = None if self.position is None else self.position.coordinates(segments)
-        vectors, parts = self.summarize(pooled, coordinates, present)
-        tokens = self._tokens(vectors, present.any(-1), rows)
-        named = {f"stage{index}": stage for index, stage in enumerate(stages)}
-        named |= {"pooled": pooled, "present": present, **parts}
-        if coordinates is not None:
-            named["coordinates"] = coordinates
-        return tokens, named
+        del video
+        measured = by_device(self._measure)(self.appearance.projection(), labels, rows, features)
+        vectors, parts = self.summarize(
+            measured["pooled"], measured.get("coordinates"), measured["present"]
+        )
+        tokens = self._tokens(vectors, measured["present"].any(-1), rows)
+        named = {f"stage{index}": stage for index, stage in enumerate(features)}
+        return tokens, named | measured | parts
 
-    def segments(self, labels: Int[Array, "b t y x"], rows: Rows | None) -> Segments:
+    def _measure(
+        self,
+        projection: Projection,
+        labels: jax.Array,
+        rows: Rows | None,
+        features: list[jax.Array],
+    ) -> dict[str, jax.Array]:
+        """What is summed over the cells of segments."""
+        segments = self.segments(labels, rows)
+        measured = {
+            "pooled": self.appearance.pool(features, projection, segments),
+            "present": segments.areas() > 0,
+        }
+        if self.position is not None:
+            measured["coordinates"] = self.position.coordinates(segments)
+        return measured
+
+    def segments(self, labels: Integer[Array, "b t y x"], rows: Rows | None) -> Segments:
         """The segments that the labels mean."""
         if rows is None:
+            labels = at_least_int32(labels)
             # Before multiplying, which could bring a label from far outside back in.
             inside = (labels > 0) & (labels <= self.settings.max_trajectories)
             number = jnp.where(inside, labels, 0).astype(jnp.int32)
             first = jnp.where(inside, (number - 1) * self.each + 1, 0)
             return Segments.of(first, self.slots)
-        row_count, slots = rows.video.shape
-        return Segments.of(labels, slots, row=rows.row, rows=row_count)
+        rows = rows.merged()
+        _, row_count, slots = rows.video.shape
+        return Segments.of(
+            labels,
+            slots,
+            row=rows.row[0],
+            rows=row_count,
+            first=rows.first()[0],
+            span=self.slots,
+        )
 
     def summarize(
         self,
@@ -103,12 +152,13 @@ class TrajectoryTokens(nnx.Module):
         if self.settings.attend_padding:
             seen = jnp.ones_like(seen)
         r, s = seen.shape
-        query = plain_queries(r, s, self.each) if rows is None else rows.query
+        merged = None if rows is None else rows.merged()
+        query = plain_queries(r, s, self.each) if merged is None else merged.query[0]
         values = vectors[:, :, 0]
         if self.each > 1:
             number = jnp.maximum(query - 1, 0)
             where = (jnp.arange(r)[:, None], jnp.arange(s) - number)
             values, seen = vectors[(*where, number)], seen[where]
-        if rows is None:
+        if merged is None:
             return one_video_a_row(values, seen, queries=self.each)
-        return Tokens(values, jnp.where(seen | (query == 0), rows.video, 0), query)
+        return Tokens(values, jnp.where(seen | (query == 0), merged.video[0], 0), query)

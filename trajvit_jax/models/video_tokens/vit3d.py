@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int32, Integer
 
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows, Tokens, one_video_a_row
@@ -43,20 +43,41 @@ class TubeletTokens(nnx.Module):
             dtype=jnp.dtype(settings.dtype),
             rngs=rngs,
         )
-        position = 0.02 * jax.random.normal(rngs.params(), (self.count, settings.encoder.width))
-        self.position = nnx.Param(position)
+        position = jax.random.normal(rngs.params(), (self.count, settings.encoder.width))
+        self.position = nnx.Param(settings.encoder.init_std * position)
 
     def __call__(
         self,
         video: Float[Array, "b t h w 3"],
-        labels: Int[Array, "b t y x"],
+        labels: Integer[Array, "b t y x"],
         rows: Rows | None = None,
         *,
         train: bool,
         valid: Bool[Array, "b t"] | None = None,
     ) -> tuple[Tokens, dict[str, jax.Array]]:
+        """`tokens` of `features`."""
+        return self.tokens(self.features(video, train=train, valid=valid), video, labels, rows)
+
+    def features(
+        self,
+        video: Float[Array, "b t h w 3"],
+        *,
+        train: bool,
+        valid: Bool[Array, "b t"] | None = None,
+    ) -> list[jax.Array]:
+        """Nothing: no video's tubelets depend on another video."""
+        del video, train, valid
+        return []
+
+    def tokens(
+        self,
+        features: list[jax.Array],
+        video: Float[Array, "b t h w 3"],
+        labels: Integer[Array, "b t y x"],
+        rows: Rows | None = None,
+    ) -> tuple[Tokens, dict[str, jax.Array]]:
         """Tokens (one video a row) and the named intermediates; nothing but `video` is used."""
-        del labels, rows, train, valid
+        del features, labels, rows
         b, t, h, w, c = video.shape
         p, f = self.patch, self.tubelet
         blocks = video.reshape(b, t // f, f, h // p, p, w // p, p, c)
