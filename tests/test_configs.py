@@ -10,12 +10,20 @@ import pytest
 from tokenization.extract import ExtractSettings
 from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
+from trajvit_jax.data.augment import AugmentSettings
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.settings import ModelSettings
 
 ROOT = Path(__file__).parent.parent / "configs"
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
-PARTS = {
+PRETRAINING = (
+    "panda2m.py",
+    "panda4m.py",
+    "panda8m.py",
+    "panda8m_datacomp50m.py",
+    "datacomp50m.py",
+)
+PARTS = {name: {"": ExperimentSettings} for name in PRETRAINING} | {
     "demo.py": {"": ExperimentSettings},
     "models.py": {"model": ModelSettings},
     "tokenization/classical.py": {"": ExtractSettings},
@@ -43,7 +51,8 @@ def test_config_imports_only_the_config_reader_and_settings(name):
     }
     modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert modules <= {"__future__", "dataclasses", "ml_collections", "trajvit_jax.config"} | {
-        "trajvit_jax.models.settings"
+        "trajvit_jax.models.settings",
+        "trajvit_jax.recipe",
     }
 
 
@@ -53,3 +62,81 @@ def test_demo_arguments_reach_the_experiment():
     assert (settings.model.name, settings.model.frames, settings.steps) == ("vit3d", 16, 7)
     assert settings.model.trajvit.max_trajectories == 99
     assert settings.data.train == settings.data.evaluation_folder == "x"
+
+
+def resolve(name: str) -> ExperimentSettings:
+    return configs.to_settings(ExperimentSettings, configs.load(f"{ROOT}/{name}"))
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_configs_load_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve(f"{name}:size=S").model.encoder.width == 384
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "streams"),
+    [
+        ("panda2m.py", 234_375, {"video": (16, 256, 1)}),
+        ("panda4m.py", 468_750, {"video": (16, 256, 1)}),
+        ("panda8m.py", 937_500, {"video": (16, 256, 1)}),
+        ("panda8m_datacomp50m.py", 1_303_711, {"video": (16, 256, 64), "image": (1, 4096, 25)}),
+        ("datacomp50m.py", 366_211, {"image": (1, 4096, 1)}),
+    ],
+)
+def test_the_paper_s_recipe(name, steps, streams):
+    """Table 7: batches, 30 epochs of which one warms up, AdamW, ViT-Large at 224 pixels."""
+    settings = resolve(name)
+    assert settings.steps == steps
+    assert {s.name: (s.frames, s.batch, s.weight) for s in settings.data.streams} == streams
+    assert all(stream.packing is not None for stream in settings.data.streams)
+    model, rate = settings.model, settings.optimizer
+    assert (model.image_size, model.encoder.width, model.encoder.depth) == (224, 1024, 24)
+    assert (model.dtype, model.text.length, model.projection) == ("bfloat16", 77, 256)
+    assert (rate.learning_rate, rate.weight_decay, rate.clip_norm) == (1e-4, 0.02, 1.0)
+    assert (rate.beta1, rate.beta2, rate.final_fraction) == (0.9, 0.999, 0.01)
+    assert round(rate.warmup_fraction * steps) == round(steps / 30)
+    assert settings.step.augment == AugmentSettings()
+
+
+def test_both_streams_of_a_joint_run_see_all_their_records_equally_often():
+    settings = resolve("panda8m_datacomp50m.py:videos=3000000,images=1000000,batch=64")
+    epochs = {}
+    for stream, records in zip(settings.data.streams, (3_000_000, 1_000_000), strict=True):
+        share = stream.weight / sum(stream.weight for stream in settings.data.streams)
+        epochs[stream.name] = settings.steps * share * stream.batch / records
+    assert epochs == pytest.approx({"video": 30, "image": 30}, rel=0.01)
+
+
+def test_arguments_of_a_run():
+    settings = resolve(
+        "panda4m.py:model=vit3d,size=B,records=/a:/b,evaluation=/c,batch=512,epochs=10,"
+        "micro_batches=4,tokens=127"
+    )
+    assert (settings.model.name, settings.model.encoder.width) == ("vit3d", 768)
+    [stream] = settings.data.streams
+    assert [source.path for source in stream.sources] == ["/a", "/b"]
+    assert (stream.batch, stream.packing) == (512, None)
+    assert settings.data.evaluation_folder == "/c"
+    assert settings.steps == round(4e6 * 10 / 512)
+    assert settings.step.micro_batches == 4
+    assert settings.model.trajvit.max_trajectories == 127
+    packing = resolve("panda4m.py:rows=3,slots=400,steps=7").data.streams[0].packing
+    assert (packing.group, packing.rows, packing.slots) == (8, 3, 400)
+    assert resolve("datacomp50m.py:model=vit3d").model.vit3d.tubelet == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("panda4m.py:modle=vit3d", "'modle': did you mean 'model'"),
+        ("panda4m.py:model=vit", "unknown model 'vit': did you mean 'vit3d'"),
+        ("panda4m.py:size=XL", "unknown size 'XL'"),
+        ("panda4m.py:epochs=0", "epochs must be at least 1"),
+        ("panda4m.py:image_records=x", "images=0 and image_records='x' belong together"),
+        ("panda8m_datacomp50m.py:model=vit3d", "vit3d does not train on images and videos"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(name, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(name)

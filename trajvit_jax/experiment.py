@@ -13,6 +13,9 @@ from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.models.settings import ModelSettings, check_choice
 from trajvit_jax.models.video_text import TOKENIZERS
 from trajvit_jax.optim import OptimizerSettings
+from trajvit_jax.profiling import ProfileSettings
+from trajvit_jax.sharding import MeshSettings
+from trajvit_jax.step import StepSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,15 @@ class ExperimentSettings:
       log_every: steps between metric lines.
       checkpoint_every: steps between checkpoints; the last step is always saved.
       evaluate_every: steps between evaluations; 0 = at the end only.
-      keep: checkpoints that stay.
+      keep: newest checkpoints that stay.
+      keep_best: a result of the evaluation, as 'txt2vid_r1', of which the best checkpoint stays,
+        too; '' = none. It needs evaluations at steps that are saved.
+      max_skipped: steps in a row that may be not finite; each changes nothing.
+      step: how an update is computed.
+      mesh: how the devices share the work.
+      profile: steps to profile.
+      log_samples: note a hash of each step's record ids in samples.jsonl.
+      wandb: project of Weights & Biases to log to, too; '' = none.
 
     Raises:
       ValueError: a count under 1, of the model too, or an unknown model.
@@ -39,16 +50,34 @@ class ExperimentSettings:
     checkpoint_every: int = 500
     evaluate_every: int = 0
     keep: int = 2
+    keep_best: str = ""
+    max_skipped: int = 10
+    step: StepSettings = StepSettings()
+    mesh: MeshSettings = MeshSettings()
+    profile: ProfileSettings = ProfileSettings()
+    log_samples: bool = False
+    wandb: str = ""
 
     def __post_init__(self) -> None:
-        require_positive(self, "steps", "log_every", "checkpoint_every", "keep")
+        require_positive(self, "steps", "log_every", "checkpoint_every", "keep", "max_skipped")
         model = self.model
         check_choice("model.name", model.name, tuple(TOKENIZERS))
 
 
 _FILE = "settings.json"
-_BOOKKEEPING = ("log_every", "checkpoint_every", "evaluate_every", "keep")
-_READING = ("evaluation", "eval_split", "eval_batch", "threads", "cache")
+_BOOKKEEPING = (
+    "log_every",
+    "checkpoint_every",
+    "evaluate_every",
+    "keep",
+    "keep_best",
+    "max_skipped",
+    "mesh",
+    "profile",
+    "log_samples",
+    "wandb",
+)
+_READING = ("evaluation", "eval_split", "eval_batch", "threads", "workers", "cache")
 
 
 def has_run(workdir: Path) -> bool:

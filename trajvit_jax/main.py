@@ -9,14 +9,21 @@ Behind the config's name stand its arguments, which its first lines explain:
   python -m pydoc configs/demo.py   # prints these lines
 Any setting that the config names can be changed, too:
   --config.data.batch=16 --config.optimizer.learning_rate=3e-4
+
+Exit codes: 0 done; 75 preempted (SIGTERM or SIGUSR1) and 130 Ctrl-C: the running step was
+finished and saved, and the same command goes on; 2 an error that will come again, 1 any other.
+On many hosts, launch/run_pod.sh starts this on each.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -24,9 +31,15 @@ from ml_collections import config_flags
 
 from tokenization import interrupts
 from tokenization.files import write_text
+from trajvit_jax import cluster
+from trajvit_jax.command_flags import reader
 from trajvit_jax.config import to_settings
 
+if TYPE_CHECKING:
+    from trajvit_jax.experiment import ExperimentSettings
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as file.py or file.py:arg.")
+_COMES_AGAIN = 2  # exit code: starting again would not help
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
 
 
@@ -37,16 +50,39 @@ def main(argv: list[str]) -> None:
     assert _WORKDIR.value is not None  # required, see `run`
     _log_plainly()
     workdir = Path(_WORKDIR.value)
+    own = None
     try:
         from trajvit_jax.experiment import ExperimentSettings
         from trajvit_jax.train import train
 
         settings = to_settings(ExperimentSettings, _CONFIG.value)
+        own = cluster.from_environment(os.environ)
+        cluster.start(own)
         results = train(settings, workdir)
     except KeyboardInterrupt as stop:
-        interrupts.leave(f"{str(stop) or 'interrupted'}; run the same command again to go on")
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+        cluster.stop(own)
+        message = f"{str(stop) or 'interrupted'}; run the same command again to go on"
+        interrupts.leave(message, interrupts.exit_code(stop))
+    except (ValueError, BlockingIOError, FloatingPointError) as error:
+        _fail(error, _COMES_AGAIN, alone=own is None)
+    except OSError as error:
+        _fail(error, 1, alone=own is None)
+    if own is None or own.process == 0:
+        _write_results(settings, results, workdir)
+    cluster.stop(own)
+
+
+def _fail(error: Exception, code: int, *, alone: bool) -> NoReturn:
+    message = f"error: {error}"
+    if not alone:  # on the way out of the interpreter JAX would wait for the others, in vain
+        interrupts.leave(message, code)
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def _write_results(
+    settings: ExperimentSettings, results: Mapping[str, float], workdir: Path
+) -> None:
     facts = {
         "model": settings.model.name,
         "protocol": "zero-shot retrieval, one embedding a video and a text, cosine",
@@ -56,29 +92,9 @@ def main(argv: list[str]) -> None:
         "steps": settings.steps,
         "seed": settings.seed,
     }
-    text = json.dumps(facts | results, indent=2)
+    text = json.dumps(facts | dict(results), indent=2)
     write_text(workdir / "results.json", text + "\n")
     logging.getLogger(__package__).info("results: %s", text)
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """Reads the flags; what is wrong with the config is told in a line."""
-    try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.items()  # a file that cannot be read is only found here
-        return rest
-    except SyntaxError as error:
-        reason = f"{error.filename} line {error.lineno}: {error.msg}"
-    except AttributeError as error:
-        if not (error.args and isinstance(error.args[0], KeyError)):
-            raise
-        hint = str(error.args[0].args[0]).replace("\n", "; ")
-        reason = f"the config names no setting {hint}"
-    except (flags.Error, OSError) as error:
-        # The reader of configs puts a traceback into the message: its end is the reason.
-        reason = str(error).strip().rpartition("\n")[2].strip().removeprefix("ValueError: ")
-    sys.exit(f"error: {reason}\nSee --help, and `python -m pydoc CONFIG.py` for its arguments.")
 
 
 def _log_plainly() -> None:
@@ -94,8 +110,8 @@ def run() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     flags.mark_flags_as_required(["config", "workdir"])
-    interrupts.install("stopping; a running step is finished and saved first")
-    app.run(main, flags_parser=_parse)
+    interrupts.install("stopping; a running step is finished and saved first", preemption=True)
+    app.run(main, flags_parser=reader(_CONFIG, __doc__))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
+from jax.sharding import Mesh, NamedSharding
 
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
+from trajvit_jax.sharding import shardings
 
 
 # JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
@@ -24,44 +26,89 @@ class TrainState:
       graph: the model without its arrays.
       params: what is trained.
       stats: running statistics of the normalizations.
+      average: exponential moving average of the parameters, or None.
     """
 
     step: jax.Array
     params: nnx.State
     stats: nnx.State
     opt_state: optax.OptState
+    average: nnx.State | None
     graph: Any = struct.field(pytree_node=False)
 
     @classmethod
     def create(cls, model: VideoTextModel, tx: optax.GradientTransformation) -> Self:
         """State before the first step."""
         graph, params, stats = nnx.split(model, nnx.Param, ...)
-        return cls(jnp.zeros((), jnp.int32), params, stats, tx.init(params), graph)
+        return cls(jnp.zeros((), jnp.int32), params, stats, tx.init(params), None, graph)
+
+    @classmethod
+    def shapes(
+        cls,
+        settings: ModelSettings,
+        tx: optax.GradientTransformation,
+        *,
+        mesh: Mesh,
+        averaged: bool = False,
+    ) -> Self:
+        """What `initialize` makes, without arrays: their shapes, and where on the mesh they lie."""
+        like = jax.eval_shape(lambda: cls._make(settings, tx, 0, averaged=averaged))
+
+        def lies(shape: jax.ShapeDtypeStruct, where: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)
+
+        return jax.tree.map(lies, like, shardings(like, mesh))
 
     @classmethod
     def initialize(
-        cls, settings: ModelSettings, tx: optax.GradientTransformation, seed: int
+        cls,
+        settings: ModelSettings,
+        tx: optax.GradientTransformation,
+        seed: int,
+        *,
+        mesh: Mesh | None = None,
+        averaged: bool = False,
     ) -> Self:
-        """State of a new model; the same seed gives the same numbers.
+        """State of a new model; the same seed gives the same numbers on any mesh.
 
+        Every device makes its own part of the arrays: no host holds all of them.
         Compiled without optimizations, which cost more time than random numbers take.
+
+        Args:
+          settings: of the model.
+          tx: the optimizer.
+          seed: of the random numbers.
+          mesh: where the arrays lie; None = on one device.
+          averaged: whether an average of the parameters is kept.
         """
+        where = None
+        if mesh is not None:
+            like = cls.shapes(settings, tx, mesh=mesh, averaged=averaged)
+            where = jax.tree.map(lambda shape: shape.sharding, like)
+        make = jax.jit(
+            lambda: cls._make(settings, tx, seed, averaged=averaged),
+            out_shardings=where,
+            compiler_options={"xla_backend_optimization_level": 0},
+        )
+        return make()
 
-        def make() -> VideoTextModel:
-            return VideoTextModel(settings, rngs=nnx.Rngs(seed))
-
-        def arrays() -> tuple[nnx.State, nnx.State, optax.OptState]:
-            _, params, stats = nnx.split(make(), nnx.Param, ...)
-            return params, stats, tx.init(params)
-
-        graph, *_ = nnx.split(nnx.eval_shape(make), nnx.Param, ...)
-        options = {"xla_backend_optimization_level": 0}
-        params, stats, opt_state = jax.jit(arrays, compiler_options=options)()
-        return cls(jnp.zeros((), jnp.int32), params, stats, opt_state, graph)
+    @classmethod
+    def _make(
+        cls, settings: ModelSettings, tx: optax.GradientTransformation, seed: int, *, averaged: bool
+    ) -> Self:
+        model = VideoTextModel(settings, rngs=nnx.Rngs(seed))
+        graph, params, stats = nnx.split(model, nnx.Param, ...)
+        # A copy: the step gives the memory of each away.
+        average = jax.tree.map(jnp.copy, params) if averaged else None
+        return cls(jnp.zeros((), jnp.int32), params, stats, tx.init(params), average, graph)
 
     def model(self) -> VideoTextModel:
         """The model with these arrays; changing it does not change the state."""
         return nnx.merge(self.graph, self.params, self.stats, copy=True)
+
+    def best_model(self) -> VideoTextModel:
+        """The model to evaluate: of the averaged parameters, where there are any."""
+        return (self if self.average is None else self.replace(params=self.average)).model()
 
     def arrays(self) -> dict[str, Any]:
         """Plain arrays by name, for checkpoints."""
@@ -70,7 +117,7 @@ class TrainState:
             "params": nnx.to_pure_dict(self.params),
             "stats": nnx.to_pure_dict(self.stats),
             "opt_state": jax.tree.leaves(self.opt_state),
-        }
+        } | ({} if self.average is None else {"average": nnx.to_pure_dict(self.average)})
 
     def with_arrays(self, arrays: dict[str, Any]) -> Self:
         """This state with other values, as `arrays` gave them."""
@@ -84,6 +131,7 @@ class TrainState:
             params=like(self.params, arrays["params"]),
             stats=like(self.stats, arrays["stats"]),
             opt_state=like(self.opt_state, arrays["opt_state"]),
+            average=None if self.average is None else like(self.average, arrays["average"]),
         )
 
     @property

@@ -72,3 +72,29 @@ def test_cleaning_up_has_an_end():
     body = "interrupts._PATIENCE = 0.2; time.sleep(60)"
     code, _ = run(body, 0.5, cleanup="time.sleep(60)")
     assert code == interrupts.EXIT_CODE
+
+
+@pytest.mark.parametrize("number", interrupts.PREEMPTION)
+def test_preemption_cleans_up_and_has_an_exit_code_of_its_own(number):
+    install, leave = 'install("stopping; all is kept"', 'leave("interrupted"'
+    script = COMMAND.format(body="time.sleep(60)", cleanup="time.sleep(0.5)")
+    script = script.replace(install, f"{install}, preemption=True")
+    script = script.replace("KeyboardInterrupt:", "KeyboardInterrupt as error:")
+    script = script.replace(leave, f"{leave}, interrupts.exit_code(error)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == interrupts.PREEMPTED_EXIT_CODE == 75
+    name = signal.Signals(number).name
+    assert f"{name}: stopping; all is kept; a second one ends at once" in stderr
+    assert "interrupted" in stderr and "Traceback" not in stderr
+
+
+def test_only_ctrl_c_and_a_repeated_signal_are_urgent():
+    assert interrupts.is_urgent(signal.SIGINT, {signal.SIGTERM})
+    assert interrupts.is_urgent(signal.SIGTERM, {signal.SIGTERM})
+    assert not interrupts.is_urgent(signal.SIGTERM, {signal.SIGUSR1})

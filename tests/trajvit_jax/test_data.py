@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenization.trajectories import Trajectories, VideoInfo
 from trajvit_jax.data.pipeline import DataSettings, eval_videos, train_batches
-from trajvit_jax.data.samples import caption_hash, keep_largest, video_sample
+from trajvit_jax.data.samples import caption_hash, in_slots, video_sample
 from trajvit_jax.data.wordpiece import SPECIAL, WordPiece
 
 CAPTIONS = ["a red square on the left", "a green square, moving right", "nothing"]
@@ -81,17 +82,25 @@ def test_what_is_no_vocabulary_is_refused_by_name(tmp_path, content):
 @given(
     st.lists(st.integers(0, 7), min_size=12, max_size=12),
     st.integers(0, 8),
+    st.integers(0, 50),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([np.int32, np.uint16]),
 )
-def test_the_largest_trajectories_keep_their_order_and_cells(cells, most):
-    labels = np.array(cells, np.uint16).reshape(2, 3, 2)
-    slots, dropped = keep_largest(labels, most)
-    areas = collections.Counter(cells)
-    areas.pop(0, None)
+def test_the_largest_trajectories_keep_their_order_and_cells(cells, most, start, each, dtype):
+    trajectories = Trajectories.from_labels(
+        np.array(cells, np.uint16).reshape(2, 3, 2),
+        frame_times=np.arange(2, dtype=np.float32),
+        key_frames=np.array([True, False]),
+        video=VideoInfo("clip", 2, 3, 1.0, 2.0),
+    )
+    labels = trajectories.labels
+    slots, dropped = in_slots(trajectories, most, start=start, each=each, dtype=dtype)
+    areas = collections.Counter(labels[labels > 0].tolist())
     kept = sorted(sorted(areas, key=lambda i: (-areas[i], i))[:most])
-    assert dropped == len(areas) - len(kept)
+    assert dropped == len(areas) - len(kept) and slots.dtype == dtype
     expected = np.zeros_like(slots)
-    for slot, label in enumerate(kept, 1):
-        expected[labels == label] = slot
+    for number, label in enumerate(kept):
+        expected[labels == label] = start + 1 + each * number
     np.testing.assert_array_equal(slots, expected)
 
 

@@ -24,6 +24,7 @@ from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.settings import EncoderSettings, ResNetSettings, TrajViTSettings
 from trajvit_jax.optim import OptimizerSettings, optimizer
 from trajvit_jax.state import TrainState
+from trajvit_jax.step import StepSettings, make_step
 
 METRICS = {
     f"{way}_{metric}"
@@ -62,14 +63,15 @@ def change_step(monkeypatch):
     make_step, made = training.make_step, []
 
     def install(change):
-        def make(tx):
-            step, calls = make_step(tx), iter(range(1, 1000))
+        def make(*arguments, **options):
+            step, calls = make_step(*arguments, **options), iter(range(1, 1000))
             made.append(step)
 
             def changed(state, batch):
                 state, measures = step(state, batch)
                 return state, change(next(calls), measures)
 
+            changed._cache_size = step._cache_size
             return changed
 
         monkeypatch.setattr(training, "make_step", make)
@@ -129,19 +131,37 @@ def test_an_interrupted_run_goes_on_as_if_unbroken(experiment, change_step, rand
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
-@pytest.mark.parametrize("name", ["loss", "grad_norm"])
-def test_a_step_that_is_not_finite_ends_the_run_and_is_not_saved(
-    experiment, change_step, tmp_path, name
-):
+def test_steps_in_a_row_that_are_not_finite_end_the_run(experiment, change_step, tmp_path):
     def change(step, measures):
-        return measures | ({name: jnp.nan} if step == 4 else {})
+        return measures | ({"loss": jnp.nan, "skipped": 1} if step in (2, 4, 5) else {})
 
     change_step(change)
-    settings = experiment("vit3d", checkpoint_every=1)
-    with pytest.raises(FloatingPointError, match="step 4"):
+    settings = experiment("vit3d", max_skipped=2)
+    with pytest.raises(FloatingPointError, match="2 steps in a row up to step 5"):
         training.train(settings, tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 3
+    told = json.loads((tmp_path / "nonfinite-5.json").read_text())["steps"]
+    assert [one["step"] for one in told] == [4, 5]
+    assert all(len(one["ids"]) == 4 for one in told)
+    assert logged(tmp_path, "loss")[4] is None  # JSON has no NaN
+    assert logged(tmp_path, "skipped") == {1: 0, 2: 1, 3: 0, 4: 1, 5: 1}
+
+
+def test_a_step_that_is_not_finite_changes_nothing(experiment, random_model, toy_record):
+    settings = experiment("vit3d")
+    text = WordPiece.train(["a red square"], settings.model.text.length)
+    source = [toy_record(i) for i in range(4)]
+    batch = next(train_batches(source, settings.model, text, settings.data, seed=0))
+    tx = optimizer(settings.optimizer, 100)
+    state = TrainState.create(random_model(settings.model), tx)
+    state.params["project_video"]["bias"][...] *= jnp.nan
+    before = jax.tree.map(np.array, state.arrays())
+    after, measures = make_step(tx, StepSettings(), settings.model, seed=0)(state, batch)
+    assert int(measures["skipped"]) == 1
+    assert int(after.step) == 1
+    after = after.arrays() | {"step": before["step"]}
+    jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
 def test_the_loss_falls_on_a_batch_that_can_be_learned(experiment, random_model, toy_record):
@@ -152,7 +172,8 @@ def test_the_loss_falls_on_a_batch_that_can_be_learned(experiment, random_model,
     data = dataclasses.replace(settings.data, batch=16)
     batch = next(train_batches(source, settings.model, text, data, seed=0))
     tx = optimizer(settings.optimizer, 100)
-    state, step = TrainState.create(random_model(settings.model), tx), training.make_step(tx)
+    state = TrainState.create(random_model(settings.model), tx)
+    step = make_step(tx, StepSettings(), settings.model, seed=0)
     losses = []
     for _ in range(80):
         state, measures = step(state, batch)

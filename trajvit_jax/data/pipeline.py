@@ -1,8 +1,4 @@
-"""Records -> batches, with grain.
-
-The position in the data is a step: `train_batches(..., start=n)` yields what an unbroken run
-would read from step n on, whatever the number of threads.
-"""
+"""What a run reads: settings, training steps of one source, and evaluation videos."""
 
 from __future__ import annotations
 
@@ -16,8 +12,12 @@ import numpy as np
 
 from trajvit_jax.config import require_positive
 from trajvit_jax.data.batch import Batch
-from trajvit_jax.data.samples import VideoSample, caption_hash, video_sample
+from trajvit_jax.data.packing import PackingSettings
+from trajvit_jax.data.samples import video_sample
+from trajvit_jax.data.schedule import SourceSettings, StreamSettings
 from trajvit_jax.data.source import Record
+from trajvit_jax.data.steps import ReadingSettings, train_steps
+from trajvit_jax.data.streams import Stream
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.models.settings import ModelSettings
 
@@ -27,18 +27,23 @@ class DataSettings:
     """Where the records are and how they are read.
 
     Attributes:
-      train: folder of records, as written by `tokenization.extract`.
+      train: folder of records, as written by `tokenization.extract`: for one stream of one
+        source; '' = as `streams` say.
       train_split: its split to train on.
-      evaluation: folder of records to evaluate on; '' = the one of `train`.
+      evaluation: folder of records to evaluate on; '' = the first one to train on.
       eval_split: its split to evaluate on.
       vocabulary: a BERT vocab.txt; '' = learned from the training captions.
-      batch: videos a step.
+      batch: videos a step, for `train`.
+      packing: rows that videos share, for `train`; None = one video a row.
+      streams: several streams or sources to train on, in place of `train`.
       eval_batch: videos embedded at once.
-      threads: readers and decoders.
-      cache: training videos that stay in memory at the model's size; for small datasets.
+      threads: see `ReadingSettings`, as for the next two.
+      workers: processes that read; 0 = threads of this one.
+      cache: training videos that stay in memory at the size they are handed over in; for small
+        datasets.
 
     Raises:
-      ValueError: a count under 1.
+      ValueError: a count under 1, `train` and `streams` at once, or two streams of one name.
     """
 
     train: str = ""
@@ -47,70 +52,45 @@ class DataSettings:
     eval_split: str = "test"
     vocabulary: str = ""
     batch: int = 256
+    packing: PackingSettings | None = None
+    streams: tuple[StreamSettings, ...] = ()
     eval_batch: int = 64
     threads: int = 4
+    workers: int = 0
     cache: int = 0
 
     def __post_init__(self) -> None:
-        require_positive(self, "batch", "eval_batch", "threads")
+        require_positive(self, "batch", "eval_batch")
+        self.reading()
+        if self.train and self.streams:
+            raise ValueError(
+                f"data.train ({self.train!r}) and data.streams both say what to train on; "
+                "set data.train = ''"
+            )
+        names = [stream.name for stream in self.streams]
+        if len(set(names)) < len(names):
+            raise ValueError(f"streams need names of their own, got {', '.join(names)}")
+
+    def reading(self) -> ReadingSettings:
+        """How records are read."""
+        return ReadingSettings(self.threads, self.workers, self.cache)
+
+    def train_streams(self, frames: int) -> tuple[StreamSettings, ...]:
+        """The streams to train on; `frames`, the model's, are those of the records of `train`."""
+        if self.streams:
+            return self.streams
+        source = SourceSettings(self.train, self.train_split)
+        return (StreamSettings("video", frames, self.batch, (source,), packing=self.packing),)
+
+    @property
+    def train_sources(self) -> tuple[SourceSettings, ...]:
+        """The folders of all streams."""
+        return tuple(source for stream in self.train_streams(1) for source in stream.sources)
 
     @property
     def evaluation_folder(self) -> str:
         """Where the evaluation records are."""
-        return self.evaluation or self.train
-
-
-@dataclasses.dataclass(frozen=True)
-class _Clip:
-    """What training needs of a record."""
-
-    id: str
-    captions: tuple[str, ...]
-    sample: VideoSample
-
-
-class _Clips(Sequence[_Clip]):
-    """Records at the model's size; the first `cache` that are read stay in memory."""
-
-    def __init__(self, source: Sequence[Record], model: ModelSettings, cache: int):
-        self._source, self._model, self._cache = source, model, cache
-        self._kept: dict[int, _Clip] = {}
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: Any) -> Any:
-        if index in self._kept:
-            return self._kept[index]
-        record = self._source[index]
-        clip = _Clip(record.id, record.captions, video_sample(record, self._model))
-        if len(self._kept) < self._cache:
-            self._kept[index] = clip
-        return clip
-
-
-@dataclasses.dataclass(frozen=True)
-class _ToSample(grain.transforms.RandomMap):
-    """Clip -> arrays of one sample; the caption is drawn among those of the video."""
-
-    text: WordPiece
-
-    def random_map(self, element: _Clip, rng: np.random.Generator) -> dict[str, Any]:
-        if not element.captions:
-            raise ValueError(
-                f"record {element.id!r} has no caption to train with; add "
-                "'captions' to its manifest line and extract again"
-            )
-        caption = element.captions[int(rng.integers(len(element.captions)))]
-        tokens = self.text([caption])
-        return {
-            "video": element.sample.video,
-            "labels": element.sample.labels,
-            "text": tokens.ids[0],
-            "text_mask": tokens.mask[0],
-            "caption_hash": caption_hash(caption),
-            "dropped": np.int32(element.sample.dropped),
-        }
+        return self.evaluation or self.train_sources[0].path
 
 
 def train_batches(
@@ -122,30 +102,16 @@ def train_batches(
     seed: int,
     start: int = 0,
 ) -> Iterator[Batch]:
-    """Endless batches, reshuffled every epoch, from step `start` on.
+    """Endless batches of one opened source, see `train_steps`.
 
     Raises:
-      ValueError: fewer records than one batch takes.
+      ValueError: as `Stream` and `train_steps` say.
     """
-    if len(source) < settings.batch:
-        raise ValueError(
-            f"{settings.train} holds {len(source)} records, fewer than one batch of "
-            f"{settings.batch}; lower data.batch or extract more videos"
-        )
-    dataset = (
-        grain.MapDataset.source(_Clips(source, model, settings.cache))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(_ToSample(text))
+    (own,) = dataclasses.replace(settings, streams=()).train_streams(model.frames)
+    steps = train_steps(
+        [Stream(own, (source,))], model, text, seed=seed, start=start, reading=settings.reading()
     )
-    # Samples are read ahead, not batches: all threads then work on the batch that is due next.
-    options = grain.ReadOptions(
-        num_threads=settings.threads, prefetch_buffer_size=2 * settings.batch
-    )
-    samples = dataset[start * settings.batch :].to_iter_dataset(options)
-    for arrays in samples.batch(settings.batch, drop_remainder=True):
-        yield Batch(**arrays)
+    return (loaded.batch for loaded in steps)
 
 
 @dataclasses.dataclass(frozen=True)

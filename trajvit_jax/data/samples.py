@@ -7,7 +7,8 @@ import hashlib
 
 import cv2
 import numpy as np
-from jaxtyping import Int32, UInt8, UInt16, UInt32
+import numpy.typing as npt
+from jaxtyping import Int32, Integer, UInt8, UInt32
 
 from tokenization.trajectories import Trajectories
 from trajvit_jax.data.source import Record
@@ -23,38 +24,72 @@ class VideoSample:
     dropped: int
 
 
-def keep_largest(
-    labels: UInt16[np.ndarray, "t y x"], most: int
-) -> tuple[Int32[np.ndarray, "t y x"], int]:
-    """Slots 1..most for the `most` trajectories of the largest area, and how many had none.
+def in_slots(
+    trajectories: Trajectories,
+    most: int,
+    *,
+    start: int = 0,
+    each: int = 1,
+    dtype: npt.DTypeLike = np.int32,
+) -> tuple[Integer[np.ndarray, "t y x"], int]:
+    """Label maps that name slots, and how many trajectories have none.
 
-    Order is kept. A trajectory without a cell takes no slot.
+    The `most` trajectories of the largest area have slots, in their own order.
+
+    Args:
+      trajectories: of the video, at the size at which areas count.
+      most: slots there are for them.
+      start: slot of the video's CLS; the first trajectory's is the next.
+      each: slots that a trajectory takes; labels name the first of them.
+      dtype: of the label maps.
     """
-    area = np.bincount(labels.reshape(-1))
-    area[0] = 0
-    seen = np.flatnonzero(area)
-    kept = np.sort(seen[np.argsort(-area[seen], kind="stable")[:most]])
-    slots = np.zeros(area.size, np.int32)
-    slots[kept] = np.arange(1, kept.size + 1)
-    return slots[labels], seen.size - kept.size
+    labels, n = trajectories.labels, len(trajectories)
+    if n <= most:
+        # The plain formula is several times faster than a table; it wraps at 0, masked after.
+        slots = (labels.astype(dtype) - 1) * each + (start + 1)
+        slots *= labels > 0
+        return slots, 0
+    area = np.bincount(labels.reshape(-1), minlength=n + 1)[1:]
+    kept = np.sort(np.argsort(-area, kind="stable")[:most]) + 1
+    table = np.zeros(n + 1, dtype)
+    table[kept] = start + 1 + each * np.arange(most)
+    return table[labels], n - most
 
 
-def video_sample(record: Record, settings: ModelSettings) -> VideoSample:
-    """Resizes a record to the model: pixels by area or bilinear, labels by nearest.
-
-    Raises:
-      ValueError: a record with fewer or more frames than the model reads.
-    """
-    frames, trajectories = record.frames, record.trajectories
-    if len(frames) != settings.frames:
+def check_frames(record: Record, settings: ModelSettings) -> None:
+    """Raises ValueError for a record with fewer or more frames than the model reads."""
+    frames = len(record.frames)
+    if frames != settings.frames:
         raise ValueError(
-            f"record {record.id!r} has {len(frames)} frames, the model reads {settings.frames}; "
-            f"train with model.frames = {len(frames)} (configs/demo.py:frames={len(frames)}), or "
+            f"record {record.id!r} has {frames} frames, the model reads {settings.frames}; "
+            f"train with model.frames = {frames} (configs/demo.py:frames={frames}), or "
             "extract again with "
             f"--config=configs/tokenization/classical.py:frames={settings.frames} "
             "and another --output"
         )
-    return VideoSample(_resize_frames(frames, settings.image_size), *_slots(trajectories, settings))
+
+
+def resized(
+    record: Record, settings: ModelSettings
+) -> tuple[UInt8[np.ndarray, "t h w 3"], Trajectories]:
+    """Frames and trajectories at the model's size: by area or bilinear, labels by nearest.
+
+    Raises:
+      ValueError: a record with fewer or more frames than the model reads.
+    """
+    check_frames(record, settings)
+    frames = _resize_frames(record.frames, settings.image_size)
+    return frames, record.trajectories.resize(settings.grid, settings.grid)
+
+
+def video_sample(record: Record, settings: ModelSettings) -> VideoSample:
+    """A record in a row of its own.
+
+    Raises:
+      ValueError: a record with fewer or more frames than the model reads.
+    """
+    frames, trajectories = resized(record, settings)
+    return VideoSample(frames, *in_slots(trajectories, settings.trajvit.max_trajectories))
 
 
 def _resize_frames(
@@ -67,14 +102,6 @@ def _resize_frames(
     return np.stack([cv2.resize(frame, (size, size), interpolation=how) for frame in frames])
 
 
-def _slots(
-    trajectories: Trajectories, settings: ModelSettings
-) -> tuple[Int32[np.ndarray, "t y x"], int]:
-    small = trajectories.resize(settings.grid, settings.grid)
-    labels, unslotted = keep_largest(small.labels, settings.trajvit.max_trajectories)
-    return labels, unslotted
-
-
 def same_text(caption: str) -> str:
     """The form in which two captions are compared: case and outer blanks do not count."""
     return caption.strip().lower()
@@ -82,5 +109,9 @@ def same_text(caption: str) -> str:
 
 def caption_hash(caption: str) -> UInt32[np.ndarray, " 2"]:
     """64 bits of the caption's SHA-256, as `same_text` sees it."""
-    digest = hashlib.sha256(same_text(caption).encode()).digest()
-    return np.frombuffer(digest[:8], np.uint32).copy()
+    return hash_words(same_text(caption))
+
+
+def hash_words(text: str) -> UInt32[np.ndarray, " 2"]:
+    """64 bits of a text's SHA-256 as two words."""
+    return np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], "<u4").astype(np.uint32)

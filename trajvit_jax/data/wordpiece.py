@@ -100,6 +100,10 @@ class WordPiece:
         mask = np.array([item.attention_mask for item in encoded], bool).reshape(shape)
         return TextTokens(ids, mask)
 
+    def words(self, ids: Int32[np.ndarray, " l"]) -> str:
+        """The text that the ids stand for, as the model reads it: no case, unknown words gone."""
+        return self._tokenizer.decode([int(number) for number in ids])
+
 
 def _inner_letters(tokenizer: tokenizers.Tokenizer, captions: Iterable[str]) -> list[str]:
     normalize, split = tokenizer.normalizer, tokenizer.pre_tokenizer

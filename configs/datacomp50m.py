@@ -1,0 +1,29 @@
+"""TrajViT-L, or a ViT of images, on 50 million captioned images (paper, supplementary §13).
+
+Command, on a pod:
+  launch/run_pod.sh --workdir=/runs/images --hosts=gpu1,gpu2,gpu3,gpu4 \\
+      --config=configs/datacomp50m.py:image_records=/data/datacomp50m,evaluation=/data/coco
+To try it first, two steps of a tiny model on records of any size (a minute on a CPU):
+  python -m trajvit_jax.main --workdir=runs/try \\
+      --config=configs/datacomp50m.py:debug,image_records=IMAGES
+
+Planned for 32 H100, as the paper's (supplementary §6): 366,211 steps of 4,096 images, 30 epochs.
+Hours on 8, 32 and 256 GPUs: docs/SCALING.md. The paper's result (Table 12, TrajViT): ImageNet
+top-5 74.9, COCO R@5 71.1 image to text and 55.5 text to image; ViT: 77.7, 73.6 and 58.3.
+
+Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit, or vit3d: patches of one frame,
+that is ViT), size (S, B, L, H), image_records (folders with ':' between them), images (how many
+they hold), evaluation, vocabulary, epochs or steps, image_batch, tokens (trajectories of an
+image), rows and slots (of a group of 8 images), micro_batches, threads, workers, seed, debug.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from trajvit_jax.recipe import pretraining
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The experiment; raises ValueError for an unknown argument."""
+    return pretraining(arg, images=50_000_000, image_records="data/datacomp50m")

@@ -1,0 +1,33 @@
+"""TrajViT-L on 2 million videos of Panda-70M: the smallest run of the paper's scaling (§4.2).
+
+Command, on one host and on a pod:
+  python -m trajvit_jax.main --workdir=runs/panda2m \\
+      --config=configs/panda2m.py:records=data/panda2m,evaluation=data/msrvtt
+  launch/run_pod.sh --workdir=/runs/panda2m --hosts=gpu1,gpu2,gpu3,gpu4 \\
+      --config=configs/panda2m.py:records=/data/panda2m,evaluation=/data/msrvtt
+To try it first, two steps of a tiny model on records of any size (a minute on a CPU):
+  python -m trajvit_jax.main --workdir=runs/try \\
+      --config=configs/panda2m.py:debug,records=runs/demo/records,frames=8
+
+Planned for 32 H100, as the paper's (supplementary §6): 234,375 steps of 256 videos, 30 epochs.
+Hours on 8, 32 and 256 GPUs: docs/SCALING.md. The paper's result (Table 10, TrajViT-L, text to
+video / video to text): ActivityNet 31.97 / 31.97, VATEX 28.94 / 51.40, MSR-VTT 26.94 / 50.60,
+Charades 10.14 / 10.47. ViT3D-L: ActivityNet 26.33 / 27.33, VATEX 24.74 / 44.80, MSR-VTT 23.75 /
+48.30, Charades 7.11 / 7.29.
+
+Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit or vit3d), size (S, B, L, H),
+records (folders with ':' between them), videos (how many they hold), evaluation, vocabulary,
+epochs or steps, batch, frames, tokens (trajectories of a video), rows and slots (of a group of 8
+videos), micro_batches, threads, workers, seed, debug.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from trajvit_jax.recipe import pretraining
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The experiment; raises ValueError for an unknown argument."""
+    return pretraining(arg, videos=2_000_000, records="data/panda2m")

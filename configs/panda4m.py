@@ -1,0 +1,33 @@
+"""TrajViT-L on 4 million videos of Panda-70M: the paper's main comparison (§4.1).
+
+Command, on one host and on a pod:
+  python -m trajvit_jax.main --workdir=runs/panda4m \\
+      --config=configs/panda4m.py:records=data/panda4m,evaluation=data/msrvtt
+  launch/run_pod.sh --workdir=/runs/panda4m --hosts=gpu1,gpu2,gpu3,gpu4 \\
+      --config=configs/panda4m.py:records=/data/panda4m,evaluation=/data/msrvtt
+To try it first, two steps of a tiny model on records of any size (a minute on a CPU):
+  python -m trajvit_jax.main --workdir=runs/try \\
+      --config=configs/panda4m.py:debug,records=runs/demo/records,frames=8
+
+Planned for 32 H100, as the paper's (supplementary §6): 468,750 steps of 256 videos, 30 epochs.
+Hours on 8, 32 and 256 GPUs: docs/SCALING.md. The paper's result (Table 10, TrajViT-L, text to
+video / video to text): ActivityNet 38.62 / 38.41, VATEX 36.19 / 61.02, MSR-VTT 31.71 / 60.52,
+Charades 14.81 / 14.81. ViT3D-L: ActivityNet 35.34 / 34.54, VATEX 35.00 / 59.11, MSR-VTT 30.90 /
+56.61, Charades 12.61 / 12.61.
+
+Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit or vit3d), size (S, B, L, H),
+records (folders with ':' between them), videos (how many they hold), evaluation, vocabulary,
+epochs or steps, batch, frames, tokens (trajectories of a video), rows and slots (of a group of 8
+videos), micro_batches, threads, workers, seed, debug.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from trajvit_jax.recipe import pretraining
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The experiment; raises ValueError for an unknown argument."""
+    return pretraining(arg, videos=4_000_000, records="data/panda4m")

@@ -1,0 +1,33 @@
+"""TrajViT-L on 8 million videos of Panda-70M: the largest run on videos alone (§4.2).
+
+Command, on one host and on a pod:
+  python -m trajvit_jax.main --workdir=runs/panda8m \\
+      --config=configs/panda8m.py:records=data/panda8m,evaluation=data/msrvtt
+  launch/run_pod.sh --workdir=/runs/panda8m --hosts=gpu1,gpu2,gpu3,gpu4 \\
+      --config=configs/panda8m.py:records=/data/panda8m,evaluation=/data/msrvtt
+To try it first, two steps of a tiny model on records of any size (a minute on a CPU):
+  python -m trajvit_jax.main --workdir=runs/try \\
+      --config=configs/panda8m.py:debug,records=runs/demo/records,frames=8
+
+Planned for 32 H100, as the paper's (supplementary §6): 937,500 steps of 256 videos, 30 epochs.
+Hours on 8, 32 and 256 GPUs: docs/SCALING.md. The paper's result (Table 10, TrajViT-L, text to
+video / video to text): ActivityNet 42.35 / 41.92, VATEX 41.35 / 65.35, MSR-VTT 35.22 / 62.73,
+Charades 19.41 / 18.36. ViT3D-L: ActivityNet 38.82 / 37.46, VATEX 40.59 / 64.46, MSR-VTT 34.71 /
+60.83, Charades 17.45 / 16.00. Table 11 gives slightly lower numbers for the same runs.
+
+Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit or vit3d), size (S, B, L, H),
+records (folders with ':' between them), videos (how many they hold), evaluation, vocabulary,
+epochs or steps, batch, frames, tokens (trajectories of a video), rows and slots (of a group of 8
+videos), micro_batches, threads, workers, seed, debug.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from trajvit_jax.recipe import pretraining
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The experiment; raises ValueError for an unknown argument."""
+    return pretraining(arg, videos=8_000_000, records="data/panda8m")

@@ -1,0 +1,41 @@
+"""TrajViT-L on 8 million videos and 50 million images in one run (paper §3.3, §4.2).
+
+Images are videos of one frame. Steps of 256 videos and of 4,096 images alternate so that both
+go through all their records equally often: 64 to 25.
+
+Command, on a pod:
+  launch/run_pod.sh --workdir=/runs/joint --hosts=gpu1,gpu2,gpu3,gpu4 \\
+      --config=configs/panda8m_datacomp50m.py:records=/data/panda8m,image_records=/data/datacomp50m
+To try it first, two steps of a tiny model on records of any size (a minute on a CPU):
+  python -m trajvit_jax.main --workdir=runs/try \\
+      --config=configs/panda8m_datacomp50m.py:debug,records=VIDEOS,image_records=IMAGES,frames=8
+
+Planned for 32 H100, as the paper's (supplementary §6): 937,500 steps of videos and 366,211 of
+images, 30 epochs of each; the paper gives the epochs of all models, and not how it mixes. Hours
+on 8, 32 and 256 GPUs: docs/SCALING.md. The paper's result (Table 11, TrajViT-L, text to video /
+video to text): ActivityNet 53.57 / 53.36, VATEX 50.38 / 75.10, MSR-VTT 47.38 / 79.96, Charades
+24.80 / 22.01. Its ViT3D-L (43.62 / 44.65, 47.16 / 70.70, 41.16 / 68.74, 21.25 / 20.50) is trained
+on images before videos, not together: model=vit3d is refused here.
+
+Arguments (see `trajvit_jax.recipe.pretraining`): size (S, B, L, H), records and image_records
+(folders with ':' between them), videos and images (how many they hold), evaluation, vocabulary,
+epochs or steps, batch, image_batch, frames, tokens (trajectories of a video), rows and slots (of
+a group of 8), micro_batches, threads, workers, seed, debug.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from trajvit_jax.recipe import pretraining
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The experiment; raises ValueError for an unknown argument."""
+    return pretraining(
+        arg,
+        videos=8_000_000,
+        records="data/panda8m",
+        images=50_000_000,
+        image_records="data/datacomp50m",
+    )

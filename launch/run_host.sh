@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# One process of a run on this host: its environment, its log, its signals.
+#
+#   launch/run_host.sh --workdir=DIR [--cpu-devices=N] [--interface=NAME] [--signals-from-stdin]
+#       -- COMMAND...
+#
+# launch/run_pod.sh starts it on every host. It ends with the exit code of COMMAND.
+# SIGTERM, SIGUSR1 and SIGINT go on to COMMAND; SIGQUIT kills it with all that it started.
+set -uo pipefail
+set -m # COMMAND gets a process group: nothing that it started outlives it
+
+workdir='' cpu_devices='' interface='' signals_from_stdin=''
+while (($#)); do
+  case $1 in
+    --workdir=*) workdir=${1#*=} ;;
+    --cpu-devices=*) cpu_devices=${1#*=} ;;
+    --interface=*) interface=${1#*=} ;;
+    --signals-from-stdin) signals_from_stdin=yes ;;
+    --) shift && break ;;
+    *) echo "run_host.sh: unknown option $1" >&2 && exit 2 ;;
+  esac
+  shift
+done
+number=${TRAJVIT_PROCESS:-${JOB_COMPLETION_INDEX:-${SLURM_PROCID:-0}}}
+log=$workdir/logs/host-$number.log
+
+# A flag that the user has set already stays as it is. XLA ends a program at a flag it does not
+# know; these are known to jaxlib 0.10 and 0.11.
+xla_flag() {
+  [[ " ${XLA_FLAGS:-}" == *" ${1%%=*}="* ]] || export XLA_FLAGS="${XLA_FLAGS:+$XLA_FLAGS }$1"
+}
+
+environment() {
+  # Lines reach the log when they are written, not when a buffer is full.
+  export PYTHONUNBUFFERED=1
+  # A crash inside a library leaves the Python lines that led there.
+  export PYTHONFAULTHANDLER=1
+  # Of XLA's own messages only errors: it warns of much that is none of the user's business.
+  export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+  # Processes find each other directly: through a proxy the first connection hangs.
+  local coordinator=${TRAJVIT_COORDINATOR:-}
+  if [[ -n $coordinator ]] && compgen -e | grep -qiE '^(http|https|grpc|all)_proxy$'; then
+    export no_proxy="${no_proxy:+$no_proxy,}${coordinator%:*}"
+    export no_grpc_proxy=$no_proxy
+  fi
+  if [[ -n $cpu_devices ]]; then
+    export JAX_PLATFORMS=cpu
+    xla_flag "--xla_force_host_platform_device_count=$cpu_devices"
+  elif [[ -e /dev/nvidiactl ]]; then
+    gpu_environment
+  fi
+}
+
+gpu_environment() {
+  # Gathering and reducing run beside computing; without it each waits for the other.
+  xla_flag --xla_gpu_enable_latency_hiding_scheduler=true
+  # A collective that one GPU never enters ends the process after 20 minutes instead of hanging
+  # for good; the run then starts again from its last checkpoint.
+  xla_flag --xla_gpu_nccl_termination_timeout_seconds=1200
+  # JAX takes 75 % of the memory; the rest is only needed by NCCL, cuDNN and the driver.
+  export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
+  # A restart loads the compiled steps instead of compiling for minutes.
+  export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$workdir/compiled}
+  # NCCL says why it failed, and nothing else.
+  export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
+  # Hosts with several networks: NCCL may pick one that does not lead to the others.
+  [[ -z $interface ]] || export NCCL_SOCKET_IFNAME=$interface
+}
+
+# Every line with its time, to the log and to our stdout; a progress bar's states become lines.
+stamp() {
+  local line
+  stdbuf -oL tr '\r' '\n' | while IFS= read -r line || [[ -n $line ]]; do
+    [[ -n $line ]] || continue
+    printf -v line '%(%F %T)T %s' -1 "$line"
+    printf '%s\n' "$line" >>"$log"
+    printf '%s\n' "$line" 2>/dev/null
+  done
+}
+
+child='' signalled=''
+# shellcheck disable=SC2329  # traps call these two
+forward() {
+  signalled=yes
+  [[ -z $child ]] || kill -s "$1" "$child" 2>/dev/null
+}
+# shellcheck disable=SC2329
+kill_all() {
+  signalled=yes
+  [[ -z $child ]] || kill -KILL -- "-$child" 2>/dev/null
+}
+
+mkdir -p "$workdir/logs" || exit
+environment
+exec {out}> >(trap '' INT TERM USR1 QUIT HUP PIPE && stamp)
+stamper=$!
+trap 'forward TERM' TERM HUP
+trap 'forward USR1' USR1
+trap 'forward INT' INT
+trap 'kill_all' QUIT
+echo "==== process $number of ${TRAJVIT_PROCESSES:-${SLURM_STEP_NUM_TASKS:-1}} on $(hostname): $*" >&"$out"
+"$@" </dev/null >&"$out" 2>&1 &
+child=$!
+
+if [[ -n $signals_from_stdin ]]; then # over ssh: names of signals; its end means SIGTERM
+  main=$$
+  { while read -r name; do kill -s "$name" "$main"; done; kill -TERM "$main"; } <&0 >/dev/null 2>&1 &
+  reader=$!
+fi
+
+code=0
+while true; do
+  signalled=''
+  wait "$child"
+  now=$?
+  ((now == 127)) || code=$now # 127: its end was seen while a signal came
+  [[ -n $signalled ]] || break
+done
+[[ -z ${reader:-} ]] || kill -KILL -- "-$reader" 2>/dev/null
+kill -KILL -- "-$child" 2>/dev/null # what it started and left
+echo "==== exit code $code" >&"$out"
+exec {out}>&-
+wait "$stamper"
+exit "$code"

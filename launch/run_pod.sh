@@ -1,0 +1,245 @@
+#!/usr/bin/env bash
+# Trains on all hosts of a pod, and starts again what was preempted or failed. See --help.
+set -uo pipefail
+set -m # a Ctrl-C comes to this script alone, which passes it on
+
+usage() {
+  cat <<'HELP'
+Trains on every host of a pod until the run is done: one process a host, one log a host.
+
+  launch/run_pod.sh --config=CONFIG --workdir=DIR [where] [options]
+
+Where (the code and DIR at the same paths on every host):
+  (nothing)             under SLURM all hosts of the job, in a Kubernetes Job this pod,
+                        else this machine
+  --hosts=a,b,c         these hosts, through ssh; the first one coordinates
+  --local-processes=N   N processes on this machine, to try things out
+
+Options:
+  --config.NAME=VALUE   changes a setting of the config, as for trajvit_jax.main
+  --cpu-devices=M       M virtual CPU devices in every process, instead of accelerators
+  --port=PORT           where the first process of --hosts is found (12355)
+  --interface=NAME      network that NCCL uses between hosts, as `ip addr` names it
+  --retries=N           starts after failures, before giving up (5); an attempt that lasted an
+                        hour starts the count anew
+  --backoff=SECONDS     before the first of them (10); it doubles, up to five minutes
+  --dry-run             prints what would be started on each host
+  -- COMMAND...         runs COMMAND in place of python -m trajvit_jax.main --config... --workdir...
+
+Examples:
+  launch/run_pod.sh --config=configs/panda4m.py:records=/data/panda4m --workdir=/runs/panda4m \
+      --hosts=gpu1,gpu2,gpu3,gpu4
+  launch/run_pod.sh --config=configs/demo.py --workdir=runs/pod --local-processes=2 --cpu-devices=4
+  sbatch launch/slurm.sbatch --config=configs/panda4m.py:records=/data/panda4m --workdir=/runs/p4
+
+Logs: DIR/logs/host-N.log; that of process 0 is shown, too.
+
+Exit codes, of the training and of this script:
+  0    done
+  75   preempted, everything is saved: started again at once, unless this script itself was told
+       to end (SIGTERM, SIGUSR1): then it ends with 75, and whoever told it starts it again
+  130  Ctrl-C: saved; nothing is started again
+  2    a wrong command or config: a restart would not help
+  else a failure: all processes are ended and started again from the last checkpoint
+HELP
+}
+
+die() {
+  echo "run_pod.sh: $1" >&2
+  exit 2
+}
+say() { printf '%(%F %T)T run_pod: %s\n' -1 "$1" >&2; }
+whole() { [[ $2 =~ ^[0-9]+$ ]] || die "$1 must be a whole number, not '$2'"; }
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+workdir='' hosts='' processes='' cpu_devices='' port='' interface='' dry_run=''
+retries=5 backoff=10 settings=() command=()
+while (($#)); do
+  case $1 in
+    -h | --help) usage && exit 0 ;;
+    --config=* | --config.*=*) settings+=("$1") ;;
+    --workdir=*) workdir=${1#*=} ;;
+    --hosts=*) hosts=${1#*=} ;;
+    --local-processes=*) processes=${1#*=} && whole "${1%%=*}" "$processes" ;;
+    --cpu-devices=*) cpu_devices=${1#*=} && whole "${1%%=*}" "$cpu_devices" ;;
+    --port=*) port=${1#*=} && whole "${1%%=*}" "$port" ;;
+    --interface=*) interface=${1#*=} ;;
+    --retries=*) retries=${1#*=} && whole "${1%%=*}" "$retries" ;;
+    --backoff=*) backoff=${1#*=} && whole "${1%%=*}" "$backoff" ;;
+    --dry-run) dry_run=yes ;;
+    --) shift && command=("$@") && break ;;
+    *) die "unknown option '$1' (options are --name=value); see launch/run_pod.sh --help" ;;
+  esac
+  shift
+done
+[[ -n $workdir ]] || die "--workdir=DIR is missing; see launch/run_pod.sh --help"
+[[ -z $hosts || -z $processes ]] || die "--hosts and --local-processes exclude each other"
+[[ $workdir == /* ]] || workdir=$PWD/$workdir
+if ((${#command[@]} == 0)); then
+  ((${#settings[@]})) || die "--config=CONFIG is missing; see launch/run_pod.sh --help"
+  python=$(command -v "${PYTHON:-python}") || die "no python; activate the environment, or set PYTHON"
+  command=("$python" -m trajvit_jax.main "${settings[@]}" "--workdir=$workdir")
+fi
+
+# Who starts the processes: ssh, srun, or this script; `host` has only this machine's process.
+if [[ -n $hosts ]]; then
+  mode=ssh
+  IFS=, read -r -a names <<<"$hosts"
+  processes=${#names[@]}
+  coordinator=${names[0]#*@}:${port:-12355}
+elif [[ -n $processes ]]; then
+  mode=local
+  ((processes > 0)) || die "--local-processes must be at least 1"
+  coordinator=127.0.0.1:${port:-$((20000 + RANDOM))}
+elif [[ -n ${SLURM_JOB_ID:-} && ${SLURM_STEP_NUM_TASKS:-1} == 1 && -z ${TRAJVIT_PROCESSES:-} ]]; then
+  mode=slurm
+else
+  mode=host
+fi
+
+host_command=("$root/launch/run_host.sh" "--workdir=$workdir")
+[[ -z $cpu_devices ]] || host_command+=("--cpu-devices=$cpu_devices")
+[[ -z $interface ]] || host_command+=("--interface=$interface")
+
+# What process $1 is started with, in `line`.
+compose() {
+  local name
+  local place=("TRAJVIT_COORDINATOR=${coordinator:-}" "TRAJVIT_PROCESSES=$processes" "TRAJVIT_PROCESS=$1")
+  case $mode in
+    local) line=(env "${place[@]}" "${host_command[@]}" -- "${command[@]}") ;;
+    ssh)
+      while read -r name; do place+=("$name=${!name}"); done \
+        < <(compgen -e | grep -E '^(NCCL|XLA|JAX|CUDA|TF_CPP)_')
+      printf -v remote '%q ' env "${place[@]}" "${host_command[@]}" --signals-from-stdin -- "${command[@]}"
+      # -o: a host that has gone is noticed; a password would wait for nobody.
+      line=(ssh -o BatchMode=yes -o ServerAliveInterval=30 "${names[$1]}"
+        "cd $(printf %q "$root") && exec $remote")
+      ;;
+    slurm)
+      # --wait: when one task has ended, the others have two minutes, and are killed then.
+      line=(srun "--ntasks=${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 --disable-status
+        --kill-on-bad-exit=0 --wait=120
+        ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"}
+        "${host_command[@]}" -- "${command[@]}")
+      ;;
+    host) line=("${host_command[@]}" -- "${command[@]}") ;;
+  esac
+}
+
+# Processes that this script starts itself; srun starts those of a SLURM job.
+case $mode in local | ssh) started=$processes ;; *) started=1 ;; esac
+
+if [[ -n $dry_run ]]; then
+  for ((i = 0; i < started; i++)); do
+    compose "$i"
+    printf '%q ' "${line[@]}"
+    echo
+  done
+  exit 0
+fi
+
+cd "$root" || exit
+pids=() pipes=() asked='' scratch=''
+trap '[[ -z $scratch ]] || rm -rf "$scratch"' EXIT
+
+start() {
+  local i fd show
+  pids=() pipes=()
+  for ((i = 0; i < started; i++)); do
+    compose "$i"
+    show=/dev/null
+    ((i)) || show=/dev/stdout
+    if [[ $mode == ssh ]]; then # ssh passes on no signals: their names go through its stdin
+      [[ -n $scratch ]] || scratch=$(mktemp -d)
+      rm -f "$scratch/$i" && mkfifo "$scratch/$i" && exec {fd}<>"$scratch/$i"
+      pipes[i]=$fd
+      (
+        for fd in "${pipes[@]}"; do exec {fd}>&-; done
+        exec "${line[@]}" <"$scratch/$i" >"$show"
+      ) &
+    else
+      "${line[@]}" </dev/null >"$show" &
+    fi
+    pids[i]=$!
+  done
+}
+
+send() { # signal $1 to all processes that still run
+  local i
+  for i in "${!pids[@]}"; do
+    if [[ -n ${pipes[i]:-} ]]; then
+      echo "$1" >&"${pipes[i]}"
+    else
+      kill -s "$1" "${pids[i]}" 2>/dev/null
+    fi
+  done
+}
+
+close_pipes() {
+  local fd
+  for fd in "${pipes[@]}"; do exec {fd}>&-; done
+  pipes=()
+}
+
+# Runs all processes once. The first that fails decides on `code`; the others then have time to
+# notice it themselves, or, when all are being stopped, to save.
+attempt() {
+  local i ended urgency=0 deadline=0
+  code=0
+  start
+  [[ -z $asked ]] || send "$asked"
+  while ((${#pids[@]})); do
+    for i in "${!pids[@]}"; do
+      kill -0 "${pids[i]}" 2>/dev/null && continue
+      wait "${pids[i]}"
+      ended=$?
+      unset "pids[i]"
+      if ((ended && !code)); then
+        code=$ended
+        ((started == 1)) || say "process $i ended with exit code $code"
+        deadline=$((SECONDS + ((code == 75 || code == 130) ? 300 : 5)))
+      fi
+    done
+    if ((deadline && SECONDS >= deadline && ${#pids[@]})); then
+      if ((urgency++)); then send QUIT; else send TERM; fi
+      deadline=$((SECONDS + 20))
+    fi
+    sleep 0.1
+  done
+  close_pipes
+}
+
+ask() {
+  [[ -n $asked ]] || say "SIG$1: the running step is finished and saved first"
+  asked=$1
+  send "$1"
+}
+trap 'ask TERM' TERM HUP
+trap 'ask USR1' USR1
+trap 'ask INT' INT
+
+failures=0
+while true; do
+  say "starting; logs are in $workdir/logs"
+  SECONDS=0
+  attempt
+  ((code)) || { say "done" && exit 0; }
+  if [[ -n $asked ]]; then
+    [[ $asked == INT ]] && exit 130
+    exit "$code"
+  fi
+  case $code in
+    75) say "preempted and saved: starting again" && sleep 1 && continue ;;
+    130) exit 130 ;;
+    2) say "a wrong command or config (exit code 2): not started again" && exit 2 ;;
+  esac
+  ((SECONDS < 3600)) || failures=0
+  ((++failures <= retries)) || { say "failed $failures times in a row (exit code $code): giving up" && exit "$code"; }
+  pause=$((failures > 5 ? 300 : backoff << (failures - 1)))
+  ((pause <= 300)) || pause=300
+  say "failed with exit code $code ($failures of $retries): starting again in $pause s"
+  for ((until = SECONDS + pause; SECONDS < until; )); do
+    [[ -z $asked ]] || exit 130
+    sleep 0.1
+  done
+done

@@ -1,0 +1,258 @@
+"""Pods: the real one on this machine, and what the launcher does with exit codes and signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAUNCH = ROOT / "launch"
+SCRIPTS = [LAUNCH / "run_pod.sh", LAUNCH / "run_host.sh", LAUNCH / "slurm.sbatch"]
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+ELSEWHERE = ("SLURM_", "TRAJVIT_", "XLA_", "JAX_", "JOB_COMPLETION_INDEX")
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("bash") is None or os.name != "posix", reason="needs bash and POSIX signals"
+)
+
+
+def pod(*arguments: str, **env: str) -> subprocess.Popen:
+    plain = {name: text for name, text in os.environ.items() if not name.startswith(ELSEWHERE)}
+    return subprocess.Popen(
+        [LAUNCH / "run_pod.sh", *arguments],
+        env=plain | {"PYTHON": sys.executable} | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    stdout, stderr = process.communicate(timeout=120)
+    return process.returncode, stdout, stderr
+
+
+def log(workdir: Path, number: int = 0) -> str:
+    return (workdir / "logs" / f"host-{number}.log").read_text("utf-8")
+
+
+def stub(path: Path, text: str) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/usr/bin/env bash\n{text}\n", "utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def test_two_processes_of_four_devices_add_up_eight(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os\n"
+        "from trajvit_jax import cluster\n"
+        "here = cluster.from_environment(os.environ)\n"
+        "cluster.start(here)\n"
+        "import jax, jax.numpy as jnp\n"
+        "from jax.sharding import PartitionSpec as P\n"
+        "mesh = jax.make_mesh((8,), ('data',))\n"
+        "mine = jnp.arange(8.0)[4 * jax.process_index():][:4]\n"
+        "x = jax.make_array_from_process_local_data(jax.NamedSharding(mesh, P('data')), mine)\n"
+        "add = lambda x: jax.lax.psum(x.sum(), 'data')\n"
+        "total = jax.jit(jax.shard_map(add, mesh=mesh, in_specs=P('data'), out_specs=P()))(x)\n"
+        "print(f'\\nprocess {jax.process_index()}: {float(total)}', flush=True)\n"
+        "cluster.stop(here)\n"
+    )
+    command = (sys.executable, str(program))
+    where = (f"--workdir={tmp_path}/run", "--local-processes=2", "--cpu-devices=4", "--retries=0")
+    code, stdout, stderr = finish(pod(*where, "--", *command, PYTHONPATH=str(ROOT)))
+    assert code == 0, stdout + stderr
+    for number in range(2):
+        text = log(tmp_path / "run", number)
+        assert re.search(
+            rf"^\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d .*process {number}: 28.0$", text, re.M
+        )
+        assert f"process {number} of 2 on" in text and "==== exit code 0" in text
+    assert "process 0: 28.0" in stdout and "process 1: 28.0" not in stdout
+
+
+@pytest.mark.parametrize(
+    ("codes", "arguments", "code", "said"),
+    [
+        ("0", [], 0, "done"),
+        ("75 75 0", ["--retries=0"], 0, "preempted and saved: starting again"),
+        ("1 134 0", ["--retries=2"], 0, r"failed with exit code 134 \(2 of 2\)"),
+        ("3 4 5", ["--retries=1"], 4, r"failed 2 times in a row \(exit code 4\): giving up"),
+        ("2 0", [], 2, "a wrong command or config"),
+        ("130 0", [], 130, "starting"),
+    ],
+)
+def test_exit_codes_decide_what_is_started_again(tmp_path, codes, arguments, code, said):
+    """The program ends with the n-th code at its n-th start."""
+    program = stub(
+        tmp_path / "program",
+        f'codes=({codes}); echo x >>"{tmp_path}/starts"\n'
+        f'exit "${{codes[$(wc -l <"{tmp_path}/starts") - 1]}}"',
+    )
+    where = (f"--workdir={tmp_path}/run", "--backoff=0", *arguments)
+    got, _, stderr = finish(pod(*where, "--", program))
+    assert got == code and re.search(said, stderr), stderr
+    starts = len((tmp_path / "starts").read_text().splitlines())
+    assert starts == codes.split().index(str(code)) + 1
+    assert log(tmp_path / "run").count("==== exit code") == starts
+
+
+def test_one_failure_ends_all_and_starts_all(tmp_path):
+    """Process 1 fails at its first start; process 0 would wait for it, and for ever."""
+    program = stub(
+        tmp_path / "program",
+        f'first="{tmp_path}/first"\n'
+        'if [[ $TRAJVIT_PROCESS == 1 && ! -e $first ]]; then touch "$first"; exit 9; fi\n'
+        'if [[ $TRAJVIT_PROCESS == 0 && ! -e $first ]]; then trap "exit 143" TERM\n'
+        "  while true; do sleep 0.1; done; fi\n"
+        'echo "second start"',
+    )
+    where = (f"--workdir={tmp_path}/run", "--local-processes=2", "--backoff=0")
+    code, _, stderr = finish(pod(*where, "--", program))
+    assert code == 0, stderr
+    assert "process 1 ended with exit code 9" in stderr
+    assert all("second start" in log(tmp_path / "run", number) for number in range(2))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
+@pytest.mark.parametrize("where", ["--local-processes=2", "--hosts=me@gpu1,gpu2"])
+def test_signals_reach_every_process_and_nothing_starts_again(tmp_path, where, number, code):
+    """`ssh` is replaced: it runs the command here, in a session that gets no signals."""
+    ssh = 'while [[ $1 == -o ]]; do shift 2; done; exec setsid --wait bash -c "$2"'
+    stub(tmp_path / "bin" / "ssh", ssh)
+    program = (
+        "import os, signal, sys, time\n"
+        "def leave(number, frame):\n"
+        "    print('got', signal.Signals(number).name)\n"
+        "    sys.exit(130 if number == signal.SIGINT else 75)\n"
+        "for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):\n"
+        "    signal.signal(number, leave)\n"
+        "print(os.environ['TRAJVIT_COORDINATOR'], 'ready')\n"
+        "time.sleep(60)\n"
+    )
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    process = pod(
+        f"--workdir={tmp_path}/run", where, "--", sys.executable, "-c", program, PATH=path
+    )
+    logs = [tmp_path / "run" / "logs" / f"host-{i}.log" for i in range(2)]
+    wait_for(
+        lambda: all(p.exists() and re.search(r":\d+ ready$", p.read_text(), re.M) for p in logs),
+        process,
+    )
+    process.send_signal(number)
+    got, _, stderr = finish(process)
+    assert got == code, stderr
+    for number_of in range(2):
+        assert f"got {signal.Signals(number).name}" in log(tmp_path / "run", number_of)
+    if "hosts" in where:
+        assert "gpu1:12355 ready" in log(tmp_path / "run", 1)
+
+
+def test_slurm_starts_one_task_a_host(tmp_path):
+    """`srun` is replaced: two tasks, as SLURM would number them."""
+    stub(
+        tmp_path / "bin" / "srun",
+        f'printf "%s\\n" "$@" >"{tmp_path}/arguments"\n'
+        "while [[ $1 == --* ]]; do shift; done\n"
+        "export SLURM_STEP_NODELIST='gpu[07-08]' SLURM_STEP_NUM_TASKS=2\n"
+        'SLURM_PROCID=0 "$@" & SLURM_PROCID=1 "$@" & wait',
+    )
+    env = {
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "5",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "96",
+    }
+    program = (
+        "import os\nfrom trajvit_jax.cluster import from_environment\n"
+        "print(from_environment(os.environ))\n"
+    )
+    where = (f"--workdir={tmp_path}/run", "--", sys.executable, "-c", program)
+    code, _, stderr = finish(pod(*where, PYTHONPATH=str(ROOT), **env))
+    assert code == 0, stderr
+    asked = (tmp_path / "arguments").read_text().splitlines()
+    assert {"--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=96"} <= set(asked)
+    for number in range(2):
+        assert f"coordinator='gpu07:61445', processes=2, process={number}" in log(
+            tmp_path / "run", number
+        )
+
+
+def test_a_dry_run_prints_what_every_host_would_run_and_writes_nothing(tmp_path):
+    arguments = ("--config=configs/demo.py:steps=3", "--config.data.batch=4", "--dry-run")
+    where = (f"--workdir={tmp_path}/run", "--hosts=a,b", "--cpu-devices=2")
+    code, stdout, stderr = finish(pod(*arguments, *where, NCCL_IB_HCA="mlx5"))
+    assert code == 0, stderr
+    first, second = stdout.splitlines()
+    for number, line in enumerate((first, second)):
+        assert line.startswith("ssh ") and f"TRAJVIT_PROCESS={number}" in line
+        assert "TRAJVIT_COORDINATOR=a:12355" in line and "NCCL_IB_HCA=mlx5" in line
+        assert "--config.data.batch=4" in line and "trajvit_jax.main" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--workdir=DIR is missing"),
+        (["--workdir=x"], "--config=CONFIG is missing"),
+        (["--workdir=x", "--cofnig=y"], "unknown option '--cofnig=y'"),
+        (["--workdir", "x"], "options are --name=value"),
+        (["--workdir=x", "--retries=many"], "--retries must be a whole number, not 'many'"),
+        (["--workdir=x", "--hosts=a", "--local-processes=2"], "exclude each other"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_one_line(arguments, said):
+    code, _, stderr = finish(pod(*arguments))
+    assert code == 2
+    [line] = stderr.splitlines()
+    assert said in line
+
+
+def test_help_teaches():
+    code, stdout, _ = finish(pod("--help"))
+    assert code == 0
+    for word in ("Examples:", "--hosts=", "sbatch launch/slurm.sbatch", "Exit codes", "75 "):
+        assert word in stdout
+
+
+def test_xla_knows_the_flags_that_are_set_on_gpus():
+    """It ends a program at one that it does not know; those of GPUs are known on CPUs, too."""
+    text = (LAUNCH / "run_host.sh").read_text("utf-8")
+    flags = re.findall(r"xla_flag (--xla_gpu\S+)", text)
+    assert len(flags) >= 2
+    done = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_clean(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if checker:
+        done = subprocess.run([checker, script], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout

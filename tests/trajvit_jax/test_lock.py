@@ -1,0 +1,62 @@
+"""One run a workdir: a second is refused, and a killed one leaves no lock."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from trajvit_jax import workdir
+from trajvit_jax.workdir import lock
+
+HOLDER = """
+import sys, time
+from trajvit_jax.workdir import lock
+with lock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+
+
+def test_a_second_run_is_refused_in_a_line_that_names_the_first(tmp_path):
+    with lock(tmp_path / "run"):
+        reason = (
+            rf"run is in use by a run on host \S+, pid {os.getpid()}, since \d{{4}}-.*--workdir"
+        )
+        with pytest.raises(BlockingIOError, match=reason) as refusal, lock(tmp_path / "run"):
+            pass
+        assert "\n" not in str(refusal.value)
+        with lock(tmp_path / "run", process=1):  # of the same run
+            pass
+    with lock(tmp_path / "run"):
+        pass
+
+
+def test_a_killed_run_leaves_no_lock(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(BlockingIOError, match=f"pid {holder.pid}"), lock(tmp_path):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    with lock(tmp_path):
+        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+
+
+def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, caplog):
+    def flock(file, operation):
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", flock)
+    with caplog.at_level(logging.WARNING), lock(tmp_path):
+        assert "no second run" in caplog.text

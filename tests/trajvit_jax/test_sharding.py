@@ -1,0 +1,114 @@
+"""The same training on one device, on eight, in micro-batches and in two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from trajvit_jax.sharding import MeshSettings, make_mesh, partition
+
+SCRIPT = Path(__file__).with_name("sharded_run.py")
+
+
+def start(devices: int, *arguments: str, **environment: str) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def losses(process: subprocess.Popen) -> dict[str, list[float]]:
+    out, err = process.communicate(timeout=1500)
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def assert_equal_losses(found: dict[str, list[float]], expected: list[float]) -> None:
+    for mesh, values in found.items():
+        np.testing.assert_allclose(values, expected, rtol=1e-5, err_msg=mesh)
+
+
+def test_every_axis_and_micro_batches_at_once_are_one_device():
+    found = losses(start(8, "1,1,1", "2,2,2,2"))
+    assert len(set(found["1,1,1"])) == 10  # it learns something at every step
+    assert_equal_losses(found, found["1,1,1"])
+
+
+@pytest.mark.slow
+def test_every_mesh_is_one_device():
+    found = losses(start(8, "1,1,1", "8,1,1", "1,8,1", "2,2,2", "1,1,1,4"))
+    assert_equal_losses(found, found["1,1,1"])
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_device():
+    expected = losses(start(1, "1,1,1"))["1,1,1"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        start(
+            4,
+            "4,2,1",
+            TRAJVIT_COORDINATOR=coordinator,
+            TRAJVIT_PROCESSES="2",
+            TRAJVIT_PROCESS=str(number),
+        )
+        for number in range(2)
+    ]
+    for process in processes:
+        assert_equal_losses(losses(process), expected)
+
+
+def mesh_of(data: int, fsdp: int, tensor: int):
+    shape = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    return jax.sharding.AbstractMesh(tuple(shape.values()), tuple(shape))
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "expected"),
+    [
+        ("encoder.layers.mlp_in.kernel", (24, 1024, 4096), (None, "fsdp", "tensor")),
+        (
+            "encoder.layers.query_key_value.kernel",
+            (24, 1024, 3, 1024),
+            (None, "fsdp", None, "tensor"),
+        ),
+        ("encoder.layers.mlp_in.bias", (24, 4096), (None, "tensor")),
+        ("encoder.layers.mlp_out.kernel", (24, 4096, 1022), (None, "tensor", None)),  # 1022 / 4
+        ("text.word.embedding", (30522, 768), (None, "fsdp")),  # 30522 is no multiple of 4
+        ("tokenizer.appearance.norm.scale", (1024,), (None,)),  # too small to gather
+        ("temperature", (), ()),
+    ],
+)
+def test_where_parameters_lie(path, shape, expected):
+    assert partition(path.split("."), shape, mesh_of(2, 4, 2)) == PartitionSpec(*expected)
+
+
+def test_what_the_optimizer_keeps_lies_with_its_parameter():
+    path = ["0", "mu", "encoder", "layers", "attention_out", "kernel"]
+    assert partition(path, (2, 64, 64), mesh_of(1, 2, 2)) == PartitionSpec(None, "tensor", "fsdp")
+
+
+def test_a_mesh_fills_its_devices():
+    assert MeshSettings(data=-1, fsdp=2, tensor=2).shape(8) == (2, 2, 2)
+    assert make_mesh(MeshSettings()).shape == {"data": 1, "fsdp": 1, "tensor": 1}
+    with pytest.raises(ValueError, match=r"fsdp=3, .* does not fill 8 devices.* product is 8"):
+        MeshSettings(fsdp=3).shape(8)
+    with pytest.raises(ValueError, match="one of them may be -1"):
+        MeshSettings(data=-1, fsdp=-1)
+    with pytest.raises(ValueError, match="at least 1"):
+        MeshSettings(data=0)

@@ -1,0 +1,31 @@
+"""A question to all processes of a run: was any of them asked to stop?"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+class Agreement:
+    """One process answers at once; several answer a step later, all alike at the same step.
+
+    The answer travels with the steps that the devices compute anyway, so nobody waits for it.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._everyone = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._devices = mesh.local_mesh.size
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._any = jax.jit(jnp.any, out_shardings=everywhere)
+        self._asked: jax.Array | None = None
+
+    def ask(self, mine: bool) -> bool:
+        """Whether any process said yes: now, or, in several processes, in the call before."""
+        if jax.process_count() == 1:
+            return mine
+        votes = np.full(self._devices, mine)
+        asked = self._any(jax.make_array_from_process_local_data(self._everyone, votes))
+        before, self._asked = self._asked, asked
+        return before is not None and bool(before)

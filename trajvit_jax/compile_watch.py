@@ -1,0 +1,61 @@
+"""Programs that are compiled after they should have been: told with the shapes that did it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import jax
+
+_LOG = logging.getLogger(__name__)
+
+
+class CompileWatch:
+    """Counts the programs of a compiled function.
+
+    Args:
+      function: of `jax.jit`.
+      expected: programs it needs: one a stream of batches.
+    """
+
+    def __init__(self, function: Any, *, expected: int = 1):
+        self._function, self._expected = function, expected
+        self._seen: dict[str, str] = {}
+
+    @property
+    def count(self) -> int:
+        """Programs so far."""
+        return self._function._cache_size()
+
+    def check(self, step: int, stream: str, batch: Any) -> bool:
+        """Whether there are more programs than expected; warns when there is a new one.
+
+        Args:
+          step: that was just started.
+          stream: whose batch it read.
+          batch: what it read.
+        """
+        shapes = describe(batch)
+        before = self._seen.get(stream)
+        self._seen[stream] = shapes
+        if self.count <= self._expected:
+            return False
+        self._expected = self.count
+        changed = "the same shapes" if before in (None, shapes) else f"before: {before}"
+        _LOG.warning(
+            "step %d of stream %r was compiled again, program %d: %s (%s)",
+            step,
+            stream,
+            self.count,
+            shapes,
+            changed,
+        )
+        return True
+
+
+def describe(tree: Any) -> str:
+    """Names, dtypes and shapes of a tree's arrays, in a line."""
+    return ", ".join(
+        f"{jax.tree_util.keystr(path, simple=True, separator='.')} {leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    )

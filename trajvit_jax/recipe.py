@@ -1,0 +1,222 @@
+"""The paper's training recipe (supplementary §6, Table 7), which the configs of its runs share."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+from typing import Any
+
+import ml_collections
+
+from trajvit_jax.config import nearest, parse_arg
+from trajvit_jax.models.settings import SIZES
+
+VIDEO_BATCH, IMAGE_BATCH = 256, 4096
+FRAMES, EPOCHS = 16, 30
+
+_ROUND = 200  # steps at most until the order of videos and images repeats
+
+_DEBUG_MODEL = {
+    "image_size": 32,
+    "projection": 16,
+    "encoder": {"width": 32, "depth": 2, "heads": 2, "mlp": 64},
+    "trajvit": {
+        "max_trajectories": 15,
+        "resnet": {"stem": 8, "widths": (8, 16), "depths": (1, 1)},
+    },
+    "text": {
+        "vocabulary": 200,
+        "length": 16,
+        "positions": 16,
+        "width": 32,
+        "depth": 1,
+        "heads": 2,
+        "mlp": 64,
+    },
+}
+_DEBUG_BATCH = 16  # of eight groups: up to eight devices share them
+_DEBUG_PACKING = {"group": 2, "rows": 1, "slots": 30}
+
+
+def pretraining(
+    arg: str | None,
+    *,
+    videos: int = 0,
+    records: str = "",
+    images: int = 0,
+    image_records: str = "",
+) -> ml_collections.ConfigDict:
+    """The config of a run on so many captioned videos, images, or both.
+
+    Arguments behind the config's name:
+      model: 'trajvit', or 'vit3d', which reads space-time patches.
+      size: S, B, L or H of the encoder.
+      records: folder of the videos' records, or several with ':' between them.
+      image_records: likewise of the images'.
+      evaluation: folder whose split `test` is evaluated; the first of the others by default.
+      vocabulary: vocab.txt of BERT; learned from the captions by default.
+      videos, images: how many records there are, where it is not the number of the name.
+      epochs: over all records; `steps` instead sets the number of updates.
+      batch, image_batch: videos and images of a step.
+      frames: of a video's records.
+      tokens: trajectories that a video has at most; it drops its smallest.
+      rows, slots: of the 8 videos (without videos: images) of a group; 0 = the tested ones.
+      micro_batches: parts of a step, for less memory.
+      threads, workers: of each process, to read.
+      seed: of the run.
+      debug: a tiny model, two steps, small batches: seconds on a CPU.
+
+    Args:
+      arg: the arguments, `key=value,key=value`.
+      videos: how many; 0 = the run has none.
+      records: default of the argument.
+      images: how many; 0 = the run has none.
+      image_records: default of the argument.
+
+    Raises:
+      ValueError: an unknown argument, model or size, or what they cannot do together.
+    """
+    chosen = parse_arg(
+        arg,
+        model="trajvit",
+        size="L",
+        records=records,
+        image_records=image_records,
+        evaluation="",
+        vocabulary="",
+        videos=videos,
+        images=images,
+        epochs=EPOCHS,
+        steps=0,
+        batch=VIDEO_BATCH,
+        image_batch=IMAGE_BATCH,
+        frames=FRAMES,
+        tokens=1023,
+        rows=0,
+        slots=0,
+        micro_batches=1,
+        threads=16,
+        workers=0,
+        seed=0,
+        debug=False,
+    )
+    _check(chosen)
+    if chosen.debug:
+        chosen.batch = chosen.image_batch = _DEBUG_BATCH
+    streams, epoch = _streams(chosen)
+    steps = chosen.steps or (2 if chosen.debug else round(chosen.epochs * epoch))
+
+    config = ml_collections.ConfigDict()
+    config.seed = chosen.seed
+    config.steps = steps
+    config.log_every = 1 if chosen.debug else 50
+    config.checkpoint_every = min(1000, steps)
+    config.evaluate_every = max(1, steps // chosen.epochs)
+    config.keep = 2
+    config.max_skipped = 10
+    config.model = _model(chosen)
+    config.data = {
+        "streams": streams,
+        "evaluation": chosen.evaluation,
+        "vocabulary": chosen.vocabulary,
+        "eval_batch": 4 if chosen.debug else 64,
+        "threads": 2 if chosen.debug else chosen.threads,
+        "workers": chosen.workers,
+    }
+    config.optimizer = {
+        "learning_rate": 1e-4,
+        "weight_decay": 0.02,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "clip_norm": 1.0,
+        "warmup_fraction": 1 / chosen.epochs,
+        "final_fraction": 0.01,
+    }
+    config.step = {
+        "micro_batches": chosen.micro_batches,
+        "loss_block": 1024,
+        "average_decay": 0.0,
+        "augment": {
+            "crop_scale": (0.2, 1.0),
+            "crop_ratio": (3 / 4, 4 / 3),
+            "flip": 0.5,
+            "jitter": 0.8,
+            "grayscale": 0.2,
+            "blur": 0.5,
+        },
+    }
+    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
+    return config.lock()
+
+
+def _check(chosen: ml_collections.ConfigDict) -> None:
+    for name, known in (("model", ("trajvit", "vit3d")), ("size", tuple(SIZES))):
+        if chosen[name] not in known:
+            raise ValueError(f"unknown {name} {chosen[name]!r}: {nearest(chosen[name], known)}")
+    if chosen.videos and chosen.images and chosen.model == "vit3d":
+        raise ValueError(
+            "vit3d does not train on images and videos together (paper, section 4.2): train it "
+            "on the images first, with configs/datacomp50m.py:model=vit3d"
+        )
+    if chosen.epochs < 1 or min(chosen.videos, chosen.images) < 0:
+        raise ValueError("epochs must be at least 1, videos and images at least 0")
+    for count, name in (("videos", "records"), ("images", "image_records")):
+        if bool(chosen[count]) != bool(chosen[name]):
+            raise ValueError(
+                f"{count}={chosen[count]} and {name}={chosen[name]!r} belong together: how many "
+                "records there are, and their folder"
+            )
+    if not chosen.videos and not chosen.images:
+        raise ValueError("a run needs videos, images, or both")
+
+
+def _streams(chosen: ml_collections.ConfigDict) -> tuple[tuple[dict[str, Any], ...], float]:
+    """Steps of videos, of images, or both in turn; and how many of them are an epoch.
+
+    In a joint run both go through all their records equally often.
+    """
+    kinds = [
+        ("video", chosen.videos, chosen.batch, chosen.frames, chosen.records),
+        ("image", chosen.images, chosen.image_batch, 1, chosen.image_records),
+    ]
+    kinds = [kind for kind in kinds if kind[1]]
+    epochs = [Fraction(count, batch) for _, count, batch, *_ in kinds]
+    weights = [1]
+    if len(kinds) == 2:
+        ratio = (epochs[0] / epochs[1]).limit_denominator(_ROUND // 4)
+        weights = [max(1, ratio.numerator), ratio.denominator]
+    streams = tuple(
+        {
+            "name": name,
+            "frames": frames,
+            "batch": batch,
+            "weight": weight,
+            "sources": tuple({"path": path} for path in folders.split(":")),
+            "packing": _packing(chosen, name),
+        }
+        for (name, _, batch, frames, folders), weight in zip(kinds, weights, strict=True)
+    )
+    return streams, float(sum(epochs))
+
+
+def _packing(chosen: ml_collections.ConfigDict, stream: str) -> dict[str, int] | None:
+    if chosen.model != "trajvit":
+        return None
+    if chosen.debug:
+        return dict(_DEBUG_PACKING)
+    said = {name: chosen[name] for name in ("rows", "slots") if chosen[name]}
+    tested = {"group": 8, "rows": 1, "slots": 1552 if stream == "video" else 448}
+    return tested | ({} if stream == "image" and chosen.videos else said)
+
+
+def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
+    model = {"name": chosen.model, "frames": chosen.frames if chosen.videos else 1}
+    if chosen.model == "vit3d" and not chosen.videos:
+        model["vit3d"] = {"tubelet": 1}  # a ViT of images
+    if chosen.debug:
+        return model | _DEBUG_MODEL
+    return model | {
+        "dtype": "bfloat16",
+        "encoder": dataclasses.asdict(SIZES[chosen.size]),
+        "trajvit": {"max_trajectories": chosen.tokens},
+    }

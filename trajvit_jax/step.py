@@ -1,0 +1,140 @@
+"""One update of the parameters, as one compiled program over all devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from trajvit_jax.config import require_positive
+from trajvit_jax.data.augment import AugmentSettings, augment, sample_keys
+from trajvit_jax.data.batch import Batch
+from trajvit_jax.losses import blockwise_contrastive_loss, clamp_temperature
+from trajvit_jax.micro_batches import embed_in_parts
+from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.video_text import normalize_pixels, plain_slots
+from trajvit_jax.state import TrainState
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+    """How an update is computed.
+
+    Attributes:
+      micro_batches: parts in which everything behind the backbone runs; the result is that of
+        one part, with less memory and one more forward pass.
+      loss_block: rows of the matrix of all pairs that a device holds at a time.
+      average_decay: of the moving average of the parameters, which is evaluated instead of
+        them; 0 = none.
+      augment: what happens to videos and label maps, or None: the loader resizes whole frames.
+
+    Raises:
+      ValueError: a count under 1, or a decay that is none.
+    """
+
+    micro_batches: int = 1
+    loss_block: int = 1024
+    average_decay: float = 0.0
+    augment: AugmentSettings | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "micro_batches", "loss_block")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay must be within 0..1, got {self.average_decay}")
+
+
+def make_step(
+    tx: optax.GradientTransformation,
+    settings: StepSettings,
+    model: ModelSettings,
+    *,
+    seed: int,
+    where: TrainState | None = None,
+) -> Step:
+    """The compiled update; the old state's memory is given to the new one.
+
+    A loss or gradient that is not finite changes nothing but the step's number, and is told by
+    the measure `skipped`.
+
+    Args:
+      tx: the optimizer.
+      settings: of the step.
+      model: whose sizes augmented videos get.
+      seed: of the run: augmentation draws come from it, the sample and its epoch.
+      where: the shardings of the state, which it keeps; None = on one device.
+    """
+
+    def loss_of(
+        params: nnx.State, state: TrainState, batch: Batch
+    ) -> tuple[jax.Array, tuple[nnx.State, dict[str, jax.Array]]]:
+        module = dataclasses.replace(state, params=params).model()
+        video, text = embed_in_parts(module, batch, settings.micro_batches)
+        temperature = module.temperature[...]
+        loss, measures = blockwise_contrastive_loss(
+            video, text, temperature, batch.caption_hash, block=settings.loss_block
+        )
+        measures["temperature"] = temperature
+        return loss, (nnx.state(module, nnx.Not(nnx.Param)), measures)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        tokens = used_slots(batch, model)
+        if settings.augment is not None:
+            batch = _augmented(batch, settings.augment, model, seed)
+        grad = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, (stats, measures)), gradients = grad(state.params, state, batch)
+        grad_norm = optax.global_norm(gradients)
+        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        params["temperature"][...] = clamp_temperature(params["temperature"][...])
+        average = _averaged(state.average, params, settings.average_decay)
+        new = dataclasses.replace(
+            state, params=params, stats=stats, opt_state=opt_state, average=average
+        )
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+        measures |= {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "dropped": batch.dropped.sum(),
+            "skipped": (~finite).astype(jnp.int32),
+            "tokens": tokens,
+        }
+        return dataclasses.replace(kept, step=state.step + 1), measures
+
+    return jax.jit(step, donate_argnums=0, out_shardings=None if where is None else (where, None))
+
+
+def used_slots(batch: Batch, model: ModelSettings) -> jax.Array:
+    """Slots that the batch's videos take in their rows, CLS included."""
+    if model.name != "trajvit":
+        return jnp.asarray(len(batch.text) * plain_slots(model))
+    if batch.rows is not None:
+        return (batch.rows.video > 0).sum()
+    return (
+        1 + batch.labels.max(axis=(1, 2, 3)).astype(jnp.int32) * model.trajvit.tokens_each
+    ).sum()
+
+
+def _augmented(batch: Batch, settings: AugmentSettings, model: ModelSettings, seed: int) -> Batch:
+    video, labels = augment(
+        batch.video,
+        batch.labels,
+        sample_keys(seed, batch.epoch, batch.sample),
+        settings,
+        image_size=model.image_size,
+        grid=model.grid,
+    )
+    return batch.replace(video=normalize_pixels(video), labels=labels)
+
+
+def _averaged(average: Any, params: Any, decay: float) -> Any:
+    if average is None:
+        return None
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, params)
