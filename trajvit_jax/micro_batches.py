@@ -10,6 +10,7 @@ up to the order of sums.
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import jax
 from flax import nnx
@@ -20,9 +21,11 @@ from trajvit_jax.data.batch import Batch
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.ops.mesh import BATCH, keep_sharded, parts
 
+NormScope = Literal["batch", "part"]
+
 
 def embed_in_parts(
-    model: VideoTextModel, batch: Batch, count: int
+    model: VideoTextModel, batch: Batch, count: int, *, norm_scope: NormScope = "batch"
 ) -> tuple[Float[Array, "b p"], Float[Array, "b p"]]:
     """Embeddings of a training batch's videos and captions; moves the running statistics.
 
@@ -30,29 +33,39 @@ def embed_in_parts(
       model: in the step.
       batch: at the model's sizes.
       count: parts; 1 = the whole batch at once, nothing computed twice.
+      norm_scope: whose statistics the backbone's normalization takes: the 'batch', or each
+        'part', with less memory and other numbers than those of the large batch.
 
     Raises:
       ValueError: a batch whose groups the parts do not divide on every device.
     """
     pixels = model.pixels(batch.video)
-    features = model.tokenizer.features(pixels, train=True)
     text = (batch.text, batch.text_mask)
     if count == 1:
+        features = model.tokenizer.features(pixels, train=True)
         video = model.embed_features(features, pixels, batch.labels, batch.rows)
         return video, model.embed_text(*text)
+    by_part = norm_scope == "part"
+    features = None if by_part else model.tokenizer.features(pixels, train=True)
     graph, state = nnx.split(model)
 
     @jax.checkpoint
-    def embed(state: nnx.State, part: tuple) -> tuple[jax.Array, jax.Array]:
+    def embed(
+        state: nnx.State, part: tuple
+    ) -> tuple[tuple[jax.Array, jax.Array], nnx.State | None]:
         features, pixels, labels, rows, text = part
         model = nnx.merge(graph, state)
-        return model.embed_features(features, pixels, labels, rows), model.embed_text(*text)
+        if by_part:
+            features = model.tokenizer.features(pixels, train=True)
+        embedded = model.embed_features(features, pixels, labels, rows), model.embed_text(*text)
+        return embedded, nnx.state(model, nnx.BatchStat) if by_part else None
 
     whole = (features, pixels, batch.labels, batch.rows, text)
     cut_whole = jax.tree.map(lambda x: _cut(x, count), whole)
-    return jax.tree.map(
-        lambda x: _join(x, count), jax.lax.map(functools.partial(embed, state), cut_whole)
-    )
+    embedded, moved = jax.lax.map(functools.partial(embed, state), cut_whole)
+    if by_part:  # each part moved them from where they were: together, by the mean
+        nnx.update(model, jax.tree.map(lambda x: x.mean(0), moved))
+    return jax.tree.map(lambda x: _join(x, count), embedded)
 
 
 def _cut(x: jax.Array, count: int) -> jax.Array:
@@ -60,8 +73,8 @@ def _cut(x: jax.Array, count: int) -> jax.Array:
     devices = parts()
     if x.shape[0] % (devices * count):
         raise ValueError(
-            f"{x.shape[0]} groups (or videos, where rows are not packed) on {devices} devices are "
-            f"not cut into {count} micro-batches; change micro_batches or the batch"
+            f"a batch of {x.shape[0]} videos, or groups of them, on {devices} devices is not cut "
+            f"into {count} micro-batches; change micro_batches or the batch"
         )
     x = x.reshape(devices, count, -1, *x.shape[1:]).swapaxes(0, 1)
     x = x.reshape(count, -1, *x.shape[3:])

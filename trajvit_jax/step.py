@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from trajvit_jax.config import require_positive
 from trajvit_jax.data.augment import AugmentSettings, augment, sample_keys
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.losses import blockwise_contrastive_loss, clamp_temperature
-from trajvit_jax.micro_batches import embed_in_parts
-from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.micro_batches import NormScope, embed_in_parts
+from trajvit_jax.models.settings import ModelSettings, check_choice
 from trajvit_jax.models.video_text import normalize_pixels, plain_slots
 from trajvit_jax.state import TrainState
 
@@ -30,6 +30,8 @@ class StepSettings:
     Attributes:
       micro_batches: parts in which everything behind the backbone runs; the result is that of
         one part, with less memory and one more forward pass.
+      norm_scope: 'batch', or 'part': the backbone, too, runs in micro-batches, and its
+        normalization takes the statistics of each: another result, with less memory still.
       loss_block: rows of the matrix of all pairs that a device holds at a time.
       average_decay: of the moving average of the parameters, which is evaluated instead of
         them; 0 = none.
@@ -40,12 +42,14 @@ class StepSettings:
     """
 
     micro_batches: int = 1
+    norm_scope: NormScope = "batch"
     loss_block: int = 1024
     average_decay: float = 0.0
     augment: AugmentSettings | None = None
 
     def __post_init__(self) -> None:
         require_positive(self, "micro_batches", "loss_block")
+        check_choice("step.norm_scope", self.norm_scope, get_args(NormScope))
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must be within 0..1, got {self.average_decay}")
 
@@ -75,7 +79,9 @@ def make_step(
         params: nnx.State, state: TrainState, batch: Batch
     ) -> tuple[jax.Array, tuple[nnx.State, dict[str, jax.Array]]]:
         module = dataclasses.replace(state, params=params).model()
-        video, text = embed_in_parts(module, batch, settings.micro_batches)
+        video, text = embed_in_parts(
+            module, batch, settings.micro_batches, norm_scope=settings.norm_scope
+        )
         temperature = module.temperature[...]
         loss, measures = blockwise_contrastive_loss(
             video, text, temperature, batch.caption_hash, block=settings.loss_block
