@@ -34,6 +34,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.seed = chosen.seed
     config.steps = chosen.steps
     config.log_every = 5
+    config.log_samples = False
+    config.wandb = ""
+    config.profile = {"start": 0, "steps": 3}
+    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.checkpoint_every = 50
     config.model = {
         "name": chosen.model,

@@ -11,15 +11,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class CompileWatch:
-    """Counts the programs of a compiled function.
+    """Counts the programs of a function of `jax.jit`, which needs one a stream of batches."""
 
-    Args:
-      function: of `jax.jit`.
-      expected: programs it needs: one a stream of batches.
-    """
-
-    def __init__(self, function: Any, *, expected: int = 1):
-        self._function, self._expected = function, expected
+    def __init__(self, function: Any):
+        self._function, self._known = function, 0
         self._seen: dict[str, str] = {}
 
     @property
@@ -28,7 +23,7 @@ class CompileWatch:
         return self._function._cache_size()
 
     def check(self, step: int, stream: str, batch: Any) -> bool:
-        """Whether there are more programs than expected; warns when there is a new one.
+        """Whether a stream that had its program got another one; warns if so.
 
         Args:
           step: that was just started.
@@ -38,10 +33,10 @@ class CompileWatch:
         shapes = describe(batch)
         before = self._seen.get(stream)
         self._seen[stream] = shapes
-        if self.count <= self._expected:
+        new, self._known = self.count > self._known, self.count
+        if before is None or not new:
             return False
-        self._expected = self.count
-        changed = "the same shapes" if before in (None, shapes) else f"before: {before}"
+        changed = "the same shapes" if before == shapes else f"before: {before}"
         _LOG.warning(
             "step %d of stream %r was compiled again, program %d: %s (%s)",
             step,

@@ -111,7 +111,10 @@ def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:
 
 
 def note(workdir: Path, settings: ExperimentSettings, records: str) -> None:
-    """Writes the settings to the workdir, which from the first checkpoint on keeps to them."""
+    """Writes the settings to the workdir, which from the first checkpoint on keeps to them.
+
+    Only process 0 of a run may call this.
+    """
     write_text(workdir / _FILE, json.dumps(_plain(settings, records), indent=2) + "\n")
 
 

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -63,10 +65,14 @@ def main(argv: list[str]) -> None:
         cluster.stop(own)
         message = f"{str(stop) or 'interrupted'}; run the same command again to go on"
         interrupts.leave(message, interrupts.exit_code(stop))
-    except (ValueError, BlockingIOError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError) as error:
         _fail(error, _COMES_AGAIN, alone=own is None)
     except OSError as error:
         _fail(error, 1, alone=own is None)
+    except Exception:
+        if own is not None:  # else the others would wait for this one
+            interrupts.leave(traceback.format_exc(), 1)
+        raise
     if own is None or own.process == 0:
         _write_results(settings, results, workdir)
     cluster.stop(own)
@@ -92,7 +98,9 @@ def _write_results(
         "steps": settings.steps,
         "seed": settings.seed,
     }
-    text = json.dumps(facts | dict(results), indent=2)
+    # JSON has no NaN.
+    finite = {name: value if math.isfinite(value) else None for name, value in results.items()}
+    text = json.dumps(facts | finite, indent=2)
     write_text(workdir / "results.json", text + "\n")
     logging.getLogger(__package__).info("results: %s", text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -48,10 +49,18 @@ class Profiler:
     def __exit__(self, *error: object) -> None:
         self._stop()
 
-    def before(self, step: int) -> None:
-        """Call before a step is started; counted from 1, and the last may still be computed."""
+    def before(self, step: int, running: Any = None) -> None:
+        """Call before a step is started.
+
+        Args:
+          step: counted from 1.
+          running: arrays of the step before, which may still be computed: it is waited for where
+            the window begins and ends.
+        """
         if not self._settings.start:
             return
+        if step in (self._settings.start, self._settings.start + self._settings.steps):
+            jax.block_until_ready(running)
         if step == self._settings.start:
             jax.profiler.start_trace(str(self._folder))
             self._running = True
@@ -60,7 +69,6 @@ class Profiler:
 
     def _stop(self) -> None:
         if self._running:
-            jax.effects_barrier()
             jax.profiler.stop_trace()
             self._running = False
             _LOG.info("profile of %d steps in %s", self._settings.steps, self._folder)

@@ -111,8 +111,13 @@ def pretraining(
     config.steps = steps
     config.log_every = 1 if chosen.debug else 50
     config.checkpoint_every = min(1000, steps)
-    config.evaluate_every = max(1, steps // chosen.epochs)
+    # Once an epoch, at a step that is saved anyway; short runs only at their end.
+    config.evaluate_every = 1000 * round(steps / chosen.epochs / 1000) if steps > 30_000 else 0
     config.keep = 2
+    config.keep_best = ""
+    config.log_samples = False
+    config.wandb = ""
+    config.profile = {"start": 0, "steps": 3}
     config.max_skipped = 10
     config.model = _model(chosen)
     config.data = {
@@ -134,6 +139,7 @@ def pretraining(
     }
     config.step = {
         "micro_batches": chosen.micro_batches,
+        "norm_scope": "batch",
         "loss_block": 1024,
         "average_decay": 0.0,
         "augment": {
@@ -182,7 +188,9 @@ def _streams(chosen: ml_collections.ConfigDict) -> tuple[tuple[dict[str, Any], .
     kinds = [kind for kind in kinds if kind[1]]
     epochs = [Fraction(count, batch) for _, count, batch, *_ in kinds]
     weights = [1]
-    if len(kinds) == 2:
+    if chosen.debug:
+        weights = [1] * len(kinds)
+    elif len(kinds) == 2:
         ratio = (epochs[0] / epochs[1]).limit_denominator(_ROUND // 4)
         weights = [max(1, ratio.numerator), ratio.denominator]
     streams = tuple(

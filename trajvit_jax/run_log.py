@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import statistics
 import time
@@ -20,7 +21,7 @@ from trajvit_jax.metric_log import MetricLog
 from trajvit_jax.nonfinite import NonFiniteGuard
 from trajvit_jax.profiling import Profiler
 from trajvit_jax.sample_log import SampleLog
-from trajvit_jax.throughput import Meter, Work, peak_flops
+from trajvit_jax.throughput import Meter, Work, in_words, peak_flops
 
 
 @dataclasses.dataclass
@@ -61,6 +62,9 @@ class InFlight:
     ids: tuple[str, ...]
     measures: dict[str, jax.Array]
     waited: float
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -162,6 +166,7 @@ class StepWatch:
             workdir, limit=settings.max_skipped, lag=0, process=jax.process_index()
         )
         self._seconds: list[float] = []
+        self._rates: dict[str, str] = {}
         self._compiled: set[str] = set()
         self._since = time.perf_counter()
 
@@ -175,15 +180,16 @@ class StepWatch:
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         self._count(step, values, seconds)
-        self._bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+        self._bar.set_postfix(loss=f"{values['loss']:.3f}", **self._rates, refresh=False)
         self._bar.update()
         self._log.note_samples(step.number, step.ids)
         settings = self._settings
         if step.number % settings.log_every == 0 or step.number == settings.steps:
             if self._seconds:
                 values |= {"seconds_a_step": statistics.median(self._seconds)}
-                values |= self._meter.read()
-                self._seconds = []
+                rates = self._meter.read()
+                values |= rates
+                self._rates, self._seconds = in_words(rates), []
             self._log.write(step.number, values)
         elif values["skipped"]:
             self._log.write(step.number, values)
@@ -199,4 +205,13 @@ class StepWatch:
         if step.stream in self._compiled:
             self._seconds.append(seconds)
             self._meter.add(work, tokens=tokens, seconds=seconds, waited=step.waited)
+        else:
+            _LOG.info("first step of stream %r, compilation included: %.1f s", step.stream, seconds)
         self._compiled.add(step.stream)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done within this is no part of a step's time."""
+        before = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - before

@@ -1,4 +1,4 @@
-"""What the model was fed: frames, tokens in colour and captions of a batch, as one HTML page."""
+"""What a step read: frames, tokens in colour and captions of a batch, as one HTML page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_sample_page(
 
     Args:
       path: of the page.
-      batch: on this host, as the model reads it (augmented), pixels 0..255 or normalized.
+      batch: on this host, as it was read: before the step crops and colours it.
       text: of the run.
       ids: of the records, in the order of the batch.
       most: videos shown.
@@ -50,8 +50,8 @@ def write_sample_page(
             f"<figcaption>{words}<br><small>{name}: {facts}</small></figcaption></figure>"
         )
     page = (
-        "<!doctype html><meta charset=utf-8><title>What the model was fed</title>"
-        f"<style>{_STYLE}</style><h1>What the model was fed</h1>"
+        "<!doctype html><meta charset=utf-8><title>What a step read</title>"
+        f"<style>{_STYLE}</style><h1>What a step read</h1>"
         "<p>Frames above, their tokens below: one colour a token, black where there is none.</p>"
         + "".join(figures)
     )

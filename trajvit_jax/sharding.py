@@ -152,10 +152,25 @@ def part_of_process(mesh: Mesh) -> tuple[int, int]:
     return first // share, count // share
 
 
+def check_batch(name: str, batch: int, group: int, mesh: Mesh) -> None:
+    """Checks that the devices can share a stream's batches.
+
+    Raises:
+      ValueError: groups of videos that they cannot share evenly.
+    """
+    devices = batch_parts(mesh)
+    if batch % (group * devices):
+        raise ValueError(
+            f"stream {name!r}: {batch} videos in groups of {group} cannot be shared by {devices} "
+            f"devices (mesh {dict(mesh.shape)}); take a batch that is a multiple of "
+            f"{group * devices}, smaller groups, or a larger mesh.tensor"
+        )
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
     """Arrays of this process's part of a batch -> arrays of the whole batch, on the devices.
 
-    Processes hold their parts in the order of their numbers.
+    A process holds the part that `part_of_process` says.
     """
     sharding = of_batch(mesh)
 

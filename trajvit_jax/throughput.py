@@ -106,7 +106,7 @@ class Meter:
           work: of the step.
           tokens: slots in use.
           seconds: from the end of the step before to its end.
-          waited: of these, for data.
+          waited: of these, for data; the devices may have been busy with the step before.
         """
         self._videos += work.videos
         self._slots += work.slots
@@ -128,3 +128,14 @@ class Meter:
             rates["mfu"] = self._flops / seconds / self._peak
         self._clear()
         return rates
+
+
+def in_words(rates: Mapping[str, float]) -> dict[str, str]:
+    """The rates of `Meter.read`, short, for a progress line."""
+    words = {
+        "videos/s": f"{rates['videos_a_second']:.3g}",
+        "tokens/s": f"{rates['tokens_a_second']:.3g}",
+        "slots": f"{rates['slot_use']:.0%}",
+        "wait": f"{rates['data_wait']:.0%}",
+    }
+    return words | ({"MFU": f"{rates['mfu']:.0%}"} if "mfu" in rates else {})

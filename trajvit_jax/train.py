@@ -26,7 +26,7 @@ from trajvit_jax.interrupts import StopRequest
 from trajvit_jax.optim import optimizer
 from trajvit_jax.run_log import Clock, InFlight, RunLog
 from trajvit_jax.sample_page import write_sample_page
-from trajvit_jax.sharding import make_mesh, part_of_process, put_batch
+from trajvit_jax.sharding import check_batch, make_mesh, part_of_process, put_batch
 from trajvit_jax.state import TrainState
 from trajvit_jax.step import make_step
 from trajvit_jax.throughput import work_of
@@ -79,6 +79,8 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         # Devices
         mesh = make_mesh(settings.mesh)
         part, parts = part_of_process(mesh)
+        for stream in settings.data.train_streams(settings.model.frames):
+            check_batch(stream.name, stream.batch, stream.group, mesh)
 
         # Data
         data = settings.data
@@ -106,7 +108,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         _LOG.info("%s: %.1f M parameters", model.name, like.parameters / 1e6)
         where = jax.tree.map(lambda shape: shape.sharding, like)
         step = make_step(tx, settings.step, model, seed=settings.seed, where=where)
-        compiled = CompileWatch(step, expected=len(streams))
+        compiled = CompileWatch(step)
 
         # Restore
         checkpoints = stack.enter_context(
@@ -131,20 +133,21 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
             reading=data.reading(),
         )
         stack.callback(steps.close)
-        note(workdir, settings, records)
+        if jax.process_index() == 0:
+            note(workdir, settings, records)
 
         # Loop
         log = stack.enter_context(RunLog(workdir, settings, first=first))
         agreement = Agreement(mesh)
         with StopRequest() as stop, log.watch(model.name, clock, works) as watch:
             running: InFlight | None = None
+            results: dict[str, float] = {}
             for done in range(first + 1, settings.steps + 1):
-                results: dict[str, float] = {}
-                log.profiler.before(done - first)
+                log.profiler.before(done - first, running and running.measures)
                 started = time.perf_counter()
                 loaded = next(steps)
                 waited = time.perf_counter() - started
-                if done == 1:
+                if done == 1 and jax.process_index() == 0:
                     write_sample_page(workdir / "samples.html", loaded.batch, text, loaded.ids)
                 batch = put_batch(loaded.batch, mesh)
                 state, measures = step(state, batch)
@@ -154,28 +157,31 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
                     watch.read(running)
                 running = InFlight(done, loaded.stream, loaded.ids, measures, waited)
 
-                stopped = agreement.ask(stop.requested)
-                evaluated = settings.evaluate_every and done % settings.evaluate_every == 0
+                stopped, last = agreement.ask(stop.requested), done == settings.steps
+                every = settings.evaluate_every
+                evaluated = last or bool(every and done % every == 0)
+                saved = last or done % settings.checkpoint_every == 0
+                if stopped or evaluated or saved:
+                    watch.read(running)
+                    running = None
+                results = {}
                 if evaluated and not stopped:
                     try:
-                        with stop.at_once():
+                        with stop.at_once(), watch.paused():
                             results = evaluate(state, held_out, text, data.eval_batch, mesh)
                         log.results(done, results)
                     except KeyboardInterrupt:  # the step is still to be saved
-                        stopped, results = True, {}
-                due = done % settings.checkpoint_every == 0 or done == settings.steps
-                if due or stopped:
-                    watch.read(running)
-                    running = None
+                        stopped = True
+                if stopped or saved or (results and settings.keep_best):
                     checkpoints.save(done, state, clock=clock.values(), metrics=results)
                 if stopped:
                     raise stop.error(f"stopped after step {done}")
 
-            # Evaluation
-            with stop.at_once():
-                results = evaluate(state, held_out, text, data.eval_batch, mesh)
-        log.results(settings.steps, results)
-        results["parameters"] = float(state.parameters)
+            if not results:  # all steps were made before, but for the evaluation
+                with stop.at_once():
+                    results = evaluate(state, held_out, text, data.eval_batch, mesh)
+                log.results(settings.steps, results)
+        results["parameters"] = float(like.parameters)
         results["seconds_a_step"] = log.median("seconds_a_step")
     return results
 

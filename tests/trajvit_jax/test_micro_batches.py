@@ -71,5 +71,9 @@ def test_a_part_s_own_statistics_are_others_and_move_the_running_ones_by_their_m
 def test_parts_that_do_not_divide_the_groups_are_refused(embed):
     with pytest.raises(ValueError, match=r"a batch of 32 videos, .* is not cut into 5"):
         embed(5)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_an_unknown_scope_is_refused():
     with pytest.raises(ValueError, match=r"step\.norm_scope must be one of batch, part"):
         StepSettings(norm_scope="video")

@@ -48,7 +48,7 @@ def test_hardware_that_is_not_known_has_no_utilization():
 
 def test_a_compilation_after_warm_up_is_told_with_its_shapes(caplog):
     function = jax.jit(lambda batch: batch["x"].sum())
-    watch = CompileWatch(function, expected=2)
+    watch = CompileWatch(function)
     for step, size in enumerate((3, 5, 3, 5), 1):
         batch = {"x": jnp.zeros((size,))}
         function(batch)
