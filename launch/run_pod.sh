@@ -218,15 +218,21 @@ trap 'ask TERM' TERM HUP
 trap 'ask USR1' USR1
 trap 'ask INT' INT
 
+stopped() { # ends as asked, so that a scheduler knows whether to start again
+  [[ $asked == INT ]] && exit 130
+  exit 75
+}
+
 failures=0
 while true; do
+  [[ -z $asked ]] || stopped
   say "starting; logs are in $workdir/logs"
   SECONDS=0
   attempt
   ((code)) || { say "done" && exit 0; }
   if [[ -n $asked ]]; then
-    [[ $asked == INT ]] && exit 130
-    exit "$code"
+    ((code != 2)) || exit 2
+    stopped
   fi
   case $code in
     75) say "preempted and saved: starting again" && sleep 1 && continue ;;
@@ -239,7 +245,7 @@ while true; do
   ((pause <= 300)) || pause=300
   say "failed with exit code $code ($failures of $retries): starting again in $pause s"
   for ((until = SECONDS + pause; SECONDS < until; )); do
-    [[ -z $asked ]] || exit 130
+    [[ -z $asked ]] || stopped
     sleep 0.1
   done
 done

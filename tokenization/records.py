@@ -332,9 +332,14 @@ def open_records(directory: str | os.PathLike[str], split: str = "train") -> Rec
 
 
 def read_captions(
-    directory: str | os.PathLike[str], split: str = "train"
+    directory: str | os.PathLike[str], split: str = "train", *, most: int | None = None
 ) -> Iterator[tuple[str, ...]]:
-    """Captions of every record, in order; frames and label maps are not decoded.
+    """Captions of every record, in order; frames and label maps are read, but not decoded.
+
+    Args:
+      directory: of the dataset.
+      split: of it.
+      most: of more records, so many that lie evenly spread are read; None = all.
 
     Raises:
       RecordsError: as `open_records`.
@@ -345,7 +350,9 @@ def read_captions(
     captions = tfds.features.FeaturesDict(
         {"captions": tfds.features.Sequence(tfds.features.Text())}
     )
-    for index in range(len(source)):
+    count = len(source)
+    for place in range(count if most is None else min(count, most)):
+        index = place if most is None or count <= most else place * count // most
         example: Any = captions.deserialize_example_np(source.data_source[index])
         yield tuple(_text(caption) for caption in example["captions"])
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +67,19 @@ class ExperimentSettings:
 
 
 _FILE = "settings.json"
-_BOOKKEEPING = (
-    "log_every",
-    "checkpoint_every",
-    "evaluate_every",
-    "keep",
-    "keep_best",
-    "max_skipped",
-    "mesh",
-    "profile",
-    "log_samples",
-    "wandb",
+# What may change between the parts of a run: how it is told of and kept, how it reads, and how
+# the same numbers (up to rounding) are computed.
+_FREE = (
+    *("log_every", "checkpoint_every", "evaluate_every", "keep", "keep_best", "max_skipped"),
+    *("mesh", "profile", "log_samples", "wandb"),
+    *(
+        f"data.{name}"
+        for name in ("evaluation", "eval_split", "eval_batch", "threads", "workers", "cache")
+    ),
+    *("step.micro_batches", "step.loss_block"),
+    *("model.impl", "model.encoder.remat", "model.encoder.unroll", "model.text.unroll"),
+    "model.trajvit.resnet.remat",
 )
-_READING = ("evaluation", "eval_split", "eval_batch", "threads", "workers", "cache")
 
 
 def has_run(workdir: Path) -> bool:
@@ -88,7 +90,8 @@ def has_run(workdir: Path) -> bool:
 def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     """Refuses a workdir whose run had other settings; call `note` once the run can start.
 
-    How often a run logs and saves may change between its parts, and how it reads data.
+    How often a run logs and saves may change between its parts, how it reads data, on which
+    devices it runs, and how it trades memory for time.
 
     Args:
       workdir: of the run.
@@ -102,7 +105,11 @@ def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     if not path.exists() or not has_run(workdir):
         return
     old = json.loads(path.read_text("utf-8"))
-    changed = differences(_decisive(old), _decisive(_plain(settings, records)))
+    new = _plain(settings, records)
+    # Parts with statistics of their own are another computation.
+    by_part = "part" in (one.get("step", {}).get("norm_scope") for one in (old, new))
+    free = [path for path in _FREE if not (by_part and path == "step.micro_batches")]
+    changed = differences(_without(old, free), _without(new, free))
     if changed:
         raise ValueError(
             f"{workdir} belongs to a run with other settings ({'; '.join(changed)}); "
@@ -122,8 +129,13 @@ def _plain(settings: ExperimentSettings, records: str) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(settings) | {"records": records}))
 
 
-def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
-    """What the trained numbers depend on."""
-    kept = {key: value for key, value in settings.items() if key not in _BOOKKEEPING}
-    data = {key: value for key, value in settings["data"].items() if key not in _READING}
-    return kept | {"data": data}
+def _without(settings: dict[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested settings, less some of them."""
+    kept = copy.deepcopy(settings)
+    for path in paths:
+        *groups, name = path.split(".")
+        group = kept
+        for key in groups:
+            group = group.get(key) or {}
+        group.pop(name, None)
+    return kept

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from trajvit_jax.agreement import Agreement
@@ -33,30 +34,31 @@ from trajvit_jax.throughput import work_of
 from trajvit_jax.workdir import lock
 
 _LOG = logging.getLogger(__name__)
+_LEARN_FROM = 50_000  # records of each source, whose captions a vocabulary is learned from
 
 
 def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
     """The run's WordPiece vocabulary: from the workdir, else the config's file, else learned.
 
-    It is kept in the workdir, so that a resumed run and a later evaluation read the same.
+    It is kept in the workdir, so that a resumed run and a later evaluation read the same. It is
+    learned by process 0, of large sources from the captions of some records.
     """
     kept, length = workdir / "vocab.txt", settings.model.text.length
-    if has_run(workdir):
-        return WordPiece.load(kept, length)
-    if settings.data.vocabulary:
-        text = WordPiece.load(settings.data.vocabulary, length)
-    else:
-        sources = settings.data.train_sources
-        captions = {
-            caption
-            for source in sources
-            for of_one in read_captions(source.path, source.split)
-            for caption in of_one
-        }
-        text = WordPiece.train(captions, length, size=settings.model.text.vocabulary)
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and not has_run(workdir):
+        if settings.data.vocabulary:
+            text = WordPiece.load(settings.data.vocabulary, length)
+        else:
+            captions = {
+                caption
+                for source in settings.data.train_sources
+                for of_one in read_captions(source.path, source.split, most=_LEARN_FROM)
+                for caption in of_one
+            }
+            text = WordPiece.train(captions, length, size=settings.model.text.vocabulary)
         text.save(kept)
-    return text
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("vocabulary")
+    return WordPiece.load(kept, length)
 
 
 def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:

@@ -27,6 +27,11 @@ def test_a_workdir_keeps_to_one_experiment(tmp_path):
     check(run, dataclasses.replace(first, log_every=1), "records")
     read_otherwise = dataclasses.replace(first.data, threads=1, evaluation="b")
     check(run, dataclasses.replace(first, data=read_otherwise), "records")
+    in_parts = dataclasses.replace(first.step, micro_batches=4)
+    check(run, dataclasses.replace(first, step=in_parts), "records")
+    apart = dataclasses.replace(in_parts, norm_scope="part")
+    with pytest.raises(ValueError, match=r"step\.micro_batches: 1, now 4; .*'batch', now 'part'"):
+        check(run, dataclasses.replace(first, step=apart), "records")
     with pytest.raises(ValueError, match=r"run belongs to .*steps: 10, now 20.*--workdir"):
         check(run, dataclasses.replace(first, steps=20), "records")
     other = dataclasses.replace(first.data, train="b")

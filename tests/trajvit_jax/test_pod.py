@@ -1,0 +1,83 @@
+"""A whole run in two processes of four devices is the run of one, and goes on as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokenization.shards import write_records
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def config(toy_record, tmp_path_factory):
+    """Six joint steps on toy records, packed and augmented, with a checkpoint at every third."""
+    root = tmp_path_factory.mktemp("toys")
+    for folder, frames in (("videos", 4), ("images", 1)):
+        for split in ("train", "test"):
+            records = [toy_record(i, frames=frames) for i in range(16)]
+            write_records(root / folder, records, split=split)
+    arguments = f"debug,frames=4,steps=6,records={root}/videos,image_records={root}/images"
+    return [
+        f"--config={ROOT}/configs/panda8m_datacomp50m.py:{arguments}",
+        "--config.checkpoint_every=3",
+        "--config.log_samples=True",
+    ]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return os.environ | {
+        "PYTHON": sys.executable,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+    }
+
+
+def run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(
+        command, env=environment(folder), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    logs = "".join(path.read_text()[-3000:] for path in folder.glob("*/logs/*.log"))
+    assert done.returncode == 0, done.stderr[-3000:] + logs
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def test_two_processes_train_as_one_and_one_goes_on_from_them(config, tmp_path):
+    alone, pod = tmp_path / "alone", tmp_path / "pod"
+    train = [sys.executable, "-m", "trajvit_jax.main", *config]
+    run([*train, f"--workdir={alone}"], tmp_path)
+    expected = losses(alone)
+    assert sorted(expected) == [1, 2, 3, 4, 5, 6]
+
+    launch = [str(ROOT / "launch/run_pod.sh"), "--local-processes=2", "--cpu-devices=4"]
+    run([*launch, "--retries=0", f"--workdir={pod}", *config], tmp_path)
+    found = losses(pod)
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
+    results = [json.loads((path / "results.json").read_text()) for path in (alone, pod)]
+    assert results[0]["txt2vid_r5"] == results[1]["txt2vid_r5"]
+    samples = [
+        len((pod / name).read_text().splitlines()) for name in ("samples.jsonl", "samples-1.jsonl")
+    ]
+    assert samples == [6, 6]
+
+    # From the pod's checkpoint at step 3, on one device.
+    for path in (pod / "checkpoints").glob("6*"):
+        path.rename(path.with_name("later"))
+    (pod / "checkpoints/later").rename(tmp_path / "later")
+    run([*train, f"--workdir={pod}"], tmp_path)
+    resumed = losses(pod)
+    np.testing.assert_allclose(list(resumed.values()), list(expected.values()), rtol=1e-5)
