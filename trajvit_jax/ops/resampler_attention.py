@@ -160,22 +160,26 @@ def _absorbed(
 
     # LN(x) = scale * factor * (inputs basis) + bias, where the basis may be the identity.
     if lift is None:
-        vectors = at_least_float32(frames)
-        vectors = vectors - vectors.mean(-1, keepdims=True)
-        factor = jax.lax.rsqrt(jnp.square(vectors).mean(-1) + weights.eps)
-        # Centred before they are narrowed: a mean takes the digits of what differs.
-        inputs, basis = vectors.astype(dtype), None
+        vectors, basis = at_least_float32(frames), None
+        centred = vectors - vectors.mean(-1, keepdims=True)
+        factor = jax.lax.rsqrt(jnp.square(centred).mean(-1) + weights.eps)
+        # Where numbers are narrow a mean takes the digits of what differs, and frames are centred.
+        # Else what they meet is: a copy less.
+        is_narrow = dtype != vectors.dtype
+        inputs = centred.astype(dtype) if is_narrow else frames
     else:
         kernel, bias = centre(lift.kernel, lift.bias)
         flat = at_least_float32(frames).reshape(-1, c)
         factor = mapped_factor(flat, kernel, bias, weights.eps).reshape(n, t)
         # The bias is the map of a feature more, which is always one.
         inputs = jnp.concatenate([frames, jnp.ones((n, t, 1), dtype)], axis=-1)
-        basis = jnp.concatenate([kernel, bias[None]])
+        basis, is_narrow = jnp.concatenate([kernel, bias[None]]), False
 
     def narrow(x: jax.Array) -> jax.Array:
         """[..., d, k] in the dims of the inputs."""
-        return (x if basis is None else _product(basis, x)).astype(dtype)
+        if basis is not None:
+            return _product(basis, x).astype(dtype)
+        return x.astype(dtype) if is_narrow else x - x.mean(-2, keepdims=True)
 
     # Frames come first: XLA has no narrow products on CPU with batches of another axis.
     scores = jnp.einsum(
