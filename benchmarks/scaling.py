@@ -87,7 +87,7 @@ def measure(case: Case) -> dict[str, Any]:
 
     from trajvit_jax.models.settings import SIZES, ModelSettings, ResNetSettings, TextSettings
     from trajvit_jax.optim import OptimizerSettings, optimizer
-    from trajvit_jax.sharding import MeshSettings, make_mesh, of_batch, shardings
+    from trajvit_jax.sharding import MeshSettings, make_mesh, of_batch
     from trajvit_jax.state import TrainState
     from trajvit_jax.step import StepSettings, make_step
 
@@ -108,10 +108,9 @@ def measure(case: Case) -> dict[str, Any]:
     mesh = make_mesh(MeshSettings(case.data, case.fsdp, case.tensor), jax.devices())
     tx = optimizer(OptimizerSettings(), 1000)
     with jax.set_mesh(mesh):
-        like = jax.eval_shape(lambda: TrainState.initialize(model, tx, 0))
-        where = shardings(like, mesh)
+        state = TrainState.shapes(model, tx, mesh=mesh)
+        where = jax.tree.map(lambda shape: shape.sharding, state)
         step = make_step(tx, StepSettings(), model, seed=0, where=where)
-        state = jax.tree.map(_placed, like, where)
         batch = jax.tree.map(lambda x: _placed(x, of_batch(mesh)), abstract_batch(model, case))
         compiled = step.lower(state, batch).compile()
         memory = compiled.memory_analysis()
