@@ -88,11 +88,6 @@ def batch_parts(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device has all of it."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
 def of_batch(mesh: Mesh) -> NamedSharding:
     """The first axis is the batch's."""
     return NamedSharding(mesh, PartitionSpec(BATCH))

@@ -71,11 +71,6 @@ class Stream:
         """Trajectories of every record of each source, as stored."""
         return tuple(_counts(source) for source in self.sources)
 
-    @property
-    def steps_an_epoch(self) -> float:
-        """Steps of this stream in which as many records are read as it has."""
-        return sum(map(len, self.sources)) / self.settings.batch
-
     def model(self, settings: ModelSettings) -> ModelSettings:
         """The model as it reads this stream."""
         return dataclasses.replace(settings, frames=self.settings.frames)
