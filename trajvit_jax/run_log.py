@@ -163,7 +163,7 @@ class StepWatch:
         self._log, self._bar, self._clock, self._works = log, bar, clock, works
         self._settings, self._meter = settings, Meter(peak_flops())
         self._guard = NonFiniteGuard(
-            workdir, limit=settings.max_skipped, lag=0, process=jax.process_index()
+            workdir, limit=settings.max_skipped, process=jax.process_index()
         )
         self._seconds: list[float] = []
         self._rates: dict[str, str] = {}
@@ -194,7 +194,7 @@ class StepWatch:
         elif values["skipped"]:
             self._log.write(step.number, values)
         measures = {name: values[name] for name in ("loss", "grad_norm", "temperature")}
-        self._guard.add(step.number, not values["skipped"], step.ids, measures)
+        self._guard.add(step.number, step.ids, measures, finite=not values["skipped"])
 
     def _count(self, step: InFlight, values: Mapping[str, float], seconds: float) -> None:
         work, tokens = self._works[step.stream], int(values["tokens"])
