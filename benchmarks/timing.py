@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -54,14 +55,17 @@ class Timing:
 def race(contenders: Sequence[Contender], rounds: int) -> list[Timing]:
     """Runs all contenders in turn, `rounds` times after one warm-up.
 
-    In turn, so that what else the machine does meets all of them alike.
+    In turn, so that what else the machine does meets all of them alike, and every round in
+    another order, so that none always finds the cold caches and fresh pages of the same neighbour.
     """
     seconds: list[list[float]] = [[] for _ in contenders]
+    turns, draws = list(zip(contenders, seconds, strict=True)), random.Random(0)
     total = (rounds + 1) * len(contenders)
     # `disable=None`: no bar where nobody looks, as its lines would fill a log.
     with tqdm(total=total, unit="run", leave=False, mininterval=1, disable=None) as bar:
         for number in range(rounds + 1):
-            for contender, own in zip(contenders, seconds, strict=True):
+            draws.shuffle(turns)
+            for contender, own in turns:
                 bar.set_description(f"{contender.stage}, {contender.name}")
                 start = time.perf_counter()
                 contender.run()
