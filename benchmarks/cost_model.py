@@ -21,7 +21,7 @@ from pathlib import Path
 from tokenization.files import write_text
 from trajvit_jax import config as configs
 from trajvit_jax.experiment import ExperimentSettings
-from trajvit_jax.throughput import PEAKS, work_of
+from trajvit_jax.run.throughput import PEAKS, work_of
 
 RUNS = ("panda2m", "panda4m", "panda8m", "panda8m_datacomp50m", "datacomp50m")
 GPUS = (8, 32, 256)

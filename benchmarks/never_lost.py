@@ -37,8 +37,8 @@ from tokenization.files import write_text
 from tokenization.records import Record
 from tokenization.shards import write_records
 from tokenization.trajectories import Trajectories, VideoInfo
-from trajvit_jax.checkpoint_files import load_arrays
-from trajvit_jax.sample_log import read_samples, samples_path
+from trajvit_jax.run.checkpoint_files import load_arrays
+from trajvit_jax.run.sample_log import read_samples, samples_path
 
 _FRAMES, _SIZE, _SLOTS, _VIDEOS = 4, 32, 6, 48
 _WIDTHS = {"width": 32, "depth": 2, "heads": 2, "mlp": 64}

@@ -41,13 +41,14 @@ def test_what_was_not_measured_has_no_ratio():
         ratio(TIMES, ("pooling", "plain"), ("pooling", "none"))
 
 
-def test_contenders_run_in_turn_and_warm_up_first():
+def test_contenders_run_in_turn_in_changing_order_and_warm_up_first():
     order = []
-    contenders = [Contender("a", name, lambda name=name: order.append(name)) for name in "xy"]
-    found = race(contenders, rounds=2)
-    assert order == list("xyxyxy")
-    assert [one.name for one in found] == ["x", "y"]
-    assert all(len(one.seconds) == 2 for one in found)
+    contenders = [Contender("a", name, lambda name=name: order.append(name)) for name in "xyz"]
+    found = race(contenders, rounds=5)
+    rounds = ["".join(order[start : start + 3]) for start in range(0, 18, 3)]
+    assert all(sorted(one) == list("xyz") for one in rounds) and len(set(rounds)) > 2
+    assert [one.name for one in found] == ["x", "y", "z"]
+    assert all(len(one.seconds) == 5 for one in found)
 
 
 def test_no_bar_where_nobody_looks(capsys):

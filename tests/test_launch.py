@@ -61,7 +61,7 @@ def test_two_processes_of_four_devices_add_up_eight(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import os\n"
-        "from trajvit_jax import cluster\n"
+        "from trajvit_jax.pod import cluster\n"
         "here = cluster.from_environment(os.environ)\n"
         "cluster.start(here)\n"
         "import jax, jax.numpy as jnp\n"
@@ -182,7 +182,7 @@ def test_slurm_starts_one_task_a_host(tmp_path):
         "SLURM_CPUS_PER_TASK": "96",
     }
     program = (
-        "import os\nfrom trajvit_jax.cluster import from_environment\n"
+        "import os\nfrom trajvit_jax.pod.cluster import from_environment\n"
         "print(from_environment(os.environ))\n"
     )
     where = (f"--workdir={tmp_path}/run", "--", sys.executable, "-c", program)

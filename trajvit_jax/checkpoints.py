@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from trajvit_jax.checkpoint_files import (
+from trajvit_jax.run.checkpoint_files import (
     RUN,
     STATE,
     first_misfit,
@@ -33,9 +33,9 @@ from trajvit_jax.checkpoint_files import (
     saved_shapes,
     shape_of,
 )
-from trajvit_jax.checksums import checksums
+from trajvit_jax.run.checksums import checksums
+from trajvit_jax.run.whole_files import find_damage, note_files
 from trajvit_jax.state import TrainState
-from trajvit_jax.whole_files import find_damage, note_files
 
 _LOG = logging.getLogger(__name__)
 _BROKEN = ".broken"

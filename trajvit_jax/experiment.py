@@ -15,7 +15,7 @@ from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.models.settings import ModelSettings, check_choice
 from trajvit_jax.models.video_text import TOKENIZERS
 from trajvit_jax.optim import OptimizerSettings
-from trajvit_jax.profiling import ProfileSettings
+from trajvit_jax.run.profiling import ProfileSettings
 from trajvit_jax.sharding import MeshSettings
 from trajvit_jax.step import StepSettings
 

@@ -33,9 +33,9 @@ from ml_collections import config_flags
 
 from tokenization import interrupts
 from tokenization.files import write_text
-from trajvit_jax import cluster
 from trajvit_jax.command_flags import reader
 from trajvit_jax.config import to_settings
+from trajvit_jax.pod import cluster
 
 if TYPE_CHECKING:
     from trajvit_jax.experiment import ExperimentSettings

@@ -13,9 +13,7 @@ import jax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from trajvit_jax.agreement import Agreement
 from trajvit_jax.checkpoints import Checkpoints
-from trajvit_jax.compile_watch import CompileWatch
 from trajvit_jax.data.samples import check_frames
 from trajvit_jax.data.source import Record, open_records, read_captions
 from trajvit_jax.data.steps import train_steps
@@ -23,15 +21,17 @@ from trajvit_jax.data.streams import fingerprint, open_streams
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
 from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
-from trajvit_jax.interrupts import StopRequest
 from trajvit_jax.optim import optimizer
-from trajvit_jax.run_log import Clock, InFlight, RunLog
-from trajvit_jax.sample_page import write_sample_page
+from trajvit_jax.pod.agreement import Agreement
+from trajvit_jax.run.compile_watch import CompileWatch
+from trajvit_jax.run.interrupts import StopRequest
+from trajvit_jax.run.run_log import Clock, InFlight, RunLog
+from trajvit_jax.run.sample_page import write_sample_page
+from trajvit_jax.run.throughput import work_of
+from trajvit_jax.run.workdir import lock
 from trajvit_jax.sharding import check_batch, make_mesh, part_of_process, put_batch
 from trajvit_jax.state import TrainState
 from trajvit_jax.step import make_step
-from trajvit_jax.throughput import work_of
-from trajvit_jax.workdir import lock
 
 _LOG = logging.getLogger(__name__)
 _LEARN_FROM = 50_000  # records of each source, whose captions a vocabulary is learned from

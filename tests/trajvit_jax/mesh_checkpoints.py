@@ -17,7 +17,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from trajvit_jax.checkpoints import Checkpoints
-from trajvit_jax.checksums import checksums
+from trajvit_jax.run.checksums import checksums
 from trajvit_jax.sharding import MeshSettings, make_mesh, shardings
 from trajvit_jax.state import TrainState
 

@@ -14,7 +14,6 @@ import sys
 import jax
 import numpy as np
 
-from trajvit_jax import cluster
 from trajvit_jax.data.augment import AugmentSettings
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.models.settings import (
@@ -26,6 +25,7 @@ from trajvit_jax.models.settings import (
 )
 from trajvit_jax.models.tokens import Rows
 from trajvit_jax.optim import OptimizerSettings, optimizer
+from trajvit_jax.pod import cluster
 from trajvit_jax.sharding import MeshSettings, make_mesh, put_batch
 from trajvit_jax.state import TrainState
 from trajvit_jax.step import StepSettings, make_step

@@ -16,11 +16,11 @@ import optax
 import pytest
 from flax import nnx
 
-from trajvit_jax.checkpoint_files import load_arrays
 from trajvit_jax.checkpoints import Checkpoints
-from trajvit_jax.checksums import checksums
+from trajvit_jax.run.checkpoint_files import load_arrays
+from trajvit_jax.run.checksums import checksums
+from trajvit_jax.run.whole_files import note_files
 from trajvit_jax.state import TrainState
-from trajvit_jax.whole_files import note_files
 
 
 @pytest.fixture(scope="module")

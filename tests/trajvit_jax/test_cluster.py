@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trajvit_jax.cluster import Cluster, expand_hosts, from_environment, start
-from trajvit_jax.roll_call import answer, call
+from trajvit_jax.pod.cluster import Cluster, expand_hosts, from_environment, start
+from trajvit_jax.pod.roll_call import answer, call
 
 OURS = {"TRAJVIT_COORDINATOR": "node1:12355", "TRAJVIT_PROCESSES": "4", "TRAJVIT_PROCESS": "2"}
 SLURM = {

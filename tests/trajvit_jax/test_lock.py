@@ -11,12 +11,12 @@ import sys
 
 import pytest
 
-from trajvit_jax import workdir
-from trajvit_jax.workdir import lock
+from trajvit_jax.run import workdir
+from trajvit_jax.run.workdir import lock
 
 HOLDER = """
 import sys, time
-from trajvit_jax.workdir import lock
+from trajvit_jax.run.workdir import lock
 with lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tokenization.shards import write_records
-from trajvit_jax.interrupts import StopRequest
+from trajvit_jax.run.interrupts import StopRequest
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -78,6 +78,6 @@ def test_a_second_press_interrupts(monkeypatch):
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.requested
-        monkeypatch.setattr("trajvit_jax.interrupts.ONE_PRESS", -1.0)
+        monkeypatch.setattr("trajvit_jax.run.interrupts.ONE_PRESS", -1.0)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

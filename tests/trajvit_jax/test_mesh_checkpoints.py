@@ -68,7 +68,7 @@ def test_one_process_to_two_past_a_cut_array_of_one_of_them(tmp_path):
     largest = max(newest.iterdir(), key=lambda path: path.stat().st_size)
     # A listing made after the damage: what is left is found on reading, by those who read it.
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
-    note = "from trajvit_jax.whole_files import note_files; from pathlib import Path; "
+    note = "from trajvit_jax.run.whole_files import note_files; from pathlib import Path; "
     note += f"note_files(Path({str(folder / '2')!r}))"
     subprocess.run([sys.executable, "-c", note], check=True)
     found = run("restore", tmp_path, "2,2,1", processes=2, devices=2)

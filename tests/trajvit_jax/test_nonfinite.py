@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from trajvit_jax.nonfinite import NonFiniteGuard
+from trajvit_jax.run.nonfinite import NonFiniteGuard
 
 NAN = {"loss": float("nan")}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trajvit_jax.sample_log import SampleLog, ids_hash, read_samples, samples_path
+from trajvit_jax.run.sample_log import SampleLog, ids_hash, read_samples, samples_path
 
 
 def test_hashes_tell_orders_and_borders_apart():

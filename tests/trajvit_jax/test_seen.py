@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trajvit_jax.compile_watch import CompileWatch
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.wordpiece import WordPiece
-from trajvit_jax.profiling import Profiler, ProfileSettings
-from trajvit_jax.sample_page import write_sample_page
-from trajvit_jax.throughput import Meter, Work, peak_flops
+from trajvit_jax.run.compile_watch import CompileWatch
+from trajvit_jax.run.profiling import Profiler, ProfileSettings
+from trajvit_jax.run.sample_page import write_sample_page
+from trajvit_jax.run.throughput import Meter, Work, peak_flops
 
 
 def device(kind: str) -> object:

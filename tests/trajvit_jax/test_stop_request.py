@@ -9,7 +9,7 @@ import pytest
 
 from tokenization import interrupts
 from tokenization.interrupts import Preempted
-from trajvit_jax.interrupts import StopRequest
+from trajvit_jax.run.interrupts import StopRequest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 @pytest.fixture
 def long_press(monkeypatch):
     """Two signals are never one press."""
-    monkeypatch.setattr("trajvit_jax.interrupts.ONE_PRESS", -1.0)
+    monkeypatch.setattr("trajvit_jax.run.interrupts.ONE_PRESS", -1.0)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -12,7 +12,7 @@ import pytest
 
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.experiment import ExperimentSettings, check, note
-from trajvit_jax.metric_log import MetricLog
+from trajvit_jax.run.metric_log import MetricLog
 from trajvit_jax.state import TrainState
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from trajvit_jax.checksums import named
+from trajvit_jax.run.checksums import named
 
 STATE, RUN = "state", "run"
 

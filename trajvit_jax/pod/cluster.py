@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Mapping
 
-from trajvit_jax.roll_call import answer, call
+from trajvit_jax.pod.roll_call import answer, call
 
 _LOG = logging.getLogger(__name__)
 

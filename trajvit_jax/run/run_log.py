@@ -17,11 +17,11 @@ import jax
 from tqdm import tqdm
 
 from trajvit_jax.experiment import ExperimentSettings
-from trajvit_jax.metric_log import MetricLog
-from trajvit_jax.nonfinite import NonFiniteGuard
-from trajvit_jax.profiling import Profiler
-from trajvit_jax.sample_log import SampleLog
-from trajvit_jax.throughput import Meter, Work, in_words, peak_flops
+from trajvit_jax.run.metric_log import MetricLog
+from trajvit_jax.run.nonfinite import NonFiniteGuard
+from trajvit_jax.run.profiling import Profiler
+from trajvit_jax.run.sample_log import SampleLog
+from trajvit_jax.run.throughput import Meter, Work, in_words, peak_flops
 
 
 @dataclasses.dataclass

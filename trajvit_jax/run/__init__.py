@@ -1,0 +1,1 @@
+"""What a run keeps in its workdir and says while it goes."""
