@@ -115,7 +115,7 @@ class Recorder:
             size=settings.record_size,
             captions=entry.captions,
             label=entry.label,
-            boxes=_boxes(extra.pop("boxes", None)),
+            boxes=read_boxes(extra.pop("boxes", None)),
             extra=extra,
         )
         return Outcome(
@@ -127,8 +127,12 @@ class Recorder:
         )
 
 
-def _boxes(value: Any) -> Boxes | None:
-    """Reads the manifest's `"boxes": [{"time": 1.0, "box": [x0, y0, x1, y1], "label": "run"}]`."""
+def read_boxes(value: Any) -> Boxes | None:
+    """Reads a manifest's `"boxes": [{"time": 1.0, "box": [x0, y0, x1, y1], "label": "run"}]`.
+
+    Raises:
+      ValueError: boxes of another form.
+    """
     if not value:
         return None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+
+from tokenization.annotations.datasets import DATASETS
+from tokenization.annotations.media import Media
+from tokenization.annotations.problems import Malformed
+from tokenization.annotations.writer import write_manifest
+from tokenization.manifest import Entry, read_manifest
 
 
 class Clips:
@@ -83,3 +90,41 @@ class Clips:
 @pytest.fixture
 def clips(tmp_path: Path) -> Clips:
     return Clips(tmp_path)
+
+
+class AnnotationFolder:
+    """A folder of annotation files in their published schemas, and of media beside them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "media").mkdir()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.root / name
+
+    def put(self, name: str, content: object = "") -> Path:
+        """Writes text, or anything else as JSON."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+        return path
+
+    def read(self, dataset: str, *files: Path, **options: object) -> list[Entry | Malformed]:
+        """What the dataset's reader yields."""
+        (reader,) = (known.read for known in DATASETS if known.name == dataset)
+        return list(reader(files, Media(self.root / "media"), **options))
+
+    def entries(self, dataset: str, *files: Path, **options: object) -> dict[str, Entry]:
+        """What it yields, after a round trip through a manifest; nothing is malformed."""
+        found = self.read(dataset, *files, **options)
+        assert not [item for item in found if isinstance(item, Malformed)]
+        write_manifest(found, self.root / "all.jsonl", keep_missing=True)
+        back = read_manifest(self.root / "all.jsonl")
+        assert len(back) == len(found)
+        assert not any(entry.problem for entry in back)
+        return {entry.id: entry for entry in back}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> AnnotationFolder:
+    return AnnotationFolder(tmp_path)

@@ -3,46 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from tokenization.annotations.datasets import DATASETS
 from tokenization.annotations.media import Media
 from tokenization.annotations.problems import AnnotationError, ItemError, Malformed
-from tokenization.annotations.writer import write_manifest
-from tokenization.manifest import Entry, read_manifest
+from tokenization.manifest import Entry
 
-READERS = {dataset.name: dataset.read for dataset in DATASETS}
 PANDA = "videoID,url,timestamp,caption,matching_score,desirable_filtering,shot_boundary_detection\n"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "media").mkdir()
-    return tmp_path
-
-
-def put(path: Path, content: object = "") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = content if isinstance(content, str) else json.dumps(content)
-    path.write_text(text, "utf-8")
-    return path
-
-
-def read(folder: Path, dataset: str, *files: Path, **options: object) -> list[Entry | Malformed]:
-    return list(READERS[dataset](files, Media(folder / "media"), **options))
-
-
-def entries(folder: Path, dataset: str, *files: Path, **options: object) -> dict[str, Entry]:
-    """What a reader yields, after a round trip through a manifest; nothing is malformed."""
-    found = read(folder, dataset, *files, **options)
-    assert not [item for item in found if isinstance(item, Malformed)]
-    write_manifest(found, folder / "all.jsonl", keep_missing=True)
-    back = read_manifest(folder / "all.jsonl")
-    assert len(back) == len(found)
-    assert not any(entry.problem for entry in back)
-    return {entry.id: entry for entry in back}
 
 
 def one_malformed(found: list[Entry | Malformed]) -> Malformed:
@@ -60,10 +28,10 @@ def test_panda70m_has_a_clip_for_each_timestamp(folder):
         "\"['A dog\\'s  run.', 'A cat, too.']\",\"[0.43, 0.5]\","
         "\"['desirable', '2_tiny_camera_movement']\",\"[[['0', '1']], []]\"\n"
     )
-    file = put(folder / "panda.csv", PANDA + row)
-    put(folder / "media/abc.webm")
-    put(folder / "media/abc_00001.mp4")
-    first, second = entries(folder, "panda70m", file).values()
+    file = folder.put("panda.csv", PANDA + row)
+    folder.put("media/abc.webm")
+    folder.put("media/abc_00001.mp4")
+    first, second = folder.entries("panda70m", file).values()
     assert (first.id, first.path.name, times(first)) == ("abc_00000", "abc.webm", (11.011, 75.5))
     assert first.captions == ("A dog's run.",)
     assert first.extra["matching_score"] == 0.43
@@ -85,8 +53,8 @@ def test_panda70m_has_a_clip_for_each_timestamp(folder):
 )
 def test_a_bad_row_of_panda70m_is_named_and_the_next_is_read(folder, row, reason):
     good = 'def,u,"[[1.5, 3]]","[\'fine\']"\n'
-    file = put(folder / "panda.csv", f"videoID,url,timestamp,caption\nabc,u,{row}\n{good}")
-    found = read(folder, "panda70m", file)
+    file = folder.put("panda.csv", f"videoID,url,timestamp,caption\nabc,u,{row}\n{good}")
+    found = folder.read("panda70m", file)
     bad = one_malformed(found)
     assert (bad.file, bad.where) == (file, "line 2")
     assert reason in bad.reason
@@ -95,32 +63,32 @@ def test_a_bad_row_of_panda70m_is_named_and_the_next_is_read(folder, row, reason
 
 
 def test_panda70m_reads_the_folder_of_its_downloader(folder):
-    put(folder / "media/00000/0000000_00000.mp4")
-    put(folder / "media/00000/0000000_00000.txt", "A dog runs.\n")
-    put(folder / "media/00001/0000100_00004.mp4")
-    put(folder / "media/00001/0000100_00004.json", {"caption": "A cat."})
-    put(folder / "media/00001/0000101_00000.mp4")
-    found = read(folder, "panda70m")
+    folder.put("media/00000/0000000_00000.mp4")
+    folder.put("media/00000/0000000_00000.txt", "A dog runs.\n")
+    folder.put("media/00001/0000100_00004.mp4")
+    folder.put("media/00001/0000100_00004.json", {"caption": "A cat."})
+    folder.put("media/00001/0000101_00000.mp4")
+    found = folder.read("panda70m")
     assert one_malformed(found).reason.startswith("neither 0000101_00000.txt nor")
     good = {item.id: item.captions for item in found if isinstance(item, Entry)}
     assert good == {"00000/0000000_00000": ("A dog runs.",), "00001/0000100_00004": ("A cat.",)}
 
 
 def test_msrvtt_and_msvd_json(folder):
-    one = put(folder / "a.json", [{"video": "video7020.mp4", "caption": "a  woman "}])
-    many = put(folder / "b.json", [{"video": "ey_1_5.avi", "caption": ["a dog", "", "dogs"]}])
-    put(folder / "media/video7020.mp4")
-    put(folder / "media/ey_1_5.mp4")
-    assert entries(folder, "msrvtt", one)["video7020"].captions == ("a woman",)
-    entry = entries(folder, "msvd", many)["ey_1_5"]
+    one = folder.put("a.json", [{"video": "video7020.mp4", "caption": "a  woman "}])
+    many = folder.put("b.json", [{"video": "ey_1_5.avi", "caption": ["a dog", "", "dogs"]}])
+    folder.put("media/video7020.mp4")
+    folder.put("media/ey_1_5.mp4")
+    assert folder.entries("msrvtt", one)["video7020"].captions == ("a woman",)
+    entry = folder.entries("msvd", many)["ey_1_5"]
     assert (entry.captions, entry.path) == (("a dog", "dogs"), folder / "media/ey_1_5.mp4")
 
 
 @pytest.mark.parametrize("separator", [",", ";"])
 def test_msrvtt_jsfusion_csv(folder, separator):
     rows = [["key", "vid_key", "video_id", "sentence"], ["ret0", "m9", "video9770", "a person"]]
-    file = put(folder / "t.csv", "\n".join(separator.join(row) for row in rows))
-    entry = entries(folder, "msrvtt", file)["video9770"]
+    file = folder.put("t.csv", "\n".join(separator.join(row) for row in rows))
+    entry = folder.entries("msrvtt", file)["video9770"]
     assert (entry.captions, entry.path.name) == (("a person",), "video9770.mp4")
 
 
@@ -131,12 +99,12 @@ def test_msrvtt_videodatainfo(folder):
         {"video_id": "video0", "caption": "b"},
         {"video_id": "video1", "caption": "c"},
     ]
-    file = put(folder / "d.json", {"videos": videos, "sentences": sentences})
-    found = entries(folder, "msrvtt", file, split="test")
+    file = folder.put("d.json", {"videos": videos, "sentences": sentences})
+    found = folder.entries("msrvtt", file, split="test")
     assert {name: entry.captions for name, entry in found.items()} == {"video1": ("a", "c")}
-    assert list(entries(folder, "msrvtt", file)) == ["video0", "video1"]
-    file = put(folder / "d.json", {"videos": videos[:1], "sentences": sentences[:2]})
-    bad = one_malformed(read(folder, "msrvtt", file))
+    assert list(folder.entries("msrvtt", file)) == ["video0", "video1"]
+    file = folder.put("d.json", {"videos": videos[:1], "sentences": sentences[:2]})
+    bad = one_malformed(folder.read("msrvtt", file))
     assert (bad.where, bad.reason) == ("sentence item 0", "'video1' is not among the file's videos")
 
 
@@ -147,12 +115,12 @@ def test_activitynet_has_paragraphs_or_events(folder):
         "sentences": ["A man lifts.", "  He  rests."],
     }
     second = {"duration": 55.15, "timestamps": [[0, 1]], "sentences": ["Weights."]}
-    one, two = put(folder / "1.json", {"v_a": video}), put(folder / "2.json", {"v_a": second})
-    put(folder / "media/v_a.mkv")
-    entry = entries(folder, "activitynet", one, two)["v_a"]
+    one, two = folder.put("1.json", {"v_a": video}), folder.put("2.json", {"v_a": second})
+    folder.put("media/v_a.mkv")
+    entry = folder.entries("activitynet", one, two)["v_a"]
     assert entry.captions == ("A man lifts. He rests.", "Weights.")
     assert (entry.path.name, times(entry)) == ("v_a.mkv", (None, None))
-    events = entries(folder, "activitynet", one, two, per="event")
+    events = folder.entries("activitynet", one, two, per="event")
     assert {name: (times(e), e.captions) for name, e in events.items()} == {
         "v_a_0": ((0.28, 55.15), ("A man lifts.",)),
         "v_a_1": ((13.79, 54.32), ("He rests.",)),
@@ -177,8 +145,8 @@ def test_activitynet_has_paragraphs_or_events(folder):
 @pytest.mark.parametrize("per", ["video", "event"])
 def test_a_bad_video_of_activitynet_is_named(folder, video, reason, per):
     good = {"timestamps": [[0, 1]], "sentences": ["a"]}
-    file = put(folder / "1.json", {"v_bad": video, "v_good": good})
-    found = read(folder, "activitynet", file, per=per)
+    file = folder.put("1.json", {"v_bad": video, "v_good": good})
+    found = folder.read("activitynet", file, per=per)
     bad = one_malformed(found)
     assert bad.where == "key 'v_bad'"
     assert reason in bad.reason
@@ -188,22 +156,22 @@ def test_a_bad_video_of_activitynet_is_named(folder, video, reason, per):
 def test_vatex_finds_cut_clips_and_whole_videos(folder):
     captions = {"enCap": ["a", "b"], "chCap": ["狗"]}
     items = [{"videoID": name, **captions} for name in ("a_b_000122_000132", "cd_000000_000010")]
-    file = put(folder / "v.json", [*items, {"videoID": "e_5", **captions}])
-    put(folder / "media/a_b.mp4")
-    put(folder / "media/cd_000000_000010.mp4")
-    found = read(folder, "vatex", file)
+    file = folder.put("v.json", [*items, {"videoID": "e_5", **captions}])
+    folder.put("media/a_b.mp4")
+    folder.put("media/cd_000000_000010.mp4")
+    found = folder.read("vatex", file)
     first, second = (item for item in found if isinstance(item, Entry))
     assert (first.path.name, times(first)) == ("a_b.mp4", (122.0, 132.0))
     assert (second.path.name, times(second)) == ("cd_000000_000010.mp4", (None, None))
     assert first.captions == ("a", "b")
     assert "'e_5' is not <YouTube id>_<start>_<end>" in one_malformed(found).reason
-    assert [e.captions for e in read(folder, "vatex", file, language="ch")[:2]] == [("狗",)] * 2
+    assert [e.captions for e in folder.read("vatex", file, language="ch")[:2]] == [("狗",)] * 2
 
 
 def test_charades_sta_joins_sentences_about_the_same_moment(folder):
     lines = "3MSZA 24.3 30.4##person turn a light on.\n3MSZA 24.3 30.4##they flip it.\n\n"
-    file = put(folder / "sta.txt", lines + "AMT7R 4.3 12.5##a person.\nAMT7R 4.3##no end\n")
-    found = read(folder, "charades-sta", file)
+    file = folder.put("sta.txt", lines + "AMT7R 4.3 12.5##a person.\nAMT7R 4.3##no end\n")
+    found = folder.read("charades-sta", file)
     first, second = (item for item in found if isinstance(item, Entry))
     assert (first.id, times(first)) == ("3MSZA_24.3_30.4", (24.3, 30.4))
     assert first.captions == ("person turn a light on.", "they flip it.")
@@ -221,15 +189,15 @@ def youcook2() -> dict[str, object]:
 
 
 def test_youcook2(folder):
-    file = put(folder / "y.json", youcook2())
-    put(folder / "media/validation/212/ab.mkv")
-    found = entries(folder, "youcook2", file, split="validation")
+    file = folder.put("y.json", youcook2())
+    folder.put("media/validation/212/ab.mkv")
+    found = folder.entries("youcook2", file, split="validation")
     assert {name: (times(e), e.captions) for name, e in found.items()} == {
         "ab_0": ((25.0, 37.0), ("cut the onion",)),
         "ab_1": ((37.0, 50.0), ("peel carrots",)),
     }
     assert found["ab_0"].path == folder / "media/validation/212/ab.mkv"
-    videos = entries(folder, "youcook2", file, per="video")
+    videos = folder.entries("youcook2", file, per="video")
     assert {n: e.captions for n, e in videos.items()} == dict.fromkeys(
         ("ab", "cd"), ("cut the onion peel carrots",)
     )
@@ -242,9 +210,9 @@ def test_youcook2_rows(folder, name):
         {"youtube_id": "ab", "segment": [2, 4], "sentence": "y", "video_path": "val/2/ab.mp4"},
     ]
     lines = "\n".join(map(json.dumps, rows))
-    file = put(folder / name, rows if name.endswith("json") else lines)
-    put(folder / "media/val/2/ab.mp4")
-    found = entries(folder, "youcook2", file)
+    file = folder.put(name, rows if name.endswith("json") else lines)
+    folder.put("media/val/2/ab.mp4")
+    found = folder.entries("youcook2", file)
     assert [(e.id, times(e), e.path.parent.name) for e in found.values()] == [
         ("ab_0", (1.0, 2.0), "2"),
         ("ab_1", (2.0, 4.0), "2"),
@@ -261,25 +229,25 @@ def test_didemo_has_paragraphs_or_moments(folder):
             "times": [[4, 5], [0, 1], [0, 1]],
         },
     ]
-    file = put(folder / "d.json", items)
-    put(folder / "media/a@N04_1.mp4")
-    (entry,) = entries(folder, "didemo", file).values()
+    file = folder.put("d.json", items)
+    folder.put("media/a@N04_1.mp4")
+    (entry,) = folder.entries("didemo", file).values()
     assert (entry.id, entry.captions, entry.path.suffix) == ("a@N04_1", ("kicks runs",), ".mp4")
-    found = entries(folder, "didemo", file, per="moment")
+    found = folder.entries("didemo", file, per="moment")
     assert {n: times(e) for n, e in found.items()} == {"1": (20.0, 25.0), "2": (0.0, 10.0)}
 
 
 def test_datacomp_reads_captions_beside_images(folder):
     with pytest.raises(AnnotationError, match=r"has no file \.jpg"):
-        read(folder, "datacomp")
-    put(folder / "media/00000.tar")
+        folder.read("datacomp")
+    folder.put("media/00000.tar")
     with pytest.raises(AnnotationError, match="unpack its shards: for f in"):
-        read(folder, "datacomp")
-    put(folder / "media/00000/000000001.jpg")
-    put(folder / "media/00000/000000001.txt", "a dog\n runs")
-    put(folder / "media/00000/000000002.png")
+        folder.read("datacomp")
+    folder.put("media/00000/000000001.jpg")
+    folder.put("media/00000/000000001.txt", "a dog\n runs")
+    folder.put("media/00000/000000002.png")
     (folder / "media/00000/000000002.txt").write_bytes(b"\xff")
-    found = read(folder, "datacomp")
+    found = folder.read("datacomp")
     assert (found[0].id, found[0].captions) == ("00000/000000001", ("a dog runs",))
     assert "its caption cannot be read" in one_malformed(found).reason
 
@@ -293,10 +261,10 @@ def test_datacomp_reads_captions_beside_images(folder):
     ],
 )
 def test_cc_names_images_as_img2dataset_does(folder, lines):
-    file = put(folder / "cc.tsv", lines)
-    put(folder / "media/00001/000010.jpg")
-    put(folder / "media/00001/000010.json", {"url": "http://x/2"})
-    found = entries(folder, "cc", file, per_shard=2)
+    file = folder.put("cc.tsv", lines)
+    folder.put("media/00001/000010.jpg")
+    folder.put("media/00001/000010.json", {"url": "http://x/2"})
+    found = folder.entries("cc", file, per_shard=2)
     assert {
         e.path.relative_to(folder / "media").as_posix(): e.captions[0] for e in found.values()
     } == {
@@ -304,13 +272,13 @@ def test_cc_names_images_as_img2dataset_does(folder, lines):
         "00000/000001.jpg": "b",
         "00001/000010.jpg": "c",
     }
-    assert entries(folder, "cc", file)["000000002"].path.parent.name == "00000"
+    assert folder.entries("cc", file)["000000002"].path.parent.name == "00000"
 
 
 def test_cc_refuses_the_image_of_another_row(folder):
-    file = put(folder / "cc.tsv", "a\thttp://x/0\nno url\tat all\n")
-    put(folder / "media/00000/000000000.json", {"url": "http://other"})
-    first, second = read(folder, "cc", file)
+    file = folder.put("cc.tsv", "a\thttp://x/0\nno url\tat all\n")
+    folder.put("media/00000/000000000.json", {"url": "http://other"})
+    first, second = folder.read("cc", file)
     assert "is of 'http://other', this row of 'http://x/0'" in first.reason
     assert second.reason == "it has 2 fields, 0 of them a url"
 
@@ -321,9 +289,9 @@ def test_coco_collects_the_captions_of_an_image(folder):
         {"image_id": n, "id": i, "caption": c}
         for i, (n, c) in enumerate([(7, "a"), (7, "b"), (9, "c")])
     ]
-    file = put(folder / "captions_val2017.json", {"images": images, "annotations": notes})
-    put(folder / "media/val2017/000007.jpg")
-    good, none, stray = read(folder, "coco", file)
+    file = folder.put("captions_val2017.json", {"images": images, "annotations": notes})
+    folder.put("media/val2017/000007.jpg")
+    good, none, stray = folder.read("coco", file)
     assert (good.id, good.captions, good.path) == (
         "000007",
         ("a", "b"),
@@ -343,38 +311,38 @@ def test_coco_reads_karpathys_splits(folder):
         }
         for s in ("test", "val")
     ]
-    file = put(folder / "dataset_coco.json", {"images": images, "dataset": "coco"})
-    (entry,) = entries(folder, "coco", file, split="test").values()
+    file = folder.put("dataset_coco.json", {"images": images, "dataset": "coco"})
+    (entry,) = folder.entries("coco", file, split="test").values()
     assert (entry.captions, entry.path.parent.name) == (("a test",), "val2014")
 
 
 def test_a_file_of_another_dataset_is_refused(folder):
-    file = put(folder / "a.json", {"a": 1})
+    file = folder.put("a.json", {"a": 1})
     for dataset in ("msrvtt", "vatex", "didemo", "ssv2", "coco"):
         with pytest.raises(AnnotationError, match="is it the file of another dataset"):
-            read(folder, dataset, file)
+            folder.read(dataset, file)
     with pytest.raises(AnnotationError, match="is it the file of another dataset"):
-        read(folder, "youcook2", file)
+        folder.read("youcook2", file)
     for dataset in ("kinetics", "panda70m", "charades"):
         with pytest.raises(AnnotationError, match="has no column"):
-            read(folder, dataset, put(folder / "a.csv", "x,y\n1,2\n"))
+            folder.read(dataset, folder.put("a.csv", "x,y\n1,2\n"))
     with pytest.raises(AnnotationError, match=r"b\.json is no JSON file: .* line 1 column 2"):
-        read(folder, "activitynet", put(folder / "b.json", "{'a': 1}"))
+        folder.read("activitynet", folder.put("b.json", "{'a': 1}"))
     with pytest.raises(AnnotationError, match=r"no\.json cannot be read: No such file"):
-        read(folder, "activitynet", folder / "no.json")
+        folder.read("activitynet", folder / "no.json")
 
 
 @pytest.mark.parametrize("name", ["../a.mp4", "/etc/a.mp4", "a/../../b.mp4", "a\0.mp4", ".."])
 def test_a_name_may_not_leave_the_media_folder(folder, name):
     with pytest.raises(ItemError, match="leaves the media folder"):
         Media(folder / "media").path(name)
-    file = put(folder / "a.json", [{"video": name, "caption": "x"}])
-    assert "leaves the media folder" in one_malformed(read(folder, "msrvtt", file)).reason
+    file = folder.put("a.json", [{"video": name, "caption": "x"}])
+    assert "leaves the media folder" in one_malformed(folder.read("msrvtt", file)).reason
 
 
 def test_media_prefers_the_exact_name_and_the_first_folder(folder):
     for name in ("one/a.mp4", "two/a.avi", "two/b.webm", "two/c.txt"):
-        put(folder / name)
+        folder.put(name)
     media = Media(folder / "one", folder / "two")
     assert media.find("a.avi") == folder / "one/a.mp4"
     assert Media(folder / "two").find("a.avi") == folder / "two/a.avi"

@@ -2,44 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from tokenization.annotations.datasets import DATASETS
-from tokenization.annotations.media import Media
 from tokenization.annotations.problems import AnnotationError, Malformed
-from tokenization.annotations.writer import write_manifest
-from tokenization.manifest import Entry, read_manifest
-from tokenization.recorder import _boxes
-
-READERS = {dataset.name: dataset.read for dataset in DATASETS}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "media").mkdir()
-    return tmp_path
-
-
-def put(path: Path, content: object = "") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = content if isinstance(content, str) else json.dumps(content)
-    path.write_text(text, "utf-8")
-    return path
-
-
-def read(folder: Path, dataset: str, *files: Path, **options: object) -> list[Entry | Malformed]:
-    return list(READERS[dataset](files, Media(folder / "media"), **options))
-
-
-def entries(folder: Path, dataset: str, *files: Path, **options: object) -> dict[str, Entry]:
-    """What a reader yields, after a round trip through a manifest; nothing is malformed."""
-    found = read(folder, dataset, *files, **options)
-    assert not [item for item in found if isinstance(item, Malformed)]
-    write_manifest(found, folder / "all.jsonl", keep_missing=True)
-    return {entry.id: entry for entry in read_manifest(folder / "all.jsonl")}
+from tokenization.manifest import Entry
+from tokenization.recorder import read_boxes
 
 
 def reasons(found: list[Entry | Malformed]) -> list[str]:
@@ -51,13 +18,13 @@ def test_charades_csv_has_captions_and_actions(folder):
         "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length"
     )
     good = '46GP8,HR43,Kitchen,6,7,Yes,A person cooks.,food,"Cooking.;  Eating, too. ",'
-    file = put(
-        folder / "c.csv",
+    file = folder.put(
+        "c.csv",
         f"{header}\n{good}c092 11.90 21.20;c001 0.00 12.60;c092 1.00 2.00,24.83\n"
         "AAAAA,s,r,6,7,Yes,,,,,10.0\nBBBBB,s,r,6,7,Yes,,,x,c92 1 2,10.0\n",
     )
-    labels = put(folder / "classes.txt", "c001 Putting clothes\nc092 Watching a window\n")
-    found = read(folder, "charades", file, labels=labels)
+    labels = folder.put("classes.txt", "c001 Putting clothes\nc092 Watching a window\n")
+    found = folder.read("charades", file, labels=labels)
     first, empty = (item for item in found if isinstance(item, Entry))
     assert first.captions == ("Cooking.", "Eating, too.")
     assert first.extra["label_indices"] == [1, 92]
@@ -73,9 +40,9 @@ def test_charades_json(folder):
         "7UPGT": {"subset": "training", "duration": 23.2, "actions": [[149, 16.0, 22.2]]},
         "S9KOH": {"subset": "testing", "duration": 8.0, "actions": []},
     }
-    file = put(folder / "charades.json", videos)
-    assert list(entries(folder, "charades", file, split="testing")) == ["S9KOH"]
-    assert entries(folder, "charades", file)["7UPGT"].extra["label_indices"] == [149]
+    file = folder.put("charades.json", videos)
+    assert list(folder.entries("charades", file, split="testing")) == ["S9KOH"]
+    assert folder.entries("charades", file)["7UPGT"].extra["label_indices"] == [149]
 
 
 def test_kinetics_finds_clips_in_usual_folders(folder):
@@ -88,12 +55,12 @@ def test_kinetics_finds_clips_in_usual_folders(folder):
             ("abseiling", "d", 7, "test"),
         ]
     )
-    file = put(folder / "k.csv", "label,youtube_id,time_start,time_end,split\n" + rows)
-    labels = put(folder / "map.txt", "abseiling\nair drumming\n")
-    put(folder / "media/air_drumming/a-_1_000005_000015.mp4")
-    put(folder / "media/val/air drumming/b_000417_000427.mp4")
-    put(folder / "media/c.mkv")
-    found = entries(folder, "kinetics", file, labels=labels, split="val")
+    file = folder.put("k.csv", "label,youtube_id,time_start,time_end,split\n" + rows)
+    labels = folder.put("map.txt", "abseiling\nair drumming\n")
+    folder.put("media/air_drumming/a-_1_000005_000015.mp4")
+    folder.put("media/val/air drumming/b_000417_000427.mp4")
+    folder.put("media/c.mkv")
+    found = folder.entries("kinetics", file, labels=labels, split="val")
     a, b, c = found.values()
     assert [e.path.relative_to(folder / "media").parts[0] for e in (a, b, c)] == [
         "air_drumming",
@@ -106,14 +73,14 @@ def test_kinetics_finds_clips_in_usual_folders(folder):
         {"split": "val", "label_index": 1},
     )
     assert (a.start, b.start, (c.start, c.end)) == (None, None, (0.0, 10.0))
-    assert "label_index" not in entries(folder, "kinetics", file)["d_000007_000017"].extra
+    assert "label_index" not in folder.entries("kinetics", file)["d_000007_000017"].extra
 
 
 def test_kinetics_names_bad_rows(folder):
     rows = "running,a,5,15,val\nabseiling,b,15,5,val\nabseiling,,1,2,val\nabseiling,c\n"
-    file = put(folder / "k.csv", "label,youtube_id,time_start,time_end,split\n" + rows)
-    labels = put(folder / "map.txt", "abseiling\n")
-    found = read(folder, "kinetics", file, labels=labels)
+    file = folder.put("k.csv", "label,youtube_id,time_start,time_end,split\n" + rows)
+    labels = folder.put("map.txt", "abseiling\n")
+    found = folder.read("kinetics", file, labels=labels)
     assert [item.where for item in found] == ["line 2", "line 3", "line 4", "line 5"]
     assert reasons(found) == [
         f"the class 'running' is not in {labels}",
@@ -127,16 +94,16 @@ def test_bytes_that_are_not_utf8_refuse_their_row_alone(folder):
     file = folder / "k.csv"
     header = b"youtube_id,time_start,time_end,split\n"
     file.write_bytes(header + b"\xff\xfe,1,2,test\nok,1,2,test\n")
-    bad, good = read(folder, "kinetics", file)
+    bad, good = folder.read("kinetics", file)
     assert "is not UTF-8" in bad.reason
     assert (good.id, good.label) == ("ok_000001_000002", None)
 
 
 def test_class_lists(folder):
-    file = put(folder / "k.csv", "youtube_id,time_start,time_end\n")
+    file = folder.put("k.csv", "youtube_id,time_start,time_end\n")
     for content, name in (("a\na\n", "l.txt"), ({"a": "0", "b": "2"}, "l.json")):
         with pytest.raises(AnnotationError, match=r"a class twice|has no class 1"):
-            read(folder, "kinetics", file, labels=put(folder / name, content))
+            folder.read("kinetics", file, labels=folder.put(name, content))
 
 
 def test_something_something(folder):
@@ -150,9 +117,9 @@ def test_something_something(folder):
         {"id": 5},
         {"id": "6", "template": "Flying [something]", "label": "x"},
     ]
-    file = put(folder / "v.json", items)
-    labels = put(folder / "l.json", {"B": "1", "Holding something next to something": "0"})
-    found = read(folder, "ssv2", file, labels=labels)
+    file = folder.put("v.json", items)
+    labels = folder.put("l.json", {"B": "1", "Holding something next to something": "0"})
+    found = folder.read("ssv2", file, labels=labels)
     first, test, bad = found
     assert (first.label, first.extra) == (
         "Holding something next to something",
@@ -165,9 +132,9 @@ def test_something_something(folder):
 
 
 def test_ucf101(folder):
-    labels = put(folder / "classInd.txt", "1 Archery\r\n2 Biking\r\n")
+    labels = folder.put("classInd.txt", "1 Archery\r\n2 Biking\r\n")
     lines = "Biking/v_Biking_g08_c01.avi 2\nArchery/v_A_g1.avi\nArchery/v_A_g2.avi 2\nx\n"
-    found = read(folder, "ucf101", put(folder / "l.txt", lines), labels=labels)
+    found = folder.read("ucf101", folder.put("l.txt", lines), labels=labels)
     biking, archery = (item for item in found if isinstance(item, Entry))
     assert (biking.id, biking.label, biking.extra) == (
         "v_Biking_g08_c01",
@@ -197,9 +164,9 @@ FULL = (
 
 @pytest.mark.parametrize("names", [ITEMS, FULL])
 def test_ava_has_boxes_that_records_understand(folder, names):
-    file, labels = put(folder / "a.csv", AVA), put(folder / "l.pbtxt", names)
-    put(folder / "media/v1.mkv")
-    found = entries(folder, "ava", file, labels=labels, offset=900.0)
+    file, labels = folder.put("a.csv", AVA), folder.put("l.pbtxt", names)
+    folder.put("media/v1.mkv")
+    found = folder.entries("ava", file, labels=labels, offset=900.0)
     entry = found["v1"]
     assert entry.path.name == "v1.mkv"
     assert [
@@ -209,15 +176,15 @@ def test_ava_has_boxes_that_records_understand(folder, names):
         (2.0, "stand", 12, 1),
         (3.0, "stand", 12, 1),
     ]
-    boxes = _boxes(entry.extra["boxes"])
+    boxes = read_boxes(entry.extra["boxes"])
     assert boxes.labels == ("watch (a person)", "stand", "stand")
     assert boxes.corners[0].tolist() == pytest.approx([0.077, 0.151, 0.283, 0.811])
 
 
 def test_ava_has_clips_around_key_frames(folder):
-    file = put(folder / "a.csv", AVA)
-    excluded = put(folder / "e.csv", "v1,0903\nv2,0902\n")
-    found = entries(folder, "ava", file, excluded=excluded, per="keyframe")
+    file = folder.put("a.csv", AVA)
+    excluded = folder.put("e.csv", "v1,0903\nv2,0902\n")
+    found = folder.entries("ava", file, excluded=excluded, per="keyframe")
     assert {name: (e.start, e.end) for name, e in found.items()} == {
         "v1_0902": (900.5, 903.5),
         "v2_1000": (998.5, 1001.5),
@@ -227,14 +194,14 @@ def test_ava_has_clips_around_key_frames(folder):
 
 def test_ava_names_bad_rows(folder):
     rows = "v1,0902,0.5,0.1,0.4,0.9,1,1\nv1,0902,0.1,0.1,0.4,1.2,1,1\nv1,soon,0,0,1,1,1,1\nv1,1\n"
-    found = read(folder, "ava", put(folder / "a.csv", rows))
+    found = folder.read("ava", folder.put("a.csv", rows))
     assert len(found) == 4
     assert "is not within 0 and 1, or empty" in found[0].reason
     assert "is not within 0 and 1, or empty" in found[1].reason
     assert found[2].reason == "the second must be a number, is 'soon'"
     assert (found[3].where, "it has 2 fields" in found[3].reason) == ("line 4", True)
     with pytest.raises(AnnotationError, match="is no list of `item"):
-        read(folder, "ava", put(folder / "a.csv", AVA), labels=put(folder / "l", "item { id: 1 }"))
+        folder.read("ava", folder.put("a.csv", AVA), labels=folder.put("l", "item { id: 1 }"))
 
 
 MAPPING = "n01440764 tench, Tinca tinca\nn01443537 goldfish, Carassius auratus\n"
@@ -242,9 +209,9 @@ INDEX = {"1": ["n01443537", "goldfish"], "0": ["n01440764", "tench"]}
 
 
 def test_imagenet_folders(folder):
-    put(folder / "media/n01443537/n01443537_1.JPEG")
-    put(folder / "media/n99999999/x.JPEG")
-    found = read(folder, "imagenet", labels=put(folder / "m.txt", MAPPING))
+    folder.put("media/n01443537/n01443537_1.JPEG")
+    folder.put("media/n99999999/x.JPEG")
+    found = folder.read("imagenet", labels=folder.put("m.txt", MAPPING))
     assert (found[0].id, found[0].label, found[0].extra) == (
         "n01443537_1",
         "goldfish, Carassius auratus",
@@ -261,17 +228,17 @@ def test_imagenet_folders(folder):
     ],
 )
 def test_imagenet_validation_lists(folder, name, content):
-    put(folder / "media/val_1.JPEG")
-    labels = put(folder / "i.json", INDEX)
-    (entry,) = entries(folder, "imagenet", put(folder / name, content), labels=labels).values()
+    folder.put("media/val_1.JPEG")
+    labels = folder.put("i.json", INDEX)
+    (entry,) = folder.entries("imagenet", folder.put(name, content), labels=labels).values()
     assert (entry.label, entry.extra["label_index"]) == ("goldfish", 1)
     assert entry.path == folder / "media/val_1.JPEG"
 
 
 def test_imagenet_refuses_numbers_that_are_no_classes(folder):
-    labels = put(folder / "i.json", INDEX)
-    found = read(
-        folder, "imagenet", put(folder / "v.txt", "val_1 1\nval_1.JPEG 2\n65\n"), labels=labels
+    labels = folder.put("i.json", INDEX)
+    found = folder.read(
+        "imagenet", folder.put("v.txt", "val_1 1\nval_1.JPEG 2\n65\n"), labels=labels
     )
     assert reasons(found) == [
         "'val_1 1' has no name of an image file with its suffix",
@@ -279,4 +246,4 @@ def test_imagenet_refuses_numbers_that_are_no_classes(folder):
         "'65' has no name of an image file with its suffix",
     ]
     with pytest.raises(AnnotationError, match="which is no synset"):
-        read(folder, "imagenet", labels=put(folder / "l.txt", "tench\n"))
+        folder.read("imagenet", labels=folder.put("l.txt", "tench\n"))
