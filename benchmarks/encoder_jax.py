@@ -162,9 +162,10 @@ def stages(
     def resnet(appearance: Any, video: jax.Array) -> Any:
         return appearance.stages(video, train=False)
 
-    split = model.for_cpu().tokenizer.appearance
+    apart = model.for_cpu()
+    in_groups = apart.tokenizer.appearance
     found.append(contender("resnet", "at once", resnet, model.tokenizer.appearance, pixels))
-    found.append(contender("resnet", "in groups", resnet, split, pixels))
+    found.append(contender("resnet", "in groups", resnet, in_groups, pixels))
     shapes = jax.eval_shape(resnet, model.tokenizer.appearance, pixels)
     rng = np.random.default_rng(2)
     maps = [jnp.asarray(rng.normal(size=shape.shape), shape.dtype) for shape in shapes]
@@ -191,9 +192,9 @@ def stages(
 
         found.append(contender("resamplers", impl, resample, model.tokenizer, pooled, clip.labels))
     tokens = one_video_a_row(pooled[:, :, 0], jnp.ones((1, slots), bool))
-    run, apart = Encoder.__call__, model.for_cpu().encoder
-    found.append(contender("transformer", "stacked", run, model.encoder, tokens, counted=apart))
-    found.append(contender("transformer", "separate", run, apart, tokens))
+    run, layers = Encoder.__call__, apart.encoder
+    found.append(contender("transformer", "stacked", run, model.encoder, tokens, counted=layers))
+    found.append(contender("transformer", "separate", run, layers, tokens))
     return found
 
 
@@ -204,6 +205,7 @@ _FORWARDS: dict[str, tuple[str, dict[str, str]]] = {
     "ViT3D": ("vit3d", {}),
 }
 FORWARDS = tuple(_FORWARDS)
+_KEPT_LAYERS = 12
 
 
 def forwards(
@@ -232,7 +234,12 @@ def forwards(
 def training(
     encoder: EncoderSettings, clip: Clip, trajectories: int, *, dtype: str
 ) -> list[Contender]:
-    """Forward and backward pass as training runs them, without text, loss and optimizer."""
+    """Forward and backward pass as training runs them, without text, loss and optimizer.
+
+    Ours recompute the layers of deep encoders (`remat`): the 12 of ViT3D-B already keep 4.9 GB.
+    """
+    if encoder.depth > _KEPT_LAYERS:
+        encoder = dataclasses.replace(encoder, remat="layers")
     found = []
     for name, model_name, impl in (
         ("fast", "trajvit", "fast"),
