@@ -15,10 +15,11 @@ DEMO = runs/demo
 # Stamps name the Python, so that another PYTHON is never tested under an old name.
 BASE = $(VENV)/.base-$(VERSION)
 TORCH = $(VENV)/.torch-$(VERSION)
+RAY = $(VENV)/.ray-$(VERSION)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow test-torch lint types venv sam2 clean
+.PHONY: help demo test test-slow test-torch test-ray lint types venv sam2 ray clean
 .DEFAULT_GOAL := help
 
 help: ## these lines
@@ -39,12 +40,17 @@ test-slow: $(BASE) ## tests that take minutes
 test-torch: $(TORCH) ## parity with PyTorch
 	$(PYTEST) -m torch tests/torch
 
+test-ray: $(RAY) ## extraction on a Ray cluster
+	$(PYTEST) -m ray tests
+
 types: $(BASE) ## pyright (fetches its checker through npm)
 	$(VENV)/bin/pyright
 
 venv: $(BASE) ## the environment alone
 
 sam2: $(TORCH) ## the environment with torch, sam2 and transformers
+
+ray: $(RAY) ## the environment with Ray, for extraction on many machines
 
 clean: ## removes the environment and the demo's output
 	rm -rf $(VENV) $(DEMO)
@@ -61,4 +67,8 @@ $(BASE): setup.py pyproject.toml $(wildcard constraints/*.txt)
 # --build-constraint keeps sam2's build from fetching a second, larger torch.
 $(TORCH): $(BASE)
 	SAM2_BUILD_CUDA=0 $(INSTALL) --editable '.[demo,test,sam2]'
+	touch $@
+
+$(RAY): $(BASE)
+	$(INSTALL) --editable '.[demo,test,ray]'
 	touch $@

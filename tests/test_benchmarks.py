@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
-from benchmarks import extraction, tokenization_quality
+from benchmarks import annotated, extraction, tokenization_quality
+from benchmarks.plain_trackers import Copied, FlowOnly
 from benchmarks.tracking_metrics import (
+    best_cover,
+    boundary_f,
     coverage,
     identity_switches,
     jaccard,
@@ -19,6 +23,7 @@ from benchmarks.tracking_metrics import (
 )
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
+from tokenization.protocols import Clip
 from tokenization.recorder import ExtractSettings
 from tokenization.records import Quarantined
 
@@ -193,3 +198,130 @@ def test_few_clips_give_no_verdict(
     monkeypatch.delenv("TRAJVIT_TEST_DATA", raising=False)
     assert tokenization_quality.main([]) == code
     assert ("it needs the full run" in capsys.readouterr().out) == (clips < 30)
+
+
+def disc(y: int, x: int, radius: int = 10, side: int = 64) -> np.ndarray:
+    rows, columns = np.mgrid[:side, :side]
+    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+
+
+def test_boundary_f_is_one_within_the_tolerance_and_falls_beyond():
+    truth = np.stack([disc(30, 30)] * 2)
+    near, far = (np.stack([disc(30, 30), disc(30, x)]) for x in (31, 55))
+    assert boundary_f(truth, truth) == boundary_f(near, truth) == 1.0
+    assert boundary_f(far, truth) < 0.1
+    nothing = np.zeros_like(truth)
+    assert boundary_f(nothing, nothing) == 1.0
+    assert boundary_f(nothing, truth) == 0.0
+
+
+def test_boundary_f_is_the_harmonic_mean_of_precision_and_recall():
+    truth = np.stack([disc(16, 16, 6) | disc(48, 48, 6)] * 2)
+    found = np.stack([disc(16, 16, 6)] * 2)
+    assert boundary_f(found, truth) == pytest.approx(2 * 1 * 0.5 / 1.5, abs=0.01)
+
+
+def test_the_best_cover_joins_what_lies_in_the_object():
+    # Of ten pixels, the object has the first six; labels 1 and 2 lie in it, 3 only partly.
+    truth = np.array([[[1, 1, 1, 1, 1, 1, 0, 0, 0, 0]]] * 4)
+    labels = np.array([[[1, 1, 1, 2, 2, 3, 3, 3, 4, 4]]] * 4)
+    cover = best_cover(overlaps(labels, truth), 1)
+    assert set(cover.labels) == {1, 2}
+    assert cover.union == pytest.approx(5 / 6) and cover.single == pytest.approx(3 / 6)
+    assert cover.life == 4
+
+
+def test_a_cover_is_of_trajectories_that_live():
+    truth = np.ones((4, 1, 4), int)
+    labels = np.array([[[frame, 9, 9, frame]] for frame in range(1, 5)])
+    cover = best_cover(overlaps(labels, truth), 1)
+    # Label 9 lives through all frames, the others through one each: one of them may join it.
+    assert cover.labels[0] == 9 and len(cover.labels) == 2
+    assert cover.union == pytest.approx((4 + 3 * 2) / 16)
+    short = np.arange(1, 5).repeat(4).reshape(4, 1, 4)
+    assert best_cover(overlaps(short, truth), 1).labels == ()
+
+
+def test_a_cover_has_eight_trajectories_at_most():
+    labels = np.arange(1, 13).reshape(1, 1, 12)
+    cover = best_cover(overlaps(labels, np.ones_like(labels)), 1)
+    assert len(cover.labels) == 8 and cover.union == pytest.approx(8 / 12)
+
+
+def test_plain_trackers_leave_a_mask_or_carry_it():
+    rng = np.random.default_rng(0)
+    ground = np.repeat(np.repeat(rng.integers(40, 220, (16, 24, 3)), 6, 0), 6, 1).astype(np.uint8)
+    rgb = np.stack([ground[:, 6 * t : 6 * t + 96] for t in range(5)])
+    given = np.where(disc(48, 60, 16, 96), 1, 2).astype(np.int32)
+    moved = np.where(disc(48, 60 - 24, 16, 96), 1, 2)
+    clips = [Clip(rgb, {0: given}), Clip(rgb[[0, 4]], {0: given}, (rgb[1:4],))]
+    for clip, labels in zip(clips, FlowOnly().track(clips), strict=True):
+        assert labels.shape == clip.frames.shape[:3]
+        assert ((labels[-1] == 1) & (moved == 1)).sum() > 0.8 * (moved == 1).sum()
+    assert (Copied().track(clips)[0] == given).all()
+
+
+@pytest.fixture
+def sequences(tmp_path: Path) -> Path:
+    """Two objects that move, in the layout of NAME/frames and NAME/masks."""
+    rng = np.random.default_rng(0)
+    ground = rng.integers(90, 120, (64, 64, 3), dtype=np.uint8)
+    for name in ("one", "two"):
+        for kind in ("frames", "masks"):
+            (tmp_path / name / kind).mkdir(parents=True)
+        for t in range(6):
+            image, mask = ground.copy(), np.zeros((64, 64, 3), np.uint8)
+            for at, colour in ((14 + 3 * t, (200, 40, 40)), (48, (40, 60, 200))):
+                image[disc(at, 30)] = colour
+                mask[disc(at, 30)] = colour
+            for kind, pixels in (("frames", image), ("masks", mask)):
+                cv2.imwrite(str(tmp_path / name / kind / f"{t:05}.png"), pixels[..., ::-1])
+    return tmp_path
+
+
+def test_sequences_are_read_with_what_lies_between(sequences: Path):
+    found = annotated.find_sequences(sequences)
+    assert [sequence.name for sequence in found] == ["one", "two"]
+    frames, objects = annotated.read_sequence(found[0], frames=3, between=1, max_side=32)
+    assert frames.rgb.shape == (3, 32, 32, 3) and objects.shape == (3, 32, 32)
+    assert [len(gap) for gap in frames.between] == [1, 1]
+    assert np.unique(objects).tolist() == [0, 1, 2]
+    areas = [np.bincount(frame.ravel()) for frame in objects]
+    assert max(area[1] for area in areas) < 1.2 * min(area[1] for area in areas)
+
+
+def test_sequences_of_the_davis_layout_are_found(sequences: Path, tmp_path: Path):
+    for kind, name in (("frames", "JPEGImages"), ("masks", "Annotations")):
+        (tmp_path / "davis" / name).mkdir(parents=True)
+        target = tmp_path / "davis" / name / "480p" / "one"
+        target.parent.mkdir()
+        (sequences / "one" / kind).rename(target)
+    assert [s.name for s in annotated.find_sequences(tmp_path / "davis")] == ["one"]
+
+
+def test_a_missing_mask_is_named(sequences: Path):
+    (sequences / "two" / "masks" / "00003.png").unlink()
+    with pytest.raises(ValueError, match=r"two has 6 frames and 5 masks"):
+        annotated.find_sequences(sequences)
+    with pytest.raises(ValueError, match=r"no annotated sequences"):
+        annotated.find_sequences(sequences / "one" / "frames")
+
+
+def test_all_rows_are_measured_and_shown(
+    sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    report, sheets = tmp_path / "report.json", tmp_path / "sheets"
+    arguments = ["--no_world", f"--davis={sequences}", "--sequences=two"]
+    assert tokenization_quality.main([*arguments, f"--json={report}", f"--sheets={sheets}"]) == 0
+    rows = json.loads(report.read_text())["davis"]
+    assert set(rows) == {"mask copied", "flow only", "classical + flow"}
+    ours = rows["classical + flow"]["two"]
+    assert ours["j"] > rows["mask copied"]["two"]["j"]
+    assert ours["coverage"] == 1.0 and ours["union"] >= ours["single"] > 0.5
+    assert rows["flow only"]["two"]["union"] is None
+    printed = capsys.readouterr().out
+    assert "mask copied" in printed and "J under 0.2: 0 of 1" in printed
+    assert [path.name for path in sheets.iterdir()] == ["classical+flow-two.png"]
+    with pytest.raises(SystemExit):
+        tokenization_quality.main(["--no_world", f"--davis={sequences}", "--sequences=three"])
+    assert "has no three" in capsys.readouterr().err

@@ -6,18 +6,23 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 
-from tokenization import keyframes
+from tokenization import backends, keyframes
+from tokenization.backends import Backend
 from tokenization.keyframes import KeyframeSettings
+from tokenization.learned import LearnedSettings
 from tokenization.linking import Rule, link_clips
 from tokenization.protocols import Clip, Segmenter, Tracker
 from tokenization.segmenters.classical import ClassicalSegmenter, ClassicalSettings
+from tokenization.segmenters.patches import PatchSegmenter
 from tokenization.trackers.flow import FlowSettings, FlowTracker
+from tokenization.trackers.none import NoTracker
+from tokenization.trackers.patches import PatchTracker, WalkSettings
 from tokenization.trajectories import Trajectories
 from tokenization.video import Frames
 from trajvit_jax.config import nearest
@@ -32,8 +37,8 @@ class PipelineSettings:
     Attributes:
       frames: sampled from a video.
       max_side: longer side of decoded frames and label maps, in pixels.
-      segmenter: a key of `SEGMENTERS`.
-      tracker: a key of `TRACKERS`.
+      segmenter: a key of `SEGMENTERS` or of `backends.SEGMENTERS`.
+      tracker: a key of `TRACKERS` or of `backends.TRACKERS`.
       keyframes: the cut detectors and their votes.
       split: where clips start: `both` = at detected cuts, and halved at the midpoint until none
         is longer than `clip_limit`; `keyframes` = at detected cuts only; `stride` = at every
@@ -44,6 +49,8 @@ class PipelineSettings:
       link_rule: `one_to_one` (paper) or `many_to_one` (released program).
       classical: of the segmenter of that name.
       flow: of the tracker of that name.
+      walk: of the patches that the tracking-only ablation follows.
+      learned: of the segmenters and trackers that are networks.
 
     Raises:
       ValueError: a value out of its range, or an unknown name.
@@ -60,6 +67,13 @@ class PipelineSettings:
     link_rule: Rule = "one_to_one"
     classical: ClassicalSettings = dataclasses.field(default_factory=ClassicalSettings)
     flow: FlowSettings = dataclasses.field(default_factory=FlowSettings)
+    walk: WalkSettings = dataclasses.field(default_factory=WalkSettings)
+    learned: LearnedSettings = dataclasses.field(default_factory=LearnedSettings)
+
+    @property
+    def between(self) -> int:
+        """Most frames that the tracker looks at between two sampled ones."""
+        return self.flow.between if self.tracker == "flow" else 0
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -74,19 +88,23 @@ class PipelineSettings:
         for name, known in (
             ("split", get_args(Split)),
             ("link_rule", get_args(Rule)),
-            ("segmenter", SEGMENTERS),
-            ("tracker", TRACKERS),
+            ("segmenter", SEGMENTERS.keys() | backends.SEGMENTERS),
+            ("tracker", TRACKERS.keys() | backends.TRACKERS),
         ):
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"PipelineSettings.{name} = {value!r}: {nearest(value, known)}")
 
 
+# Those that need neither torch nor weights.
 SEGMENTERS: dict[str, Callable[[PipelineSettings], Segmenter]] = {
     "classical": lambda settings: ClassicalSegmenter(settings.classical),
+    "patches": lambda settings: PatchSegmenter(settings.walk.patch),
 }
 TRACKERS: dict[str, Callable[[PipelineSettings], Tracker]] = {
     "flow": lambda settings: FlowTracker(settings.flow),
+    "patches": lambda settings: PatchTracker(settings.walk),
+    "none": lambda settings: NoTracker(),
 }
 
 
@@ -110,75 +128,162 @@ class Pipeline:
         Raises:
           ValueError: no frames, or more than 65,535 trajectories.
         """
-        cuts, starts = clip_starts(frames.rgb, self.settings)
-        segment_at = np.flatnonzero(starts)
-        segments = dict(
-            zip(segment_at.tolist(), self.segmenter.segment(frames.rgb[segment_at]), strict=True)
-        )
-        join = self._shots if self.tracker.gives_birth else self._linked
-        return Trajectories.from_labels(
-            join(frames.rgb, segments, cuts),
-            frame_times=frames.times,
-            key_frames=starts,
-            video=frames.video,
-            made_by=self._made_by(frames.rgb),
-        )
+        return self.tokenize_batch([frames])[0]
 
-    def _shots(
-        self,
-        rgb: UInt8[np.ndarray, "t h w 3"],
-        segments: dict[int, Int32[np.ndarray, "h w"]],
-        cuts: Bool[np.ndarray, " t"],
-    ) -> Int32[np.ndarray, "t h w"]:
-        """Tracks from cut to cut; no label lives through a cut."""
-        bounds = [*np.flatnonzero(cuts).tolist(), len(rgb)]
+    def tokenize_batch(self, videos: Sequence[Frames]) -> list[Trajectories]:
+        """Trajectories of several videos, whose clips are segmented and tracked together.
+
+        Raises:
+          ValueError: a video without frames, or with more than 65,535 trajectories.
+        """
+        plans = [clip_starts(video.rgb, self.settings, video.between) for video in videos]
+        segmented = self._segment(videos, [starts for _, starts in plans])
+        shots = self.tracker.gives_birth
+        cut = _shots if shots else _linked_clips
         clips = [
-            Clip(rgb[a:b], {at - a: segments[at] for at in segments if a <= at < b})
-            for a, b in itertools.pairwise(bounds)
+            cut(video, segments, cuts)
+            for video, segments, (cuts, _) in zip(videos, segmented, plans, strict=True)
         ]
-        labels = np.zeros(rgb.shape[:3], np.int32)
-        highest = 0
-        for start, tracked in zip(bounds, self.tracker.track(clips), strict=False):
-            labels[start : start + len(tracked)] = np.where(tracked > 0, tracked + highest, 0)
-            highest = max(highest, int(labels.max()))
-        return labels
+        tracked = iter(self.tracker.track([clip for its in clips for clip in its]))
+        found = []
+        for video, its, (_, starts) in zip(videos, clips, plans, strict=True):
+            labels = [next(tracked) for _ in its]
+            found.append(
+                Trajectories.from_labels(
+                    _after_cuts(labels) if shots else self._link(labels),
+                    frame_times=video.times,
+                    key_frames=starts,
+                    video=video.video,
+                    made_by=self._made_by(video),
+                )
+            )
+        return found
 
-    def _linked(
-        self,
-        rgb: UInt8[np.ndarray, "t h w 3"],
-        segments: dict[int, Int32[np.ndarray, "h w"]],
-        cuts: Bool[np.ndarray, " t"],
-    ) -> Int32[np.ndarray, "t h w"]:
-        """Tracks each clip through the first frame of the next one, and links by overlap."""
-        del cuts  # segments on the two sides of a cut do not overlap
-        bounds = [*segments, len(rgb)]
-        clips = [Clip(rgb[a : b + 1], {0: segments[a]}) for a, b in itertools.pairwise(bounds)]
-        return link_clips(
-            self.tracker.track(clips),
-            threshold=self.settings.link_iou,
-            rule=self.settings.link_rule,
-        )
+    def _segment(
+        self, videos: Sequence[Frames], starts: Sequence[Bool[np.ndarray, " _"]]
+    ) -> list[dict[int, Int32[np.ndarray, "h w"]]]:
+        """Segments of each video's key frames; frames of one size go to the segmenter together."""
+        found: list[dict[int, Int32[np.ndarray, "h w"]]] = [{} for _ in videos]
+        by_size: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        for index, (video, its) in enumerate(zip(videos, starts, strict=True)):
+            places = [(index, at) for at in np.flatnonzero(its).tolist()]
+            by_size.setdefault(video.rgb.shape[1:], []).extend(places)
+        for places in by_size.values():
+            frames = np.stack([videos[index].rgb[at] for index, at in places])
+            for (index, at), labels in zip(places, self.segmenter.segment(frames), strict=True):
+                found[index][at] = labels
+        return found
 
-    def _made_by(self, rgb: UInt8[np.ndarray, "t h w 3"]) -> dict[str, object]:
+    def _link(self, clips: Sequence[Int32[np.ndarray, "_ h w"]]) -> Int32[np.ndarray, "t h w"]:
+        settings = self.settings
+        return link_clips(clips, threshold=settings.link_iou, rule=settings.link_rule)
+
+    def _made_by(self, video: Frames) -> dict[str, object]:
         settings = json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        if not learned_parts(self.settings):
+            del settings["learned"]
+        else:  # how much goes through a device at once changes nothing
+            settings["learned"]["running"] = self.settings.learned.running.precision
         names = {"segmenter": self.segmenter.name, "tracker": self.tracker.name}
-        digest = hashlib.sha256(json.dumps([names, settings, rgb.shape], sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(rgb).data)
+        digest = hashlib.sha256(
+            json.dumps([names, settings, video.rgb.shape], sort_keys=True).encode()
+        )
+        for frames in (video.rgb, *video.between):
+            digest.update(np.ascontiguousarray(frames).data)
         return {**names, "settings": settings, "hash": digest.hexdigest()}
 
 
-def build(settings: PipelineSettings | None = None) -> Pipeline:
-    """Makes the segmenter and the tracker that the settings name."""
+def learned_parts(settings: PipelineSettings) -> list[Backend]:
+    """The segmenter and the tracker that the settings name, if they are networks."""
+    known = ((backends.SEGMENTERS, settings.segmenter), (backends.TRACKERS, settings.tracker))
+    return [parts[name] for parts, name in known if name in parts]
+
+
+def prepare(settings: PipelineSettings, weights: str | None = None) -> PipelineSettings:
+    """Settings that tell which weights they mean, which are on this machine by then.
+
+    Raises:
+      MissingBackend, WeightsError: see `backends.prepare`.
+    """
+    parts = learned_parts(settings)
+    if not parts:
+        return settings
+    return dataclasses.replace(settings, learned=backends.prepare(parts, settings.learned, weights))
+
+
+def build(settings: PipelineSettings | None = None, weights: str | None = None) -> Pipeline:
+    """Makes the segmenter and the tracker that the settings name.
+
+    Args:
+      settings: of all of them.
+      weights: where those of networks are; see `backends.make`.
+
+    Raises:
+      MissingBackend, WeightsError, ValueError: see `backends.make`.
+    """
     settings = settings or PipelineSettings()
-    return Pipeline(
-        settings, SEGMENTERS[settings.segmenter](settings), TRACKERS[settings.tracker](settings)
-    )
+    made = []
+    for own, networks, name in (
+        (SEGMENTERS, backends.SEGMENTERS, settings.segmenter),
+        (TRACKERS, backends.TRACKERS, settings.tracker),
+    ):
+        if name in own:
+            made.append(own[name](settings))
+        else:
+            made.append(backends.make(networks[name], settings.learned, weights))
+    return Pipeline(settings, *made)
+
+
+def _shots(
+    video: Frames,
+    segments: dict[int, Int32[np.ndarray, "h w"]],
+    cuts: Bool[np.ndarray, " t"],
+) -> list[Clip]:
+    """From cut to cut; no label lives through a cut."""
+    bounds = [*np.flatnonzero(cuts).tolist(), len(video.rgb)]
+    return [
+        Clip(
+            video.rgb[a:b],
+            {at - a: segments[at] for at in segments if a <= at < b},
+            video.between[a : b - 1],
+        )
+        for a, b in itertools.pairwise(bounds)
+    ]
+
+
+def _after_cuts(shots: Sequence[Int32[np.ndarray, "_ h w"]]) -> Int32[np.ndarray, "t h w"]:
+    """Shots one after the other, each with labels above those before."""
+    whole = []
+    highest = 0
+    for labels in shots:
+        whole.append(np.where(labels > 0, labels + highest, 0).astype(np.int32))
+        highest = max(highest, int(whole[-1].max()))
+    return np.concatenate(whole)
+
+
+def _linked_clips(
+    video: Frames,
+    segments: dict[int, Int32[np.ndarray, "h w"]],
+    cuts: Bool[np.ndarray, " t"],
+) -> list[Clip]:
+    """From key frame to key frame, each through the first frame of the next one."""
+    del cuts  # segments on the two sides of a cut do not overlap
+    bounds = [*segments, len(video.rgb)]
+    return [
+        Clip(video.rgb[a : b + 1], {0: segments[a]}, video.between[a:b])
+        for a, b in itertools.pairwise(bounds)
+    ]
 
 
 def clip_starts(
-    rgb: UInt8[np.ndarray, "t h w 3"], settings: PipelineSettings
+    rgb: UInt8[np.ndarray, "t h w 3"],
+    settings: PipelineSettings,
+    between: Sequence[UInt8[np.ndarray, "_ h w 3"]] = (),
 ) -> tuple[Bool[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
     """Where everything changes (cuts), and where a clip starts; frame 0 is both.
+
+    Where there are frames between, a change that none of their steps shows is no cut but a
+    camera that moves fast.
 
     Raises:
       ValueError: no frames, or empty ones.
@@ -190,6 +295,9 @@ def clip_starts(
     if settings.split == "stride":
         return np.arange(frames) == 0, keyframes.stride(frames, limit)
     cuts = keyframes.detect(rgb, settings.keyframes)
+    for at in np.flatnonzero(cuts)[1:] if between else []:
+        way = np.concatenate([rgb[at - 1 : at], between[at - 1], rgb[at : at + 1]])
+        cuts[at] = keyframes.detect(way, settings.keyframes)[1:].any()
     if settings.split == "keyframes":
         return cuts, cuts
     return cuts, keyframes.split_clips(cuts, limit)

@@ -18,10 +18,13 @@ class Clip:
       frames: RGB.
       segments: frame offset -> panoptic segmentation of that frame (0 = no segment).
         Offset 0 is always there; further ones only for a tracker that gives birth.
+      between: what the video shows between each frame and the next, in order; no labels are
+        asked for there. Empty, or one array (of no frames, perhaps) for each pair.
     """
 
     frames: UInt8[np.ndarray, "t h w 3"]
     segments: Mapping[int, Int32[np.ndarray, "h w"]]
+    between: Sequence[UInt8[np.ndarray, "_ h w 3"]] = ()
 
 
 @runtime_checkable

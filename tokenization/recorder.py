@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from absl import logging
 
 from tokenization import shards, video
+from tokenization.engines.crew import DIED, LATE
 from tokenization.files import printable
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
@@ -47,6 +51,15 @@ class Tokenizer(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchTokenizer(Protocol):
+    """A tokenizer for which several videos at once are less work than one by one."""
+
+    def tokenize_batch(self, videos: Sequence[video.Frames]) -> list[Trajectories]:
+        """Trajectories of each."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """One entry processed.
@@ -70,6 +83,35 @@ class Outcome:
     quarantined: Quarantined | None = None
 
 
+def attempt(entry: Entry, process: Callable[[Entry], tuple[Record, bool]]) -> Outcome:
+    """The outcome of an entry; never raises, but for Ctrl-C.
+
+    Args:
+      entry: to be done.
+      process: gives its record, and whether it repeats its last frame because it is short.
+    """
+    begin = time.perf_counter()
+    try:
+        if entry.problem is not None:
+            raise video.VideoError(
+                entry.path, entry.problem, "correct the manifest, or rename the file"
+            )
+        record, repeated = process(entry)
+        outcome = Outcome(
+            entry.id,
+            data=shards.serialize(record),
+            trajectories=len(record.trajectories),
+            frames=len(record.frames),
+            repeated=repeated,
+        )
+    except video.VideoError as error:
+        outcome = _bad(entry, error.reason, error.remedy)
+    except Exception as error:  # one bad video never stops a run
+        logging.exception("%s", entry.path)
+        outcome = _bad(entry, f"{type(error).__name__}: {error}", "report this video if it plays")
+    return dataclasses.replace(outcome, seconds=time.perf_counter() - begin)
+
+
 class Recorder:
     """Decodes and tokenizes entries; one a process."""
 
@@ -80,51 +122,83 @@ class Recorder:
         self._tokenizer = build(settings.pipeline)
 
     def __call__(self, entry: Entry) -> Outcome:
-        """Never raises, but for Ctrl-C."""
-        begin = time.perf_counter()
-        try:
-            outcome = self._process(entry)
-        except video.VideoError as error:
-            outcome = _bad(entry, error.reason, error.remedy)
-        except Exception as error:  # one bad video never stops a run
-            logging.exception("%s", entry.path)
-            outcome = _bad(
-                entry, f"{type(error).__name__}: {error}", "report this video if it plays"
-            )
-        return dataclasses.replace(outcome, seconds=time.perf_counter() - begin)
+        """See `attempt`."""
+        return attempt(entry, self._process)
 
-    def _process(self, entry: Entry) -> Outcome:
+    def together(self, entries: Sequence[Entry]) -> list[Outcome]:
+        """The outcome of each, which all go through the tokenizer at once if it can do that."""
+        begin = time.perf_counter()
+        ready = self._tokenize_together(entries) if len(entries) > 1 else {}
+        share = (time.perf_counter() - begin) / len(entries)
+
+        def process(entry: Entry) -> tuple[Record, bool]:
+            return self._record(entry, *ready[entry.id])
+
+        outcomes = [
+            attempt(entry, process if entry.id in ready else self._process) for entry in entries
+        ]
+        return [dataclasses.replace(one, seconds=one.seconds + share) for one in outcomes]
+
+    def _tokenize_together(
+        self, entries: Sequence[Entry]
+    ) -> dict[str, tuple[video.Frames, Trajectories]]:
+        """By id, what went well; the rest is for `_process`, which finds out what is wrong."""
+        if not isinstance(self._tokenizer, BatchTokenizer):
+            return {}
+        with ThreadPoolExecutor(len(entries)) as threads:
+            frames = [one for one in threads.map(self._decode_or_none, entries) if one is not None]
+        try:
+            found = self._tokenizer.tokenize_batch(frames) if frames else []
+        except Exception:
+            logging.exception("%d videos at once failed; they go one by one", len(frames))
+            return {}
+        return {
+            one.video.id: (one, trajectories)
+            for one, trajectories in zip(frames, found, strict=True)
+        }
+
+    def _decode_or_none(self, entry: Entry) -> video.Frames | None:
         if entry.problem is not None:
-            raise video.VideoError(
-                entry.path, entry.problem, "correct the manifest, or rename the file"
-            )
-        settings = self._settings
-        frames = video.decode(
+            return None
+        with contextlib.suppress(Exception):
+            return self._decode(entry)
+        return None
+
+    def _decode(self, entry: Entry) -> video.Frames:
+        return video.decode(
             entry.path,
-            frames=settings.pipeline.frames,
+            frames=self._settings.pipeline.frames,
+            between=self._settings.pipeline.between,
             start=entry.start,
             end=entry.end,
             video_id=entry.id,
-            max_side=settings.pipeline.max_side,
+            max_side=self._settings.pipeline.max_side,
             threads=1,
         )
-        extra = dict(entry.extra)
-        record = Record.squash(
-            self._tokenizer.tokenize(frames),
-            frames.rgb,
-            size=settings.record_size,
-            captions=entry.captions,
-            label=entry.label,
-            boxes=read_boxes(extra.pop("boxes", None)),
-            extra=extra,
-        )
-        return Outcome(
-            entry.id,
-            data=shards.serialize(record),
-            trajectories=len(record.trajectories),
-            frames=len(frames.rgb),
-            repeated=frames.repeated > 0,
-        )
+
+    def _process(self, entry: Entry) -> tuple[Record, bool]:
+        frames = self._decode(entry)
+        return self._record(entry, frames, self._tokenizer.tokenize(frames))
+
+    def _record(
+        self, entry: Entry, frames: video.Frames, trajectories: Trajectories
+    ) -> tuple[Record, bool]:
+        size = self._settings.record_size
+        return annotated(entry, trajectories, frames, size), frames.repeated > 0
+
+
+def annotated(entry: Entry, trajectories: Trajectories, frames: video.Frames, size: int) -> Record:
+    """The record of a video, with what its entry says of it."""
+    extra = dict(entry.extra)
+    return Record.squash(
+        trajectories,
+        frames.rgb,
+        size=size,
+        captions=entry.captions,
+        label=entry.label,
+        boxes=read_boxes(extra.pop("boxes", None)),
+        extra=extra,
+    )
 
 
 def read_boxes(value: Any) -> Boxes | None:
@@ -152,10 +226,12 @@ def _bad(entry: Entry, reason: str, remedy: str) -> Outcome:
     )
 
 
-def died(entry: Entry) -> Outcome:
-    """The outcome of an entry whose process died."""
-    return _bad(
-        entry,
-        "the process that read it died (out of memory, or a crash in a library)",
-        "use fewer --workers, or convert the video",
-    )
+def gave_up(entry: Entry, troubles: tuple[str, ...]) -> Outcome:
+    """The outcome of an entry that no worker could finish; `troubles` are those of its tries."""
+    counted = collections.Counter(troubles)
+    reason = "; ".join(f"{what} ({times}x)" for what, times in counted.items())
+    remedies = {
+        DIED: "memory ran out, or a library crashed: use fewer --workers, or convert the video",
+        LATE: "raise --time_limit, or convert the video",
+    }
+    return _bad(entry, reason, "; ".join(remedies[what] for what in counted))

@@ -344,17 +344,44 @@ def read_captions(
     Raises:
       RecordsError: as `open_records`.
     """
-    import tensorflow_datasets as tfds
-
-    source = _open_dataset(Path(directory), split).as_data_source(split=split)
-    captions = tfds.features.FeaturesDict(
-        {"captions": tfds.features.Sequence(tfds.features.Text())}
-    )
-    count = len(source)
+    captions = open_captions(directory, split)
+    count = len(captions)
     for place in range(count if most is None else min(count, most)):
-        index = place if most is None or count <= most else place * count // most
-        example: Any = captions.deserialize_example_np(source.data_source[index])
-        yield tuple(_text(caption) for caption in example["captions"])
+        yield captions[place if most is None or count <= most else place * count // most]
+
+
+class CaptionSource(Sequence[tuple[str, ...]]):
+    """Random access to the captions of a split; frames and label maps are not decoded."""
+
+    def __init__(self, examples: Any) -> None:
+        import tensorflow_datasets as tfds
+
+        self._bytes = examples.data_source
+        self._features: Any = tfds.features.FeaturesDict(
+            {"captions": tfds.features.Sequence(tfds.features.Text())}
+        )
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> tuple[str, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[str, ...]]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        example = self._features.deserialize_example_np(self._bytes[index.__index__()])
+        return tuple(_text(caption) for caption in example["captions"])
+
+
+def open_captions(directory: str | os.PathLike[str], split: str = "train") -> CaptionSource:
+    """Opens the captions of a split.
+
+    Raises:
+      RecordsError: as `open_records`.
+    """
+    return CaptionSource(_open_dataset(Path(directory), split).as_data_source(split=split))
 
 
 def _open_dataset(directory: Path, split: str) -> Any:

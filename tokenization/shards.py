@@ -45,7 +45,7 @@ def _serializer(size: int) -> tuple[Any, Any]:
 
 
 def serialize(record: Record) -> bytes:
-    """The bytes that a shard holds of a record.
+    """The bytes that a shard holds of a record, the same in every process.
 
     Raises:
       ValueError: frames that are not square.
@@ -54,7 +54,9 @@ def serialize(record: Record) -> bytes:
     if height != width:
         raise ValueError(f"record {record.id!r} is {width}x{height}; make it with Record.squash")
     features, serializer = _serializer(height)
-    return serializer.serialize_example(features.encode_example(records.encode(record)))
+    example = serializer.get_tf_example(features.encode_example(records.encode(record)))
+    # Else the order of its features depends on the process.
+    return example.SerializeToString(deterministic=True)
 
 
 def write_shard(directory: str | os.PathLike[str], info: ShardInfo, data: Sequence[bytes]) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, Integer, UInt8
 
 from tokenization.regions import RegionGraph, region_graph
 from tokenization.resizing import fit
@@ -28,6 +28,24 @@ class Superpixels:
 
     labels: Int32[np.ndarray, "h w"]
     graph: RegionGraph
+
+    def counts(
+        self,
+        labels: Integer[np.ndarray, "h w"],
+        k: int,
+        where: Bool[np.ndarray, "h w"] | None = None,
+    ) -> Int64[np.ndarray, "n {k}"]:
+        """Pixels that each superpixel shares with each label 0..k-1 (where a mask says so)."""
+        n = self.graph.areas.size
+        pairs = self.labels.astype(np.int64) * k + labels
+        pairs = pairs.reshape(-1) if where is None else pairs[where]
+        return np.bincount(pairs, minlength=n * k).reshape(n, k)
+
+    def means(self, *images: np.ndarray) -> Float64[np.ndarray, "n c"]:
+        """Mean over each superpixel of each image."""
+        flat, n = self.labels.reshape(-1), self.graph.areas.size
+        sums = [np.bincount(flat, image.reshape(-1), n) for image in images]
+        return np.stack(sums, -1) / self.graph.areas[:, None]
 
 
 def shrink(rgb: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "_ _ 3"]:

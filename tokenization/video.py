@@ -25,6 +25,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from tokenization import file_head, orientation
 from tokenization.resizing import fit
+from tokenization.sampling import indices_between, sample_indices
 from tokenization.trajectories import VideoInfo
 
 _LEAD = 1.0  # seconds that a seek goes before the start: containers index decoding times
@@ -57,6 +58,8 @@ class Frames:
       indices: which decoded frame of the video (or of its start..end span) each one is.
       video: the source.
       repeated: how many trailing frames repeat the last one, because the video is shorter.
+      between: frames between each sampled one and the next, in order, of the same size; empty
+        if none were asked for.
     """
 
     rgb: UInt8[np.ndarray, "t h w 3"]
@@ -64,31 +67,14 @@ class Frames:
     indices: Int64[np.ndarray, " t"]
     video: VideoInfo
     repeated: int = 0
-
-
-def sample_indices(length: int, frames: int) -> Int64[np.ndarray, " frames"]:
-    """Middle frames of `frames` equal parts of a video, as the released TrajViT code takes them.
-
-    A video shorter than `frames` gives all of its frames and repeats the last one.
-
-    Args:
-      length: frames in the video.
-      frames: frames to sample.
-
-    Raises:
-      ValueError: a length or a number of frames under one.
-    """
-    if length < 1 or frames < 1:
-        raise ValueError(f"cannot sample {frames} frames of {length}: both must be at least 1")
-    edges = np.linspace(0, length, min(frames, length) + 1).astype(np.int64)
-    middles = (edges[:-1] + edges[1:] - 1) // 2
-    return np.pad(middles, (0, frames - middles.size), mode="edge")
+    between: tuple[UInt8[np.ndarray, "_ h w 3"], ...] = ()
 
 
 def decode(
     path: str | os.PathLike[str],
     *,
     frames: int = 16,
+    between: int = 0,
     start: float | None = None,
     end: float | None = None,
     video_id: str | None = None,
@@ -103,6 +89,7 @@ def decode(
     Args:
       path: video or image file.
       frames: frames to sample (`sample_indices`).
+      between: most frames to give between two sampled ones (`indices_between`).
       start: seconds; sampling begins with the frame on screen then. None = the first.
       end: seconds; sampling ends before the frame on screen then. None = after the last.
       video_id: name in `VideoInfo`; the file's stem by default.
@@ -112,9 +99,11 @@ def decode(
 
     Raises:
       VideoError: the file cannot be read; the message names it, the reason and the remedy.
-      ValueError: `frames` or `max_side` under one.
+      ValueError: `frames` or `max_side` under one, or `between` under 0.
     """
     path = Path(path)
+    if between < 0:
+        raise ValueError(f"between={between} must be at least 0")
     if frames < 1 or (max_side is not None and max_side < 1):
         raise ValueError(f"frames={frames} and max_side={max_side} must be at least 1")
     if not all(math.isfinite(bound) for bound in (start, end) if bound is not None):
@@ -140,7 +129,8 @@ def decode(
             frame_seconds = source.frame_seconds
         if start is not None and listed and listed[0] <= start:
             break
-    wanted = span.sample(listed, count, frame_seconds) if listed else [0]
+    wanted = set(span.sample(listed, count, frame_seconds)) if listed else {0}
+    wanted |= _gaps(wanted, between)
     while True:
         with _opened(path) as source:
             if threads is not None:
@@ -153,22 +143,34 @@ def decode(
                     "the file is truncated or damaged: copy or encode it again",
                 )
             positions = span.sample(found.times, count, frame_seconds)
-            if found.images.keys() >= set(positions):
+            needed = set(positions) | _gaps(positions, between)
+            if found.images.keys() >= needed:
                 video = source.video_info(video_id or path.stem, found)
                 break
-            if set(wanted) == set(positions):
+            if wanted == needed:
                 raise VideoError(path, "does not decode twice alike", "encode it again")
-            wanted = positions
+            wanted = needed
 
     first, _ = span.bounds(found.times, frame_seconds)
     distinct = len(set(positions))
+    rgb = np.stack([found.images[i] for i in positions])
     return Frames(
-        rgb=np.stack([found.images[i] for i in positions]),
+        rgb=rgb,
         times=np.array([found.times[i] for i in positions], np.float32),
         indices=np.array(positions, np.int64) - first,
         video=video,
         repeated=len(positions) - distinct,
+        between=tuple(
+            np.array([found.images[i] for i in gap.tolist()], np.uint8).reshape(-1, *rgb.shape[1:])
+            for gap in (indices_between(np.array(positions), between) if between else [])
+        ),
     )
+
+
+def _gaps(positions: Collection[int], between: int) -> set[int]:
+    """All positions of `indices_between`."""
+    gaps = indices_between(np.array(sorted(positions)), between)
+    return {position for gap in gaps for position in gap.tolist()}
 
 
 @dataclasses.dataclass(frozen=True)

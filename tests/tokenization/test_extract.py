@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,11 @@ import numpy as np
 import pytest
 
 from tokenization import manifest, records, shards
+from tokenization.engines.crew import Patience
+from tokenization.engines.inline import InlineEngine
+from tokenization.engines.local import LocalEngine
 from tokenization.extract import ExtractSettings, OutputError, extract
+from tokenization.folder_lock import only_writer
 from tokenization.pipeline import PipelineSettings
 from tokenization.trajectories import Trajectories
 from tokenization.tubelets import count_tubelets
@@ -51,7 +56,7 @@ def seen():
     return Grid.seen
 
 
-run = functools.partial(extract, settings=SETTINGS, build=Grid, processes=1)
+run = functools.partial(extract, settings=SETTINGS, build=Grid, engine=InlineEngine())
 
 
 @pytest.fixture
@@ -94,7 +99,8 @@ def test_every_entry_becomes_a_record_in_order(entries, tmp_path):
     assert "1 video with fewer frames than asked: the last one is repeated" in str(summary)
 
 
-def test_one_bad_video_never_stops_the_run(clips, tmp_path):
+@pytest.mark.parametrize("engine", [InlineEngine(), LocalEngine(2)], ids=["inline", "local"])
+def test_one_bad_video_never_stops_the_run(engine, clips, tmp_path):
     clips.video("good.mp4")
     clips.data("empty.mp4", b"")
     clips.data("text.mp4", b"hello\n")
@@ -110,7 +116,7 @@ def test_one_bad_video_never_stops_the_run(clips, tmp_path):
             "out": "../out.mp4",
         }.items()
     ]
-    summary = run(read(clips.root, lines), tmp_path / "out")
+    summary = run(read(clips.root, lines), tmp_path / "out", engine=engine)
     assert summary.videos == 1 and summary.bad == pytest.approx(5 / 6)
     text = (tmp_path / "out" / "quarantine.jsonl").read_text()
     bad = {line["id"]: line for line in map(json.loads, text.splitlines())}
@@ -319,13 +325,105 @@ def test_a_full_disk_keeps_finished_shards(entries, tmp_path, monkeypatch, seen)
 
 def test_processes_give_the_same_bytes_as_one(entries, tmp_path):
     """With the real pipeline, which worker processes can import."""
-    for name, processes in {"one": 1, "two": 2}.items():
-        extract(entries[:3], tmp_path / name, SETTINGS, processes=processes)
-    for one, two in zip(
-        records.open_records(tmp_path / "one"), records.open_records(tmp_path / "two"), strict=True
-    ):
-        assert one.trajectories == two.trajectories
-        np.testing.assert_array_equal(one.frames, two.frames)
+    for name, engine in {"one": InlineEngine(), "two": LocalEngine(2)}.items():
+        extract(entries[:3], tmp_path / name, SETTINGS, engine=engine)
+    for index in (0, 1):
+        one, two = (shards.shard_path(tmp_path / name, "train", index) for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+class Deadly(Grid):
+    """Ends its process at one video, and takes for ever at another."""
+
+    def tokenize(self, frames):
+        if frames.video.id == "b":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if frames.video.id == "short":
+            time.sleep(600)
+        return super().tokenize(frames)
+
+
+def test_videos_that_kill_or_hold_up_a_process_are_quarantined(entries, tmp_path):
+    summary = run(
+        entries, tmp_path / "out", build=Deadly, engine=LocalEngine(2), patience=Patience(2, 3.0)
+    )
+    assert [record.id for record in records.open_records(tmp_path / "out")] == ["a", "c", "still"]
+    reasons = {bad.id: (bad.reason, bad.remedy) for bad in summary.quarantine}
+    assert reasons.keys() == {"b", "short"}
+    assert reasons["b"][0] == "the process that read it died (2x)"
+    assert "use fewer --workers" in reasons["b"][1]
+    assert reasons["short"] == ("it took too long (2x)", "raise --time_limit, or convert the video")
+
+
+class Together(Grid):
+    """Takes several videos at once."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def tokenize_batch(self, videos):
+        self.sizes.append(len(videos))
+        if any(video.video.id == "odd" for video in videos):
+            raise RuntimeError("one of them is odd")
+        return [self.tokenize(video) for video in videos]
+
+
+def test_several_videos_at_once_give_the_same_records(entries, clips, tmp_path, monkeypatch):
+    """Those that fail together go one by one; one that cannot be read costs only itself."""
+    monkeypatch.setattr(Together, "sizes", [])
+    clips.data("broken.mp4", b"")
+    clips.video("odd.mp4", frames=5)
+    more = [manifest.Entry(name, clips.root / f"{name}.mp4") for name in ("broken", "odd")]
+    entries = [*entries[:2], more[0], *entries[2:], more[1]]
+    one = run(entries, tmp_path / "one")
+    many = run(entries, tmp_path / "many", build=Together, together=3)
+    assert (one.videos, one.quarantine) == (many.videos, many.quarantine)
+    assert one.videos == 6 and [bad.id for bad in many.quarantine] == ["broken"]
+    assert Together.sizes == [2, 3]  # a, b; c, short, still; and odd is left, alone
+    for index in range(4):
+        paths = [shards.shard_path(tmp_path / n, "train", index) for n in ("one", "many")]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    run(entries[3:], tmp_path / "odd", build=Together, together=2)
+    assert [r.id for r in records.open_records(tmp_path / "odd")] == ["c", "short", "still", "odd"]
+
+
+class DeadlyTogether(Deadly, Together):
+    """As `Deadly`, whoever else is in the batch."""
+
+
+def test_a_video_that_kills_is_found_among_those_that_went_with_it(entries, tmp_path):
+    summary = run(
+        [*entries[:3], entries[4]],
+        tmp_path / "out",
+        build=DeadlyTogether,
+        engine=LocalEngine(1),
+        patience=Patience(1, 30.0),
+        together=2,
+    )
+    assert [record.id for record in records.open_records(tmp_path / "out")] == ["a", "c", "still"]
+    assert [(bad.id, bad.reason) for bad in summary.quarantine] == [
+        ("b", "the process that read it died (1x)")
+    ]
+
+
+def test_nobody_else_writes_to_the_folder(entries, tmp_path, seen):
+    """Not another process on this host, nor one on another that shares the folder."""
+    out = tmp_path / "out"
+    with only_writer(out):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "tokenization.extract", "--workers=1"),
+                *(f"--input={entries[0].path}", f"--output={out}"),
+            ],
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.search(
+        rf"error: {out} is in use by another process on host .*, pid {os.getpid()}, since "
+        r".*choose another --output",
+        done.stderr,
+    )
+    assert run(entries, out).videos == 5  # it is free again
 
 
 def command(*args: object, **kwargs) -> subprocess.Popen:
@@ -360,6 +458,52 @@ def test_the_command(entries, clips, tmp_path):
     assert "100.0% of the videos could not be read, more than --max_bad=5.0%" in stderr
     assert f"empty: {clips.root}/empty.mp4 is empty (0 bytes); copy or download" in stdout
     assert "1 video could not be read" in stdout and "fewer tokens" not in stdout
+
+
+def test_the_command_says_that_its_workers_cannot_start(clips, tmp_path):
+    clips.video("a.mp4")
+    script = (
+        "from absl import app\n"
+        "from tokenization import extract\n"
+        "from tokenization.engines import local\n"
+        "class Ending(local._Process):\n"
+        "    def __init__(self, make, gpu):\n"
+        "        super().__init__(make, gpu)\n"
+        "        self.process.kill()\n"
+        "local._Process = Ending\n"
+        "extract.define_flags()\n"
+        "app.run(extract.main)\n"
+    )
+    arguments = [f"--input={clips.root / 'a.mp4'}", f"--output={tmp_path / 'out'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "error: worker processes cannot start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags", [("--engine=ray",), ("--address=auto",), ("--gpus_per_worker=1",)], ids=str
+)
+def test_engines_that_cannot_be_had(flags, clips, tmp_path):
+    """Ray is not installed here, or made to seem so; its flags are refused without it."""
+    clips.video("a.mp4")
+    script = (
+        "import sys\n"
+        "from absl import app\n"
+        "sys.modules['ray'] = None\n"
+        "from tokenization import extract\n"
+        "extract.define_flags()\n"
+        "app.run(extract.main)\n"
+    )
+    arguments = [f"--input={clips.root / 'a.mp4'}", f"--output={tmp_path / 'out'}", *flags]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    remedy = "make ray" if "ray" in flags[0] else "is of --engine=ray"
+    assert remedy in done.stderr
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])

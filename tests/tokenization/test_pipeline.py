@@ -153,7 +153,7 @@ def test_made_by_names_what_made_it():
     one = build().tokenize(frames_of(rgb)).made_by
     other = build(PipelineSettings(clip_limit=1)).tokenize(frames_of(rgb)).made_by
     assert one["segmenter"] == "classical" and one["tracker"] == "flow"
-    assert one["settings"]["flow"]["superpixels"] == 600  # type: ignore[index]
+    assert one["settings"]["flow"]["superpixels"] == 1000  # type: ignore[index]
     assert one["hash"] != other["hash"]
     changed = rgb.copy()
     changed[0, 0, 0, 0] ^= 1
@@ -200,3 +200,50 @@ def test_every_named_part_can_be_built():
         assert build(PipelineSettings(segmenter=name)).segmenter.name == name
     for name in pipeline.TRACKERS:
         assert build(PipelineSettings(tracker=name)).tracker.name == name
+
+
+def test_videos_together_are_as_alone():
+    videos = [frames_of(rgb) for rgb in (with_cut(4, 2), moving_square(4), with_cut(4, 2)[:, ::2])]
+    for settings in (PipelineSettings(), PipelineSettings(clip_limit=2)):
+        for tokenizer in (build(settings), Pipeline(settings, Halves(), Still())):
+            together = tokenizer.tokenize_batch(videos)
+            assert together == [tokenizer.tokenize(video) for video in videos]
+
+
+def test_settings_of_networks_are_named_only_where_they_are_used():
+    rgb = moving_square()
+    embedded = build().tokenize(frames_of(rgb)).made_by["settings"]
+    assert "learned" not in embedded
+    settings = PipelineSettings(tracker="sam2")
+    with_network = Pipeline(settings, Halves(), Still()).tokenize(frames_of(rgb)).made_by
+    assert with_network["settings"]["learned"]["sam2"]["size"] == "small"
+    # How many go through a device at once is no part of what was made.
+    assert with_network["settings"]["learned"]["running"] == "auto"
+
+
+def test_trackers_see_the_frames_between():
+    rgb = with_cut()
+    gaps = tuple(np.full((i, 80, 80, 3), i, np.uint8) for i in range(7))
+    frames = dataclasses.replace(frames_of(rgb), between=gaps)
+    shots, linked = Still(gives_birth=True), Still()
+    for tracker, lengths in ((shots, [[0, 1, 2, 3], [5, 6]]), (linked, [[0, 1, 2, 3, 4], [5, 6]])):
+        Pipeline(PipelineSettings(split="keyframes"), Halves(), tracker).tokenize(frames)
+        assert [[len(gap) for gap in clip.between] for clip in tracker.seen] == lengths
+    hashes = [build().tokenize(one).made_by["hash"] for one in (frames, frames_of(rgb))]
+    assert hashes[0] != hashes[1]
+
+
+def test_only_the_flow_tracker_asks_for_frames_between():
+    assert PipelineSettings().between == PipelineSettings().flow.between > 0
+    assert PipelineSettings(tracker="none").between == 0
+
+
+def test_a_change_that_the_frames_between_do_not_show_is_no_cut():
+    rgb = np.stack([np.full((40, 60, 3), level, np.uint8) for level in (20, 120, 20)])
+    rgb[:, :, 30:, 0] += 90
+    steps = [np.linspace(rgb[i], rgb[i + 1], 12)[1:-1].astype(np.uint8) for i in range(2)]
+    sudden = [steps[0], np.stack([rgb[1]] * 4)]
+    settings = PipelineSettings(split="keyframes")
+    assert clip_starts(rgb, settings)[0].tolist() == [True, True, True]
+    assert clip_starts(rgb, settings, steps)[0].tolist() == [True, False, False]
+    assert clip_starts(rgb, settings, sudden)[0].tolist() == [True, False, True]

@@ -51,3 +51,15 @@ def test_indices_are_spread_over_the_video(length, frames):
 def test_nothing_to_sample_is_an_error(length, frames):
     with pytest.raises(ValueError, match=f"cannot sample {frames} frames of {length}"):
         video.sample_indices(length, frames)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8).map(sorted), st.integers(0, 7))
+def test_frames_between_are_spread_over_the_gap(indices, most):
+    gaps = video.indices_between(np.array(indices), most)
+    assert len(gaps) == len(indices) - 1
+    for start, end, gap in zip(indices, indices[1:], gaps, strict=False):
+        assert len(gap) == max(0, min(most, end - start - 1))
+        steps = np.diff([start, *gap.tolist(), end])
+        if start < end:
+            assert steps.min() >= 1 and steps.max() - steps.min() <= 1

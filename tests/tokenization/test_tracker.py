@@ -173,9 +173,29 @@ def test_what_was_hidden_has_no_sure_origin():
     assert abs(np.median(centre) + 7) <= 1
 
 
+def test_what_the_frames_between_show_decides():
+    """One square takes another's place: only the way there tells them apart."""
+    way = [frame((RED, 30, 4 + 5 * t), (RED, 30, 44 + 5 * t)) for t in range(9)]
+    rgb = np.stack([way[0], way[8]])
+    segments = np.where(square(30, 4), 1, np.where(square(30, 44), 2, 3)).astype(np.int32)
+    alone = FlowTracker().track([Clip(rgb, {0: segments})])[0]
+    helped = FlowTracker().track([Clip(rgb, {0: segments}, (np.stack(way[1:8]),))])[0]
+    assert (alone[1][square(30, 44)] == 2).mean() > 0.5
+    assert (helped[1][square(30, 44)] == 1).mean() > 0.7
+
+
+def test_origins_go_through_the_frames_between():
+    frames = [cv2.cvtColor(frame(pan=4 * t), cv2.COLOR_RGB2LAB) for t in range(6)]
+    came = origins(frames[0], frames[5], between=frames[1:5], colour_tolerance=25.0)
+    inner = np.s_[20:70, 20:70]
+    assert came.sure[inner].mean() > 0.9
+    assert not came.sure[:, -16:].any()
+    shift = came.columns[inner] - np.arange(20, 70)
+    assert abs(np.median(shift) - 20) <= 1
+
+
 def test_memory_knows_the_nearest_example_and_forgets():
-    memory = Memory(patience=2)
-    memory.update(np.array([[0.0], [10.0], [4.0]]), np.array([0, 0, 2]), 0)
+    memory = Memory(np.array([[0.0], [10.0], [4.0]]), np.array([0, 0, 2]), patience=2)
     seen = memory.distances(np.array([[9.0]]), 3)
     assert seen.tolist() == [[1.0, np.inf, 5.0]]
     memory.update(np.array([[20.0]]), np.array([0]), 2)
@@ -185,5 +205,7 @@ def test_memory_knows_the_nearest_example_and_forgets():
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match=r"FlowSettings\.grow = -1"):
+    with pytest.raises(ValueError, match=r"FlowSettings\.grow = -1.0 must be >= 0"):
         FlowSettings(grow=-1.0)
+    with pytest.raises(ValueError, match=r"FlowSettings\.edge = 0.0 must be > 0"):
+        FlowSettings(edge=0.0)

@@ -31,6 +31,18 @@ def test_samples_frames_with_their_times(clips):
     assert found.video.fps == pytest.approx(10) and found.video.duration == pytest.approx(2)
 
 
+def test_frames_between_the_sampled_ones(clips):
+    path = clips.video(frames=20, fps=10)
+    found = video.decode(path, frames=4, between=2, max_side=32)
+    assert found.indices.tolist() == [2, 7, 12, 17]
+    expected = [[3, 5], [8, 10], [13, 15]]
+    for gap, indices in zip(found.between, expected, strict=True):
+        assert gap.shape == (2, *found.rgb.shape[1:])
+        np.testing.assert_allclose(gap.mean((1, 2, 3)), [clips.level(i) for i in indices], atol=3)
+    assert [len(gap) for gap in video.decode(path, frames=40, between=2).between] == [0] * 39
+    assert video.decode(path, frames=4).between == ()
+
+
 def test_one_decode_a_video(clips, monkeypatch):
     """Frames are counted without decoding them, so a sound file is decoded once."""
     path, passes = clips.video(), []

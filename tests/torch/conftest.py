@@ -41,22 +41,13 @@ def torch() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def transformers(torch: ModuleType) -> Iterator[ModuleType]:
+def transformers(torch: ModuleType) -> ModuleType:
     """Hugging Face's models, offline; they import torchvision where it is installed."""
+    from tokenization import torchvision_shim
+
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    library = None
-    try:
-        pytest.importorskip("torchvision", reason=f"torchvision {_REMEDY}")
-    except RuntimeError as error:
-        # A torchvision built for CUDA beside a CPU-only torch: its operators do not load, and
-        # its import asks for them. Declaring them suffices, nothing here calls one.
-        if "torchvision::nms" not in str(error):
-            raise
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
-    yield pytest.importorskip("transformers", reason=f"transformers {_REMEDY}")
-    del library  # Its declarations last as long as it does.
+    torchvision_shim.make_importable()
+    return pytest.importorskip("transformers", reason=f"transformers {_REMEDY}")
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +77,24 @@ def randomize(torch: ModuleType) -> Callable[[Any], Any]:
                 tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
             elif tensor.is_floating_point():
                 tensor.uniform_(0.5, 1.5, generator=generator)
+        return model.eval()
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def respond(torch: ModuleType) -> Callable[[Any, int], Any]:
+    """Fills all weights as `randomize` does, but biases around 0: what is deep inside matters."""
+
+    def fill(model: Any, seed: int) -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        for name, tensor in model.state_dict().items():
+            if tensor.ndim > 1:
+                tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+            elif name.endswith(("weight", "gamma", "scale")):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            elif tensor.is_floating_point():
+                tensor.normal_(0, 0.1, generator=generator)
         return model.eval()
 
     return fill

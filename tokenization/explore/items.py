@@ -90,7 +90,9 @@ def tokenize_file(path: Path, *, config: str | None = None) -> Item:
     if config is not None:
         settings = configs.to_settings(ExtractSettings, configs.load(config))
     chosen = settings.pipeline
-    frames = video.decode(path, frames=chosen.frames, max_side=chosen.max_side)
+    frames = video.decode(
+        path, frames=chosen.frames, between=chosen.between, max_side=chosen.max_side
+    )
     return Item(frames.rgb, pipeline.build(chosen).tokenize(frames))
 
 

@@ -1,22 +1,18 @@
 """The embedded default tracker: labels carried by optical flow, settled superpixel by superpixel.
 
-One flow serves all labels, so the cost does not grow with their number.
+One flow serves all labels, so the cost hardly grows with their number.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import heapq
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64, UInt8
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from jaxtyping import Bool, Float, Float64, Int32, Int64, UInt8
 
 from tokenization.protocols import Clip
-from tokenization.regions import RegionGraph
-from tokenization.resizing import resize_labels
+from tokenization.resizing import fit, resize_labels
 from tokenization.superpixels import (
     Superpixels,
     fill_gaps,
@@ -24,8 +20,21 @@ from tokenization.superpixels import (
     smooth_lab,
     superpixels,
 )
+from tokenization.trackers.appearance import (
+    Examples,
+    closeness,
+    colour_likelihood,
+    local_likelihood,
+)
+from tokenization.trackers.births import components, grow
 from tokenization.trackers.memory import Memory
-from tokenization.trackers.optical_flow import origins
+from tokenization.trackers.optical_flow import Origins, origins
+from tokenization.trackers.smoothing import smoothed
+
+# What is left of a likelihood where a label has none: evidence may be wrong.
+_NO_VOTE, _ELSEWHERE, _UNLIKE = 0.02, 0.005, 0.02
+_SMALLEST = 16  # pixels of a superpixel
+_PRIOR = 3.0  # superpixels nearby that a label needs for a local density of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +43,20 @@ class FlowSettings:
 
     Attributes:
       side: longer side of the working resolution, in pixels; smaller frames stay as they are.
-      superpixels: in a frame.
+      superpixels: in a frame; fewer if they would have under 16 pixels.
+      between: most frames to look at between two sampled ones.
+      chain: frames that flow goes through, at most, before labels are settled anew.
       colour_tolerance: colour change along the flow above which it is not believed.
-      min_vote: share of a superpixel that must come from somewhere to be carried over.
-      likeness: distance that lowers a label's vote to 1/e.
+      min_vote: share of a superpixel that must come from somewhere to be carried over; a pixel
+        at the least.
+      colour: bandwidth of what a label looked like around there when it was last seen.
+      reach: bandwidth of "around there", as a fraction of the longer side.
+      jump: how far a label gets where flow did not bring it, as a fraction of the longer side.
+      first: weight of what a label looked like when it was first seen, anywhere in the frame.
+      first_colour: bandwidth of that.
+      edge: colour difference at which neighbours no longer draw each other to one label.
+      smoothing: how much they do.
+      keep: probability of a label in a superpixel above which its pixels there keep it.
       foreign: distance from all that a label looked like above which a superpixel cannot be
         carried over to it.
       grow: distance up to which an uncovered superpixel joins a neighbouring label.
@@ -48,41 +67,56 @@ class FlowSettings:
         join their most similar neighbour.
       revive: mean distance, plus 4 for each e-fold of area, up to which a new label is a lost
         one that is back.
-      patience: frames for which a lost label is remembered.
+      patience: settled frames for which a lost label is remembered.
 
     Raises:
       ValueError: a value out of its range.
     """
 
     side: int = 256
-    superpixels: int = 600
+    superpixels: int = 1000
+    between: int = 5
+    chain: int = 3
     colour_tolerance: float = 25.0
-    min_vote: float = 0.4
-    likeness: float = 20.0
+    min_vote: float = 0.0
+    colour: float = 4.0
+    reach: float = 0.03
+    jump: float = 0.05
+    first: float = 1.0
+    first_colour: float = 6.0
+    edge: float = 6.0
+    smoothing: float = 0.5
+    keep: float = 0.2
     foreign: float = 14.0
     grow: float = 6.0
     position: float = 30.0
     new: float = 6.0
     min_birth: float = 0.001
     revive: float = 12.0
-    patience: int = 16
+    patience: int = 48
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            least = 1 if field.name in ("side", "superpixels") else 0
-            if value < least:
-                raise ValueError(f"FlowSettings.{field.name} = {value} must be >= {least}")
+            if value < 0 or (value == 0 and field.name in _ABOVE_ZERO):
+                least = "> 0" if field.name in _ABOVE_ZERO else ">= 0"
+                raise ValueError(f"FlowSettings.{field.name} = {value} must be {least}")
+
+
+_ABOVE_ZERO = (
+    "side", "superpixels", "chain", "colour", "reach", "jump", "first_colour", "edge", "position",
+)  # fmt: skip
 
 
 class FlowTracker:
     """Follows segments from frame to frame and starts labels for what comes into view.
 
-    In every frame the labels of the frame before, warped by dense optical flow where forward
-    and backward flow agree, vote in each superpixel, weighted by how much the superpixel looks
-    like what the label looked like before. Superpixels that nothing covers join a similar
-    neighbour; what is then left is a lost label that is back, or a new one. Every pixel of
-    every frame gets a label.
+    Dense optical flow, composed over the frames between where the clip has them, carries the
+    labels over where going forward and backward agrees. In each superpixel the labels that come
+    are weighed by how much it looks like them: like what they looked like around there a moment
+    ago, and like what they looked like when first seen. Neighbouring superpixels of one colour
+    draw each other to one label. What looks like nothing known is a lost label that is back, or
+    a new one. Every pixel of every frame gets a label.
     """
 
     name = "flow"
@@ -99,105 +133,152 @@ class FlowTracker:
         return [self._track(clip) for clip in clips]
 
     def _track(self, clip: Clip) -> Int32[np.ndarray, "t h w"]:
-        settings = self._settings
         height, width = clip.frames.shape[1:3]
         given = clip.segments[0]
-        shot = _Shot(settings, born_above=max(int(s.max()) for s in clip.segments.values()))
         labels = np.empty(clip.frames.shape[:3], np.int32)
-        for t, rgb in enumerate(clip.frames):
-            lab = smooth_lab(shrink(rgb, settings.side))
-            segments = clip.segments.get(t)
-            if segments is not None:
-                segments = resize_labels(segments, *lab.shape[:2])
-            if t == 0 and segments is not None:
-                small = shot.start(lab, segments)
-            else:
-                small = shot.follow(lab, segments)
-            labels[t] = resize_labels(small, height, width)
-        labels[0] = np.where(given > 0, given, labels[0])
+        shot = _Shot(
+            self._settings,
+            self._prepare(clip.frames[0]),
+            self._shrink(given),
+            born_above=max(int(s.max()) for s in clip.segments.values()),
+        )
+        labels[0] = np.where(given > 0, given, resize_labels(shot.labels, height, width))
+        for t, rgb in enumerate(clip.frames[1:], start=1):
+            way = [self._prepare(frame) for frame in (*_between(clip, t - 1), rgb)]
+            for part in np.array_split(np.arange(len(way)), -(-len(way) // self._settings.chain)):
+                frames = way[part[0] : part[-1] + 1]
+                segments = clip.segments.get(t) if part[-1] == len(way) - 1 else None
+                shot.follow(frames, None if segments is None else self._shrink(segments))
+            labels[t] = resize_labels(shot.labels, height, width)
         return labels
+
+    def _prepare(self, rgb: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        return smooth_lab(shrink(rgb, self._settings.side))
+
+    def _shrink(self, segments: Int32[np.ndarray, "_ _"]) -> Int32[np.ndarray, "h w"]:
+        width, height = fit(segments.shape[1], segments.shape[0], self._settings.side)
+        return resize_labels(segments, height, width)
+
+
+def _between(clip: Clip, t: int) -> Sequence[UInt8[np.ndarray, "h w 3"]]:
+    return list(clip.between[t]) if clip.between else []
 
 
 class _Shot:
     """Labels in the course of tracking. Inside, they are 0..k-1; `ids` are those outside."""
 
-    def __init__(self, settings: FlowSettings, born_above: int) -> None:
+    def __init__(
+        self,
+        settings: FlowSettings,
+        lab: UInt8[np.ndarray, "h w 3"],
+        segments: Int32[np.ndarray, "h w"],
+        *,
+        born_above: int,
+    ) -> None:
+        """Starts with the segments of the first frame as given, gaps filled."""
         self._settings = settings
         self._born = born_above
-        self._memory = Memory(settings.patience)
-        self._ids = np.zeros(0, np.int32)
-        self._areas = np.zeros(0)
         self._time = 0
-
-    def start(
-        self, lab: UInt8[np.ndarray, "h w 3"], segments: Int32[np.ndarray, "h w"]
-    ) -> Int32[np.ndarray, "h w"]:
-        """Labels of the first frame: the segments as given, gaps filled."""
         cells = self._cells(lab)
         filled = fill_gaps(segments, lab)
         if not filled.any():
             filled = np.ones_like(filled)
             self._born = max(self._born, 1)
         self._ids, labels = np.unique(filled, return_inverse=True)
-        labels = labels.reshape(filled.shape)
+        self._lab, self._labels = lab, labels.reshape(filled.shape)
         self._areas = np.zeros(self._ids.size)
-        votes = _joint(cells.labels, labels, cells.graph.areas.size, self._ids.size)
-        owners = votes.argmax(1)
+        shared = cells.counts(self._labels, self._ids.size)
+        owners = shared.argmax(1)
         # A segment smaller than a superpixel is remembered by the one that holds most of it.
         missed = np.setdiff1d(np.arange(self._ids.size), owners)
         features = cells.graph.features
-        self._remember(
-            np.concatenate([features, features[votes[:, missed].argmax(0)]]),
-            np.concatenate([owners, missed]),
-            labels,
+        features = np.concatenate([features, features[shared[:, missed].argmax(0)]])
+        self._memory = Memory(
+            features, np.concatenate([owners, missed]), patience=settings.patience
         )
-        self._lab, self._labels = lab, labels
-        return self._ids[labels].astype(np.int32)
+        self._first = self._memory.examples
+        self._weigh()
+
+    @property
+    def labels(self) -> Int32[np.ndarray, "h w"]:
+        """Of the last frame."""
+        return self._ids[self._labels].astype(np.int32)
 
     def follow(
-        self, lab: UInt8[np.ndarray, "h w 3"], segments: Int32[np.ndarray, "h w"] | None
-    ) -> Int32[np.ndarray, "h w"]:
-        """Labels of the next frame."""
+        self,
+        frames: Sequence[UInt8[np.ndarray, "h w 3"]],
+        segments: Int32[np.ndarray, "h w"] | None,
+    ) -> None:
+        """Labels the last of some frames that follow; the others only help flow on its way."""
+        settings, lab = self._settings, frames[-1]
         self._time += 1
         cells = self._cells(lab)
         graph, features = cells.graph, cells.graph.features
+        came = origins(
+            self._lab,
+            lab,
+            between=frames[:-1],
+            colour_tolerance=settings.colour_tolerance,
+        )
+        brought = self._labels[came.rows, came.columns]
+        chances, covered = self._chances(cells, came, brought)
+        best = chances.argmax(1)
         distances = self._memory.distances(features, self._ids.size)
-        owners = self._carried(cells, lab, distances)
-        neighbours = graph.neighbours()
-        _grow(owners, distances, neighbours, self._settings.grow)
-        self._bear(owners, cells, segments, distances)
+        near = distances[np.arange(best.size), best] < settings.foreign
+        owners = np.where(covered & near, best, -1)
+        carried = (owners >= 0)[cells.labels]
         if (owners < 0).any():
-            distances = self._memory.distances(features, self._ids.size)
-            _grow(owners, distances, neighbours, np.inf)
-        labels = owners[cells.labels]
+            neighbours = graph.neighbours()
+            grow(owners, distances, neighbours, settings.grow)
+            self._bear(owners, cells, segments, distances)
+            if (owners < 0).any():
+                distances = self._memory.distances(features, self._ids.size)
+                grow(owners, distances, neighbours, np.inf)
+        kept = carried & came.sure & (chances[cells.labels, brought] > settings.keep)
         native = distances[np.arange(owners.size), np.minimum(owners, distances.shape[1] - 1)]
-        native = (native < self._settings.foreign) | (owners >= distances.shape[1])
-        self._remember(features[native], owners[native], labels)
-        self._lab, self._labels = lab, labels
-        return self._ids[labels].astype(np.int32)
+        native = (native < settings.foreign) | (owners >= distances.shape[1])
+        self._memory.update(features[native], owners[native], self._time)
+        self._lab, self._labels = lab, np.where(kept, brought, owners[cells.labels])
+        self._weigh()
 
     def _cells(self, lab: UInt8[np.ndarray, "h w 3"]) -> Superpixels:
-        cells = superpixels(lab, self._settings.superpixels)
+        count = min(self._settings.superpixels, max(1, lab[..., 0].size // _SMALLEST))
+        cells = superpixels(lab, count)
         weights = np.array([1, 1, 1, self._settings.position, self._settings.position])
         graph = dataclasses.replace(cells.graph, features=cells.graph.features * weights)
         return dataclasses.replace(cells, graph=graph)
 
-    def _carried(
+    def _chances(
         self,
         cells: Superpixels,
-        lab: UInt8[np.ndarray, "h w 3"],
-        distances: Float64[np.ndarray, "s k"],
-    ) -> Int64[np.ndarray, " s"]:
-        """The label that flow brings to each superpixel, or -1."""
-        settings, areas = self._settings, cells.graph.areas
-        came = origins(self._lab, lab, colour_tolerance=settings.colour_tolerance)
-        warped = self._labels[came.rows, came.columns]
-        votes = _joint(cells.labels[came.sure], warped[came.sure], areas.size, self._ids.size)
-        alike = 0.1 + 0.9 * np.exp(-np.square(distances / settings.likeness))
-        best = (votes * alike).argmax(1)
-        enough = votes.sum(1) >= np.maximum(settings.min_vote * areas, 1)
-        own = distances[np.arange(best.size), best] < settings.foreign
-        return np.where(enough & own, best, -1)
+        came: Origins,
+        brought: Int64[np.ndarray, "h w"],
+    ) -> tuple[Float64[np.ndarray, "s k"], Bool[np.ndarray, " s"]]:
+        """Probabilities of the labels in each superpixel, and where flow brought any at all."""
+        settings, k = self._settings, self._ids.size
+        areas, features = cells.graph.areas, cells.graph.features
+        votes = cells.counts(brought, k, where=came.sure)
+        there = cells.means(came.columns, came.rows) / max(brought.shape)
+        moved = np.concatenate([features[:, :3], settings.position * there], 1)
+        last = self._memory.examples
+        lately = local_likelihood(
+            moved,
+            last,
+            k,
+            bandwidth=settings.colour,
+            reach=settings.position * settings.reach,
+            prior=_PRIOR,
+        )
+        close = closeness(moved, last, k, reach=settings.position * settings.jump)
+        first = colour_likelihood(features, self._first, k, bandwidth=settings.first_colour)
+        evidence = (
+            np.log(votes / areas[:, None] + _NO_VOTE)
+            + np.log(close + _ELSEWHERE)
+            + np.log(_relative(lately) + _UNLIKE)
+            + settings.first * np.log(_relative(first) + _UNLIKE)
+        )
+        chances = smoothed(evidence, cells.graph, edge=settings.edge, strength=settings.smoothing)
+        return chances, votes.sum(1) >= np.maximum(settings.min_vote * areas, 1)
 
     def _bear(
         self,
@@ -222,11 +303,11 @@ class _Shot:
             )
             joined = lengths <= self._settings.new
         else:
-            votes = _joint(cells.labels, segments, graph.areas.size, int(segments.max()) + 1)
-            part = votes.argmax(1)[graph.edges]
+            parts = cells.counts(segments, int(segments.max()) + 1).argmax(1)
+            part = parts[graph.edges]
             joined = part[:, 0] == part[:, 1]
         kept = dataclasses.replace(graph, edges=graph.edges[joined]).subgraph(free)
-        region = _components(kept)
+        region = components(kept)
         areas = np.bincount(region, kept.areas)
         lost = np.ones(self._ids.size, bool)
         lost[owners[owners >= 0]] = False
@@ -237,7 +318,7 @@ class _Shot:
             members = free[region == number]
             label = self._returning(distances[members], graph.areas[members], lost)
             if label is None:
-                label = self._new()
+                label = self._new(graph.features[members])
             else:
                 lost[label] = False
             owners[members] = label
@@ -258,58 +339,21 @@ class _Shot:
         best = int(unlike.argmin())
         return int(candidates[best]) if unlike[best] < self._settings.revive else None
 
-    def _new(self) -> int:
+    def _new(self, features: Float64[np.ndarray, "s c"]) -> int:
+        label = self._ids.size
         self._born += 1
         self._ids = np.append(self._ids, np.int32(self._born))
         self._areas = np.append(self._areas, 0.0)
-        return self._ids.size - 1
+        self._first = self._first.join(Examples.of(features, np.full(len(features), label)))
+        return label
 
-    def _remember(
-        self,
-        features: Float64[np.ndarray, "s c"],
-        owners: Int64[np.ndarray, " s"],
-        labels: Int64[np.ndarray, "h w"],
-    ) -> None:
-        self._memory.update(features, owners, self._time)
-        areas = np.bincount(labels.reshape(-1), minlength=self._ids.size).astype(np.float64)
+    def _weigh(self) -> None:
+        """Keeps a running mean of each label's area while it is seen."""
+        areas = np.bincount(self._labels.reshape(-1), minlength=self._ids.size).astype(float)
         mixed = np.where(self._areas > 0, (self._areas + areas) / 2, areas)
         self._areas = np.where(areas > 0, mixed, self._areas)
 
 
-def _joint(
-    cells: Int32[np.ndarray, "*p"], labels: np.ndarray, n: int, k: int
-) -> Int64[np.ndarray, "{n} {k}"]:
-    """Pixels that each cell shares with each label."""
-    pairs = cells.astype(np.int64).reshape(-1) * k + labels.reshape(-1)
-    return np.bincount(pairs, minlength=n * k).reshape(n, k)
-
-
-def _components(graph: RegionGraph) -> Int32[np.ndarray, " n"]:
-    n = graph.areas.size
-    ones = np.ones(len(graph.edges), np.int8)
-    return connected_components(coo_array((ones, graph.edges.T), shape=(n, n)), directed=False)[1]
-
-
-def _grow(
-    owners: Int64[np.ndarray, " s"],
-    distances: Float64[np.ndarray, "s k"],
-    neighbours: list[list[int]],
-    limit: float,
-) -> None:
-    """Lets labels take free neighbouring superpixels, most similar first, in place."""
-    heap: list[tuple[float, int, int]] = []
-
-    def offer(cell: int) -> None:
-        label = int(owners[cell])
-        for near in neighbours[cell]:
-            if owners[near] < 0 and distances[near, label] <= limit:
-                heapq.heappush(heap, (float(distances[near, label]), near, label))
-
-    for cell in {near for free in np.flatnonzero(owners < 0) for near in neighbours[free]}:
-        if owners[cell] >= 0:
-            offer(cell)
-    while heap:
-        _, cell, label = heapq.heappop(heap)
-        if owners[cell] < 0:
-            owners[cell] = label
-            offer(cell)
+def _relative(likelihood: Float[np.ndarray, "s k"]) -> Float[np.ndarray, "s k"]:
+    """To the largest of all labels; 1 where none is likely."""
+    return (likelihood + 1e-3) / (likelihood.max(1, keepdims=True) + 1e-3)

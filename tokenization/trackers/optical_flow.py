@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -47,31 +49,43 @@ def origins(
     before: UInt8[np.ndarray, "h w 3"],
     after: UInt8[np.ndarray, "h w 3"],
     *,
+    between: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
     colour_tolerance: float,
 ) -> Origins:
     """Follows every pixel of `after` back to `before`.
 
-    A flow is sure where going back and forth ends within 0.5 + 0.01 * (squared lengths) square
-    pixels of the start (Sundaram et al. 2010).
+    Through the frames between, if there are any: short steps are found where long ones are not.
+    The way is sure where going back and forth, all of it, ends within 0.5 + 0.01 * (squared
+    lengths) square pixels of the start (Sundaram et al. 2010).
 
     Args:
       before: a frame, smoothed Lab in 8 bits.
-      after: the next frame.
+      after: a later frame.
+      between: those between, in order.
       colour_tolerance: largest sum of the three channels' differences, in CIE Lab units.
     """
     height, width = before.shape[:2]
-    lightness = np.ascontiguousarray(before[..., 0]), np.ascontiguousarray(after[..., 0])
-    backward, forward = dense_flow(lightness[1], lightness[0]), dense_flow(*lightness)
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    x += backward[..., 0]
-    y += backward[..., 1]
-    returned = cv2.remap(forward, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    lengths = np.square(backward).sum(-1) + np.square(returned).sum(-1)
-    sure = np.square(backward + returned).sum(-1) < 0.01 * lengths + 0.5
-    sure &= (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-    warped = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    change = cv2.absdiff(warped, after) @ np.array([100 / 255, 1, 1], np.float32)
+    grid = np.dstack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
+    back, there = grid, grid
+    inside = np.ones((height, width), bool)
+    lightness = [np.ascontiguousarray(frame[..., 0]) for frame in (before, *between, after)]
+    for start, end in itertools.pairwise(lightness):
+        step = grid + dense_flow(end, start)
+        back, inside = _look_up(back, step), _look_up(inside.astype(np.float32), step) > 0.5
+        inside &= ((step >= -0.5) & (step <= np.array([width, height]) - 0.5)).all(-1)
+        there = there + _look_up(dense_flow(start, end), there)
+    returned = _look_up(there, back) - grid
+    lengths = np.square(back - grid).sum(-1) + np.square(returned - (back - grid)).sum(-1)
+    sure = inside & (np.square(returned).sum(-1) < 0.01 * lengths + 0.5)
+    change = cv2.absdiff(_look_up(before, back), after) @ np.array([100 / 255, 1, 1], np.float32)
     sure &= change < colour_tolerance
-    rows = np.clip(np.rint(y), 0, height - 1).astype(np.int64)
-    columns = np.clip(np.rint(x), 0, width - 1).astype(np.int64)
+    rows = np.clip(np.rint(back[..., 1]), 0, height - 1).astype(np.int64)
+    columns = np.clip(np.rint(back[..., 0]), 0, width - 1).astype(np.int64)
     return Origins(rows, columns, sure)
+
+
+def _look_up(image: np.ndarray, at: Float32[np.ndarray, "h w 2"]) -> np.ndarray:
+    """Values of an image between its pixels; outside it, those of its border."""
+    return cv2.remap(  # type: ignore[call-overload]
+        image, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )

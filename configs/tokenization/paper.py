@@ -1,0 +1,72 @@
+"""The paper's extraction (§3.1, suppl. §8): DirectSAM on key frames, SAM 2.1 between them.
+
+Command:
+  make sam2
+  python -m tokenization.extract --input='videos/*.mp4' --output=records \\
+      --config=configs/tokenization/paper.py
+
+Weights (DirectSAM 338 MB, SAM 2.1 hiera-small 184 MB) are downloaded once; --weights=PATH names a
+folder that holds them. On a CUDA device it runs in bfloat16, else in float32 on the CPU.
+
+The paper's ablations, each a command as above with another --config=configs/tokenization/paper.py:
+  trajectory resolution 1024         :resolution=1024
+  segments by SAM                    :segmenter=sam2
+  key frames by cuts only            :split=keyframes
+  key frames at a fixed stride only  :split=stride
+  clips of another length            :limit=8
+  another IoU for linking            :iou=0.5
+  segmentation without tracking      :tracker=none,split=stride,limit=1
+What the released program does instead: configs/tokenization/released.py.
+
+Other arguments: frames; max_side (of decoded frames and label maps, 0 = the resolution);
+segmenter (directsam, sam2, classical); tracker (sam2, edgetam, flow, none); sam2 (tiny, small,
+base_plus, large); directsam (b5; b0 for a distilled one, with --weights); limit (frames in a
+clip, 0 = a quarter of the video); threshold (boundary probability).
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from trajvit_jax.config import parse_arg
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """Settings of `tokenization.extract.ExtractSettings`."""
+    chosen = parse_arg(
+        arg,
+        frames=16,
+        resolution=512,
+        max_side=0,
+        segmenter="directsam",
+        tracker="sam2",
+        directsam="b5",
+        sam2="small",
+        split="both",
+        limit=0,
+        iou=0.8,
+        threshold=0.2,
+    )
+    return ml_collections.ConfigDict(
+        {
+            "pipeline": {
+                "frames": chosen.frames,
+                "max_side": chosen.max_side or chosen.resolution,
+                "segmenter": chosen.segmenter,
+                "tracker": chosen.tracker,
+                "split": chosen.split,
+                "clip_limit": chosen.limit or None,
+                "link_iou": chosen.iou,
+                "learned": {
+                    "directsam": {
+                        "size": chosen.directsam,
+                        "resolution": chosen.resolution,
+                        "threshold": chosen.threshold,
+                    },
+                    "sam2": {"size": chosen.sam2, "resolution": chosen.resolution},
+                },
+            },
+            "record_size": 256,
+            "shard_size": 64,
+        }
+    )

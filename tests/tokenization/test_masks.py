@@ -1,0 +1,48 @@
+"""Masks without overlap, against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tokenization.segmenters.masks import paint, suppress
+
+BOXES = st.lists(st.tuples(*[st.integers(0, 8)] * 4, st.integers(0, 4)), max_size=12)
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return both / (sum(areas) - both) if both else 0.0
+
+
+@settings(deadline=None)
+@given(BOXES, st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+def test_suppression(rows, max_overlap):
+    rows = np.array(rows, np.float64).reshape(-1, 5)
+    corners = np.sort(rows[:, :4].reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    kept = []
+    for index in sorted(range(len(rows)), key=lambda i: -rows[i, 4]):
+        if all(overlap(corners[index], corners[other]) <= max_overlap for other in kept):
+            kept.append(index)
+    assert suppress(corners, rows[:, 4], max_overlap).tolist() == kept
+
+
+@settings(deadline=None)
+@given(arrays(bool, st.tuples(st.integers(0, 6), st.just(5), st.just(7))), st.integers(1, 8))
+def test_paint(masks, max_segments):
+    largest = sorted(masks, key=lambda mask: -mask.sum())[:max_segments]
+    expected = np.zeros(masks.shape[1:], np.int32)
+    number = 0
+    covers = [
+        mask & ~np.any(largest[i + 1 :], axis=0) if largest[i + 1 :] else mask
+        for i, mask in enumerate(largest)
+    ]
+    for visible in covers:
+        number += bool(visible.any())
+        expected[visible] = number
+    np.testing.assert_array_equal(paint(masks, max_segments), expected)

@@ -1,0 +1,182 @@
+"""Weights: given, downloaded from a server on this machine, checked, and refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tokenization import weights
+from tokenization.weights import WeightFile, WeightsError, locate
+
+CONTENT = bytes(range(256)) * 5000
+SUM = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Hub:
+    """/plain answers at once; /hub tells a sum and a commit, and sends on to /plain."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.etag = f'"{SUM}"'
+        self.length = len(CONTENT)
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                hub.asked.append(self.path)
+                if self.path == "/hub":
+                    self.send_response(302)
+                    self.send_header("Location", "/plain")
+                    self.send_header("X-Linked-Etag", hub.etag)
+                    self.send_header("X-Repo-Commit", "abc123")
+                    self.end_headers()
+                elif self.path == "/plain":
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(hub.length))
+                    self.end_headers()
+                    self.wfile.write(CONTENT)
+                else:
+                    self.send_error(404)
+
+            def log_message(self, *_) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def file(self, path: str = "/plain", **values) -> WeightFile:
+        port = self.server.server_address[1]
+        return WeightFile("net/model.safetensors", f"http://127.0.0.1:{port}{path}", **values)
+
+
+@pytest.fixture
+def hub():
+    hub = Hub()
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def kept(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.rglob("*") if path.is_file())
+
+
+def test_downloads_once_and_keeps(hub, cache, capsys):
+    path = locate(hub.file(sha256=SUM, size=len(CONTENT)))
+    assert path == cache / "net/model.safetensors"
+    assert path.read_bytes() == CONTENT
+    assert "model.safetensors: 100%" in capsys.readouterr().err
+    assert locate(hub.file(sha256=SUM)) == path
+    assert hub.asked == ["/plain"]
+    assert kept(cache) == ["model.safetensors", "model.safetensors.source.json"]
+
+
+def test_a_hub_vouches_for_what_is_not_pinned(hub, cache):
+    path = locate(hub.file("/hub"))
+    note = json.loads(path.with_name("model.safetensors.source.json").read_text())
+    assert note == {"url": hub.file("/hub").url, "sha256": SUM, "commit": "abc123"}
+    hub.etag = f'"{"0" * 64}"'
+    path.unlink()
+    with pytest.raises(WeightsError, match=f"SHA-256 is {SUM}, not {'0' * 64}; nothing was kept"):
+        locate(hub.file("/hub"))
+    assert not path.exists()
+
+
+def test_another_file_than_pinned_is_not_kept(hub, cache):
+    with pytest.raises(WeightsError, match="is another file than it must be"):
+        locate(hub.file(sha256="1" * 64))
+    assert kept(cache) == []
+
+
+def test_a_download_that_breaks_off_is_not_kept(hub, cache):
+    with pytest.raises(WeightsError, match=f"broke off after {len(CONTENT)} of"):
+        locate(hub.file(size=len(CONTENT) + 1))
+    hub.length = len(CONTENT) + 1
+    with pytest.raises(WeightsError, match=r"broke off after|cannot download"):
+        locate(hub.file())
+    assert kept(cache) == []
+
+
+@pytest.mark.parametrize("file_sum", [SUM, None], ids=["pinned", "noted"])
+def test_a_kept_file_that_changed_is_refused(hub, file_sum):
+    file = hub.file(sha256=file_sum)
+    path = locate(file)
+    path.write_bytes(CONTENT[:-1] + b"?")
+    with pytest.raises(WeightsError, match=r"model\.safetensors has changed .* delete it"):
+        locate(file)
+
+
+def test_without_a_network_the_error_says_what_goes_where(hub, cache):
+    file = hub.file()
+    hub.server.server_close()
+    message = rf"cannot download {file.url} .*put it at .*cache/net/model\.safetensors"
+    with pytest.raises(WeightsError, match=message):
+        locate(file)
+    assert kept(cache) == []
+
+
+def test_a_missing_address_is_no_crash(hub):
+    with pytest.raises(WeightsError, match=r"cannot download .*404"):
+        locate(hub.file("/elsewhere"))
+
+
+def test_a_full_disk_is_not_blamed_on_the_network(hub, cache, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(weights, "_copy", full)
+    with pytest.raises(OSError, match="No space left"):
+        locate(hub.file())
+    assert kept(cache) == []
+
+
+def test_given_weights(hub, tmp_path):
+    file = dataclasses.replace(hub.file(), sha256=SUM)
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(b"of a model that somebody tuned")
+    assert locate(file, str(own)) == own
+    like_the_cache, flat = tmp_path / "all", tmp_path / "flat"
+    (like_the_cache / "net").mkdir(parents=True)
+    flat.mkdir()
+    for path in (like_the_cache / file.name, flat / "model.safetensors"):
+        path.write_bytes(b"")
+    assert locate(file, str(like_the_cache)) == like_the_cache / file.name
+    assert locate(file, str(flat)) == flat / "model.safetensors"
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("nowhere.safetensors", r"nowhere\.safetensors do not exist; give the file model"),
+        ("empty", r"empty holds no net/model\.safetensors; http"),
+        ("other.pt", r"other\.pt are no \*\.safetensors file; .* a folder"),
+    ],
+)
+def test_given_weights_that_are_not_there(hub, tmp_path, given, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other.pt").write_bytes(b"")
+    with pytest.raises(WeightsError, match=message):
+        locate(hub.file(), str(tmp_path / given))
+
+
+def test_published_files_are_of_one_form():
+    files = [*weights.SAM2.values(), weights.DIRECTSAM, weights.EDGETAM, weights.EDGETAM_CONFIG]
+    assert len({file.name for file in files}) == len(files)
+    for file in files:
+        assert file.url.startswith("https://")
+        assert file.url.endswith(Path(file.name).name)
+        assert file.sha256 is None or len(file.sha256) == 64

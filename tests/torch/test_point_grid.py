@@ -1,0 +1,116 @@
+"""Automatic masks against the sam2 package's image predictor and mask generator."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tokenization.learned import DeviceSettings, PointGridSettings, Sam2Settings
+from tokenization.protocols import Segmenter
+
+pytestmark = pytest.mark.torch
+
+SETTINGS = PointGridSettings(side=4, points=6, min_quality=0.0, min_stability=0.0)
+RUNNING = DeviceSettings(device="cpu", precision="float32")
+SIZE = (96, 128)
+
+
+@pytest.fixture(scope="module")
+def point_grid(torch, transformers):
+    pytest.importorskip("sam2", reason="sam2 is not installed: `make sam2`")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    from tokenization.segmenters import point_grid
+
+    yield point_grid
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model(point_grid, respond):
+    from tokenization.devices import Device
+
+    return respond(point_grid.build_model(Sam2Settings("tiny", 128), Device(RUNNING), None), 0)
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    coarse = np.random.default_rng(0).integers(0, 256, (3, 12, 16, 3))
+    return coarse.repeat(8, 1).repeat(8, 2).astype(np.uint8)
+
+
+@pytest.fixture
+def segmenter(point_grid, model):
+    from tokenization.devices import Device
+
+    return point_grid.PointGrid(model, SETTINGS, Device(RUNNING), image_batch=2)
+
+
+def test_logits_equal_those_of_the_image_predictor(point_grid, segmenter, model, torch, frames):
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    predictor = SAM2ImagePredictor(model)
+    features = segmenter._encode(frames)
+    # Its own way of shrinking frames is torchvision's: it is given our features.
+    predictor._features = {
+        "image_embed": features[-1][1:2],
+        "high_res_feats": [level[1:2] for level in features[:-1]],
+    }
+    predictor._is_image_set, predictor._orig_hw = True, [SIZE]
+    points = torch.from_numpy(point_grid.grid(SETTINGS.side) * 128)
+    ones = torch.ones(len(points), 1, dtype=torch.int32)
+    with torch.inference_mode():
+        masks, quality, _ = predictor._predict(points[:, None], ones, return_logits=True)
+        logits, ours = segmenter.decode([level[1:2] for level in features], points, SIZE)
+    scale = max(1.0, float(masks.abs().max()))
+    torch.testing.assert_close(logits, masks.flatten(0, 1), rtol=0, atol=1e-5 * scale)
+    torch.testing.assert_close(ours, quality.flatten(), rtol=0, atol=1e-5)
+    # Points matter.
+    assert float(masks.std(0).max()) > 30 * 1e-5 * scale
+
+
+def test_the_grid_is_that_of_the_mask_generator(point_grid):
+    from sam2.utils.amg import build_point_grid
+
+    np.testing.assert_allclose(point_grid.grid(5), build_point_grid(5), atol=1e-6)
+
+
+def test_stability_and_boxes_are_those_of_the_mask_generator(point_grid, segmenter, torch):
+    from sam2.utils.amg import batched_mask_to_box, calculate_stability_score
+
+    generator = torch.Generator().manual_seed(0)
+    logits = (
+        3 * torch.randn(20, 7, 9, generator=generator) + torch.linspace(-9, 9, 20)[:, None, None]
+    )
+    quality = torch.linspace(0.5, 1, 20)
+    segmenter._settings = dataclasses.replace(SETTINGS, min_quality=0.6, min_stability=0.4)
+    stability = calculate_stability_score(logits, 0.0, SETTINGS.stability_offset)
+    kept = (quality > 0.6) & (stability >= 0.4)
+    masks, found = segmenter._good(logits, quality)
+    assert 3 < kept.sum() < 17
+    torch.testing.assert_close(found, quality[kept])
+    assert torch.equal(masks, logits[kept] > 0)
+    np.testing.assert_array_equal(
+        point_grid.boxes_of((logits > 0).numpy()), batched_mask_to_box(logits > 0).numpy()
+    )
+
+
+def test_segments(segmenter, frames):
+    assert isinstance(segmenter, Segmenter)
+    # Random masks are alike: all are kept.
+    segmenter._settings = dataclasses.replace(SETTINGS, max_overlap=1.0)
+    segments = segmenter.segment(frames)
+    assert segments.shape == frames.shape[:3]
+    assert segments.max((1, 2)).min() >= 2
+    for labels in segments:
+        np.testing.assert_array_equal(np.setdiff1d(labels, [0]), 1 + np.arange(labels.max()))
+
+
+def test_no_good_mask(point_grid, model, frames):
+    from tokenization.devices import Device
+
+    strict = dataclasses.replace(SETTINGS, min_quality=1.0)
+    segmenter = point_grid.PointGrid(model, strict, Device(RUNNING), image_batch=2)
+    assert not segmenter.segment(frames[:1]).any()

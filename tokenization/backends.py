@@ -1,0 +1,110 @@
+"""The learned segmenters and trackers by name: their modules, and the weights that they need.
+
+Those modules import torch, transformers or sam2 at their top, and are imported here alone, when
+one is made: everything else works without those packages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+from tokenization import weights
+from tokenization.learned import LearnedSettings
+from tokenization.weights import WeightFile, WeightsError
+
+
+class MissingBackend(ValueError):
+    """A package that a learned backend needs is not installed; the message says how to get it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """A learned segmenter or tracker.
+
+    Attributes:
+      module: has `make(settings, paths)`, where `paths` are those of the files, None for random
+        weights.
+      files: of weights.
+    """
+
+    module: str
+    files: Callable[[LearnedSettings], tuple[WeightFile, ...]]
+
+
+SEGMENTERS = {
+    "directsam": Backend("tokenization.segmenters.directsam", lambda _: (weights.DIRECTSAM,)),
+    "sam2": Backend(
+        "tokenization.segmenters.point_grid", lambda chosen: (weights.SAM2[chosen.sam2.size],)
+    ),
+}
+TRACKERS = {
+    "sam2": Backend("tokenization.trackers.sam2", lambda chosen: (weights.SAM2[chosen.sam2.size],)),
+    "edgetam": Backend(
+        "tokenization.trackers.edgetam", lambda _: (weights.EDGETAM, weights.EDGETAM_CONFIG)
+    ),
+}
+
+
+def make(backend: Backend, settings: LearnedSettings, given: str | None = None) -> Any:
+    """The segmenter or tracker, on its device.
+
+    Args:
+      backend: of `SEGMENTERS` or `TRACKERS`.
+      settings: of all of them.
+      given: see `weights.locate`; or `random`, for tests and for measuring speed.
+
+    Raises:
+      MissingBackend: a package that it needs is not installed.
+      WeightsError: its weights cannot be had, or are not those of `settings.sums`.
+      ValueError: no such device.
+    """
+    module = _import(backend.module)
+    if given == weights.RANDOM:
+        return module.make(settings, None)
+    paths = [weights.locate(file, given) for file in backend.files(settings)]
+    wanted = dict(settings.sums)
+    for file, path in zip(backend.files(settings), paths, strict=True):
+        if file.name in wanted and (found := weights.sha256(path)) != wanted[file.name]:
+            raise WeightsError(
+                f"{path} is not the file that this dataset is made with: its SHA-256 is {found}, "
+                f"not {wanted[file.name]}; copy that one here, or choose another --output"
+            )
+    return module.make(settings, paths)
+
+
+def prepare(
+    chosen: Iterable[Backend], settings: LearnedSettings, given: str | None = None
+) -> LearnedSettings:
+    """Fetches the weights of backends, and notes what they are in `sums`.
+
+    Before workers start: they then find the files, and what is wrong shows at once.
+
+    Raises:
+      MissingBackend, WeightsError: as `make` does.
+    """
+    sums = {}
+    for backend in chosen:
+        _import("torch")
+        for file in backend.files(settings):
+            if given == weights.RANDOM:
+                sums[file.name] = weights.RANDOM
+            else:
+                sums[file.name] = weights.sha256(weights.locate(file, given))
+    return dataclasses.replace(settings, sums=tuple(sorted(sums.items())))
+
+
+def _import(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "tokenization":
+            raise
+        raise MissingBackend(
+            f"{module} needs the package {error.name!r}, which is not installed: `make sam2` "
+            "installs what the learned segmenters and trackers need; or choose segmenter "
+            "'classical' and tracker 'flow', which need neither weights nor torch"
+        ) from error

@@ -1,0 +1,69 @@
+"""What the commands that write datasets of records share: flags, what they print, how they end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from tokenization import interrupts
+from tokenization.engines import choice
+from tokenization.engines.protocol import EngineError
+from tokenization.summary import Summary
+
+MANIFEST = (
+    'Manifest (*.jsonl), folder, video, or quoted pattern ("clips/**/*.mp4"). A manifest has '
+    'one JSON object a line: {"id": "a", "path": "a.mp4", "start": 0.5, "end": 9, "captions": '
+    '["..."], "label": "..."}; only id and path are needed; a path is absolute, or relative '
+    "to the manifest's folder and below it."
+)
+
+
+def define_flags() -> None:
+    """Defines the flags; not at import, where they would clash with other commands."""
+    flags.DEFINE_string("input", None, MANIFEST, required=True)
+    flags.DEFINE_string("output", None, "Folder of the dataset of records.", required=True)
+    flags.DEFINE_string("split", "train", "Name of the split to write.")
+    flags.DEFINE_float(
+        "max_bad", 0.05, "Exit with an error if more than this fraction cannot be read.", 0.0, 1.0
+    )
+    flags.DEFINE_bool("overwrite", False, "Remove shards of other settings or longer inputs.")
+    flags.DEFINE_bool("retry_quarantined", False, "Do shards with unreadable videos again.")
+    choice.define_flags()
+    flags.adopt_module_key_flags(choice)
+
+
+def finish(argv: Sequence[str], run: Callable[[], Summary]) -> int:
+    """Does the work of a command and says how it went; returns the exit code."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}; quote patterns: --input='*.mp4'")
+    flag = flags.FLAGS
+    try:
+        summary = run()
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return interrupts.EXIT_CODE
+    except (ValueError, OSError, EngineError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(summary)
+    print(f"records: {flag.output} (stats.md, quarantine.jsonl)")
+    if summary.bad > flag.max_bad:
+        print(
+            f"error: {summary.bad:.1%} of the videos could not be read, more than "
+            f"--max_bad={flag.max_bad:.1%}; see {Path(flag.output) / 'quarantine.jsonl'}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def start(define: Callable[[], None], main: Callable[[Sequence[str]], int]) -> None:
+    """Runs a command; help, which absl ends as an error, is none."""
+    define()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+    interrupts.install("stopping; what is finished is kept")
+    app.run(main)

@@ -1,0 +1,136 @@
+"""What the learned backends share on a device: frames as images, precision, and memory.
+
+Imports torch: reached through `backends` alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from tokenization.learned import DeviceSettings
+
+# Of ImageNet, by which all these models were trained.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_PROBE = 8  # objects whose memory is measured to plan the rest
+_ON_CPU = 16  # objects at once where memory is not measured
+_SHARE = 0.5  # of the free memory; the rest is for fragmentation and for other processes
+
+
+class Device:
+    """A device and its precision, resolved from the settings.
+
+    Args:
+      settings: what is asked for.
+
+    Raises:
+      ValueError: no such device.
+    """
+
+    def __init__(self, settings: DeviceSettings) -> None:
+        name = settings.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.torch = torch.device(name)
+            torch.zeros(1, device=self.torch)
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
+            raise ValueError(f"there is no device {name!r} here ({error}); use 'auto'") from error
+        accelerated = self.torch.type != "cpu"
+        precision = settings.precision
+        if precision == "auto":
+            precision = "bfloat16" if accelerated else "float32"
+        self.bfloat16 = precision == "bfloat16"
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """No gradients; matrix products in bfloat16, if that is the precision."""
+        autocast = torch.autocast(self.torch.type, torch.bfloat16, enabled=self.bfloat16)
+        with torch.inference_mode(), autocast:
+            yield
+
+    def images(
+        self, frames: UInt8[np.ndarray, "k h w 3"], side: int
+    ) -> Float[torch.Tensor, "k 3 {side} {side}"]:
+        """Frames on the device, squashed to a square and normalized.
+
+        Shrinking is antialiased, as PIL does it.
+        """
+        pixels = torch.from_numpy(np.array(frames, order="C")).to(self.torch)
+        pixels = pixels.permute(0, 3, 1, 2).float() / 255
+        if pixels.shape[-2:] != (side, side):
+            pixels = torch.nn.functional.interpolate(
+                pixels, (side, side), mode="bilinear", align_corners=False, antialias=True
+            )
+        mean = torch.tensor(_MEAN, device=self.torch)[:, None, None]
+        std = torch.tensor(_STD, device=self.torch)[:, None, None]
+        return (pixels - mean) / std
+
+
+class Chunks:
+    """Runs work on as many items at once as the device's memory holds.
+
+    On a CUDA device the first few items are measured, and the others go in chunks of what then
+    fits in a share of the free memory. Running out of memory halves the chunk, for good.
+
+    Args:
+      device: whose memory.
+      size: items at once; None = by measure.
+    """
+
+    def __init__(self, device: torch.device, size: int | None = None) -> None:
+        self._device = device
+        self._measured = device.type == "cuda"
+        self._size = size or (None if self._measured else _ON_CPU)
+
+    @property
+    def size(self) -> int | None:
+        """Items at once; None before the first measurement."""
+        return self._size
+
+    def run(self, count: int, work: Callable[[slice], None]) -> None:
+        """Calls `work` with slices that cover 0..count-1 in order.
+
+        A slice that runs out of memory is given again, smaller: what `work` did of it before
+        must do no harm.
+
+        Raises:
+          torch.OutOfMemoryError: a single item does not fit.
+        """
+        start = 0
+        while start < count:
+            probing = self._size is None
+            size = min(count - start, self._size or _PROBE)
+            used = self._try(work, slice(start, start + size))
+            if used is None:
+                # Only now, the error and what it held being gone, can the memory be given back.
+                self._size = size // 2
+                if self._measured:
+                    torch.cuda.empty_cache()
+                continue
+            start += size
+            if probing and used:
+                self._size = max(1, int(_SHARE * self._free() * size / used))
+
+    def _try(self, work: Callable[[slice], None], part: slice) -> int | None:
+        """Does it: how many bytes it took (0 = not measured), or None if memory ran out."""
+        if self._measured:
+            torch.cuda.reset_peak_memory_stats(self._device)
+            before = torch.cuda.memory_allocated(self._device)
+        try:
+            work(part)
+        except torch.OutOfMemoryError:
+            if part.stop - part.start == 1:
+                raise
+            return None
+        return torch.cuda.max_memory_allocated(self._device) - before if self._measured else 0
+
+    def _free(self) -> int:
+        free, _ = torch.cuda.mem_get_info(self._device)
+        cached = torch.cuda.memory_reserved(self._device)
+        return free + cached - torch.cuda.memory_allocated(self._device)

@@ -1,0 +1,78 @@
+"""One writer at a time in a folder, on this host or on another that shares it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_LOG = logging.getLogger(__name__)
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+
+
+class FolderInUse(BlockingIOError):
+    """Another process writes to the folder; the message says which."""
+
+
+@contextlib.contextmanager
+def only_writer(folder: str | os.PathLike[str], *, option: str = "--output") -> Iterator[None]:
+    """Holds a folder against other writers.
+
+    The kernel frees it when the process ends, however it ends; the file `.lock` stays and says
+    who held it last. A file system without locks is told of in a warning, and nothing is held.
+
+    Args:
+      folder: it is made if need be.
+      option: of the command, which names the folder.
+
+    Raises:
+      FolderInUse: another process holds it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    path.touch()
+    # Not emptied on opening: until the lock is ours, this is the other's note.
+    with path.open("r+", encoding="utf-8") as file:
+        try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, "no flock on this system")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _HELD:
+                raise FolderInUse(
+                    f"{folder} is in use by another process {_holder(file.read())}; wait for it, "
+                    f"stop it, or choose another {option}"
+                ) from None
+            _LOG.warning(
+                "%s cannot be locked (%s): see to it that nobody else writes to it", folder, error
+            )
+        note = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(note) + "\n")
+        file.flush()
+        yield
+
+
+def _holder(text: str) -> str:
+    try:
+        note = json.loads(text)
+        return f"on host {note['host']}, pid {note['pid']}, since {note['since']}"
+    except (ValueError, KeyError, TypeError):  # it is just being written
+        return "that has just begun"

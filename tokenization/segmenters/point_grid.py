@@ -1,0 +1,142 @@
+"""Automatic masks by SAM 2.1: every point of a grid is a prompt (Kirillov et al. 2023, §5).
+
+What the `sam2` package's automatic mask generator does with one layer and without crops, for the
+paper's ablation of the segmenter; no compiled operators are needed. Imports torch: reached
+through `backends` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int32, UInt8
+from sam2.modeling.sam2_base import SAM2Base
+from torch.nn import functional
+
+from tokenization.devices import Chunks, Device
+from tokenization.learned import LearnedSettings, PointGridSettings
+from tokenization.segmenters.masks import paint, suppress
+from tokenization.trackers.sam2 import build_model
+
+
+class PointGrid:
+    """Cuts frames into the masks that points of a grid prompt, smaller ones over larger ones.
+
+    Args:
+      model: in evaluation mode, on the device.
+      settings: of the grid, and which masks are good.
+      device: where the model is, and in which precision it runs.
+      image_batch: frames that are encoded at once.
+    """
+
+    name = "sam2"
+
+    def __init__(
+        self, model: SAM2Base, settings: PointGridSettings, device: Device, image_batch: int
+    ) -> None:
+        self._model = model
+        self._settings = settings
+        self._device = device
+        self._images = Chunks(device.torch, image_batch)
+        self._points = Chunks(device.torch, settings.points)
+
+    def segment(self, frames: UInt8[np.ndarray, "k h w 3"]) -> Int32[np.ndarray, "k h w"]:
+        """Segments 1..m of each frame, the largest mask first; other pixels have none."""
+        labels = np.empty(frames.shape[:3], np.int32)
+
+        def work(part: slice) -> None:
+            with self._device.inference():
+                features = self._encode(frames[part])
+                for index in range(part.start, part.stop):
+                    levels = [level[index - part.start][None] for level in features]
+                    labels[index] = self._segments(levels, frames.shape[1:3])
+
+        self._images.run(len(frames), work)
+        return labels
+
+    def _encode(self, frames: UInt8[np.ndarray, "k h w 3"]) -> list[torch.Tensor]:
+        """Feature maps of three levels, the finest first, as the mask decoder takes them."""
+        images = self._device.images(frames, self._model.image_size)
+        levels = list(self._model.forward_image(images)["backbone_fpn"])
+        if self._model.directly_add_no_mem_embed:
+            levels[-1] = levels[-1] + self._model.no_mem_embed.reshape(1, -1, 1, 1)
+        return levels
+
+    def _segments(
+        self, levels: Sequence[torch.Tensor], size: tuple[int, int]
+    ) -> Int32[np.ndarray, "h w"]:
+        settings = self._settings
+        points = grid(settings.side) * self._model.image_size
+        good: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+        def work(part: slice) -> None:
+            chosen = torch.from_numpy(points[part]).to(self._device.torch)
+            good.append(self._good(*self.decode(levels, chosen, size)))
+
+        self._points.run(len(points), work)
+        masks = torch.cat([masks for masks, _ in good]).cpu().numpy()
+        quality = torch.cat([quality for _, quality in good]).cpu().numpy()
+        kept = suppress(boxes_of(masks), quality, settings.max_overlap)
+        return paint(masks[kept], settings.max_segments)
+
+    def decode(
+        self,
+        levels: Sequence[torch.Tensor],
+        points: Float[torch.Tensor, "n 2"],
+        size: tuple[int, int],
+    ) -> tuple[Float[torch.Tensor, "m h w"], Float[torch.Tensor, " m"]]:
+        """Logits of three masks for each point, at a size of (h, w), and their predicted IoUs."""
+        ones = torch.ones(len(points), 1, dtype=torch.int32, device=points.device)
+        sparse, dense = self._model.sam_prompt_encoder(
+            points=(points[:, None], ones), boxes=None, masks=None
+        )
+        logits, quality, _, _ = self._model.sam_mask_decoder(
+            image_embeddings=levels[-1],
+            image_pe=self._model.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+            repeat_image=True,
+            high_res_features=list(levels[:-1]),
+        )
+        logits = functional.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+        return logits.flatten(0, 1), quality.float().flatten()
+
+    def _good(
+        self, logits: Float[torch.Tensor, "m h w"], quality: Float[torch.Tensor, " m"]
+    ) -> tuple[Bool[torch.Tensor, "g h w"], Float[torch.Tensor, " g"]]:
+        """Masks that the model trusts, and whose edges are sharp."""
+        settings = self._settings
+        trusted = quality > settings.min_quality
+        logits, quality = logits[trusted], quality[trusted]
+        inner = (logits > settings.stability_offset).sum((1, 2))
+        outer = (logits > -settings.stability_offset).sum((1, 2))
+        stable = (inner > 0) & (inner >= settings.min_stability * outer)
+        return logits[stable] > 0, quality[stable]
+
+
+def grid(side: int) -> Float[np.ndarray, "n 2"]:
+    """Points (x, y) in the middles of side x side cells of the unit square, row by row."""
+    middles = (np.arange(side, dtype=np.float32) + 0.5) / side
+    return np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
+
+
+def boxes_of(masks: Bool[np.ndarray, "n h w"]) -> Float[np.ndarray, "n 4"]:
+    """The first and the last column and row of each mask; 0 for an empty one."""
+    bounds = []
+    for axis in (1, 2):
+        inside = np.any(masks, axis=axis)
+        last = inside.shape[1] - 1 - np.argmax(inside[:, ::-1], axis=1)
+        bounds.append((np.argmax(inside, axis=1), np.where(np.any(inside, axis=1), last, 0)))
+    (left, right), (top, bottom) = bounds
+    return np.stack([left, top, right, bottom], -1).astype(np.float64)
+
+
+def make(settings: LearnedSettings, paths: Sequence[Path] | None) -> PointGrid:
+    """The segmenter `sam2`; without a path to a checkpoint, with random weights."""
+    device = Device(settings.running)
+    model = build_model(settings.sam2, device, paths[0] if paths else None)
+    return PointGrid(model, settings.point_grid, device, settings.running.image_batch)

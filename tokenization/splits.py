@@ -1,0 +1,309 @@
+"""Entries -> a split of a dataset of records: what is done is kept, what failed is named.
+
+The work list is one of shards. This process alone writes them, whatever the engine: workers send
+it the bytes of a record, or the reason why there is none. So a worker that dies, is restarted or
+does an entry twice can neither lose a record nor write one twice, only the videos must be
+readable from all machines, and the same entries give the same bytes on any number of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from tqdm import tqdm
+
+from tokenization import manifest, records, shards
+from tokenization.engines.crew import Crew, Patience
+from tokenization.engines.protocol import Engine
+from tokenization.files import remove_leftovers, write_text
+from tokenization.folder_lock import only_writer
+from tokenization.manifest import Entry
+from tokenization.recorder import Outcome, gave_up
+from tokenization.records import ShardInfo
+from tokenization.summary import Run, Summary, count, summarize
+from trajvit_jax import config as configs
+
+_SETTINGS_FILE = "settings.json"
+
+
+class OutputError(ValueError):
+    """An output folder that this run may not continue; the message says why and what to do."""
+
+
+@runtime_checkable
+class JobSettings(Protocol):
+    """A frozen dataclass of all that decides what a record holds; a dataset's shards share it."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    @property
+    def record_size(self) -> int:
+        """Side of stored frames and label maps, in pixels."""
+        ...
+
+    @property
+    def shard_size(self) -> int:
+        """Entries of the input in a shard."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """How entries become records.
+
+    Attributes:
+      settings: noted in the output folder.
+      make: builds what turns entries into their outcomes, once in each worker; picklable.
+      fingerprint: of entries; JSON values that change when an entry or its files do.
+      title: for the progress bar.
+      together: entries that a worker gets at once. Those of which it dies, or for which it takes
+        too long, are tried again one by one, which then count as tries.
+
+    Raises:
+      ValueError: less than one entry at once.
+    """
+
+    settings: JobSettings
+    make: Callable[[], Callable[[Sequence[Entry]], list[Outcome]]]
+    fingerprint: Callable[[Iterable[Entry]], Any] = manifest.fingerprint
+    title: str = "extract"
+    together: int = 1
+
+    def __post_init__(self) -> None:
+        if self.together < 1:
+            raise ValueError(f"{self.together} videos at once cannot be; take at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class OneByOne:
+    """For `Job.make`, from what builds a function of a single entry."""
+
+    make: Callable[[], Callable[[Entry], Outcome]]
+
+    def __call__(self) -> Callable[[Sequence[Entry]], list[Outcome]]:
+        """Builds it."""
+        function = self.make()
+        return lambda entries: [function(entry) for entry in entries]
+
+
+def build_split(
+    entries: Sequence[Entry],
+    output: str | os.PathLike[str],
+    job: Job,
+    *,
+    engine: Engine,
+    split: str = "train",
+    patience: Patience | None = None,
+    overwrite: bool = False,
+    retry_quarantined: bool = False,
+) -> Summary:
+    """Writes what is not done yet of a split.
+
+    Args:
+      entries: the videos.
+      output: folder of the dataset; what is finished in it is kept.
+      job: see `Job`.
+      engine: where the work is done; it is entered only if there is any.
+      split: name of the split.
+      patience: when a video is given up.
+      overwrite: remove the shards of other settings or entries instead of raising.
+      retry_quarantined: do shards that have quarantined entries again.
+
+    Raises:
+      OutputError: the folder holds records of other settings, or of a longer list, or is a file.
+      FolderInUse: another process writes to the folder.
+      ValueError: no entries, none whose file exists, two with the same id, or a split of other
+        characters than letters, digits and _.
+      EngineError: workers cannot start, or die whatever they are given.
+      OSError: the disk is full or cannot be written; finished shards are kept.
+    """
+    output = Path(output)
+    if split == "all" or not re.fullmatch(r"\w+", split):
+        raise ValueError(
+            f"split {split!r} must be of letters, digits and _, and not 'all'; choose another"
+        )
+    _check_entries(entries)
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file; --output names the folder of the records")
+    with only_writer(output):
+        digest = _claim(output, job.settings, overwrite=overwrite)
+        for folder in (output, output / records.SHARD_INFO):
+            remove_leftovers(folder)
+        size = job.settings.shard_size
+        chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
+        plan = [
+            ShardInfo(split, index, job.settings.record_size, digest, _hash(job.fingerprint(chunk)))
+            for index, chunk in enumerate(chunks)
+        ]
+        done = _finished(output, plan, split, overwrite=overwrite)
+        todo = [
+            info
+            for info in plan
+            if not _is_done(output, info, done.get(info.index), retry_quarantined=retry_quarantined)
+        ]
+        work = {info: chunks[info.index] for info in todo}
+        run = None
+        if todo:
+            # Until all is written, nobody mistakes a part for the whole.
+            (output / "dataset_info.json").unlink(missing_ok=True)
+            run = _work(output, work, job, engine, patience)
+        if todo or not (output / "dataset_info.json").is_file():
+            shards.write_metadata(output)
+        return summarize(
+            [info for info in records.finished_shards(output) if info.split == split],
+            skipped=len(entries) - sum(map(len, work.values())),
+            run=run,
+        )
+
+
+def _check_entries(entries: Sequence[Entry]) -> None:
+    """Raises ValueError for a list that is wrong as a whole, not in one of its videos."""
+    if not entries:
+        raise ValueError("no videos to extract; give at least one entry")
+    if len({entry.id for entry in entries}) < len(entries):
+        raise ValueError("two entries have the same id; make ids unique")
+    tried = [entry for entry in entries if entry.problem is None]
+    if tried and len(tried) == len(entries) and not any(os.path.lexists(e.path) for e in tried):
+        raise ValueError(
+            f"none of the {count(len(entries), 'video')} exists, the first would be "
+            f"{tried[0].path}; paths in a manifest are relative to the manifest's own folder: "
+            "give --input the manifest where its videos lie, or write absolute paths in it"
+        )
+
+
+def _claim(output: Path, settings: JobSettings, *, overwrite: bool) -> str:
+    """Notes the settings in the output folder, or checks them against those noted there."""
+    path = output / _SETTINGS_FILE
+    new = json.loads(records.to_json(dataclasses.asdict(settings)))
+    if path.is_file() and records.finished_shards(output):
+        old = json.loads(path.read_text("utf-8"))
+        if old != new and not overwrite:
+            changed = "; ".join(configs.differences(old, new))
+            raise OutputError(
+                f"{output} holds records of other settings ({changed}); "
+                "choose another --output, or pass --overwrite to remove them"
+            )
+        if old != new:
+            for split in {info.split for info in records.finished_shards(output)}:
+                shards.remove_split(output, split)
+    write_text(path, json.dumps(new, indent=2, sort_keys=True) + "\n")
+    return _hash(new)
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(records.to_json(value).encode()).hexdigest()[:16]
+
+
+def _finished(
+    output: Path, plan: Sequence[ShardInfo], split: str, *, overwrite: bool
+) -> dict[int, ShardInfo]:
+    """The split's finished shards by number."""
+    done = {info.index: info for info in records.finished_shards(output) if info.split == split}
+    if len(done) <= len(plan):
+        return done
+    if not overwrite:
+        raise OutputError(
+            f"{output} has {len(done)} shards of split {split!r} and the input fills only "
+            f"{len(plan)}; choose another --output, another --split, or pass --overwrite"
+        )
+    shards.remove_split(output, split)
+    return {}
+
+
+def _is_done(
+    output: Path, wanted: ShardInfo, found: ShardInfo | None, *, retry_quarantined: bool
+) -> bool:
+    return (
+        found is not None
+        and (found.settings, found.inputs) == (wanted.settings, wanted.inputs)
+        and shards.shard_path(output, wanted.split, wanted.index).is_file()
+        and not (retry_quarantined and found.quarantine)
+    )
+
+
+def _work(
+    output: Path,
+    work: Mapping[ShardInfo, Sequence[Entry]],
+    job: Job,
+    engine: Engine,
+    patience: Patience | None,
+) -> Run:
+    """Does all entries, and writes each shard when its last one is done."""
+    begin, bad = time.monotonic(), 0
+    places = [(info, place) for info, chunk in work.items() for place in range(len(chunk))]
+    unfinished: dict[ShardInfo, dict[int, Outcome]] = {}
+    with engine, _progress(len(places), job.title) as bar:
+        crew = Crew(engine, job.make, give_up=_give_up, patience=patience, name=_names)
+        outcomes = _outcomes(crew, [e for chunk in work.values() for e in chunk], job, patience)
+        with contextlib.closing(outcomes):
+            for number, outcome in outcomes:
+                info, place = places[number]
+                found = unfinished.setdefault(info, {})
+                found[place] = outcome
+                if len(found) == len(work[info]):
+                    _write(output, info, [found[i] for i in range(len(found))])
+                    del unfinished[info]
+                if outcome.quarantined is not None:
+                    bad += 1
+                    bar.set_postfix(quarantined=bad, refresh=False)
+                bar.update()
+    return Run(len(places), time.monotonic() - begin, crew.most)
+
+
+def _outcomes(
+    crew: Crew[Sequence[Entry], list[Outcome]],
+    entries: Sequence[Entry],
+    job: Job,
+    patience: Patience | None,
+) -> Generator[tuple[int, Outcome], None, None]:
+    """Number and outcome of every entry, as they are done."""
+    size = job.together
+    grouped = len(entries) - len(entries) % size if size > 1 else 0
+    alone = list(range(grouped, len(entries)))
+    if grouped:
+        usual = patience or Patience()
+        once = Patience(1, usual.seconds and size * usual.seconds)
+        groups = [entries[first : first + size] for first in range(0, grouped, size)]
+        for group, outcomes in crew.map(groups, once):
+            first = group * size
+            if not outcomes:
+                alone += range(first, first + size)
+            yield from enumerate(outcomes, first)
+    for index, outcomes in crew.map([[entries[number]] for number in alone]):
+        yield alone[index], outcomes[0]
+
+
+def _give_up(entries: Sequence[Entry], troubles: tuple[str, ...]) -> list[Outcome]:
+    """The outcome of a single entry; of several none, as it is not known whose fault it is."""
+    return [gave_up(entry, troubles) for entry in entries] if len(entries) == 1 else []
+
+
+def _names(entries: Sequence[Entry]) -> str:
+    return ", ".join(entry.id for entry in entries)
+
+
+def _progress(total: int, title: str) -> tqdm:
+    return tqdm(total=total, desc=title, unit="video", mininterval=1, dynamic_ncols=True)
+
+
+def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:
+    good = [outcome for outcome in outcomes if outcome.quarantined is None]
+    info = dataclasses.replace(
+        info,
+        ids=tuple(outcome.id for outcome in good),
+        trajectories=tuple(outcome.trajectories for outcome in good),
+        frames=tuple(outcome.frames for outcome in good),
+        repeated=sum(outcome.repeated for outcome in good),
+        seconds=sum(outcome.seconds for outcome in outcomes),
+        quarantine=tuple(o.quarantined for o in outcomes if o.quarantined is not None),
+    )
+    shards.write_shard(output, info, [outcome.data for outcome in good])

@@ -1,0 +1,247 @@
+"""Files of published weights: given by the user, or downloaded once, checked and kept.
+
+Nothing in them is ever run: PyTorch files are read with `weights_only=True`, others are
+safetensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import http.client
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from http.client import HTTPMessage
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tokenization.files import replacing, write_text
+
+RANDOM = "random"
+CACHE_VARIABLE = "TRAJVIT_CACHE"
+
+_BLOCK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be had or be trusted; the message names the file and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """A published file.
+
+    Attributes:
+      name: below the cache folder, or below a folder that the user gives.
+      url: where it is.
+      sha256: that it must have; None = not known beforehand. Then it is checked against what
+        its server says, where that is a SHA-256, and what came is noted beside it, for every
+        later use to be checked against.
+      size: in bytes; None = as its server says.
+    """
+
+    name: str
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+
+
+_SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
+_HUB = "https://huggingface.co/"
+
+# Checkpoints in the official format (github.com/facebookresearch/sam2). The sums are those that
+# public users of these files have pinned, independently of each other.
+SAM2 = {
+    "tiny": WeightFile(
+        "sam2.1_hiera_tiny.pt",
+        f"{_SAM2}sam2.1_hiera_tiny.pt",
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+        156_008_466,
+    ),
+    "small": WeightFile(
+        "sam2.1_hiera_small.pt",
+        f"{_SAM2}sam2.1_hiera_small.pt",
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+        184_416_285,
+    ),
+    "base_plus": WeightFile(
+        "sam2.1_hiera_base_plus.pt",
+        f"{_SAM2}sam2.1_hiera_base_plus.pt",
+        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+        323_606_802,
+    ),
+    "large": WeightFile(
+        "sam2.1_hiera_large.pt",
+        f"{_SAM2}sam2.1_hiera_large.pt",
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+        898_083_611,
+    ),
+}
+
+# Neither its commit nor its sum could be looked up when this was written: see `WeightFile.sha256`.
+DIRECTSAM = WeightFile(
+    "DirectSAM-1800px-0424/model.safetensors",
+    f"{_HUB}chendelong/DirectSAM-1800px-0424/resolve/main/model.safetensors",
+)
+
+_EDGETAM = f"{_HUB}yonigozlan/EdgeTAM-hf/resolve/c266ce53b3fc00f0f495b583f6a116c4e57f53bb/"
+EDGETAM = WeightFile(
+    "EdgeTAM-hf/model.safetensors",
+    f"{_EDGETAM}model.safetensors",
+    "8858f8e4757b0b96dab8763f296ecffd845efbbbf698f64163cfa20a63d5fff4",
+    55_912_824,
+)
+EDGETAM_CONFIG = WeightFile(
+    "EdgeTAM-hf/config.json",
+    f"{_EDGETAM}config.json",
+    "0827d003132f67efc496928f4fe5dd4125fcac518950c4eabe1d1f85e245c82a",
+)
+
+
+def cache_folder() -> Path:
+    """$TRAJVIT_CACHE, else ~/.cache/trajvit_jax."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/trajvit_jax").expanduser()
+
+
+def locate(file: WeightFile, given: str | None = None) -> Path:
+    """The file on this machine, downloaded if need be.
+
+    Args:
+      file: what is wanted.
+      given: a folder that holds it, or a file that is used in its place, whatever it is; None =
+        the cache folder.
+
+    Raises:
+      WeightsError: it is not where it should be, it cannot be downloaded, or it is another file
+        than it must be.
+    """
+    if given:
+        return _given(file, Path(given).expanduser())
+    path = cache_folder() / file.name
+    if path.is_file():
+        _check(file, path)
+    else:
+        _download(file, path)
+    return path
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Of a file's content."""
+    with Path(path).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _given(file: WeightFile, path: Path) -> Path:
+    if path.is_dir():
+        # A folder laid out like the cache, or the one that the file itself lies in.
+        for inside in (path / file.name, path / Path(file.name).name):
+            if inside.is_file():
+                return inside
+        raise WeightsError(f"{path} holds no {file.name}; {file.url} is where it is published")
+    if not path.is_file():
+        raise WeightsError(
+            f"weights {path} do not exist; give the file {Path(file.name).name}, a folder that "
+            f"holds it, or nothing, to download {file.url}"
+        )
+    if path.suffix != Path(file.name).suffix:
+        raise WeightsError(
+            f"weights {path} are no *{Path(file.name).suffix} file; where several files are "
+            f"needed, give a folder that holds them, this one as {file.name}"
+        )
+    return path
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.source.json")
+
+
+def _check(file: WeightFile, path: Path) -> None:
+    """Raises WeightsError if a kept file is not what it must be, or was when it came."""
+    wanted = file.sha256
+    if wanted is None and _note(path).is_file():
+        wanted = json.loads(_note(path).read_text("utf-8")).get("sha256")
+    if wanted is not None and (found := sha256(path)) != wanted:
+        raise WeightsError(
+            f"{path} has changed or is another file: its SHA-256 is {found}, it must be {wanted}; "
+            f"delete it to download it again, or pass another one as --weights"
+        )
+
+
+def _download(file: WeightFile, path: Path) -> None:
+    redirects = _Redirects()
+    request = urllib.request.Request(file.url, headers={"User-Agent": "trajvit_jax"})
+    try:
+        with urllib.request.build_opener(redirects).open(request, timeout=60) as answer:
+            redirects.seen.append(answer.headers)
+            size = file.size or _length(answer.headers)
+            with replacing(path) as partial:
+                found = _copy(answer, partial, Path(file.name).name, size)
+                _check_download(file, found, partial.stat().st_size, size, redirects.seen)
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and not _is_network(error):
+            raise
+        raise WeightsError(
+            f"cannot download {file.url} ({error}); where there is a network, fetch it and put it "
+            f"at {path}, or pass its folder as --weights=PATH"
+        ) from error
+    source = {"url": file.url, "sha256": found, "commit": _header(redirects.seen, "X-Repo-Commit")}
+    write_text(_note(path), json.dumps(source, indent=2) + "\n")
+
+
+def _is_network(error: OSError) -> bool:
+    """A full disk is no trouble of the network, but an OSError as well."""
+    return isinstance(error, (urllib.error.URLError, ConnectionError, TimeoutError))
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Keeps the headers on the way: a hub tells a file's sum before it points to a store."""
+
+    def __init__(self) -> None:
+        self.seen: list[HTTPMessage] = []
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        self.seen.append(headers)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _header(seen: list[HTTPMessage], name: str) -> str | None:
+    return next((headers[name] for headers in seen if headers[name]), None)
+
+
+def _length(headers: HTTPMessage) -> int | None:
+    return int(headers["Content-Length"]) if headers["Content-Length"] else None
+
+
+def _copy(answer: http.client.HTTPResponse, partial: Path, name: str, size: int | None) -> str:
+    digest = hashlib.sha256()
+    bar = tqdm(desc=name, total=size, unit="B", unit_scale=True, mininterval=1, dynamic_ncols=True)
+    with partial.open("wb") as out, bar:
+        while block := answer.read(_BLOCK):
+            digest.update(block)
+            out.write(block)
+            bar.update(len(block))
+    return digest.hexdigest()
+
+
+def _check_download(
+    file: WeightFile, found: str, came: int, size: int | None, seen: list[HTTPMessage]
+) -> None:
+    if size is not None and came != size:
+        raise WeightsError(f"{file.url} broke off after {came} of {size} bytes; try again")
+    wanted = file.sha256
+    if wanted is None:
+        linked = (_header(seen, "X-Linked-Etag") or "").strip('"')
+        wanted = linked if _SHA256.fullmatch(linked) else None
+    if wanted is not None and found != wanted:
+        raise WeightsError(
+            f"{file.url} is another file than it must be: its SHA-256 is {found}, not {wanted}; "
+            "nothing was kept"
+        )
