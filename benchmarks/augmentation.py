@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.arguments import count
 from benchmarks.timing import Contender, Timing, race, ratio
 from tokenization.files import write_text
 from trajvit_jax.data.augment import AugmentSettings, augment, draw, sample_keys
@@ -130,9 +131,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="2 videos of 4 frames, 3 rounds")
-    parser.add_argument("--videos", type=_count, default=4, help="a batch (default: 4)")
-    parser.add_argument("--frames", type=_count, default=16, help="of a video (default: 16)")
-    parser.add_argument("--rounds", type=_count, default=7, help="runs of each (default: 7)")
+    parser.add_argument("--videos", type=count, default=4, help="a batch (default: 4)")
+    parser.add_argument("--frames", type=count, default=16, help="of a video (default: 16)")
+    parser.add_argument("--rounds", type=count, default=7, help="runs of each (default: 7)")
     parser.add_argument("--json", type=Path, default=None, help="also write the timings here")
     options = parser.parse_args()
     videos, frames, rounds = options.videos, options.frames, options.rounds
@@ -152,12 +153,6 @@ def main() -> int:
         report["timings"] = [dataclasses.asdict(one) for one in timings]
         write_text(options.json, json.dumps(report, indent=2) + "\n")
     return 0
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

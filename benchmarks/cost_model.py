@@ -32,7 +32,7 @@ class Cost:
     """One run.
 
     Attributes:
-      name: config and arguments.
+      name: config and arguments, without '.py'.
       steps: updates in all.
       flops: of an average step, forward and backward.
       slots: of an average step.
@@ -55,7 +55,7 @@ def cost(name: str) -> Cost:
     total = sum(stream.weight for stream in streams)
     works = [(stream.weight / total, work_of(stream, settings.model)) for stream in streams]
     return Cost(
-        name,
+        name.replace(".py", ""),
         settings.steps,
         flops=sum(share * work.flops for share, work in works),
         slots=sum(share * work.slots for share, work in works),

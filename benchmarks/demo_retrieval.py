@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 
 from trajvit_jax.demo.__main__ import make_records, train_models
-from trajvit_jax.demo.report import TITLES, ModelRow
+from trajvit_jax.demo.page import TITLES
+from trajvit_jax.demo.report import ModelRow
 
 _WAYS = ("txt2vid", "vid2txt")
 
@@ -58,7 +59,7 @@ def measure(output: Path, seeds: int, *, quick: bool) -> list[Row]:
     data, steps = "configs/tokenization/demo.py", None
     if quick:
         data, steps = f"{data}:train=32,test=16", 3
-    make_records(data, output)
+    make_records(data, world=output / "world", records=output / "records")
     runs: dict[str, list[ModelRow]] = {}
     for seed in range(seeds):
         for row in train_models("configs/demo.py", output, seed, steps):

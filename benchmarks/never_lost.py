@@ -158,6 +158,7 @@ class Trainer:
             *(f"--config={config}", f"--workdir={self.workdir}"),
         ]
         self._log = folder / f"{name}.log"
+        self._before: set[tuple[str, int, int]] = set()
         self._environment = os.environ | {
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -165,14 +166,21 @@ class Trainer:
         }
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Starts or resumes the run."""
+        """Starts or resumes the run; what the run before left behind is not taken for its own."""
+        self._before = {_identity(path) for path in (*self._samples(), *self._half_written())}
+        return self._launch()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
 
     def step(self) -> int:
-        """Steps made, by the log of samples."""
-        path = samples_path(self.workdir)
-        if not path.exists():
+        """Steps made, by the log of samples; 0 until the run has a log of its own.
+
+        A resumed run puts a new file in the place of the old one, less the steps that were lost.
+        """
+        path = next((path for path in self._samples() if self._is_new(path)), None)
+        if path is None:
             return 0
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 200))
@@ -185,8 +193,21 @@ class Trainer:
         return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def saving(self) -> bool:
-        """Whether a checkpoint is half written."""
-        return any((self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+        """Whether this run, since it was started, has a checkpoint half written."""
+        return any(self._is_new(path) for path in self._half_written())
+
+    def _samples(self) -> list[Path]:
+        path = samples_path(self.workdir)
+        return [path] if path.exists() else []
+
+    def _half_written(self) -> list[Path]:
+        return list((self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+
+    def _is_new(self, path: Path) -> bool:
+        try:
+            return _identity(path) not in self._before
+        except FileNotFoundError:  # it just got its name, or was cleaned up
+            return False
 
     def end(self, process: subprocess.Popen[bytes], *, within: float = 900) -> None:
         """Waits for the end.
@@ -205,6 +226,12 @@ class Trainer:
     def output(self) -> str:
         """The last lines that it printed."""
         return "\n".join(self._log.read_text("utf-8", "replace").splitlines()[-30:])
+
+
+def _identity(path: Path) -> tuple[str, int, int]:
+    """Tells a file from the one that has its name later."""
+    facts = path.stat()
+    return path.name, facts.st_ino, facts.st_mtime_ns
 
 
 def plan(stops: int, steps: int, rng: random.Random) -> list[tuple[str, int]]:
@@ -243,8 +270,7 @@ def stop_once(
     process.send_signal(number)
     code = process.wait(300)
     seconds = time.monotonic() - since
-    # Before the first step of a start the log still has steps that are about to be dropped.
-    lost = 0 if kind == "start" else max(0, trainer.step() - trainer.saved())
+    lost = max(0, trainer.step() - trainer.saved())
     return Stop(kind, step, reached, lost, trainer.saving(), code, seconds)
 
 

@@ -1,33 +1,45 @@
 """What more devices cost and save, from the compiled programs: collectives, FLOPs and memory.
 
-Weak scaling: 32 videos a device on 1 to 8 virtual CPU devices. For each mesh: FLOPs a device,
-bytes a device that collectives bring, and the time of a step (virtual devices share the
-cores: the time says little). Memory: TrajViT-L at 256 videos, with parameters and optimizer
-divided over 1 to 64 devices, by XLA's memory analysis. It is the CPU compiler's: the GPU's
-fuses attention and schedules otherwise.
+  python -m benchmarks.scaling --json=scaling.json   # an hour; goes on where it was stopped
+  python -m benchmarks.scaling --only=memory         # one of the two tables
+  python -m benchmarks.scaling --quick               # 1 and 2 devices: under a minute
 
-  python -m benchmarks.scaling            # some minutes; nothing as large is ever allocated
-  python -m benchmarks.scaling --quick    # 1 and 2 devices, a small model
+Weak scaling: 8 videos a device on 1 to 8 virtual CPU devices, a small model with every part of the
+paper's. FLOPs and collectives are of the compiled program; its layers are unrolled, as XLA counts
+the FLOPs of a loop's body once (what is left of loops draws random numbers and changes colours).
+Exchanges within loops are multiplied. Virtual devices share the cores: the time says little.
+
+Memory: the paper's models in their recipe, 256 videos a step, with parameters and optimizer
+divided over 1 to 64 devices, by XLA's memory analysis. Nothing of it is allocated. It is the CPU
+compiler's, which computes bfloat16 in float32; a GPU's does not, may fuse attention, and schedules
+otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import json
 import os
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_DTYPES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
-_DTYPES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
-_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_GIB = 2.0**30
+from tqdm import tqdm
+
+from tokenization.files import write_text
+
+if TYPE_CHECKING:
+    from benchmarks.hlo import Collective
+    from trajvit_jax.experiment import ExperimentSettings
+
+_GIB, _MIB = 2.0**30, 2.0**20
+_A_DEVICE = 8  # videos, of the small model
+STORED = 256  # pixels a side of the records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +47,22 @@ class Case:
     """One compiled step.
 
     Attributes:
-      size: of the model: 'L', or 'small', whose layers are unrolled so that XLA counts all.
-      data: devices along that axis, as are the next two.
+      model: 'trajvit' or 'vit3d'.
+      size: of the encoder; 'small' is compiled in seconds.
+      data: devices along that axis of the mesh, as are the next two.
       batch: videos a step.
-      run: whether it is run and timed, too.
+      group: videos that share rows.
+      remat: of the encoder's layers.
     """
 
-    size: str
+    model: str = "trajvit"
+    size: str = "L"
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
     batch: int = 256
-    run: bool = False
+    group: int = 8
+    remat: str = "none"
 
     @property
     def devices(self) -> int:
@@ -60,114 +76,133 @@ class Case:
         return " x ".join(f"{name}={size}" for name, size in axes.items() if size > 1) or "1 device"
 
 
-def collective_bytes(program: str) -> dict[str, int]:
-    """Bytes that each kind of collective of an HLO program hands a device, by kind.
+def weak_cases(*, quick: bool) -> list[Case]:
+    """Meshes of up to eight devices, and as many videos on each."""
+    meshes = [(n, 1, 1) for n in ((1, 2) if quick else (1, 2, 4, 8))]
+    meshes += [(1, n, 1) for n in ((2,) if quick else (2, 4, 8))]
+    meshes += [] if quick else [(2, 2, 2)]
+    return [Case("trajvit", "small", *mesh, batch=_A_DEVICE * mesh[0] * mesh[1]) for mesh in meshes]
 
-    Loops count once; of an asynchronous pair, its start does.
+
+def memory_cases() -> list[Case]:
+    """The paper's models; devices share whole groups, so 64 of them take groups of 4.
+
+    One device does not pool 256 videos of TrajViT at once: their coarse masks are more than 32-bit
+    indices can number. There it needs micro-batches.
     """
-    found = dict.fromkeys(_COLLECTIVES, 0)
-    pattern = re.compile(rf"= (.*?) ({'|'.join(_COLLECTIVES)})(?:-start)?\(")
-    for line in program.splitlines():
-        if match := pattern.search(line):
-            shapes = re.findall(r"(\w+)\[([\d,]*)\]", match[1])
-            found[match[2]] += sum(_bytes(*shape) for shape in shapes)
+    found = []
+    for model, first in (("trajvit", 2), ("vit3d", 1)):
+        for remat, meshes in (("none", (1, 2, 4, 8, 16, 32, 64)), ("layers", (8, 32))):
+            for fsdp in (fsdp for fsdp in meshes if fsdp >= first):
+                group = min(8, 256 // fsdp)
+                found.append(Case(model, "L", fsdp=fsdp, group=group, remat=remat))
     return found
 
 
-def _bytes(dtype: str, shape: str) -> int:
-    count = 1
-    for size in filter(None, shape.split(",")):
-        count *= int(size)
-    return count * _DTYPES.get(dtype, 4)
+def settings_of(case: Case) -> ExperimentSettings:
+    """The paper's recipe, in the size of the case."""
+    from trajvit_jax.config import to_settings
+    from trajvit_jax.experiment import ExperimentSettings
+    from trajvit_jax.recipe import pretraining
+
+    size = "S" if case.size == "small" else case.size
+    arguments = f"model={case.model},size={size},batch={case.batch},group={case.group}"
+    config = pretraining(arguments, videos=2_000_000, records="none")
+    settings = to_settings(ExperimentSettings, config)
+    model = dataclasses.replace(
+        settings.model, encoder=dataclasses.replace(settings.model.encoder, remat=case.remat)
+    )
+    settings = dataclasses.replace(settings, model=model)
+    return _small(settings) if case.size == "small" else settings
+
+
+def _small(settings: ExperimentSettings) -> ExperimentSettings:
+    """Every part of the model and of the step, in sizes that compile in seconds."""
+    from trajvit_jax.data.packing import PackingSettings
+    from trajvit_jax.models.settings import (
+        EncoderSettings,
+        ModelSettings,
+        ResNetSettings,
+        TextSettings,
+        TrajViTSettings,
+    )
+
+    layers: dict[str, Any] = {"width": 256, "heads": 4, "mlp": 1024, "depth": 2, "unroll": 2}
+    model = ModelSettings(
+        frames=2,
+        image_size=64,
+        encoder=EncoderSettings(**layers),
+        trajvit=TrajViTSettings(
+            max_trajectories=63, resnet=ResNetSettings(16, (16, 32, 64, 128), (1, 1, 1, 1))
+        ),
+        text=TextSettings(**layers, vocabulary=1000, length=16),
+    )
+    stream = dataclasses.replace(
+        settings.data.streams[0], frames=2, packing=PackingSettings(8, 1, 160)
+    )
+    data = dataclasses.replace(settings.data, streams=(stream,))
+    return dataclasses.replace(settings, model=model, data=data)
 
 
 def measure(case: Case) -> dict[str, Any]:
     """Compiles the step of one case, in this process, which has as many devices."""
     import jax
 
-    from trajvit_jax.models.settings import SIZES, ModelSettings, ResNetSettings, TextSettings
-    from trajvit_jax.optim import OptimizerSettings, optimizer
+    from benchmarks.hlo import collectives, loops
+    from trajvit_jax.data.abstract import abstract_batch
+    from trajvit_jax.optim import optimizer
     from trajvit_jax.sharding import MeshSettings, make_mesh, of_batch
     from trajvit_jax.state import TrainState
-    from trajvit_jax.step import StepSettings, make_step
+    from trajvit_jax.step import make_step
 
-    if case.size == "small":
-        jax.config.update("jax_disable_most_optimizations", True)
-        encoder = dataclasses.replace(SIZES["S"], width=128, depth=4, heads=4, mlp=512, unroll=4)
-        model = ModelSettings(image_size=64, frames=4, encoder=encoder)
-        model = dataclasses.replace(
-            model,
-            trajvit=dataclasses.replace(
-                model.trajvit, resnet=ResNetSettings(8, (8, 16, 32, 64), (1, 1, 1, 1))
-            ),
-            text=TextSettings(width=128, depth=2, heads=4, mlp=512, unroll=2, vocabulary=1000),
-        )
-    else:
-        encoder = dataclasses.replace(SIZES[case.size], remat="layers")
-        model = ModelSettings(encoder=encoder, dtype="bfloat16")
+    settings, small = settings_of(case), case.size == "small"
+    model, stream = settings.model, settings.data.streams[0]
     mesh = make_mesh(MeshSettings(case.data, case.fsdp, case.tensor), jax.devices())
-    tx = optimizer(OptimizerSettings(), 1000)
+    tx = optimizer(settings.optimizer, settings.steps)
     with jax.set_mesh(mesh):
         state = TrainState.shapes(model, tx, mesh=mesh)
         where = jax.tree.map(lambda shape: shape.sharding, state)
-        step = make_step(tx, StepSettings(), model, seed=0, where=where)
-        batch = jax.tree.map(lambda x: _placed(x, of_batch(mesh)), abstract_batch(model, case))
+        step = make_step(tx, settings.step, model, seed=0, where=where)
+        batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=of_batch(mesh)),
+            abstract_batch(stream, model, stored=model.image_size if small else STORED),
+        )
+        started = time.perf_counter()
         compiled = step.lower(state, batch).compile()
-        memory = compiled.memory_analysis()
-        cost = compiled.cost_analysis() or {}
-        result = dataclasses.asdict(case) | {
-            "mesh": case.mesh,
-            "flops": cost.get("flops", float("nan")),
-            "collectives": collective_bytes(compiled.as_text()),
+        result = {"case": dataclasses.asdict(case), "compiling": time.perf_counter() - started}
+        memory, text = compiled.memory_analysis(), compiled.as_text()
+        found = collectives(text, case.devices)
+        result |= {
+            "parameters": state.parameters,
             "arguments": memory.argument_size_in_bytes,
             "temporary": memory.temp_size_in_bytes,
+            "received": {kind: _received(found, kind) for kind in sorted({c.kind for c in found})},
+            "sources": _sources(found),
+            "loops": [dataclasses.asdict(loop) for loop in loops(text)],
         }
-        if case.run:
-            result["seconds"] = _time(compiled, state, batch)
+        if small:
+            cost = compiled.cost_analysis() or {}
+            result |= {"flops": cost["flops"], "seconds": _time(compiled, state, batch)}
     return result
 
 
-def _placed(x: Any, sharding: Any) -> Any:
-    import jax
-
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+def _received(found: Sequence[Collective], kind: str) -> float:
+    return sum(one.received for one in found if one.kind == kind)
 
 
-def abstract_batch(model: Any, case: Case) -> Any:
-    """Shapes of a packed batch: groups of at most eight videos, which devices do not share."""
-    import jax
-    import numpy as np
-
-    from trajvit_jax.data.batch import Batch
-    from trajvit_jax.models.tokens import Rows
-
-    b, t = case.batch, model.frames
-    group = min(8, b // (case.data * case.fsdp))
-    groups = b // group
-    rows, slots = max(1, group // 4), 720 if case.size != "small" else 120
-
-    def shape(dtype: Any, *sizes: int) -> Any:
-        return jax.ShapeDtypeStruct(sizes, dtype)
-
-    return Batch(
-        video=shape(np.uint8, b, t, model.image_size, model.image_size, 3),
-        labels=shape(np.int32, b, t, model.grid, model.grid),
-        text=shape(np.int32, b, model.text.length),
-        text_mask=shape(np.bool_, b, model.text.length),
-        caption_hash=shape(np.uint32, b, 2),
-        dropped=shape(np.int32, b),
-        sample=shape(np.uint32, b, 2),
-        epoch=shape(np.int32, b),
-        rows=Rows(
-            shape(np.int32, groups, rows, slots),
-            shape(np.int32, groups, rows, slots),
-            shape(np.int32, groups, group),
-        ),
-    )
+def _sources(found: Sequence[Collective]) -> list[dict[str, Any]]:
+    """The largest exchanges by where they come from."""
+    sums: collections.Counter[tuple[str, str]] = collections.Counter()
+    for one in found:
+        sums[one.kind, one.name] += round(one.received)
+    return [
+        {"kind": kind, "name": name, "received": received}
+        for (kind, name), received in sums.most_common(40)
+    ]
 
 
 def _time(compiled: Any, state: Any, batch: Any) -> float:
-    """Median seconds of a step on zeros."""
+    """Median seconds of three steps on zeros."""
     import jax
     import jax.numpy as jnp
 
@@ -177,9 +212,9 @@ def _time(compiled: Any, state: Any, batch: Any) -> float:
     state, batch = jax.tree.map(zeros, state), jax.tree.map(zeros, batch)
     seconds = []
     for _ in range(4):
-        start = time.perf_counter()
+        started = time.perf_counter()
         state, _ = jax.block_until_ready(compiled(state, batch))
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - started)
     return sorted(seconds[1:])[1]
 
 
@@ -187,61 +222,120 @@ def in_process(case: Case) -> dict[str, Any]:
     """`measure` in a process of its own, which has as many virtual devices."""
     flags = f"--xla_force_host_platform_device_count={case.devices}"
     command = [sys.executable, "-m", "benchmarks.scaling", "--case", json.dumps(vars(case))]
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        # Of machine code alone: what is counted here is decided before.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{case} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def cases(*, quick: bool) -> list[Case]:
-    """What is compiled."""
-    scaled = (1, 2) if quick else (1, 2, 4, 8)
-    found = [Case("small", data=n, batch=32 * n, run=True) for n in scaled]
-    found += [Case("small", fsdp=n, batch=32 * n, run=True) for n in scaled[1:]]
-    if not quick:
-        found.append(Case("small", data=2, fsdp=2, tensor=2, batch=128, run=True))
-        found += [Case("L", fsdp=n) for n in (1, 2, 4, 8, 16, 32, 64)]
-    return found
+def weak_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: one line a mesh."""
+    lines = [
+        "| mesh | videos | GFLOP a device | MiB that reach a device: all | "
+        "all-reduce | all-gather | other | s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        case, received = Case(**row["case"]), dict(row["received"])
+        total = sum(received.values())
+        parts = [received.pop(kind, 0.0) for kind in ("all-reduce", "all-gather")]
+        cells = " | ".join(f"{size / _MIB:.1f}" for size in (total, *parts, sum(received.values())))
+        lines.append(
+            f"| {case.mesh} | {case.batch} | {row['flops'] / 1e9:.1f} | {cells} | "
+            f"{row['seconds']:.2f} |"
+        )
+    return "\n".join(lines)
 
 
-def row(result: Mapping[str, Any]) -> str:
-    """A line of the table (Markdown)."""
-    moved = ", ".join(
-        f"{kind} {size / 2**20:.1f}" for kind, size in result["collectives"].items() if size
-    )
-    seconds = f"{result['seconds']:.2f}" if "seconds" in result else ""
-    return (
-        f"| {result['size']} | {result['mesh']} | {result['batch']} | "
-        f"{result['flops'] / 1e9:.1f} | {moved or '0'} | {result['arguments'] / _GIB:.2f} | "
-        f"{result['temporary'] / _GIB:.2f} | {seconds} |"
-    )
+def memory_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: one line a model, remat and mesh."""
+    lines = [
+        "| model | remat | mesh | videos a device | GiB a device: state and batch | temporary | "
+        "all | GiB that reach a device a step |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    names = {"trajvit": "TrajViT", "vit3d": "ViT3D"}
+    for row in rows:
+        case = Case(**row["case"])
+        arguments, temporary = row["arguments"] / _GIB, row["temporary"] / _GIB
+        received = sum(row["received"].values()) / _GIB
+        lines.append(
+            f"| {names[case.model]}-{case.size} | {case.remat} | {case.mesh} | "
+            f"{case.batch // (case.data * case.fsdp)} | {arguments:.1f} | {temporary:.1f} | "
+            f"{arguments + temporary:.1f} | {received:.1f} |"
+        )
+    return "\n".join(lines)
 
 
-def main() -> int:
-    """Prints the table."""
+class Known:
+    """Rows that were measured, kept in a file if one is named."""
+
+    def __init__(self, path: Path | None, version: str):
+        """Args: the file, and the version of JAX that its rows must be of."""
+        self._path, self._version = path, version
+        self._rows: dict[str, dict[str, Any]] = {}
+        if path is not None and path.exists():
+            for row in json.loads(path.read_text("utf-8")):
+                if row["jax"] == version:
+                    self._rows[_key(Case(**row["case"]))] = row
+
+    def __contains__(self, case: Case) -> bool:
+        return _key(case) in self._rows
+
+    def __getitem__(self, case: Case) -> dict[str, Any]:
+        return self._rows[_key(case)]
+
+    def add(self, case: Case, row: dict[str, Any]) -> None:
+        """Keeps a row, and writes the file anew."""
+        self._rows[_key(case)] = row | {"jax": self._version}
+        if self._path is not None:
+            write_text(self._path, json.dumps(list(self._rows.values()), indent=1) + "\n")
+
+
+def _key(case: Case) -> str:
+    return json.dumps(dataclasses.asdict(case), sort_keys=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="under a minute")
-    parser.add_argument("--json", type=Path, default=None, help="also write the rows here")
+    parser.add_argument("--quick", action="store_true", help="weak scaling on 1 and 2 devices")
+    parser.add_argument("--only", choices=("weak", "memory"), default=None, help="one table")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=None,
+        help="keep the rows here; those that it has are not measured again (delete it after "
+        "changes of the code)",
+    )
     parser.add_argument("--case", default=None, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.case:
         print(json.dumps(measure(Case(**json.loads(options.case)))))
         return 0
-    print(
-        "| model | mesh | videos | GFLOP a device | MiB a device, collectives | GiB arguments "
-        "a device | GiB temporary a device | s |"
-    )
-    print("|---|---|---:|---:|---|---:|---:|---:|")
-    results = []
-    for case in cases(quick=options.quick):
-        results.append(in_process(case))
-        print(row(results[-1]), flush=True)
-    print("\nLoops count once in GFLOP and collectives: 'small' has none over layers, L does.")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+    import jax
+
+    weak = weak_cases(quick=options.quick) if options.only != "memory" else []
+    memory = memory_cases() if options.only != "weak" and not options.quick else []
+    known = Known(options.json, jax.__version__)
+    missing = [case for case in weak + memory if case not in known]
+    with tqdm(missing, unit="program", disable=None) as bar:
+        for case in bar:
+            bar.set_description(f"{case.model} {case.size}, {case.mesh}, {case.remat}")
+            known.add(case, in_process(case))
+    for cases, table in ((weak, weak_table), (memory, memory_table)):
+        if cases:
+            print(table([known[case] for case in cases]) + "\n")
+    print(f"jax {jax.__version__}, CPU compiler")
     return 0
 
 

@@ -75,6 +75,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "eval_batch": 32,
         "threads": 2,
         "cache": 1000,
+        "max_bad": 0.01,
     }
     # Few steps: a lower rate and a shorter memory of squares let both models learn on every seed.
     config.optimizer = {

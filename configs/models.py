@@ -4,13 +4,16 @@ Command (parameters part by part, and FLOPs of one video):
   python -m trajvit_jax.models.summary --config=configs/models.py
   python -m trajvit_jax.models.summary --config=configs/models.py:model=vit3d,size=B
   python -m trajvit_jax.models.summary --config=configs/models.py:size=B,ablation=hiera
+  python -m trajvit_jax.models.summary --config=configs/models.py:trajectories=150 --models=all
 
 Cost: seconds; nothing is trained or even allocated. Expected: 323.2 M parameters for the video
 side of TrajViT-L (the paper's Table 8: about 324 M), beside BERT-base's 109 M.
 
-Arguments: model (trajvit or vit3d), size (S, B, L, H), ablation (none, resnet50, hiera,
+Arguments: model (trajvit, vit3d, vit, vivit, token_learner, tome, rlt, automerge,
+segmentation_only or tracking_only), size (S, B, L, H), ablation (none, resnet50, hiera,
 last_stage, no_position, mean, queries2, queries4, width64, width512, released), trajectories
-(slots), frames, dtype, impl.
+(slots), frames, dtype, impl. vit reads one frame. Of the last two models the records differ, not
+the network: see `trajvit_jax.recipe.FED_TRAJVIT`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import dataclasses
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import RESNETS, SIZES
+from trajvit_jax.models.settings import NAMES, RESNETS, SIZES
+from trajvit_jax.recipe import FED_TRAJVIT
 
 ABLATIONS = {
     "none": {},
@@ -62,7 +66,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         impl="fast",
     )
     for what, value, known in (
-        ("model", chosen.model, ("trajvit", "vit3d")),
+        ("model", chosen.model, (*NAMES, *FED_TRAJVIT)),
         ("size", chosen.size, SIZES),
         ("ablation", chosen.ablation, ABLATIONS),
     ):
@@ -70,6 +74,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             raise ValueError(f"unknown {what} {value!r}: {nearest(value, known)}")
     if chosen.model != "trajvit" and chosen.ablation != "none":
         raise ValueError(f"ablation {chosen.ablation!r} is one of trajvit, not of {chosen.model}")
+    name, patches = FED_TRAJVIT.get(chosen.model, chosen.model), {}
+    if name == "vit":
+        chosen.frames, patches = 1, {"tubelet": 1}
     encoder = dataclasses.asdict(SIZES[chosen.size])
     tokenizer = {"max_trajectories": chosen.trajectories} | ABLATIONS[chosen.ablation]
     text = {}
@@ -80,12 +87,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             tokenizer["resampler"] = {"depth": 4}
     config = ml_collections.ConfigDict()
     config.model = {
-        "name": chosen.model,
+        "name": name,
         "frames": chosen.frames,
         "dtype": chosen.dtype,
         "impl": chosen.impl,
         "encoder": encoder,
         "trajvit": tokenizer,
+        "vit3d": patches,
         "text": text,
     }
     return config.lock()

@@ -11,16 +11,20 @@ To try it first, two steps of a tiny model on records of any size (a minute on a
       --config=configs/panda8m_datacomp50m.py:debug,records=VIDEOS,image_records=IMAGES,frames=8
 
 Planned for 32 H100, as the paper's (supplementary §6): 937,500 steps of videos and 366,211 of
-images, 30 epochs of each; the paper gives the epochs of all models, and not how it mixes. Hours
-on 8, 32 and 256 GPUs: docs/SCALING.md. The paper's result (Table 11, TrajViT-L, text to video /
-video to text): ActivityNet 53.57 / 53.36, VATEX 50.38 / 75.10, MSR-VTT 47.38 / 79.96, Charades
-24.80 / 22.01. Its ViT3D-L (43.62 / 44.65, 47.16 / 70.70, 41.16 / 68.74, 21.25 / 20.50) is trained
-on images before videos, not together: model=vit3d is refused here.
+images, 30 epochs of each; the paper gives the epochs of all models, and not how it mixes. By the
+cost model of docs/SCALING.md, at an assumed 45% to 25% of the peak: 8 to 14.4 hours on 32, 32.1 to
+57.7 on 8.
+
+The paper's result (Table 11, TrajViT-L, text to video / video to text): ActivityNet 53.57 / 53.36,
+VATEX 50.38 / 75.10, MSR-VTT 47.38 / 79.96, Charades 24.80 / 22.01. Its ViT3D-L (43.62 / 44.65,
+47.16 / 70.70, 41.16 / 68.74, 21.25 / 20.50) is trained on images before videos, not together:
+model=vit3d is refused here.
 
 Arguments (see `trajvit_jax.recipe.pretraining`): size (S, B, L, H), records and image_records
 (folders with ':' between them), videos and images (how many they hold), evaluation, vocabulary,
-epochs or steps, batch, image_batch, frames, tokens (trajectories of a video), rows and slots (of
-a group of 8), micro_batches, threads, workers, seed, debug.
+epochs or steps, batch, image_batch, frames, tokens (trajectories of a video), group (videos, or
+images, that share rows of slots), rows and slots (of a group of videos), micro_batches, threads,
+workers, seed, debug.
 """
 
 from __future__ import annotations

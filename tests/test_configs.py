@@ -12,7 +12,8 @@ from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.data.augment import AugmentSettings
 from trajvit_jax.experiment import ExperimentSettings
-from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.settings import NAMES, ModelSettings
+from trajvit_jax.recipe import FED_TRAJVIT
 
 ROOT = Path(__file__).parent.parent / "configs"
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
@@ -25,9 +26,13 @@ PRETRAINING = (
 )
 PARTS = {name: {"": ExperimentSettings} for name in PRETRAINING} | {
     "demo.py": {"": ExperimentSettings},
+    "real_and_world.py": {"": ExperimentSettings},
     "models.py": {"model": ModelSettings},
     "tokenization/classical.py": {"": ExtractSettings},
+    "tokenization/paper.py": {"": ExtractSettings},
+    "tokenization/released.py": {"": ExtractSettings},
     "tokenization/demo.py": {"world": WorldSettings, "extract": ExtractSettings},
+    "tokenization/real_and_world.py": {"world": WorldSettings, "extract": ExtractSettings},
     "tokenization/world_quality.py": {"world": WorldSettings},
 }
 
@@ -123,16 +128,51 @@ def test_arguments_of_a_run():
     assert settings.model.trajvit.max_trajectories == 127
     packing = resolve("panda4m.py:rows=3,slots=400,steps=7").data.streams[0].packing
     assert (packing.group, packing.rows, packing.slots) == (8, 3, 400)
-    assert resolve("datacomp50m.py:model=vit3d").model.vit3d.tubelet == 1
+    for name in ("vit", "vit3d"):
+        assert resolve(f"datacomp50m.py:model={name}").model.vit3d.tubelet == 1
+
+
+@pytest.mark.parametrize("name", [*NAMES, *FED_TRAJVIT])
+def test_every_model_of_the_paper_s_tables_has_a_run(name):
+    folder = "datacomp50m.py" if name == "vit" else "panda4m.py"
+    settings = resolve(f"{folder}:model={name},size=B")
+    assert settings.model.name == FED_TRAJVIT.get(name, name)
+    [stream] = settings.data.streams
+    assert (stream.packing is not None) == (settings.model.name == "trajvit")
+    one = configs.load(f"{ROOT}/models.py:model={name},size=B").model
+    assert one.name == settings.model.name
+
+
+def test_segments_of_all_frames_have_rows_as_long_as_a_video_may_need():
+    [stream] = resolve("panda4m.py:model=segmentation_only").data.streams
+    assert (stream.packing.rows, stream.packing.slots) == (8, 1024)
+
+
+def test_debug_runs_compile_quickly():
+    assert resolve("panda4m.py").optimize
+    assert not resolve("panda4m.py:debug").optimize
+
+
+def test_slots_grow_with_the_group():
+    joint = resolve("panda8m_datacomp50m.py:group=4").data.streams
+    shapes = [(one.packing.group, one.packing.rows, one.packing.slots) for one in joint]
+    assert shapes == [(4, 1, 776), (4, 1, 224)]
+    [images] = resolve("datacomp50m.py:group=16,slots=900").data.streams
+    assert (images.packing.group, images.packing.slots) == (16, 900)
+    assert resolve("panda4m.py:group=7,model=vit3d").data.streams[0].packing is None
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("panda4m.py:modle=vit3d", "'modle': did you mean 'model'"),
-        ("panda4m.py:model=vit", "unknown model 'vit': did you mean 'vit3d'"),
+        ("panda4m.py:model=vitt", "unknown model 'vitt': did you mean 'vit'"),
+        ("panda4m.py:model=vit", "vit reads images"),
         ("panda4m.py:size=XL", "unknown size 'XL'"),
         ("panda4m.py:epochs=0", "epochs must be at least 1"),
+        ("panda4m.py:group=0", "group must be at least 1, got 0"),
+        ("panda4m.py:batch=100", "batch=100 is not a multiple of group=8"),
+        ("datacomp50m.py:group=3", "image_batch=4096 is not a multiple of group=3"),
         ("panda4m.py:image_records=x", "images=0 and image_records='x' belong together"),
         ("panda8m_datacomp50m.py:model=vit3d", "vit3d does not train on images and videos"),
     ],

@@ -32,6 +32,7 @@ from trajvit_jax.run.checkpoint_files import (
     read_run,
     saved_shapes,
     shape_of,
+    write_later,
 )
 from trajvit_jax.run.checksums import checksums
 from trajvit_jax.run.whole_files import find_damage, note_files
@@ -174,6 +175,17 @@ class Checkpoints:
         if wait:
             self.wait()
 
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Gives a saved checkpoint the metrics of an evaluation that came later.
+
+        Raises:
+          OSError: they cannot be written.
+        """
+        self.wait()
+        self._metrics[step] = {name: float(value) for name, value in metrics.items()}
+        if jax.process_index() == 0:
+            write_later(self._folder(step), self._metrics[step])
+
     def wait(self) -> None:
         """Returns when all saves are done.
 
@@ -198,6 +210,8 @@ class Checkpoints:
         Raises:
           ValueError: checkpoints of another model (the message names what differs), or none left
             that can be read.
+          OSError: memory, a disk or a network fails, which is no proof of damage: nothing is
+            renamed, and another start may find all well.
         """
         passed: set[int] = set()
         while True:
@@ -226,6 +240,7 @@ class Checkpoints:
         Raises:
           FileNotFoundError: no checkpoint in this workdir, or none of this step.
           ValueError: a checkpoint of another model, or one that cannot be read.
+          OSError: as `resume` says.
         """
         if step is not None:
             if step not in self.steps:
@@ -262,19 +277,23 @@ class Checkpoints:
         """A checkpoint, or why it cannot be read; the same on every process."""
         folder = self._folder(step)
         wanted = jax.tree.map(shape_of, like.arrays())
-        if _from_first_process(bool(damage := find_damage(folder))):
-            return None, damage or "the first process found damage"
         run: dict[str, Any] = {}
-        arrays, misfit, reason = None, "", ""
+        arrays, misfit, reason, trouble = None, "", "", None
         try:
-            run = read_run(folder)
-            misfit = first_misfit(saved_shapes(folder), wanted)
-            if not misfit:
-                arrays = read_arrays(folder, wanted)
+            reason = find_damage(folder)
+            if not reason:
+                run = read_run(folder)
+                misfit = first_misfit(saved_shapes(folder), wanted)
+                if not misfit:
+                    arrays = read_arrays(folder, wanted)
         except Exception as error:
-            if is_of_the_machine(error):
-                raise
+            trouble = error if is_of_the_machine(error) else None
             reason = in_a_line(error)
+        if _anywhere(trouble is not None):
+            told = reason if trouble is not None else "by another process"
+            raise OSError(
+                f"{folder} cannot be read now: {told}; it may be whole, and is left as it is"
+            ) from trouble
         if _anywhere(bool(misfit)):
             raise ValueError(
                 f"{folder} does not fit this config's model ({misfit}); use the config it was "
@@ -312,7 +331,7 @@ class Checkpoints:
         if step not in self._metrics:
             try:
                 self._metrics[step] = read_run(self._folder(step))["metrics"]
-            except (OSError, ValueError, KeyError):  # broken; told of if it is to be restored
+            except (FileNotFoundError, ValueError, KeyError):  # broken; told of on restoring
                 return {}
         return self._metrics[step]
 

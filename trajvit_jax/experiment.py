@@ -28,7 +28,8 @@ class ExperimentSettings:
       steps: updates in all.
       log_every: steps between metric lines.
       checkpoint_every: steps between checkpoints; the last step is always saved.
-      evaluate_every: steps between evaluations; 0 = at the end only.
+      evaluate_every: steps between evaluations; 0 = at the end only. A run that is stopped at one
+        makes up for it when it goes on.
       keep: newest checkpoints that stay.
       keep_best: a result of the evaluation, as 'txt2vid_r1', of which the best checkpoint stays,
         too; '' = none. It needs evaluations at steps that are saved.
@@ -38,6 +39,8 @@ class ExperimentSettings:
       profile: steps to profile.
       log_samples: note a hash of each step's record ids in samples.jsonl.
       wandb: project of Weights & Biases to log to, too; '' = none.
+      optimize: False = programs are compiled without most optimizations: in half of the time, for
+        steps that take longer. For trying things out.
 
     Raises:
       ValueError: a count under 1, of the model too, or an unknown model.
@@ -59,6 +62,7 @@ class ExperimentSettings:
     profile: ProfileSettings = ProfileSettings()
     log_samples: bool = False
     wandb: str = ""
+    optimize: bool = True
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "log_every", "checkpoint_every", "keep", "max_skipped")
@@ -71,10 +75,13 @@ _FILE = "settings.json"
 # the same numbers (up to rounding) are computed.
 _FREE = (
     *("log_every", "checkpoint_every", "evaluate_every", "keep", "keep_best", "max_skipped"),
-    *("mesh", "profile", "log_samples", "wandb"),
+    *("mesh", "profile", "log_samples", "wandb", "optimize"),
     *(
         f"data.{name}"
-        for name in ("evaluation", "eval_split", "eval_batch", "threads", "workers", "cache")
+        for name in (
+            *("evaluation", "eval_split", "eval_batch"),
+            *("threads", "workers", "cache", "max_bad"),
+        )
     ),
     *("step.micro_batches", "step.loss_block"),
     *("model.impl", "model.encoder.remat", "model.encoder.unroll", "model.text.unroll"),

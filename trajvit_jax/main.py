@@ -3,7 +3,8 @@ r"""Trains a video-text model, evaluates it, and goes on where it stopped.
 Example:
   python -m trajvit_jax.main --config=configs/demo.py --workdir=runs/mine
 
-The workdir holds checkpoints, vocab.txt, metrics.jsonl, TensorBoard's events and results.json.
+The workdir holds checkpoints, vocab.txt, metrics.jsonl, TensorBoard's events, results.json, pages
+of what the model was fed (samples-*.html) and bad_records.jsonl, the records it could not be fed.
 Behind the config's name stand its arguments, which its first lines explain:
   --config=configs/demo.py:records=runs/records,frames=16,steps=200
   python -m pydoc configs/demo.py   # prints these lines
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> None:
         from trajvit_jax.train import train
 
         settings = to_settings(ExperimentSettings, _CONFIG.value)
+        _compile_as(settings)
         own = cluster.from_environment(os.environ)
         cluster.start(own)
         results = train(settings, workdir)
@@ -76,6 +78,13 @@ def main(argv: list[str]) -> None:
     if own is None or own.process == 0:
         _write_results(settings, results, workdir)
     cluster.stop(own)
+
+
+def _compile_as(settings: ExperimentSettings) -> None:
+    if not settings.optimize:
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 def _fail(error: Exception, code: int, *, alone: bool) -> NoReturn:

@@ -36,6 +36,33 @@ def recall_at(ranks: Float64[np.ndarray, " q"], k: int) -> float:
     return float((ranks + 1 <= k).mean() * 100)
 
 
+def recall_interval(
+    ranks: Float64[np.ndarray, " q"], k: int, *, deviations: float = 1.96
+) -> tuple[float, float]:
+    """Lowest and highest recall (percent) that the measured one is compatible with: Wilson's score.
+
+    Unlike a bootstrap's, the interval of no hit at all is more than a point. Queries count as
+    independent.
+
+    Args:
+      ranks: as `retrieval_ranks` gives them, at least one.
+      k: of the recall.
+      deviations: standard deviations to either side; 1.96 for 95%.
+    """
+    n, hit, z = len(ranks), recall_at(ranks, k) / 100, deviations
+    middle = (hit + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(hit * (1 - hit) / n + z**2 / (4 * n**2))
+    return 100 * max(0.0, float(middle - reach)), 100 * min(1.0, float(middle + reach))
+
+
+def chance_recall(positives: Bool[np.ndarray, "q c"], k: int) -> float:
+    """Recall (percent) that a random order of the candidates has on average."""
+    candidates, right = positives.shape[1], positives.sum(1)
+    places = np.arange(min(k, candidates))[:, None]
+    missed = np.clip((candidates - right - places) / (candidates - places), 0.0, 1.0).prod(0)
+    return float((1 - missed).mean() * 100)
+
+
 def retrieval_metrics(
     similarity: Float[np.ndarray, "v l"], positives: Bool[np.ndarray, "v l"]
 ) -> dict[str, float]:

@@ -13,6 +13,7 @@ import functools
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
@@ -41,26 +42,30 @@ def embed_in_parts(
     """
     pixels = model.pixels(batch.video)
     text = (batch.text, batch.text_mask)
+    # Frames of absent videos stay out of the statistics.
+    valid = None
+    if batch.present is not None:
+        valid = jnp.broadcast_to(batch.present[:, None], pixels.shape[:2])
     if count == 1:
-        features = model.tokenizer.features(pixels, train=True)
+        features = model.tokenizer.features(pixels, train=True, valid=valid)
         video = model.embed_features(features, pixels, batch.labels, batch.rows)
         return video, model.embed_text(*text)
     by_part = norm_scope == "part"
-    features = None if by_part else model.tokenizer.features(pixels, train=True)
+    features = None if by_part else model.tokenizer.features(pixels, train=True, valid=valid)
     graph, state = nnx.split(model)
 
     @jax.checkpoint
     def embed(
         state: nnx.State, part: tuple
     ) -> tuple[tuple[jax.Array, jax.Array], nnx.State | None]:
-        features, pixels, labels, rows, text = part
+        features, pixels, labels, rows, text, valid = part
         model = nnx.merge(graph, state)
         if by_part:
-            features = model.tokenizer.features(pixels, train=True)
+            features = model.tokenizer.features(pixels, train=True, valid=valid)
         embedded = model.embed_features(features, pixels, labels, rows), model.embed_text(*text)
         return embedded, nnx.state(model, nnx.BatchStat) if by_part else None
 
-    whole = (features, pixels, batch.labels, batch.rows, text)
+    whole = (features, pixels, batch.labels, batch.rows, text, valid)
     cut_whole = jax.tree.map(lambda x: _cut(x, count), whole)
     embedded, moved = jax.lax.map(functools.partial(embed, state), cut_whole)
     if by_part:  # each part moved them from where they were: together, by the mean

@@ -58,7 +58,11 @@ def decayed(params: object) -> object:
 
 
 def optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW."""
+    """Clip by global norm, then AdamW.
+
+    Its schedule goes by its own count of updates (see `updates_made`), which a step that is not
+    finite does not move: with every such step the learning rate lags one more step behind.
+    """
     return optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),
         optax.adamw(
@@ -69,3 +73,13 @@ def optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransfor
             mask=decayed,
         ),
     )
+
+
+def updates_made(state: optax.OptState) -> jax.Array | None:
+    """The count of updates that the schedule goes by; None for an optimizer without schedule."""
+    found = jax.tree.leaves(state, is_leaf=_is_scheduled)
+    return next((one.count for one in found if _is_scheduled(one)), None)
+
+
+def _is_scheduled(state: object) -> bool:
+    return isinstance(state, optax.ScaleByScheduleState)

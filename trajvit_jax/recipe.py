@@ -9,11 +9,25 @@ from typing import Any
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import SIZES
+from trajvit_jax.models.settings import NAMES, SIZES
 
 VIDEO_BATCH, IMAGE_BATCH = 256, 4096
 FRAMES, EPOCHS = 16, 30
+GROUP = 8
 
+# TrajViT by another name, for its records are others (paper, Table 5). Segments of single frames:
+#   --config=configs/tokenization/paper.py:tracker=none,split=stride,limit=1
+# Square patches that are followed, 16 px at the model's size:
+#   --config=configs/tokenization/paper.py:segmenter=patches,tracker=patches,resolution=224
+# with python -m tokenization.extract.
+FED_TRAJVIT = {"segmentation_only": "trajvit", "tracking_only": "trajvit"}
+# What reads images as TrajViT does, frame by frame, and so both in one run.
+_BY_FRAME = ("trajvit", "automerge", *FED_TRAJVIT)
+
+# Slots of a row for each video of its group, for the built-in tokenizer's trajectories; and for
+# the segments of all frames, each video in a row of its own, as long as one may be.
+_SLOTS_A_VIDEO = {"video": 194, "image": 56}
+_SLOTS_OF_SEGMENTS = 1024
 _ROUND = 200  # steps at most until the order of videos and images repeats
 
 _DEBUG_MODEL = {
@@ -24,6 +38,7 @@ _DEBUG_MODEL = {
         "max_trajectories": 15,
         "resnet": {"stem": 8, "widths": (8, 16), "depths": (1, 1)},
     },
+    "automerge": {"tokens": 16},
     "text": {
         "vocabulary": 200,
         "length": 16,
@@ -49,7 +64,9 @@ def pretraining(
     """The config of a run on so many captioned videos, images, or both.
 
     Arguments behind the config's name:
-      model: 'trajvit', or 'vit3d', which reads space-time patches.
+      model: a tokenization: 'trajvit', 'vit3d', 'vit' (of images), 'vivit', 'token_learner',
+        'tome', 'rlt', 'automerge'; or TrajViT fed with other records, see `FED_TRAJVIT`:
+        'segmentation_only', 'tracking_only'.
       size: S, B, L or H of the encoder.
       records: folder of the videos' records, or several with ':' between them.
       image_records: likewise of the images'.
@@ -60,11 +77,13 @@ def pretraining(
       batch, image_batch: videos and images of a step.
       frames: of a video's records.
       tokens: trajectories that a video has at most; it drops its smallest.
-      rows, slots: of the 8 videos (without videos: images) of a group; 0 = the tested ones.
+      group: videos that share rows of slots; a device owns whole groups. Groups of fewer than 8
+        let more devices share a batch, and drop more trajectories (`benchmarks.packing --group`).
+      rows, slots: of a group of videos (without videos: images); 0 = one row of the tested length.
       micro_batches: parts of a step, for less memory.
       threads, workers: of each process, to read.
       seed: of the run.
-      debug: a tiny model, two steps, small batches: seconds on a CPU.
+      debug: a tiny model, two steps, small batches, quickly compiled: half a minute on a CPU.
 
     Args:
       arg: the arguments, `key=value,key=value`.
@@ -92,6 +111,7 @@ def pretraining(
         image_batch=IMAGE_BATCH,
         frames=FRAMES,
         tokens=1023,
+        group=GROUP,
         rows=0,
         slots=0,
         micro_batches=1,
@@ -117,6 +137,7 @@ def pretraining(
     config.keep_best = ""
     config.log_samples = False
     config.wandb = ""
+    config.optimize = not chosen.debug
     config.profile = {"start": 0, "steps": 3}
     config.max_skipped = 10
     config.model = _model(chosen)
@@ -127,6 +148,7 @@ def pretraining(
         "eval_batch": 4 if chosen.debug else 64,
         "threads": 2 if chosen.debug else chosen.threads,
         "workers": chosen.workers,
+        "max_bad": 0.01,
     }
     config.optimizer = {
         "learning_rate": 1e-4,
@@ -156,13 +178,15 @@ def pretraining(
 
 
 def _check(chosen: ml_collections.ConfigDict) -> None:
-    for name, known in (("model", ("trajvit", "vit3d")), ("size", tuple(SIZES))):
+    for name, known in (("model", (*NAMES, *FED_TRAJVIT)), ("size", tuple(SIZES))):
         if chosen[name] not in known:
             raise ValueError(f"unknown {name} {chosen[name]!r}: {nearest(chosen[name], known)}")
-    if chosen.videos and chosen.images and chosen.model == "vit3d":
+    if chosen.videos and chosen.model == "vit":
+        raise ValueError("vit reads images: train it with configs/datacomp50m.py:model=vit")
+    if chosen.videos and chosen.images and chosen.model not in _BY_FRAME:
         raise ValueError(
-            "vit3d does not train on images and videos together (paper, section 4.2): train it "
-            "on the images first, with configs/datacomp50m.py:model=vit3d"
+            f"{chosen.model} does not train on images and videos together (paper, section 4.2): "
+            "train a vit on the images first, with configs/datacomp50m.py:model=vit"
         )
     if chosen.epochs < 1 or min(chosen.videos, chosen.images) < 0:
         raise ValueError("epochs must be at least 1, videos and images at least 0")
@@ -174,6 +198,14 @@ def _check(chosen: ml_collections.ConfigDict) -> None:
             )
     if not chosen.videos and not chosen.images:
         raise ValueError("a run needs videos, images, or both")
+    if chosen.group < 1:
+        raise ValueError(f"group must be at least 1, got {chosen.group}")
+    for count, name in (("videos", "batch"), ("images", "image_batch")):
+        packed = FED_TRAJVIT.get(chosen.model, chosen.model) == "trajvit"
+        if chosen[count] and packed and chosen[name] % chosen.group:
+            raise ValueError(
+                f"{name}={chosen[name]} is not a multiple of group={chosen.group}: change either"
+            )
 
 
 def _streams(chosen: ml_collections.ConfigDict) -> tuple[tuple[dict[str, Any], ...], float]:
@@ -208,18 +240,25 @@ def _streams(chosen: ml_collections.ConfigDict) -> tuple[tuple[dict[str, Any], .
 
 
 def _packing(chosen: ml_collections.ConfigDict, stream: str) -> dict[str, int] | None:
-    if chosen.model != "trajvit":
+    if FED_TRAJVIT.get(chosen.model, chosen.model) != "trajvit":
         return None
     if chosen.debug:
         return dict(_DEBUG_PACKING)
     said = {name: chosen[name] for name in ("rows", "slots") if chosen[name]}
-    tested = {"group": 8, "rows": 1, "slots": 1552 if stream == "video" else 448}
+    tested = {
+        "group": chosen.group,
+        "rows": 1,
+        "slots": chosen.group * _SLOTS_A_VIDEO[stream],
+    }
+    if chosen.model == "segmentation_only" and stream == "video":
+        tested |= {"rows": chosen.group, "slots": _SLOTS_OF_SEGMENTS}
     return tested | ({} if stream == "image" and chosen.videos else said)
 
 
 def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
-    model = {"name": chosen.model, "frames": chosen.frames if chosen.videos else 1}
-    if chosen.model == "vit3d" and not chosen.videos:
+    name = FED_TRAJVIT.get(chosen.model, chosen.model)
+    model = {"name": name, "frames": chosen.frames if chosen.videos else 1}
+    if name not in _BY_FRAME and not chosen.videos:
         model["vit3d"] = {"tubelet": 1}  # a ViT of images
     if chosen.debug:
         return model | _DEBUG_MODEL

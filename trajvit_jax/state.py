@@ -96,11 +96,9 @@ class TrainState:
     def _make(
         cls, settings: ModelSettings, tx: optax.GradientTransformation, seed: int, *, averaged: bool
     ) -> Self:
-        model = VideoTextModel(settings, rngs=nnx.Rngs(seed))
-        graph, params, stats = nnx.split(model, nnx.Param, ...)
+        state = cls.create(VideoTextModel(settings, rngs=nnx.Rngs(seed)), tx)
         # A copy: the step gives the memory of each away.
-        average = jax.tree.map(jnp.copy, params) if averaged else None
-        return cls(jnp.zeros((), jnp.int32), params, stats, tx.init(params), average, graph)
+        return state.replace(average=jax.tree.map(jnp.copy, state.params)) if averaged else state
 
     def model(self) -> VideoTextModel:
         """The model with these arrays; changing it does not change the state."""

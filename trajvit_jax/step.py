@@ -18,6 +18,7 @@ from trajvit_jax.losses import blockwise_contrastive_loss, clamp_temperature
 from trajvit_jax.micro_batches import NormScope, embed_in_parts
 from trajvit_jax.models.settings import ModelSettings, check_choice
 from trajvit_jax.models.video_text import normalize_pixels, plain_slots
+from trajvit_jax.optim import updates_made
 from trajvit_jax.state import TrainState
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -61,11 +62,12 @@ def make_step(
     *,
     seed: int,
     where: TrainState | None = None,
+    rate: optax.Schedule | None = None,
 ) -> Step:
     """The compiled update; the old state's memory is given to the new one.
 
     A loss or gradient that is not finite changes nothing but the step's number, and is told by
-    the measure `skipped`.
+    the measure `skipped`. Samples that are not present count for nothing, and are told by `absent`.
 
     Args:
       tx: the optimizer.
@@ -73,6 +75,8 @@ def make_step(
       model: whose sizes augmented videos get.
       seed: of the run: augmentation draws come from it, the sample and its epoch.
       where: the shardings of the state, which it keeps; None = on one device.
+      rate: the optimizer's schedule, to tell the measure `learning_rate`: what the update was
+        made with, by the optimizer's count, which lags behind the step's by those skipped.
     """
 
     def loss_of(
@@ -84,15 +88,20 @@ def make_step(
         )
         temperature = module.temperature[...]
         loss, measures = blockwise_contrastive_loss(
-            video, text, temperature, batch.caption_hash, block=settings.loss_block
+            video,
+            text,
+            temperature,
+            batch.caption_hash,
+            batch.present,
+            block=settings.loss_block,
         )
         measures["temperature"] = temperature
         return loss, (nnx.state(module, nnx.Not(nnx.Param)), measures)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         tokens = used_slots(batch, model)
-        if settings.augment is not None:
-            batch = _augmented(batch, settings.augment, model, seed)
+        absent = 0 if batch.present is None else (~batch.present).sum()
+        batch = fed(batch, settings, model, seed)
         grad = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (stats, measures)), gradients = grad(state.params, state, batch)
         grad_norm = optax.global_norm(gradients)
@@ -111,7 +120,11 @@ def make_step(
             "dropped": batch.dropped.sum(),
             "skipped": (~finite).astype(jnp.int32),
             "tokens": tokens,
+            "absent": jnp.asarray(absent),
         }
+        updates = updates_made(state.opt_state)
+        if rate is not None and updates is not None:
+            measures["learning_rate"] = jnp.asarray(rate(updates))
         return dataclasses.replace(kept, step=state.step + 1), measures
 
     return jax.jit(step, donate_argnums=0, out_shardings=None if where is None else (where, None))
@@ -128,12 +141,22 @@ def used_slots(batch: Batch, model: ModelSettings) -> jax.Array:
     ).sum()
 
 
-def _augmented(batch: Batch, settings: AugmentSettings, model: ModelSettings, seed: int) -> Batch:
+def fed(batch: Batch, settings: StepSettings, model: ModelSettings, seed: int) -> Batch:
+    """The batch as it enters the model: cropped, coloured and normalized, where that is asked for.
+
+    Args:
+      batch: as it was read.
+      settings: of the step.
+      model: whose sizes videos get.
+      seed: of the run.
+    """
+    if settings.augment is None:
+        return batch
     video, labels = augment(
         batch.video,
         batch.labels,
         sample_keys(seed, batch.epoch, batch.sample),
-        settings,
+        settings.augment,
         image_size=model.image_size,
         grid=model.grid,
     )

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -14,19 +14,20 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from trajvit_jax.checkpoints import Checkpoints
-from trajvit_jax.data.samples import check_frames
-from trajvit_jax.data.source import Record, open_records, read_captions
+from trajvit_jax.data.index import check_index, read_index
+from trajvit_jax.data.source import Record, open_records
 from trajvit_jax.data.steps import train_steps
 from trajvit_jax.data.streams import fingerprint, open_streams
+from trajvit_jax.data.unusable import readable_captions
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
 from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
-from trajvit_jax.optim import optimizer
+from trajvit_jax.optim import optimizer, schedule
 from trajvit_jax.pod.agreement import Agreement
 from trajvit_jax.run.compile_watch import CompileWatch
 from trajvit_jax.run.interrupts import StopRequest
 from trajvit_jax.run.run_log import Clock, InFlight, RunLog
-from trajvit_jax.run.sample_page import write_sample_page
+from trajvit_jax.run.sample_page import SamplePages
 from trajvit_jax.run.throughput import work_of
 from trajvit_jax.run.workdir import lock
 from trajvit_jax.sharding import check_batch, make_mesh, part_of_process, put_batch
@@ -51,8 +52,7 @@ def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
             captions = {
                 caption
                 for source in settings.data.train_sources
-                for of_one in read_captions(source.path, source.split, most=_LEARN_FROM)
-                for caption in of_one
+                for caption in readable_captions(source.path, source.split, most=_LEARN_FROM)
             }
             text = WordPiece.train(captions, length, size=settings.model.text.vocabulary)
         text.save(kept)
@@ -64,15 +64,17 @@ def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
 def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
     """Trains, or goes on from the last checkpoint, and evaluates.
 
-    Ctrl-C ends after the running step and saves: the same command goes on from there.
+    Ctrl-C ends after the running step and saves: the same command goes on from there, with the
+    evaluation that was due after this step, if one was.
 
     Returns:
       Retrieval on the evaluation records, with `parameters` and `seconds_a_step`: the median,
       waiting for data and compilation left out.
 
     Raises:
-      ValueError: the workdir is that of a run with other settings, or the records do not fit
-        the model.
+      ValueError: the workdir is that of a run with other settings, the records do not fit the
+        model, or too many of them cannot be used (see `run.bad_records`).
+      OSError: storage that cannot be read or written; the last checkpoint stays.
       KeyboardInterrupt: Ctrl-C; the message names the step.
       FloatingPointError: losses or gradients that are not finite, `max_skipped` steps in a row;
         the last checkpoint stays.
@@ -90,9 +92,10 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         records = fingerprint(streams)
         check(workdir, settings, records)
         held_out = open_records(data.evaluation_folder, data.eval_split)
-        check_frames(held_out[0], settings.model)  # what does not fit shows before compiling
+        # What does not fit shows before compiling.
+        check_index(held_out, read_index(held_out), settings.model.frames)
         for stream in streams:
-            stream.check(settings.model)
+            stream.check()
         stack.enter_context(lock(workdir, process=jax.process_index()))
         text = vocabulary_of(settings, workdir)
         videos = sum(len(source) for stream in streams for source in stream.sources)
@@ -109,7 +112,8 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         like = TrainState.shapes(model, tx, mesh=mesh, averaged=averaged)
         _LOG.info("%s: %.1f M parameters", model.name, like.parameters / 1e6)
         where = jax.tree.map(lambda shape: shape.sharding, like)
-        step = make_step(tx, settings.step, model, seed=settings.seed, where=where)
+        rate = schedule(settings.optimizer, settings.steps)
+        step = make_step(tx, settings.step, model, seed=settings.seed, where=where, rate=rate)
         compiled = CompileWatch(step)
 
         # Restore
@@ -123,6 +127,9 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
             seed, clock = settings.seed, Clock()
             state = TrainState.initialize(model, tx, seed, mesh=mesh, averaged=averaged)
         first = int(state.step)
+        # An evaluation that a stop kept from being made is made up for; the last one is repeated.
+        behind = _evaluates(settings, first) and not (resumed and resumed.metrics)
+        catches_up = first == settings.steps or behind
         steps = train_steps(
             streams,
             model,
@@ -139,57 +146,81 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
             note(workdir, settings, records)
 
         # Loop
-        log = stack.enter_context(RunLog(workdir, settings, first=first))
+        log = stack.enter_context(RunLog(workdir, settings, first=first, evaluates=catches_up))
         agreement = Agreement(mesh)
+        pages = SamplePages(workdir, settings.step, model, text, seed=settings.seed, first=first)
         with StopRequest() as stop, log.watch(model.name, clock, works) as watch:
+
+            def evaluated(step: int) -> dict[str, float]:
+                def leave_if_asked() -> None:
+                    if agreement.ask(stop.requested):
+                        raise stop.error(f"stopped in the evaluation after step {step}")
+
+                with stop.at_once(), watch.paused():
+                    found = evaluate(
+                        state, held_out, text, data.eval_batch, mesh, between=leave_if_asked
+                    )
+                log.results(step, found)
+                return found
+
             running: InFlight | None = None
             results: dict[str, float] = {}
+            if catches_up:
+                results = evaluated(first)
+                checkpoints.add_metrics(first, results)
             for done in range(first + 1, settings.steps + 1):
                 log.profiler.before(done - first, running and running.measures)
                 started = time.perf_counter()
                 loaded = next(steps)
                 waited = time.perf_counter() - started
-                if done == 1 and jax.process_index() == 0:
-                    write_sample_page(workdir / "samples.html", loaded.batch, text, loaded.ids)
+                pages.show(done, loaded)
                 batch = put_batch(loaded.batch, mesh)
                 state, measures = step(state, batch)
                 compiled.check(done, loaded.stream, batch)
+                programs = compiled.count
                 # The devices work on this step while the host reads of the one before.
                 if running is not None:
                     watch.read(running)
-                running = InFlight(done, loaded.stream, loaded.ids, measures, waited)
+                running = InFlight(
+                    done, loaded.stream, loaded.ids, measures, waited, programs, loaded.bad
+                )
 
                 stopped, last = agreement.ask(stop.requested), done == settings.steps
-                every = settings.evaluate_every
-                evaluated = last or bool(every and done % every == 0)
+                due = _evaluates(settings, done)
                 saved = last or done % settings.checkpoint_every == 0
-                if stopped or evaluated or saved:
+                if stopped or due or saved:
                     watch.read(running)
                     running = None
                 results = {}
-                if evaluated and not stopped:
+                if due and not stopped:
                     try:
-                        with stop.at_once(), watch.paused():
-                            results = evaluate(state, held_out, text, data.eval_batch, mesh)
-                        log.results(done, results)
+                        results = evaluated(done)
                     except KeyboardInterrupt:  # the step is still to be saved
                         stopped = True
                 if stopped or saved or (results and settings.keep_best):
                     checkpoints.save(done, state, clock=clock.values(), metrics=results)
                 if stopped:
                     raise stop.error(f"stopped after step {done}")
-
-            if not results:  # all steps were made before, but for the evaluation
-                with stop.at_once():
-                    results = evaluate(state, held_out, text, data.eval_batch, mesh)
-                log.results(settings.steps, results)
         results["parameters"] = float(like.parameters)
         results["seconds_a_step"] = log.median("seconds_a_step")
     return results
 
 
+def _evaluates(settings: ExperimentSettings, step: int) -> bool:
+    """Whether the run is evaluated after a step."""
+    every = settings.evaluate_every
+    return step > 0 and (step == settings.steps or bool(every and step % every == 0))
+
+
 def evaluate(
-    state: TrainState, source: Sequence[Record], text: WordPiece, batch: int, mesh: Mesh
+    state: TrainState,
+    source: Sequence[Record],
+    text: WordPiece,
+    batch: int,
+    mesh: Mesh,
+    *,
+    between: Callable[[], None],
 ) -> dict[str, float]:
     """The run's evaluation: zero-shot retrieval on held-out videos."""
-    return dict(retrieval.evaluate(state.best_model(), source, text, batch=batch, mesh=mesh))
+    model = state.best_model()
+    return dict(retrieval.evaluate(model, source, text, batch=batch, mesh=mesh, between=between))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,11 @@ from flax import nnx
 
 from tokenization.records import Record
 from tokenization.trajectories import Trajectories, VideoInfo
+from trajvit_jax.data.batch import Batch
+from trajvit_jax.data.pipeline import DataSettings
+from trajvit_jax.data.steps import train_steps
+from trajvit_jax.data.streams import Stream
+from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.models.settings import (
     EncoderSettings,
     ModelSettings,
@@ -142,3 +148,24 @@ def assert_close() -> Callable[..., None]:
         jax.tree_util.tree_map_with_path(compare, actual, expected)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def train_batches() -> Callable[..., Iterator[Batch]]:
+    """Endless batches of one opened source; see `train_steps`."""
+
+    def read(
+        source: Sequence[Record],
+        model: ModelSettings,
+        text: WordPiece,
+        settings: DataSettings,
+        *,
+        seed: int,
+        start: int = 0,
+    ) -> Iterator[Batch]:
+        (own,) = dataclasses.replace(settings, streams=()).train_streams(model.frames)
+        stream, reading = Stream(own, (source,)), settings.reading()
+        steps = train_steps([stream], model, text, seed=seed, start=start, reading=reading)
+        return (loaded.batch for loaded in steps)
+
+    return read

@@ -42,7 +42,7 @@ SETTINGS = ModelSettings(
 
 
 def batch_of(step: int) -> Batch:
-    """Random videos, two a row, with as many trajectories as slots allow."""
+    """Random videos, two a row, with as many trajectories as slots allow; some are absent."""
     rng = np.random.default_rng(step)
     groups = VIDEOS // GROUP
     counts = rng.integers(1, SLOTS // 2 - 1, (groups, GROUP))
@@ -68,6 +68,7 @@ def batch_of(step: int) -> Batch:
         sample=rng.integers(0, 2**32, (VIDEOS, 2), dtype=np.uint32),
         epoch=np.zeros(VIDEOS, np.int32),
         rows=Rows(video, query, np.zeros((groups, GROUP), np.int32)),
+        present=rng.random(VIDEOS) > 0.1,
     )
 
 

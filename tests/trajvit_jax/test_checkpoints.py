@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import resource
@@ -16,6 +17,7 @@ import optax
 import pytest
 from flax import nnx
 
+from trajvit_jax import checkpoints as checkpoints_module
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.run.checkpoint_files import load_arrays
 from trajvit_jax.run.checksums import checksums
@@ -165,16 +167,79 @@ def test_a_workdir_without_checkpoints_starts_anew(new_state, tmp_path):
             checkpoints.restore(new_state(0))
 
 
-def test_memory_or_rights_that_lack_are_no_damage(saved, new_state, tmp_path, monkeypatch):
+TROUBLES = {
+    "memory": jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"),
+    "network": ValueError('UNAVAILABLE: Error reading "params/0.0" in OCDBT database'),
+    "slow network": ValueError("DEADLINE_EXCEEDED: Error reading manifest"),
+    "rights": ValueError('PERMISSION_DENIED: Error opening "zarr" driver'),
+    "disk, by tensorstore": ValueError("UNKNOWN: Failed to read [os_error_code='5']"),
+    "lost mount": ValueError("FAILED_PRECONDITION: Failed to open [os_error_code='116']"),
+    "disk": OSError(errno.EIO, "Input/output error"),
+    "stale handle": OSError(errno.ESTALE, "Stale file handle"),
+    "no rights": PermissionError(errno.EACCES, "Permission denied"),
+    "full disk": OSError(errno.ENOSPC, "No space left on device"),
+}
+
+
+@pytest.mark.parametrize("where", ["find_damage", "read_run", "read_arrays"])
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_machine_in_trouble_is_no_proof_of_damage(saved, new_state, monkeypatch, trouble, where):
+    def fail(*arguments):
+        raise RuntimeError("wrapped") from TROUBLES[trouble]
+
+    monkeypatch.setattr(f"trajvit_jax.checkpoints.{where}", fail)
+    # Not read_only: one that is damaged would be renamed.
+    told = pytest.raises(OSError, match=r"checkpoints/2 cannot be read now: .* left as it is")
+    with Checkpoints(saved) as checkpoints, told:
+        checkpoints.resume(new_state(0))
+    assert sorted(path.name for path in (saved / "checkpoints").iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        ValueError("DATA_LOSS: Error decoding manifest: CRC-32C checksum verification failed"),
+        ValueError("NOT_FOUND: Error reading local file [os_error_code='2']"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+    ],
+)
+def test_what_proves_damage_sets_a_checkpoint_aside(saved, new_state, tmp_path, monkeypatch, proof):
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    read_arrays = checkpoints_module.read_arrays
 
     def fail(folder, wanted):
-        raise ValueError("wrapped") from jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory")
+        if folder.name == "2":
+            raise RuntimeError("wrapped") from proof
+        return read_arrays(folder, wanted)
 
-    monkeypatch.setattr("trajvit_jax.checkpoints.read_arrays", fail)
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="wrapped"):
-        checkpoints.resume(new_state(0))
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
+    monkeypatch.setattr(checkpoints_module, "read_arrays", fail)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.resume(new_state(0)).step == 1
+    assert (tmp_path / "checkpoints" / "2.broken").exists()
+
+
+def test_tensorstore_tells_of_the_system_s_errors_as_expected(saved, new_state, tmp_path):
+    """A link to itself cannot be opened, whoever runs the tests."""
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    index = files_of(tmp_path / "checkpoints" / "2")["index"]
+    index.unlink()
+    index.symlink_to(index)
+    note_files(tmp_path / "checkpoints" / "2")  # so that it is found on reading
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(OSError, match="cannot be read now"):
+            checkpoints.resume(new_state(0))
+        assert checkpoints.steps == (1, 2)
+
+
+def test_metrics_may_come_later(new_state, tmp_path):
+    with Checkpoints(tmp_path, keep=1, best="recall") as checkpoints:
+        checkpoints.save(1, new_state(1))
+        checkpoints.add_metrics(1, {"recall": 0.5})
+        assert checkpoints.best_step == 1
+    with Checkpoints(tmp_path, keep=1, best="recall") as checkpoints:
+        assert checkpoints.resume(new_state(0)).metrics == {"recall": 0.5}
+        checkpoints.save(2, new_state(2), metrics={"recall": 0.1}, wait=True)
+        assert checkpoints.steps == (1, 2)
 
 
 def test_another_type_is_a_misfit_by_name(saved, new_state):

@@ -13,14 +13,8 @@ from tokenization.explore.items import Item
 from tokenization.extract import Summary
 from trajvit_jax.demo import __main__ as demo
 from trajvit_jax.demo import clips
-from trajvit_jax.demo.report import (
-    LEGEND,
-    ModelRow,
-    Report,
-    loss_curves,
-    read_losses,
-    write_report,
-)
+from trajvit_jax.demo.page import line_chart, read_metric, text_table
+from trajvit_jax.demo.report import LEGEND, ModelRow, Report, write_report
 from trajvit_jax.models.flops import ForwardCost, count_forward
 from trajvit_jax.models.settings import EncoderSettings
 
@@ -58,7 +52,7 @@ def test_report_holds_the_table_the_curves_and_the_clips(report, tmp_path):
     assert "chance is 3.9%" in page
     assert "dropped: trajectories of a video for which" in page
     assert not re.findall(
-        r"\$\{(?:fewer|head|body|legend|protocol|extraction|curves|real|world)\}", page
+        r"\$\{(?:heading|title|table|body|legend|protocol|extraction|curves|real|world)\}", page
     )
     assert "TrajViT" in report.table() and "128 held-out clips" in report.table()
     headings = report.table().splitlines()[0]
@@ -66,19 +60,26 @@ def test_report_holds_the_table_the_curves_and_the_clips(report, tmp_path):
         assert term in headings
 
 
-def test_loss_curves_stay_inside_the_picture():
-    svg = loss_curves([row("trajvit", 1.0)], width=100, height=50)
+def test_lines_stay_inside_the_picture():
+    svg = line_chart({"trajvit": [(1, 3.0), (7, 1.0)]}, "Training loss", width=100, height=50)
     points = svg.split('points="')[1].split('"')[0].split()
     xy = np.array([[float(value) for value in point.split(",")] for point in points])
     assert (xy >= 0).all() and (xy[:, 0] <= 100).all() and (xy[:, 1] <= 50).all()
     assert xy[1, 1] > xy[0, 1]  # a smaller loss is lower on the page
 
 
-def test_losses_are_read_from_the_log(tmp_path):
+def test_a_table_s_columns_are_as_wide_as_their_widest_cell():
+    table = text_table([{"model": "TrajViT", "R@1": "3"}, {"model": "V", "R@1": "22.5"}])
+    assert table.splitlines() == ["model    R@1", "TrajViT  3", "V        22.5"]
+
+
+def test_metrics_are_read_from_the_log(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "loss": 2.5}\n{"step": 2, "eval/videos": 3.0}\n{"step": 2, "loss": 2.0}\n'
+        '{"step": 3, "loss": null}\n'
     )
-    assert read_losses(tmp_path) == [(1, 2.5), (2, 2.0)]
+    assert read_metric(tmp_path, "loss") == [(1, 2.5), (2, 2.0)]
+    assert read_metric(tmp_path, "eval/videos") == [(2, 3.0)]
 
 
 def test_tokens_are_counted_as_the_model_reads_them(toy_record, tiny):

@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from tokenization.shards import write_records
+from trajvit_jax import main
+from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.run.interrupts import StopRequest
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,6 +44,14 @@ def test_what_is_wrong_with_a_config_is_one_line(arguments, reason, tmp_path):
     [line] = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert reason in line and "Traceback" not in stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_settings_say_whether_programs_are_optimized(optimize, monkeypatch):
+    updates = []
+    monkeypatch.setattr(jax.config, "update", lambda *update: updates.append(update))
+    main._compile_as(ExperimentSettings(optimize=optimize))
+    assert updates == ([] if optimize else [("jax_disable_most_optimizations", True)])
 
 
 def test_help_teaches():

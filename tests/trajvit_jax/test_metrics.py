@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trajvit_jax.metrics import recall_at, retrieval_metrics, retrieval_ranks
+from trajvit_jax.metrics import (
+    chance_recall,
+    recall_at,
+    recall_interval,
+    retrieval_metrics,
+    retrieval_ranks,
+)
 
 
 def test_recalls_equal_the_released_ones(golden):
@@ -112,3 +118,24 @@ def test_a_query_without_a_positive_is_an_error():
     positives[3] = False
     with pytest.raises(ValueError, match="query 3 has no positive"):
         retrieval_ranks(np.eye(4), positives)
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5))
+@settings(deadline=None)
+def test_chance_is_that_of_a_random_order(candidates, k, seed):
+    rng = np.random.default_rng(seed)
+    positives = rng.random((3, candidates)) < 0.2
+    positives[np.arange(3), rng.integers(candidates, size=3)] = True
+    orders = np.array([rng.permutation(candidates) for _ in range(2000)])
+    found = (positives[:, orders[:, :k]]).any(2).mean() * 100
+    assert chance_recall(positives, k) == pytest.approx(found, abs=4)
+
+
+@pytest.mark.parametrize(
+    ("hits", "queries", "low", "high"),
+    [(0, 10, 0.0, 27.75), (5, 10, 23.66, 76.34), (10, 10, 72.25, 100.0), (81, 263, 25.53, 36.62)],
+)
+def test_interval_of_a_recall_is_wilson_s(hits, queries, low, high):
+    """The last is the example of Newcombe, Statistics in Medicine 17 (1998), table I."""
+    ranks = np.where(np.arange(queries) < hits, 0.0, 99.0)
+    assert recall_interval(ranks, 5) == pytest.approx((low, high), abs=0.01)

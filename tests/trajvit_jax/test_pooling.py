@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from tokenization.trajectories import Trajectories, VideoInfo
+from trajvit_jax.ops import mask_pooling
 from trajvit_jax.ops.mask_pooling import (
     Projection,
     feature_map,
@@ -289,3 +290,22 @@ def test_what_pooling_cannot_do_is_refused():
     stages, weights = stage_maps(rng, 2, 3, GRIDS), projection(rng)
     with pytest.raises(ValueError, match="impl must be 'fast' or 'reference', got 'fats'"):
         pool_stages(stages, weights, packed, impl="fats")
+
+
+@pytest.mark.parametrize(
+    ("cells", "channels", "alone", "packed"),
+    [
+        (56**2, 64, False, False),
+        (28**2, 128, False, False),
+        (14**2, 256, False, False),
+        (7**2, 512, True, True),
+    ],
+)
+def test_a_stage_is_projected_where_that_takes_fewer_products(cells, channels, alone, packed):
+    """ResNet-18's stages at width 1024: 151 slots a video, and 8 videos of up to 1,023 in 1,552."""
+    labels = jnp.zeros((8, 1, 1, 1), jnp.int32)
+    plain = Segments.of(labels, 151)
+    row = jnp.zeros(8, jnp.int32)
+    rows = Segments.of(labels, 1552, row=row, rows=1, first=row, span=1024)
+    assert mask_pooling._cells_are_few(cells, channels, 1024, plain) is alone
+    assert mask_pooling._cells_are_few(cells, channels, 1024, rows) is packed

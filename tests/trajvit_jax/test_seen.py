@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import re
 import types
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from trajvit_jax.data.augment import AugmentSettings
 from trajvit_jax.data.batch import Batch
+from trajvit_jax.data.steps import Loaded
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.run.compile_watch import CompileWatch
 from trajvit_jax.run.profiling import Profiler, ProfileSettings
-from trajvit_jax.run.sample_page import write_sample_page
+from trajvit_jax.run.sample_page import SamplePages
 from trajvit_jax.run.throughput import Meter, Work, peak_flops
+from trajvit_jax.step import StepSettings
 
 
 def device(kind: str) -> object:
@@ -78,27 +85,73 @@ def test_no_profile_without_a_request(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_the_sample_page_shows_what_was_fed(tmp_path, dtype):
-    text = WordPiece.train(["a <red> square"], 8)
-    tokens = text(["A red square", "square"])
-    labels = np.zeros((2, 3, 4, 4), np.int32)
-    labels[0, 0, 0] = 1
-    labels[0, 1, 1] = 5
+def loaded_batch(text, stream="video"):
+    """Two videos that are white but for one black corner; the second could not be used."""
+    tokens = text(["A red square", ""])
+    video = np.full((2, 3, 8, 8, 3), 255, np.uint8)
+    video[:, :, :4, :4] = 0
+    labels = np.zeros((2, 3, 8, 8), np.uint16)
+    labels[0, 0, :4] = 1
+    labels[0, 1, 4:] = 5
     batch = Batch(
-        video=np.ones((2, 3, 8, 8, 3), dtype),
+        video=video,
         labels=labels,
         text=tokens.ids,
         text_mask=tokens.mask,
         caption_hash=np.zeros((2, 2), np.uint32),
-        dropped=np.array([0, 4], np.int32),
+        dropped=np.array([3, 0], np.int32),
         sample=np.zeros((2, 2), np.uint32),
         epoch=np.zeros(2, np.int32),
+        present=np.array([True, False]),
     )
-    write_sample_page(tmp_path / "samples.html", batch, text, ["clip <1>", "clip 2"])
-    page = (tmp_path / "samples.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
-    assert "a red square" in page
-    assert "clip &lt;1&gt;: 2 tokens visible, 0 dropped" in page
-    assert "clip 2: 0 tokens visible, 4 dropped" in page
-    assert "http" not in page
+    return Loaded(stream, batch, ("clip <1>", "clip 2"))
+
+
+def pictures(page):
+    data = re.findall(r"data:image/png;base64,([^']+)", page)
+    return [cv2.imdecode(np.frombuffer(base64.b64decode(one), np.uint8), 1) for one in data]
+
+
+@pytest.fixture
+def pages(tiny, tmp_path):
+    text = WordPiece.train(["a <red> square"], 8)
+
+    def show(loaded, step=1, *, first=0, **augment):
+        none = dataclasses.replace(AugmentSettings.none(), **augment)
+        settings = StepSettings(augment=none)
+        shown = SamplePages(tmp_path, settings, tiny(image_size=8), text, seed=0, first=first)
+        for one in loaded:
+            shown.show(step, one)
+        return {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+    return text, show
+
+
+def test_a_sample_page_shows_what_the_model_was_fed(pages):
+    text, show = pages
+    found = show([loaded_batch(text)], flip=1.0)
+    page = found.pop("samples-video.html")
+    assert not found and "http" not in page
+    assert "a red square" in page and "Stream video, step 1" in page
+    assert "clip &lt;1&gt;: 2 tokens visible, 3 dropped" in page
+    assert "clip 2: could not be used" in page
+    first, second = pictures(page)
+    side = first.shape[0] // 2
+    frame = first[:side, :side]
+    # Flipped, and in the colours it had before it was normalized.
+    assert (frame[: side // 2, side // 2 :] == 0).all() and (frame[:, : side // 2] == 255).all()
+    covered = first[side:, :side]
+    np.testing.assert_array_equal(covered[side // 2 :], frame[side // 2 :])
+    assert (covered[: side // 2, : side // 2] < 250).all()
+    np.testing.assert_array_equal(second[:side], second[side:])  # nothing over the frames
+
+
+def test_every_stream_has_a_page_of_its_first_step(pages):
+    text, show = pages
+    found = show([loaded_batch(text), loaded_batch(text, "an/image"), loaded_batch(text)], step=7)
+    assert sorted(found) == ["samples-an%2Fimage.html", "samples-video.html"]
+    resumed = show([loaded_batch(text), loaded_batch(text, "late")], step=9, first=8)
+    assert resumed["samples-video.html"] == found["samples-video.html"]
+    assert "Stream late, step 9" in resumed["samples-late.html"]
+    anew = show([loaded_batch(text)])
+    assert "Stream video, step 1" in anew["samples-video.html"]

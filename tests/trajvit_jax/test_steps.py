@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import itertools
+import pickle
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from tokenization.records import Record
 from tokenization.shards import write_records
 from tokenization.trajectories import Trajectories, VideoInfo
+from trajvit_jax.data import streams as data_streams
 from trajvit_jax.data.packing import PackingSettings
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.data.samples import video_sample
@@ -230,6 +235,26 @@ def test_the_plan_is_made_from_the_index_alone(streams, tiny, monkeypatch):
     monkeypatch.setattr("tokenization.records.decode", refuse)
     far = StepPlans(streams[0], 0, tiny(), 0)(10**12)
     assert far.rows.video.shape == (2, 2, 14) and far.reads.epoch.min() > 10**9
+
+
+def test_threads_that_want_one_plan_make_it_once(streams, tiny, monkeypatch):
+    plans, made, together = StepPlans(streams[0], 0, tiny(), 0), [], threading.Barrier(8)
+    plan = data_streams.plan
+
+    def counted(*arguments, **options):
+        made.append(1)
+        time.sleep(0.05)  # long enough for the others to come
+        return plan(*arguments, **options)
+
+    def ask(_):
+        together.wait()
+        return plans(3)
+
+    monkeypatch.setattr(data_streams, "plan", counted)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(ask, range(8)))
+    assert len(made) == 1 and all(one is found[0] for one in found)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(plans))(3).most, found[0].most)
 
 
 def test_fingerprints_tell_sources_apart(streams):

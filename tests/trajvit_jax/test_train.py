@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import signal
 
@@ -17,12 +18,12 @@ from tokenization.shards import write_records
 from trajvit_jax import train as training
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.config import to_settings
-from trajvit_jax.data.pipeline import DataSettings, train_batches
+from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.settings import EncoderSettings, ResNetSettings, TrajViTSettings
-from trajvit_jax.optim import OptimizerSettings, optimizer
+from trajvit_jax.optim import OptimizerSettings, optimizer, schedule
 from trajvit_jax.state import TrainState
 from trajvit_jax.step import StepSettings, make_step
 
@@ -131,6 +132,59 @@ def test_an_interrupted_run_goes_on_as_if_unbroken(experiment, change_step, rand
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
+def evaluations(workdir):
+    """Step and results of every evaluation, in order."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["eval/txt2vid_r1"]) for line in lines if "eval/videos" in line]
+
+
+def test_a_stop_at_an_evaluation_is_made_up_for(experiment, change_step, monkeypatch, tmp_path):
+    settings = experiment("vit3d", evaluate_every=2, keep_best="txt2vid_r1", keep=1)
+    change_step(lambda _, measures: measures)
+    training.train(settings, tmp_path / "unbroken")
+    expected = evaluations(tmp_path / "unbroken")
+    assert [step for step, _ in expected] == [2, 4, 6]
+
+    change_step(interrupt_at(2))  # the evaluation is not begun
+    with pytest.raises(KeyboardInterrupt):
+        training.train(settings, tmp_path / "broken")
+    assert evaluations(tmp_path / "broken") == []
+    evaluate, calls = training.evaluate, itertools.count(1)
+
+    def left(*arguments, **options):
+        if next(calls) == 2:  # the one after step 4 is begun, the one after step 2 is made up for
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(*arguments, **options)
+
+    change_step(lambda _, measures: measures)
+    monkeypatch.setattr(training, "evaluate", left)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(settings, tmp_path / "broken")
+    assert evaluations(tmp_path / "broken") == expected[:1]
+    for _ in range(2):  # again, when all is done
+        training.train(settings, tmp_path / "broken")
+        assert evaluations(tmp_path / "broken") == expected
+    kept = [
+        sorted(path.name for path in (tmp_path / name / "checkpoints").iterdir())
+        for name in ("unbroken", "broken")
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_a_streak_of_skipped_steps_goes_through_a_checkpoint(experiment, change_step, tmp_path):
+    settings = experiment("vit3d", max_skipped=3, checkpoint_every=2, steps=4)
+
+    def bad_and_stopped(step, measures):
+        return interrupt_at(2)(step, measures | {"skipped": 1})
+
+    change_step(bad_and_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(settings, tmp_path)
+    change_step(lambda _, measures: measures | {"skipped": 1})
+    with pytest.raises(FloatingPointError, match="3 steps in a row up to step 3 "):
+        training.train(settings, tmp_path)
+
+
 def test_steps_in_a_row_that_are_not_finite_end_the_run(experiment, change_step, tmp_path):
     def change(step, measures):
         return measures | ({"loss": jnp.nan, "skipped": 1} if step in (2, 4, 5) else {})
@@ -148,7 +202,9 @@ def test_steps_in_a_row_that_are_not_finite_end_the_run(experiment, change_step,
     assert logged(tmp_path, "skipped") == {1: 0, 2: 1, 3: 0, 4: 1, 5: 1}
 
 
-def test_a_step_that_is_not_finite_changes_nothing(experiment, random_model, toy_record):
+def test_a_step_that_is_not_finite_changes_nothing(
+    experiment, random_model, toy_record, train_batches
+):
     settings = experiment("vit3d")
     text = WordPiece.train(["a red square"], settings.model.text.length)
     source = [toy_record(i) for i in range(4)]
@@ -157,14 +213,22 @@ def test_a_step_that_is_not_finite_changes_nothing(experiment, random_model, toy
     state = TrainState.create(random_model(settings.model), tx)
     state.params["project_video"]["bias"][...] *= jnp.nan
     before = jax.tree.map(np.array, state.arrays())
-    after, measures = make_step(tx, StepSettings(), settings.model, seed=0)(state, batch)
-    assert int(measures["skipped"]) == 1
-    assert int(after.step) == 1
+    rate = schedule(settings.optimizer, 100)
+    step = make_step(tx, StepSettings(), settings.model, seed=0, rate=rate)
+    for number in (1, 2):
+        state, measures = step(state, batch)
+        assert int(measures["skipped"]) == 1
+        # Of the optimizer's count, which these steps do not move.
+        assert float(measures["learning_rate"]) == rate(0) < rate(1)
+        assert int(state.step) == number
+    after = state
     after = after.arrays() | {"step": before["step"]}
     jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
-def test_the_loss_falls_on_a_batch_that_can_be_learned(experiment, random_model, toy_record):
+def test_the_loss_falls_on_a_batch_that_can_be_learned(
+    experiment, random_model, toy_record, train_batches
+):
     settings = experiment("vit3d", optimizer=OptimizerSettings(learning_rate=2e-3))
     captions = [toy_record(i).captions[0] for i in range(16)]
     text = WordPiece.train(captions, settings.model.text.length)
@@ -221,7 +285,7 @@ def test_records_that_do_not_fit_are_refused_before_compiling(experiment, tiny, 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"name": "vitt"}, r"model\.name .* did you mean 'vit3d'"),
+        ({"name": "vit3dd"}, r"model\.name .* did you mean 'vit3d'"),
         ({"frames": 0}, r"ModelSettings\.frames must be .* got 0"),
     ],
 )

@@ -25,7 +25,7 @@ def test_a_workdir_keeps_to_one_experiment(tmp_path):
     (run / "checkpoints" / "5").mkdir(parents=True)
 
     check(run, dataclasses.replace(first, log_every=1), "records")
-    read_otherwise = dataclasses.replace(first.data, threads=1, evaluation="b")
+    read_otherwise = dataclasses.replace(first.data, threads=1, evaluation="b", max_bad=0.5)
     check(run, dataclasses.replace(first, data=read_otherwise), "records")
     in_parts = dataclasses.replace(first.step, micro_batches=4)
     check(run, dataclasses.replace(first, step=in_parts), "records")
@@ -60,6 +60,15 @@ def test_a_log_drops_what_a_lost_run_wrote_after_the_checkpoint(tmp_path):
         assert log.values("loss") == [1.0, 2.0, 30.0]
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+def test_a_log_drops_what_will_be_measured_again(tmp_path):
+    with MetricLog(tmp_path) as log:
+        for step in (2, 4):
+            log.write(step, {"loss": float(step)})
+            log.write(step, {"eval/r1": float(step)})
+    with MetricLog(tmp_path, step=4, without="eval/") as log:
+        assert log.values("loss") == [2.0, 4.0] and log.values("eval/r1") == [2.0]
 
 
 def test_a_seed_gives_the_same_new_model_and_another_seed_another(tiny):

@@ -45,7 +45,8 @@ _TRAJVIT = {
         *(f"trajvit.resampler.{name}" for name in _RESAMPLER),
     ),
 }
-_VIT3D = {"tokenizer": ("name", "image_size", "frames", "vit3d")}
+_TUBELETS = ("name", "image_size", "frames", "vit3d")
+_AUTOMERGE = _TRAJVIT | {"tokenizer": (*_TRAJVIT["tokenizer"], "image_size", "automerge")}
 _REST = {
     "encoder": ("encoder.passes", "encoder.final_norm"),
     "encoder.layers": (
@@ -54,6 +55,8 @@ _REST = {
         "encoder.heads",
         "encoder.mlp",
         "encoder.layer_norm_eps",
+        "encoder.head_width",
+        "encoder.gelu",
     ),
     "encoder.norm": ("encoder.layer_norm_eps",),
     "text": ("text.vocabulary", "text.positions", "text.width", "text.heads", "text.mlp"),
@@ -61,7 +64,15 @@ _REST = {
     "project_text": ("projection",),
 }
 # What each module's numbers depend on, by the name of the model.
-DEPENDS = {"trajvit": _TRAJVIT | _REST, "vit3d": _VIT3D | _REST}
+DEPENDS = {
+    "trajvit": _TRAJVIT | _REST,
+    "vit3d": {"tokenizer": _TUBELETS} | _REST,
+    "vit": {"tokenizer": _TUBELETS} | _REST,
+    "automerge": _AUTOMERGE | _REST,
+} | {
+    name: {"tokenizer": (*_TUBELETS, name)} | _REST
+    for name in ("vivit", "token_learner", "tome", "rlt")
+}
 
 # Settings that may differ: how programs run, how parameters started, how much there may be of
 # something. A text side may run fewer of the layers that are there.
@@ -149,4 +160,7 @@ def _plain(settings: ModelSettings) -> ModelSettings:
         resnet=own.resnet if resnet else ResNetSettings(),
         hiera=HieraSettings() if resnet else own.hiera,
     )
-    return dataclasses.replace(settings, trajvit=own)
+    encoder = settings.encoder
+    if encoder.head_width * encoder.heads == encoder.width:
+        encoder = dataclasses.replace(encoder, head_width=0)
+    return dataclasses.replace(settings, trajvit=own, encoder=encoder)

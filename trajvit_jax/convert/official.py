@@ -19,6 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from trajvit_jax.convert import released
+from trajvit_jax.convert.official_patches import encode_vit3d, encode_vivit
 from trajvit_jax.convert.pieces import fill, paths, read
 from trajvit_jax.convert.sizes import released_settings
 from trajvit_jax.models.resnet import ResNet
@@ -27,6 +28,9 @@ from trajvit_jax.models.transformer import Encoder
 from trajvit_jax.models.video_tokens.trajvit import TrajectoryTokens
 from trajvit_jax.ops.impl import Impl
 from trajvit_jax.ops.segments import Segments
+
+# The other released models, under one name with this one.
+__all__ = ["encode_video", "encode_vit3d", "encode_vivit"]
 
 _MOST_IDS = 65_535  # more would be no label map, and dense masks of them no memory
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from trajvit_jax.convert import names
 from trajvit_jax.convert.names import linear, norm
-from trajvit_jax.convert.pieces import TOKEN, Form, Piece
+from trajvit_jax.convert.pieces import LINEAR, TOKEN, Form, Piece
 from trajvit_jax.models.settings import ModelSettings, ResamplerSettings
 
 # The first patch reads row 0 of the position table, and nothing the last row.
@@ -97,6 +97,61 @@ def vit3d(settings: ModelSettings, *, theirs: str = "") -> Iterator[Piece]:
     yield from names.encoder_layers(settings.encoder, theirs=f"{theirs}encoder.")
     if settings.encoder.final_norm:
         yield from norm(f"{theirs}norm", "encoder.norm")
+
+
+def vivit(settings: ModelSettings, *, theirs: str = "") -> Iterator[Piece]:
+    """The released `Vivit`, of it the factorised encoder. Its attention has no biases."""
+    pixels, embed = f"{theirs}to_patch_embedding", "tokenizer.embed"
+    t, p = settings.vit3d.tubelet, settings.vit3d.patch
+
+    def to_ours(x: np.ndarray) -> np.ndarray:
+        # A tubelet's numbers are in the order (p1 p2 t c) there, (t p1 p2 c) here.
+        x = x.reshape(*x.shape[:-1], p, p, t, 3)
+        return np.moveaxis(x, -2, -4).reshape(*x.shape[:-4], -1)
+
+    def to_theirs(x: np.ndarray) -> np.ndarray:
+        x = x.reshape(*x.shape[:-1], t, p, p, 3)
+        return np.moveaxis(x, -4, -2).reshape(*x.shape[:-4], -1)
+
+    order = Form(to_ours, to_theirs)
+    yield Piece(f"{pixels}.1.weight", "tokenizer.norm_pixels.scale", form=order)
+    yield Piece(f"{pixels}.1.bias", "tokenizer.norm_pixels.bias", form=order)
+    kernel = Form(lambda x: to_ours(x).T, lambda x: to_theirs(x.T))
+    yield Piece(f"{pixels}.2.weight", f"{embed}.kernel", form=kernel)
+    yield Piece(f"{pixels}.2.bias", f"{embed}.bias")
+    yield from norm(f"{pixels}.3", "tokenizer.norm_patches")
+    table = Form(lambda x: x.reshape(-1, x.shape[-1]), lambda x: _by_step(x, settings))
+    yield Piece(f"{theirs}pos_embedding", "tokenizer.position", form=table)
+    yield Piece(f"{theirs}spatial_cls_token", "encoder.cls", form=TOKEN)
+    yield Piece(f"{theirs}temporal_cls_token", "tokenizer.step_cls", form=TOKEN)
+    spatial = settings.encoder.depth - settings.vivit.temporal_depth
+    for layer in range(settings.encoder.depth):
+        at = f"spatial_transformer.layers.{layer}"
+        if layer >= spatial:
+            at = f"temporal_transformer.layers.{layer - spatial}"
+        yield from _vivit_layer(f"{theirs}{at}", (layer,))
+    yield from norm(f"{theirs}spatial_transformer.norm", "tokenizer.norm_spatial")
+    yield from norm(f"{theirs}temporal_transformer.norm", "encoder.norm")
+
+
+def _by_step(x: np.ndarray, settings: ModelSettings) -> np.ndarray:
+    cells = (settings.image_size // settings.vit3d.patch) ** 2
+    return x.reshape(1, -1, cells, x.shape[-1])
+
+
+def _vivit_layer(at: str, index: tuple[int, ...]) -> Iterator[Piece]:
+    own = "encoder.layers"
+    yield Piece(f"{at}.0.to_qkv.weight", f"{own}.query_key_value.kernel", index, _JOINT)
+    for theirs, ours in (
+        ("0.to_out.0", "attention_out"),
+        ("1.net.1", "mlp_in"),
+        ("1.net.4", "mlp_out"),
+    ):
+        yield Piece(f"{at}.{theirs}.weight", f"{own}.{ours}.kernel", index, LINEAR)
+        yield Piece(f"{at}.{theirs}.bias", f"{own}.{ours}.bias", index)
+    for theirs, ours in (("0.norm", "norm_attention"), ("1.net.0", "norm_mlp")):
+        yield Piece(f"{at}.{theirs}.weight", f"{own}.{ours}.scale", index)
+        yield Piece(f"{at}.{theirs}.bias", f"{own}.{ours}.bias", index)
 
 
 def rest_of_clip(settings: ModelSettings, *, theirs: str = "") -> Iterator[Piece]:

@@ -20,6 +20,7 @@ from trajvit_jax.models.settings import (
     TextSettings,
     TrajViTSettings,
     ViT3DSettings,
+    ViViTSettings,
 )
 
 _FRAMES = 16  # the released programs are built for them
@@ -210,6 +211,58 @@ def vit3d_settings(
             arrays, "encoder.layer", heads=heads, final_norm=f"{prefix}norm.weight" in found
         ),
         vit3d=ViT3DSettings(patch=patch, tubelet=tubelet),
+    )
+
+
+def vivit_settings(
+    found: Mapping[str, np.ndarray],
+    prefix: str = "",
+    *,
+    heads: int | None = None,
+    image_size: int = ModelSettings.image_size,
+) -> ModelSettings:
+    """Sizes of the released ViViT: its factorised encoder.
+
+    Args:
+      found: arrays by name.
+      prefix: before the names, with its dot.
+      heads: attention heads; None = as is usual at that width.
+      image_size: pixels a side, of which the position table tells the number of patches.
+
+    Raises:
+      ValueError: an array that sizes are read off is missing, `heads` is needed, or an image
+        that the patches do not fill.
+    """
+    arrays = _Arrays(found, prefix)
+    _, steps, cells, width = arrays.shape("pos_embedding", 4)
+    pixels = arrays.shape("to_patch_embedding.2.weight", 2)[1]
+    side = round(cells**0.5)
+    patch = image_size // side
+    tubelet, rest = divmod(pixels, 3 * max(patch, 1) ** 2)
+    if side * side != cells or image_size % side or rest or not tubelet:
+        raise ValueError(
+            f"{cells} patches of {pixels} numbers do not fill an image of {image_size} px; pass "
+            "the image size"
+        )
+    heads = heads or heads_of(width)
+    inner = arrays.shape("spatial_transformer.layers.0.0.to_qkv.weight", 2)[0] // 3
+    spatial, temporal = (
+        arrays.count(rf"{part}_transformer\.layers\.(\d+)\..*") for part in ("spatial", "temporal")
+    )
+    return ModelSettings(
+        name="vivit",
+        image_size=image_size,
+        frames=steps * tubelet,
+        encoder=EncoderSettings(
+            width=width,
+            depth=spatial + temporal,
+            heads=heads,
+            mlp=arrays.shape("spatial_transformer.layers.0.1.net.1.weight", 2)[0],
+            layer_norm_eps=1e-5,
+            head_width=0 if inner == width else inner // heads,
+        ),
+        vit3d=ViT3DSettings(patch=patch, tubelet=tubelet),
+        vivit=ViViTSettings(temporal_depth=temporal, positions="joint", embed_norm=True),
     )
 
 

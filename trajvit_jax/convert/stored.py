@@ -25,6 +25,7 @@ from trajvit_jax.config import nearest, to_settings
 from trajvit_jax.convert.compatibility import disagreements, is_below
 from trajvit_jax.convert.conversion import Converted, abstract_model, convert_back
 from trajvit_jax.convert.files import check_suffix, read_state_dict, write_state_dict
+from trajvit_jax.convert.inflation import inflate, is_inflatable
 from trajvit_jax.convert.kinds import Layout
 from trajvit_jax.convert.pieces import fill, paths
 from trajvit_jax.models.settings import ModelSettings
@@ -183,6 +184,8 @@ def initialize_from(
     trajectories or words there may be (max_trajectories, text.length), and how many layers the
     text side runs: fewer than the folder has are its first. With dtype the rounding differs.
 
+    An image ViT's arrays fit a model of tubelets, too: see `inflation`.
+
     A warning names arrays inside the parts that the folder lacks: they stay as they are. So does
     all that is in no part, of which nothing is said.
 
@@ -203,7 +206,9 @@ def initialize_from(
     ours = paths(model)
     arrays = stored.arrays if parts is None else _take(stored.arrays, parts, folder)
     parts = stored.parts if parts is None else parts
-    wrong = []
+    settings, wrong = stored.settings, []
+    if is_inflatable(settings, model.settings):
+        arrays, settings = inflate(arrays, settings, model.settings)
     for name, array in arrays.items():
         if name not in ours:
             wrong.append(f"{name}: not in the model")
@@ -213,7 +218,7 @@ def initialize_from(
             arrays[name] = array = array[: shape[0]]
         if array.shape != shape:
             wrong.append(f"{name}: {list(array.shape)}, in the model {list(shape)}")
-    problems = disagreements(stored.settings, model.settings, parts, arrays)
+    problems = disagreements(settings, model.settings, parts, arrays)
     if wrong:
         problems.append(f"{len(wrong)} of {len(arrays)} arrays: {_brief(wrong, '; ')}")
     if problems:

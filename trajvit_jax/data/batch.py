@@ -28,6 +28,9 @@ class Batch:
         random draws come from.
       epoch: how often its record was read before.
       rows: where tokens go; None = one video a row.
+      present: False where a record could not be used. Its place in the batch is kept, but nothing
+        is learned from it: its video has no trajectories, the statistics of the backbone and the
+        loss leave it out. None = all are.
     """
 
     video: UInt8[Array, "b t h w 3"]
@@ -39,3 +42,4 @@ class Batch:
     sample: UInt32[Array, "b 2"]
     epoch: Int32[Array, " b"]
     rows: Rows | None = None
+    present: Bool[Array, " b"] | None = None

@@ -1,25 +1,14 @@
-"""What a run reads: settings, training steps of one source, and evaluation videos."""
+"""Settings of what a run reads."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-import grain
-import numpy as np
+import math
 
 from trajvit_jax.config import require_positive
-from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.packing import PackingSettings
-from trajvit_jax.data.samples import video_sample
 from trajvit_jax.data.schedule import SourceSettings, StreamSettings
-from trajvit_jax.data.source import Record
-from trajvit_jax.data.steps import ReadingSettings, train_steps
-from trajvit_jax.data.streams import Stream
-from trajvit_jax.data.wordpiece import WordPiece
-from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.data.steps import ReadingSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +30,12 @@ class DataSettings:
       workers: processes that read; 0 = threads of this one.
       cache: training videos that stay in memory at the size they are handed over in; for small
         datasets.
+      max_bad: of the records that a run reads, the share that it may have to leave out because
+        they are damaged or have no caption; ten it may always.
 
     Raises:
-      ValueError: a count under 1, `train` and `streams` at once, or two streams of one name.
+      ValueError: a count under 1, a share outside 0..1, `train` and `streams` at once, or two
+        streams of one name.
     """
 
     train: str = ""
@@ -58,10 +50,13 @@ class DataSettings:
     threads: int = 4
     workers: int = 0
     cache: int = 0
+    max_bad: float = 0.01
 
     def __post_init__(self) -> None:
         require_positive(self, "batch", "eval_batch")
         self.reading()
+        if not 0 <= self.max_bad <= 1 or math.isnan(self.max_bad):
+            raise ValueError(f"data.max_bad must be a share within 0..1, got {self.max_bad}")
         if self.train and self.streams:
             raise ValueError(
                 f"data.train ({self.train!r}) and data.streams both say what to train on; "
@@ -91,59 +86,3 @@ class DataSettings:
     def evaluation_folder(self) -> str:
         """Where the evaluation records are."""
         return self.evaluation or self.train_sources[0].path
-
-
-def train_batches(
-    source: Sequence[Record],
-    model: ModelSettings,
-    text: WordPiece,
-    settings: DataSettings,
-    *,
-    seed: int,
-    start: int = 0,
-) -> Iterator[Batch]:
-    """Endless batches of one opened source, see `train_steps`.
-
-    Raises:
-      ValueError: as `Stream` and `train_steps` say.
-    """
-    (own,) = dataclasses.replace(settings, streams=()).train_streams(model.frames)
-    steps = train_steps(
-        [Stream(own, (source,))], model, text, seed=seed, start=start, reading=settings.reading()
-    )
-    return (loaded.batch for loaded in steps)
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalVideos:
-    """Videos of one evaluation batch; the last rows of the last batch repeat and do not count."""
-
-    video: np.ndarray
-    labels: np.ndarray
-    captions: tuple[tuple[str, ...], ...]
-
-    @property
-    def count(self) -> int:
-        """Videos that count."""
-        return len(self.captions)
-
-
-def eval_videos(
-    source: Sequence[Record], model: ModelSettings, batch: int, *, threads: int = 4
-) -> Iterator[EvalVideos]:
-    """Every video once, in the order of the records, in batches of one shape."""
-
-    def load(record: Record) -> dict[str, Any]:
-        sample = video_sample(record, model)
-        return {"video": sample.video, "labels": sample.labels, "captions": record.captions}
-
-    dataset = grain.MapDataset.source(source).map(load)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=batch)
-    samples = iter(dataset.to_iter_dataset(options))
-    while group := list(itertools.islice(samples, batch)):
-        padded = group + group[-1:] * (batch - len(group))
-        yield EvalVideos(
-            video=np.stack([sample["video"] for sample in padded]),
-            labels=np.stack([sample["labels"] for sample in padded]),
-            captions=tuple(sample["captions"] for sample in group),
-        )

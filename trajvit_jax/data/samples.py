@@ -11,7 +11,9 @@ import numpy.typing as npt
 from jaxtyping import Int32, Integer, UInt8, UInt32
 
 from tokenization.trajectories import Trajectories
+from trajvit_jax.data.index import frames_misfit
 from trajvit_jax.data.source import Record
+from trajvit_jax.data.unusable import UnusableRecord
 from trajvit_jax.models.settings import ModelSettings
 
 
@@ -57,16 +59,10 @@ def in_slots(
 
 
 def check_frames(record: Record, settings: ModelSettings) -> None:
-    """Raises ValueError for a record with fewer or more frames than the model reads."""
+    """Raises UnusableRecord for a record with fewer or more frames than the model reads."""
     frames = len(record.frames)
     if frames != settings.frames:
-        raise ValueError(
-            f"record {record.id!r} has {frames} frames, the model reads {settings.frames}; "
-            f"train with model.frames = {frames} (configs/demo.py:frames={frames}), or "
-            "extract again with "
-            f"--config=configs/tokenization/classical.py:frames={settings.frames} "
-            "and another --output"
-        )
+        raise UnusableRecord(frames_misfit(record.id, frames, settings.frames))
 
 
 def resized(
@@ -75,7 +71,7 @@ def resized(
     """Frames and trajectories at the model's size: by area or bilinear, labels by nearest.
 
     Raises:
-      ValueError: a record with fewer or more frames than the model reads.
+      UnusableRecord: fewer or more frames than the model reads.
     """
     check_frames(record, settings)
     frames = _resize_frames(record.frames, settings.image_size)
@@ -86,7 +82,7 @@ def video_sample(record: Record, settings: ModelSettings) -> VideoSample:
     """A record in a row of its own.
 
     Raises:
-      ValueError: a record with fewer or more frames than the model reads.
+      UnusableRecord: fewer or more frames than the model reads.
     """
     frames, trajectories = resized(record, settings)
     return VideoSample(frames, *in_slots(trajectories, settings.trajvit.max_trajectories))
@@ -100,6 +96,21 @@ def _resize_frames(
     shrinks = frames.shape[1] > size
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.stack([cv2.resize(frame, (size, size), interpolation=how) for frame in frames])
+
+
+def usable_captions(record: Record) -> tuple[str, ...]:
+    """The captions that say something.
+
+    Raises:
+      UnusableRecord: there is none.
+    """
+    captions = tuple(caption for caption in record.captions if caption.strip())
+    if not captions:
+        raise UnusableRecord(
+            f"record {record.id!r} has no caption; add 'captions' to its manifest line and "
+            "extract again"
+        )
+    return captions
 
 
 def same_text(caption: str) -> str:

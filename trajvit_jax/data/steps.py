@@ -24,15 +24,24 @@ from jaxtyping import UInt8
 from tokenization.trajectories import Trajectories
 from trajvit_jax.config import require_positive
 from trajvit_jax.data.batch import Batch
-from trajvit_jax.data.samples import caption_hash, check_frames, hash_words, in_slots, resized
+from trajvit_jax.data.samples import (
+    caption_hash,
+    check_frames,
+    hash_words,
+    in_slots,
+    resized,
+    usable_captions,
+)
 from trajvit_jax.data.schedule import Schedule
-from trajvit_jax.data.streams import StepPlans, Stream
+from trajvit_jax.data.streams import StepPlan, StepPlans, Stream
+from trajvit_jax.data.unusable import BadRecord, UnusableRecord, read_record
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows
 
 # Sets the draws of captions apart from others that come from the same seed.
 _CAPTIONS = 0x63617074
+_TOLD = ("id", "bad")  # what a sample has besides arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +78,13 @@ class Loaded:
       stream: name of the stream that the step belongs to.
       batch: this process's part of the batch: whole groups, as NumPy arrays.
       ids: of its records.
+      bad: those of them that could not be used: `batch.present` is False for them.
     """
 
     stream: str
     batch: Batch
     ids: tuple[str, ...]
+    bad: tuple[BadRecord, ...] = ()
 
 
 def train_steps(
@@ -90,7 +101,9 @@ def train_steps(
 ) -> Iterator[Loaded]:
     """Endless steps from `start` on; each epoch of a source has another order.
 
-    What a step reads, and what is drawn for it, depends on the seed and the step alone.
+    What a step reads, and what is drawn for it, depends on the seed and the step alone. A record
+    that turns out to be damaged, or without a caption, keeps its place: it is absent from it, and
+    no other record takes it.
 
     Args:
       streams: whose steps take turns.
@@ -105,8 +118,8 @@ def train_steps(
       reading: how.
 
     Raises:
-      ValueError: a batch that the processes cannot share, records that do not fit the model, or
-        (when it is read) a record without captions.
+      ValueError: a batch that the processes cannot share, or records that do not fit the model.
+      OSError: the storage cannot be read (when a step is).
     """
     if not 0 <= process < processes:
         raise ValueError(f"process {process} of {processes} processes")
@@ -117,7 +130,7 @@ def train_steps(
                 f"stream {own.name!r}: a batch of {own.batch} videos is not a multiple of "
                 f"{processes} processes times groups of {own.group}; change its batch"
             )
-        stream.check(model)
+        stream.check()
     schedule = Schedule([stream.settings.weight for stream in streams])
     parts = [
         Part(stream, number, stream.model(model), text, seed, process, processes, resize)
@@ -192,19 +205,30 @@ class _Clip:
 class Samples:
     """Position in a stream -> arrays of one sample; positions count a part's videos."""
 
-    def __init__(self, part: Part, cache: int = 0):
-        """Args: the part, and how many of its videos stay in memory."""
-        self._part, self._cache, self._plans = part, cache, part.plans()
+    def __init__(self, part: Part, cache: int = 0, plans: StepPlans | None = None):
+        """Args: the part, how many of its videos stay in memory, and its plans, if at hand."""
+        self._part, self._cache, self._plans = part, cache, plans or part.plans()
         self._kept: dict[tuple[int, int], _Clip] = {}
 
     def __call__(self, position: int) -> dict[str, Any]:
-        """What `Batch` holds of a video, without `rows`, and its `id`."""
+        """What `Batch` holds of a video, without `rows`; its `id`; and what is `bad` about it.
+
+        Raises:
+          OSError: the storage cannot be read.
+        """
         part = self._part
         earlier, place = divmod(position, part.size)
         planned = self._plans(earlier)
         place += part.process * part.size
         source, record, epoch = (int(of_all[place]) for of_all in planned.reads)
-        clip = self._clip(source, record)
+        try:
+            clip = self._clip(source, record)
+        except UnusableRecord as problem:
+            return self._absent(source, record, epoch, str(problem))
+        return self._present(clip, epoch, planned, place)
+
+    def _present(self, clip: _Clip, epoch: int, planned: StepPlan, place: int) -> dict[str, Any]:
+        part = self._part
         labels, dropped = in_slots(
             clip.trajectories,
             int(planned.most[place]),
@@ -217,6 +241,8 @@ class Samples:
         tokens = part.text([caption])
         return {
             "id": clip.id,
+            "bad": None,
+            "present": np.bool_(True),
             "video": clip.frames,
             "labels": labels,
             "text": tokens.ids[0],
@@ -227,18 +253,40 @@ class Samples:
             "epoch": np.int32(epoch),
         }
 
+    def _absent(self, source: int, number: int, epoch: int, reason: str) -> dict[str, Any]:
+        """In the place of a record that cannot be used: nothing, in the same shapes."""
+        part = self._part
+        place = part.stream.place(source, number)
+        side, grid = part.model.image_size, part.model.grid
+        size, cells = ((side, side), (grid, grid)) if part.resize else (part.stream.size,) * 2
+        tokens = part.text([""])
+        return {
+            "id": place.id,
+            "bad": BadRecord(place.id, place.file, reason),
+            "present": np.bool_(False),
+            "video": np.zeros((part.model.frames, *size, 3), np.uint8),
+            "labels": np.zeros((part.model.frames, *cells), np.int32 if part.resize else np.uint16),
+            "text": tokens.ids[0],
+            "text_mask": tokens.mask[0],
+            "caption_hash": np.zeros(2, np.uint32),
+            "dropped": np.int32(0),
+            "sample": hash_words(place.id),
+            "epoch": np.int32(epoch),
+        }
+
     def _clip(self, source: int, number: int) -> _Clip:
         key = (source, number)
         if key in self._kept:
             return self._kept[key]
         part = self._part
-        record = part.stream.sources[source][number]
+        record = read_record(part.stream.sources[source], number)
+        captions = usable_captions(record)
         if part.resize:
             frames, trajectories = resized(record, part.model)
         else:
             check_frames(record, part.model)
             frames, trajectories = record.frames, record.trajectories
-        clip = _Clip(record.id, record.captions, frames, trajectories)
+        clip = _Clip(record.id, captions, frames, trajectories)
         if len(self._kept) < self._cache:
             self._kept[key] = clip
         return clip
@@ -246,21 +294,16 @@ class Samples:
 
 def _draw_caption(clip: _Clip, seed: int, epoch: int, words: np.ndarray) -> str:
     """By seed, epoch and record alone, wherever in whichever batch it is read."""
-    if not clip.captions:
-        raise ValueError(
-            f"record {clip.id!r} has no caption to train with; add "
-            "'captions' to its manifest line and extract again"
-        )
     rng = np.random.default_rng((_CAPTIONS, seed, epoch, *words.tolist()))
     return clip.captions[int(rng.integers(len(clip.captions)))]
 
 
 def stack_samples(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One array of each; ids stay as they are."""
+    """One array of each; what is told of records stays as it is."""
     first = samples[0]
     return {
         name: tuple(sample[name] for sample in samples)
-        if name == "id"
+        if name in _TOLD
         else np.stack([sample[name] for sample in samples])
         for name in first
     }
@@ -269,12 +312,14 @@ def stack_samples(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _batches(part: Part, earlier: int, reading: ReadingSettings) -> _Batches:
     """The part's batches after `earlier` ones, read ahead by one batch and a bit."""
     positions = grain.MapDataset.range(earlier * part.size, sys.maxsize)
+    plans = part.plans()
     # Samples are read ahead, not batches: all threads then work on the batch that is due next.
     ahead = -(-part.size // max(1, reading.workers))
     options = grain.ReadOptions(
         num_threads=reading.threads, prefetch_buffer_size=max(ahead, reading.threads)
     )
-    samples: Any = positions.map(Samples(part, reading.cache)).to_iter_dataset(options)
+    own = Samples(part, reading.cache, plans)
+    samples: Any = positions.map(own).to_iter_dataset(options)
     if reading.workers:
         _accept_flags()
         # Little waits in shared memory, and is copied out at once: it may be small, and what is in
@@ -285,15 +330,15 @@ def _batches(part: Part, earlier: int, reading: ReadingSettings) -> _Batches:
         ).map(_copied)
     stacked = samples.batch(part.size, drop_remainder=True, batch_fn=stack_samples)
     # A thread of its own copies samples together while the step runs.
-    return _Batches(part, earlier, iter(ThreadPrefetchIterDataset(stacked, prefetch_buffer_size=1)))
+    batches = iter(ThreadPrefetchIterDataset(stacked, prefetch_buffer_size=1))
+    return _Batches(part, earlier, plans, batches)
 
 
 class _Batches(Iterator[Loaded]):
     """The batches of a part, with the rows that were planned for them."""
 
-    def __init__(self, part: Part, earlier: int, arrays: Any):
-        self._part, self._earlier, self._arrays = part, earlier, arrays
-        self._plans = part.plans()
+    def __init__(self, part: Part, earlier: int, plans: StepPlans, arrays: Any):
+        self._part, self._earlier, self._plans, self._arrays = part, earlier, plans, arrays
         arrays.start_prefetch()
 
     def __next__(self) -> Loaded:
@@ -301,8 +346,9 @@ class _Batches(Iterator[Loaded]):
         rows = self._plans(self._earlier).rows
         self._earlier += 1
         ids = arrays.pop("id")
+        bad = tuple(one for one in arrays.pop("bad") if one is not None)
         own = None if rows is None else self._part.rows(rows)
-        return Loaded(self._part.stream.settings.name, Batch(**arrays, rows=own), ids)
+        return Loaded(self._part.stream.settings.name, Batch(**arrays, rows=own), ids, bad)
 
     def close(self) -> None:
         """Ends threads and workers."""
@@ -310,8 +356,7 @@ class _Batches(Iterator[Loaded]):
 
 
 def _copied(sample: dict[str, Any]) -> dict[str, Any]:
-    arrays = {name: np.array(value) for name, value in sample.items() if name != "id"}
-    return {"id": sample["id"]} | arrays
+    return {name: value if name in _TOLD else np.array(value) for name, value in sample.items()}
 
 
 def _end_with_parent(worker: int, workers: int) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int64
 
+from trajvit_jax.data.index import Place, RecordIndex, check_index, find_place, read_index
 from trajvit_jax.data.packing import place, plan
-from trajvit_jax.data.samples import check_frames
 from trajvit_jax.data.schedule import Reads, StreamSettings, reads, shares
 from trajvit_jax.data.source import Record, RecordSource, open_records
 from trajvit_jax.models.settings import ModelSettings
@@ -69,23 +70,39 @@ class Stream:
     @functools.cached_property
     def counts(self) -> tuple[Int64[np.ndarray, " n"], ...]:
         """Trajectories of every record of each source, as stored."""
-        return tuple(_counts(source) for source in self.sources)
+        return tuple(trajectory_counts(source) for source in self.sources)
+
+    @functools.cached_property
+    def indexes(self) -> tuple[RecordIndex, ...]:
+        """Of each source."""
+        return tuple(read_index(source) for source in self.sources)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the stored frames; `check` says whether it is that of all."""
+        return self.indexes[0].size
+
+    def place(self, source: int, record: int) -> Place:
+        """Where a record of a source is, by their numbers."""
+        return find_place(self.sources[source], self.indexes[source], record)
 
     def model(self, settings: ModelSettings) -> ModelSettings:
         """The model as it reads this stream."""
         return dataclasses.replace(settings, frames=self.settings.frames)
 
-    def check(self, model: ModelSettings) -> None:
-        """Opens the first record of each source, so that what does not fit shows early.
+    def check(self) -> None:
+        """Checks all records by what is noted of them, so that what does not fit shows early.
 
         Raises:
-          ValueError: another number of frames than the stream's, or sources of several sizes.
+          ValueError: a record with another number of frames than the stream's, which the message
+            names with its file; or sources of several sizes.
         """
         sizes = {}
-        for source, records in zip(self.settings.sources, self.sources, strict=True):
-            record = records[0]
-            check_frames(record, self.model(model))
-            sizes[source.path] = record.frames.shape[1:3]
+        for own, source, index in zip(
+            self.settings.sources, self.sources, self.indexes, strict=True
+        ):
+            check_index(source, index, self.settings.frames)
+            sizes[own.path] = index.size
         if len(set(sizes.values())) > 1:
             found = ", ".join(f"{path}: {h}x{w}" for path, (h, w) in sizes.items())
             raise ValueError(
@@ -94,7 +111,8 @@ class Stream:
             )
 
 
-def _counts(source: Sequence[Record]) -> Int64[np.ndarray, " n"]:
+def trajectory_counts(source: Sequence[Record]) -> Int64[np.ndarray, " n"]:
+    """Trajectories of every record, as stored."""
     if isinstance(source, RecordSource):
         return source.counts
     return np.array([len(record.trajectories) for record in source], np.int64)
@@ -141,12 +159,16 @@ class StepPlan:
 
 
 class StepPlans:
-    """The plan of each of a stream's steps, by its number; the last few are remembered."""
+    """The plan of each of a stream's steps, by its number; the last few are remembered.
+
+    Many threads ask for the same plan at once: one makes it, and the others wait.
+    """
 
     def __init__(self, stream: Stream, number: int, model: ModelSettings, seed: int):
         """Args: the stream, its number among the streams, the model, and the run's seed."""
         self._made_of = stream, number, model, seed
         self._recent = functools.lru_cache(maxsize=8)(self._make)
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[StepPlans], tuple[Stream, int, ModelSettings, int]]:
         """Without what is remembered: for worker processes."""
@@ -154,7 +176,8 @@ class StepPlans:
 
     def __call__(self, earlier: int) -> StepPlan:
         """The plan of the step before which the stream had `earlier` ones."""
-        return self._recent(earlier)
+        with self._lock:
+            return self._recent(earlier)
 
     def _make(self, earlier: int) -> StepPlan:
         stream, number, model, seed = self._made_of

@@ -33,7 +33,8 @@ from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.data.source import open_records
 from trajvit_jax.demo import clips
-from trajvit_jax.demo.report import TITLES, ModelRow, Report, read_losses, write_report
+from trajvit_jax.demo.page import TITLES, read_metric
+from trajvit_jax.demo.report import ModelRow, Report, write_report
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.flops import count_forward
 from trajvit_jax.train import train
@@ -62,20 +63,18 @@ class DataSettings:
     extract: ExtractSettings
 
 
-def make_records(config: str, output: Path) -> dict[str, Summary]:
-    """Steps 1 and 2: `output/world` and `output/records`, each with splits train and test."""
+def make_records(config: str, *, world: Path, records: Path) -> dict[str, Summary]:
+    """Steps 1 and 2: a folder of clips and one of records, each with splits train and test."""
     settings = configs.to_settings(DataSettings, configs.load(config))
     counts = {"train": settings.train, "test": settings.test}
     summaries = {}
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
-        _LOG.info("1/4 rendering %d clips: %s", counts[split], split)
-        manifest = write_split(
-            output / "world", split, counts[split], settings.world, seed=settings.seed
-        )
+        _LOG.info("rendering %d clips: %s", counts[split], split)
+        manifest = write_split(world, split, counts[split], settings.world, seed=settings.seed)
         entries = read_manifest(manifest)
-        _LOG.info("2/4 cutting them into trajectories")
-        summaries[split] = extract(entries, output / "records", settings.extract, split=split)
+        _LOG.info("cutting them into trajectories")
+        summaries[split] = extract(entries, records, settings.extract, split=split)
     return summaries
 
 
@@ -87,7 +86,7 @@ def train_models(config: str, output: Path, seed: int, steps: int | None) -> lis
         arg += f",steps={steps}" if steps else ""
         settings = configs.to_settings(ExperimentSettings, configs.load(arg))
         workdir = output / f"{name}-seed{seed}"
-        _LOG.info("3/4 training %s: %d steps, then retrieval", TITLES[name], settings.steps)
+        _LOG.info("%s: %d steps", TITLES[name], settings.steps)
         results = train(settings, workdir)
         held_out = open_records(settings.data.train, settings.data.eval_split)
         tokens = clips.count_tokens(held_out, settings.model)
@@ -100,7 +99,7 @@ def train_models(config: str, output: Path, seed: int, steps: int | None) -> lis
                 dropped=tokens.dropped,
                 steps=settings.steps,
                 batch=settings.data.batch,
-                losses=read_losses(workdir),
+                losses=read_metric(workdir, "loss"),
             )
         )
     return rows
@@ -142,9 +141,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
     start = time.monotonic()
     try:
-        summaries = make_records(options.data_config, options.output)
+        _LOG.info("1/4, 2/4: a world of captioned clips, cut into trajectories")
+        summaries = make_records(
+            options.data_config,
+            world=options.output / "world",
+            records=options.output / "records",
+        )
+        _LOG.info("3/4: training on them, then retrieval")
         rows = train_models(options.config, options.output, options.seed, options.steps)
-        _LOG.info("4/4 cutting real clips into trajectories, writing the report")
+        _LOG.info("4/4: cutting real clips into trajectories, writing the report")
         report = Report(
             rows=rows,
             train=summaries["train"],

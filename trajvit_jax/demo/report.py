@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import html
 import importlib.resources
-import json
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,9 @@ from pathlib import Path
 from tokenization.explore.items import Item
 from tokenization.explore.page import render_fragment
 from tokenization.extract import Summary
-from tokenization.files import write_text
+from trajvit_jax.demo.page import TITLES, Points, html_table, line_chart, text_table, write_page
 from trajvit_jax.models.flops import ForwardCost
 
-TITLES = {"trajvit": "TrajViT", "vit3d": "ViT3D"}
-_COLOURS = {"trajvit": "#1d6fd8", "vit3d": "#d8741d"}
 _DIRECTIONS = ("txt2vid", "vid2txt")
 LEGEND = (
     "tokens: that the encoder reads of a video, its CLS aside, mean of the held-out clips",
@@ -46,7 +43,7 @@ class ModelRow:
     dropped: float
     steps: int
     batch: int
-    losses: Sequence[tuple[int, float]]
+    losses: Points
 
     def cells(self) -> dict[str, str]:
         """Column title -> text."""
@@ -82,11 +79,8 @@ class Report:
 
     def table(self) -> str:
         """The comparison as text."""
-        rows = [row.cells() for row in self.rows]
-        widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
-        lines = ["  ".join(key.ljust(width) for key, width in widths.items())]
-        lines += ["  ".join(row[key].ljust(width) for key, width in widths.items()) for row in rows]
-        return "\n".join([*lines, "", *(f"  {line}" for line in LEGEND), "", self.protocol()])
+        table = text_table([row.cells() for row in self.rows])
+        return "\n".join([table, "", *(f"  {line}" for line in LEGEND), "", self.protocol()])
 
     def protocol(self) -> str:
         """How the numbers came about."""
@@ -99,74 +93,24 @@ class Report:
         )
 
 
-def read_losses(workdir: Path) -> list[tuple[int, float]]:
-    """(step, loss) of a run's metrics.jsonl."""
-    lines = (workdir / "metrics.jsonl").read_text("utf-8").splitlines()
-    entries = [json.loads(line) for line in lines]
-    return [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
-
-
-def loss_curves(rows: Sequence[ModelRow], width: int = 640, height: int = 220) -> str:
-    """Training losses as an SVG."""
-    points = [point for row in rows for point in row.losses]
-    last = max(step for step, _ in points)
-    top = max(loss for _, loss in points) * 1.05
-    lines = []
-    for row in rows:
-        path = " ".join(
-            f"{40 + step / last * (width - 50):.1f},{height - 38 - loss / top * (height - 48):.1f}"
-            for step, loss in row.losses
-        )
-        lines.append(
-            f'<polyline fill="none" stroke="{_COLOURS[row.name]}" stroke-width="2" '
-            f'points="{path}"><title>{TITLES[row.name]}</title></polyline>'
-        )
-    ticks = [
-        f'<text x="36" y="{height - 34 - part * (height - 48):.0f}" text-anchor="end">'
-        f"{part * top:.1f}</text>"
-        for part in (0, 0.5, 1)
-    ]
-    ticks += [
-        f'<text x="{40 + part * (width - 50):.0f}" y="{height - 22}" text-anchor="middle">'
-        f"{part * last:.0f}</text>"
-        for part in (0, 0.5, 1)
-    ]
-    ticks.append(
-        f'<text x="{40 + (width - 50) / 2:.0f}" y="{height - 6}" text-anchor="middle">step</text>'
-    )
-    legend = "".join(
-        f'<tspan dx="12" style="fill: {_COLOURS[row.name]}">{TITLES[row.name]}</tspan>'
-        for row in rows
-    )
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Training loss by step">'
-        f"{''.join(ticks)}{''.join(lines)}"
-        f'<text x="{width - 12}" y="16" text-anchor="end">{legend}</text></svg>'
-    )
-
-
 def write_report(path: Path, report: Report) -> Path:
     """Writes the page; a reader never sees half of it."""
-    rows = [row.cells() for row in report.rows]
-    head = "".join(f"<th>{html.escape(key)}</th>" for key in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(value)}</td>" for value in row.values()) + "</tr>"
-        for row in rows
-    )
     fewer = report.rows[1].tokens / max(1.0, report.rows[0].tokens)
     template = (
         importlib.resources.files("trajvit_jax.demo").joinpath("report.html").read_text("utf-8")
     )
-    page = string.Template(template).substitute(
-        fewer=f"{fewer:.1f}",
-        head=head,
-        body=body,
+    body = string.Template(template).substitute(
+        table=html_table([row.cells() for row in report.rows]),
         legend="<br>".join(map(html.escape, LEGEND)),
         protocol=html.escape(report.protocol()),
         extraction=html.escape(str(report.test)),
-        curves=loss_curves(report.rows),
+        curves=line_chart({row.name: row.losses for row in report.rows}, "Training loss"),
         real=render_fragment(report.real),
         world=render_fragment(report.world),
     )
-    write_text(path, page)
-    return path
+    return write_page(
+        path,
+        title="trajvit_jax: the demo's report",
+        heading=f"One token per trajectory: {fewer:.1f}x fewer tokens than space-time patches",
+        body=body,
+    )

@@ -12,6 +12,7 @@ from flax import nnx
 
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Tokens
+from trajvit_jax.models.transformer import Encoder
 from trajvit_jax.models.video_text import VideoTextModel
 
 
@@ -21,7 +22,7 @@ class ForwardCost:
 
     Attributes:
       total: from pixels to the embedding.
-      transformer: the encoder alone, over all of the model's slots.
+      transformer: the encoder over all of the model's slots, and what is between its layers.
     """
 
     total: float
@@ -40,20 +41,26 @@ def count_forward(settings: ModelSettings) -> ForwardCost:
     settings = dataclasses.replace(settings, encoder=encoder)
     model = nnx.eval_shape(lambda: VideoTextModel(settings, rngs=nnx.Rngs(0)))
     side, grid = settings.image_size, settings.grid
-    video = jax.ShapeDtypeStruct((1, settings.frames, side, side, 3), jnp.uint8)
-    labels = jax.ShapeDtypeStruct((1, settings.frames, grid, grid), jnp.int32)
+    # Videos that share rows are counted together: one alone would have a row of its own.
+    b = settings.rlt.group if settings.name == "rlt" else 1
+    video = jax.ShapeDtypeStruct((b, settings.frames, side, side, 3), jnp.uint8)
+    labels = jax.ShapeDtypeStruct((b, settings.frames, grid, grid), jnp.int32)
     graph, state = nnx.split(model)
 
     def embed(state: nnx.State, video: jax.Array, labels: jax.Array) -> jax.Array:
         return nnx.merge(graph, state).embed_video(video, labels)
 
-    def encode(state: nnx.State, tokens: Tokens) -> jax.Array:
-        return nnx.merge(graph, state).encoder(tokens)
+    def tokenize(state: nnx.State, video: jax.Array, labels: jax.Array) -> Tokens:
+        model = nnx.merge(graph, state)
+        return model.tokenizer(model.pixels(video), labels, train=False)[0]
 
-    _, tokens, _ = jax.eval_shape(
-        lambda state, *inputs: nnx.merge(graph, state).encode_video(*inputs), state, video, labels
-    )
-    return ForwardCost(_flops(embed, state, video, labels), _flops(encode, state, tokens))
+    def encode(state: nnx.State, tokens: Tokens) -> jax.Array:
+        model = nnx.merge(graph, state)
+        return model.tokenizer.encode(model.encoder, tokens, b)[0]
+
+    tokens = jax.eval_shape(tokenize, state, video, labels)
+    whole = _flops(embed, state, video, labels)
+    return ForwardCost(whole / b, _flops(encode, state, tokens) / b)
 
 
 def count_embedding(
@@ -80,6 +87,21 @@ def count_embedding(
         return nnx.merge(graph, state).embed_text(*text)
 
     return _flops(videos, state, *inputs) + _flops(captions, state, *text)
+
+
+def count_transformer(settings: ModelSettings, rows: int, slots: int) -> float:
+    """FLOPs of the encoder's forward pass over full rows of slots, counted as above."""
+    encoder = dataclasses.replace(settings.encoder, unroll=settings.encoder.depth)
+    dtype = jnp.dtype(settings.dtype)
+    module = nnx.eval_shape(lambda: Encoder(encoder, dtype=dtype, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(module)
+    place = jax.ShapeDtypeStruct((rows, slots), jnp.int32)
+    values = jax.ShapeDtypeStruct((rows, slots, encoder.width), dtype)
+
+    def encode(state: nnx.State, tokens: Tokens) -> jax.Array:
+        return nnx.merge(graph, state)(tokens)
+
+    return _flops(encode, state, Tokens(values, place, place))
 
 
 def _flops(function: Callable[..., jax.Array], *arguments: Any) -> float:

@@ -59,12 +59,14 @@ def _check_frames(video: Any, settings: ModelSettings, shapes: str) -> None:
 
 
 def _check_patches(video: Any, settings: ModelSettings, rows: Rows | None, shapes: str) -> None:
-    """Patches have a learned position each, so their number is fixed."""
-    side = settings.image_size
-    if video.shape[1:4] != (settings.frames, side, side):
-        raise ValueError(
-            f"{settings.name} reads {settings.frames} frames of {side}x{side} pixels: {shapes}"
-        )
+    """Patches have a learned position each, which only frames may be more or fewer than."""
+    side, frames = settings.image_size, video.shape[1]
+    # Positions are interpolated over time, not over space.
+    step = 1 if settings.name == "automerge" else settings.vit3d.tubelet
+    if video.shape[2:4] != (side, side) or frames % step or (settings.name == "vit" and frames > 1):
+        some = {"vit": "one frame", "automerge": "frames"}
+        what = some.get(settings.name, f"multiples of {step} frames")
+        raise ValueError(f"{settings.name} reads {what} of {side}x{side} pixels: {shapes}")
     if rows is not None:
         raise ValueError(f"{settings.name} has one video a row; leave `rows` out")
 

@@ -12,7 +12,12 @@ from trajvit_jax.models.settings import ResamplerSettings
 from trajvit_jax.models.transformer import Layer
 from trajvit_jax.ops.impl import Impl
 from trajvit_jax.ops.interpolation import resize_linear
-from trajvit_jax.ops.resampler_attention import CrossAttention, Lift, attend_frames
+from trajvit_jax.ops.resampler_attention import (
+    CrossAttention,
+    Lift,
+    attend_frames,
+    attention_of_queries,
+)
 
 _EPS = 1e-5
 _POSITIONS = 16  # rows of the learned table: the frames that the paper trains on
@@ -50,8 +55,18 @@ class _ReadFrames(nnx.Module):
         impl: Impl,
     ) -> jax.Array:
         """queries [1 or n, q, d], frames [n, t, c], present [n, t]: the queries, updated."""
+        read = attend_frames(
+            self.weights(), self.norm_query(queries), frames, present, lift=lift, impl=impl
+        )
+        queries = queries + read
+        if self.latent_block is not None:
+            n, count, _ = queries.shape
+            queries = self.latent_block(queries, jnp.ones((n, 1, 1, count), bool))
+        return queries
+
+    def weights(self) -> CrossAttention:
         key, value = jnp.split(self.to_key_value.kernel[...], 2, axis=-1)
-        weights = CrossAttention(
+        return CrossAttention(
             query=self.to_query.kernel[...],
             key=key,
             value=value,
@@ -62,14 +77,6 @@ class _ReadFrames(nnx.Module):
             rotary=self.rotary,
             eps=_EPS,
         )
-        read = attend_frames(
-            weights, self.norm_query(queries), frames, present, lift=lift, impl=impl
-        )
-        queries = queries + read
-        if self.latent_block is not None:
-            n, count, _ = queries.shape
-            queries = self.latent_block(queries, jnp.ones((n, 1, 1, count), bool))
-        return queries
 
 
 class Resampler(nnx.Module):
@@ -129,12 +136,31 @@ class Resampler(nnx.Module):
         flat = frames.reshape(b * s, t, c).astype(self.dtype)
         if lift is not None and (self.positions is not None or len(self.layers) > 1):
             flat, lift = lift(flat), None  # read as vectors, or more than once
-        if self.positions is not None:
-            table = self.positions[...]
-            # Longer clips stretch the table, shorter ones read its first rows.
-            table = resize_linear(table, t) if t > table.shape[0] else table[:t]
-            flat = flat + table.astype(flat.dtype)
+        flat = self._placed(flat)
         queries = self.query[...].astype(flat.dtype)[None]
         for layer in self.layers:
             queries = layer(queries, flat, present.reshape(b * s, t), lift, impl=impl)
         return self.norm(queries).reshape(b, s, *queries.shape[1:])
+
+    def _placed(self, frames: jax.Array) -> jax.Array:
+        """Frames with their learned positions, where there are any."""
+        if self.positions is None:
+            return frames
+        table, t = self.positions[...], frames.shape[1]
+        # Longer clips stretch the table, shorter ones read its first rows.
+        table = resize_linear(table, t) if t > table.shape[0] else table[:t]
+        return frames + table.astype(frames.dtype)
+
+    def attention(
+        self, frames: Float[Array, "b s t d"], present: Bool[Array, "b s t"]
+    ) -> Float[Array, "b s q t"]:
+        """How much the last layer's queries read of each frame: for looking, not for training."""
+        b, s, t, c = frames.shape
+        flat = self._placed(frames.reshape(b * s, t, c).astype(self.dtype))
+        seen = present.reshape(b * s, t)
+        queries = jnp.broadcast_to(self.query[...].astype(flat.dtype), (b * s, *self.query.shape))
+        *first, last = self.layers
+        for layer in first:
+            queries = layer(queries, flat, seen, None, impl="reference")
+        read = attention_of_queries(last.weights(), last.norm_query(queries), flat, seen)
+        return read.reshape(b, s, *read.shape[1:])

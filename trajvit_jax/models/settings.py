@@ -38,6 +38,8 @@ class EncoderSettings:
         products with weights: more memory, less work).
       unroll: how many layers the compiled scan holds at once; `depth` unrolls them all, which
         compiles longer and lets XLA count every layer's FLOPs.
+      head_width: of each attention head; 0 = width / heads.
+      gelu: 'exact' (as in HF's ViT and BERT), or 'tanh', its approximation (as in scenic).
     """
 
     width: int = 1024
@@ -50,11 +52,15 @@ class EncoderSettings:
     init_std: float = 0.02
     remat: str = "none"
     unroll: int = 1
+    head_width: int = 0
+    gelu: str = "exact"
 
     def __post_init__(self) -> None:
         require_positive(self, "width", "depth", "heads", "mlp", "passes", "unroll")
         check_choice("encoder.remat", self.remat, ("none", "layers", "products"))
-        _check_heads(self)
+        check_choice("encoder.gelu", self.gelu, ("exact", "tanh"))
+        if not self.head_width:
+            _check_heads(self)
 
 
 SIZES = {
@@ -213,6 +219,117 @@ class ViT3DSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class ViViTSettings:
+    """ViViT's factorised encoder (Arnab et al., model 2), of `vit3d`'s tubelets.
+
+    Attributes:
+      temporal_depth: how many of the encoder's layers read one state a time step, after the
+        others have read each step's patches; 0 = half of them, so that the model has as many
+        parameters as ViT3D. The original has 4 of 16 (B) and 24 of 48 (L).
+      positions: 'factorized': a table for the patches of a step, and one for the steps; or
+        'joint': one table for all tubelets (released program).
+      embed_norm: LayerNorms before and after the map of pixels, as the released program has.
+    """
+
+    temporal_depth: int = 0
+    positions: str = "factorized"
+    embed_norm: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("vivit.positions", self.positions, ("factorized", "joint"))
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenLearnerSettings:
+    """TokenLearner (Ryoo et al.), version 1.1 of its authors' code, on `vit3d`'s tubelets.
+
+    Attributes:
+      tokens: learned from the patches of each time step.
+      place: fraction of the layers that come before it.
+      bottleneck: hidden width of the MLP that weighs patches.
+      fuse: every later layer reads tokens of its own and writes them back to all patches
+        (TokenFuser), which then all leave the encoder; for dense features.
+    """
+
+    tokens: int = 8
+    place: float = 0.5
+    bottleneck: int = 64
+    fuse: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(self, "tokens", "bottleneck")
+        if not 0 <= self.place <= 1:
+            raise ValueError(f"token_learner.place must be within 0..1, got {self.place}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ToMeSettings:
+    """Token merging (Bolya et al.) between the layers of a ViT3D.
+
+    Attributes:
+      merged: tokens that a layer merges into others, at most half of those there are. 65 is the
+        paper's number for video (16 frames, ViT-L).
+      inflection: -1..1, how this changes over the layers: 1 = from 0 up to twice as many.
+      weigh: attention counts a token as often as patches are in it.
+    """
+
+    merged: int = 65
+    inflection: float = 0.0
+    weigh: bool = True
+
+    def __post_init__(self) -> None:
+        if self.merged < 0 or not -1 <= self.inflection <= 1:
+            raise ValueError(
+                f"tome.merged must be at least 0 and tome.inflection within -1..1, got "
+                f"{self.merged} and {self.inflection}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RLTSettings:
+    """Run-length tokenization (Choudhury et al.) of `vit3d`'s tubelets.
+
+    Attributes:
+      threshold: mean absolute difference of normalized pixels above which a patch has changed;
+        one that has not is no token.
+      length_encoding: a learned vector for how many time steps a token stands for. The authors'
+        configs have it off.
+      group: videos that share a row of slots.
+      slots: of a row, for the tokens and CLS of its videos; 0 = as many as they can have. What
+        does not fit are the patches that changed least.
+    """
+
+    threshold: float = 0.1
+    length_encoding: bool = False
+    group: int = 1
+    slots: int = 0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "group")
+        if self.threshold < 0 or self.slots < 0:
+            raise ValueError(
+                f"rlt.threshold and rlt.slots must be at least 0, got {self.threshold} and "
+                f"{self.slots}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoMergeSettings:
+    """TrajViT's modules without trajectories (paper, supplementary §7, "TokenMerge").
+
+    Attributes:
+      tokens: learned queries that read all patches of all frames.
+      patch: side of these patches, in pixels.
+    """
+
+    tokens: int = 1024
+    patch: int = 16
+
+    def __post_init__(self) -> None:
+        require_positive(self, "tokens", "patch")
+
+
+@dataclasses.dataclass(frozen=True)
 class TextSettings:
     """BERT. Defaults: base-uncased, 77 tokens.
 
@@ -246,12 +363,17 @@ class TextSettings:
             )
 
 
+# Tokenizations: trajectories; tubelets; patches of an image; tubelets read in two stages, learned
+# from, merged or run-length encoded; and queries that merge patches freely.
+NAMES = ("trajvit", "vit3d", "vit", "vivit", "token_learner", "tome", "rlt", "automerge")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
     """A video-text model.
 
     Attributes:
-      name: 'trajvit' or 'vit3d'.
+      name: of the tokenization, see `NAMES`.
       image_size: pixels a side; frames are square.
       projection: width of the shared embedding space.
       dtype: 'float32' or 'bfloat16': what layers compute in. Parameters, normalization
@@ -269,6 +391,11 @@ class ModelSettings:
     encoder: EncoderSettings = EncoderSettings()
     trajvit: TrajViTSettings = TrajViTSettings()
     vit3d: ViT3DSettings = ViT3DSettings()
+    vivit: ViViTSettings = ViViTSettings()
+    token_learner: TokenLearnerSettings = TokenLearnerSettings()
+    tome: ToMeSettings = ToMeSettings()
+    rlt: RLTSettings = RLTSettings()
+    automerge: AutoMergeSettings = AutoMergeSettings()
     text: TextSettings = TextSettings()
 
     def __post_init__(self) -> None:

@@ -4,9 +4,12 @@ Example:
   python -m trajvit_jax.models.summary --config=configs/models.py
   python -m trajvit_jax.models.summary --config=configs/models.py:size=B,ablation=hiera
   python -m trajvit_jax.models.summary --config=configs/demo.py:model=vit3d
+  python -m trajvit_jax.models.summary --config=configs/models.py:trajectories=150 --models=all
+  python -m trajvit_jax.models.summary --config=configs/models.py --models=trajvit,tome --frames=16
 
 Behind the name of configs/models.py stand its arguments, joined by commas:
-  model         trajvit or vit3d
+  model         trajvit, vit3d, vit (of images), vivit, token_learner, tome, rlt, automerge,
+                segmentation_only or tracking_only
   size          S, B, L or H
   ablation      none, resnet50, hiera, last_stage, no_position, mean, queries2, queries4, width64,
                 width512 (the paper's Table 6), or released: as the released program departs
@@ -14,8 +17,13 @@ Behind the name of configs/models.py stand its arguments, joined by commas:
   frames, dtype (float32, bfloat16), impl (fast, reference)
 Any setting can be changed, too: --config.model.encoder.depth=6. All are in models/settings.py.
 
-Nothing is allocated: shapes are enough. FLOPs are those that XLA counts in the forward pass
-before it optimizes, a multiplication and an addition counted as two.
+With --models, one table of several models instead: parameters of the video side, tokens, and
+FLOPs by frames (the paper's Figure 6a). Tokens are slots, CLS included: all that there may be of
+TrajViT's and RLT's, whose number depends on the video. Two numbers are before and after merging.
+
+Nothing is allocated: shapes are enough. FLOPs are those of products of matrices and convolutions
+by formula, and those that XLA counts in the forward pass before it optimizes; a multiplication
+and an addition are two.
 """
 
 from __future__ import annotations
@@ -23,15 +31,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
+from collections.abc import Sequence
 
+import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
 from trajvit_jax.command_flags import reader
 from trajvit_jax.config import to_settings
-from trajvit_jax.models.settings import ModelSettings
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as file.py or file.py:arg.")
+from trajvit_jax.models.settings import NAMES, ModelSettings, check_choice
 
 # What Table 8 of the paper counts for TrajViT-L, in millions. Two of its numbers take an
 # explanation: 11.6 fits a ResNet-18 whose stages are projected to 512, not 1024, and 0.13 is two
@@ -50,6 +58,8 @@ _PARTS = (
     ("tokenizer.appearance.summary.", "resamplers"),
     ("tokenizer.position.summary.", "resamplers"),
     ("tokenizer.position.", "position features"),
+    ("tokenizer.learners.", "TokenLearner"),
+    ("tokenizer.fusers.", "TokenFuser"),
     ("tokenizer.", "patches"),
     ("encoder.", "transformer"),
     ("project_video.", "video projection"),
@@ -94,6 +104,7 @@ def parts(settings: ModelSettings) -> list[Part]:
 
 def table(settings: ModelSettings) -> str:
     """The parts, their sum and the FLOPs of one video, as text."""
+    from trajvit_jax.models.costs import cost_of
     from trajvit_jax.models.flops import count_forward
 
     found = parts(settings)
@@ -108,6 +119,8 @@ def table(settings: ModelSettings) -> str:
     rows.append(("all", f"{sum(part.parameters for part in found):,}", ""))
     cost = count_forward(settings)
     lines = [f"{name:28} {count:>14} {said:>9}".rstrip() for name, count, said in rows]
+    if (formula := cost_of(settings).total) is not None:
+        lines.append(f"{formula / 1e9:,.1f} GFLOPs by formula; by XLA's count:")
     lines.append(
         f"{cost.total / 1e9:,.1f} GFLOPs a video of {settings.frames} frames, "
         f"{cost.transformer / 1e9:,.1f} of them in the transformer over all slots"
@@ -115,28 +128,105 @@ def table(settings: ModelSettings) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str]) -> None:
-    """Reads the flags and prints."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE")
-    try:
-        if "model" not in _CONFIG.value:
-            raise ValueError("this config has no model; take configs/models.py or configs/demo.py")
-        settings = to_settings(ModelSettings, _CONFIG.value.model, "config.model")
-        print(f"{settings.name}, {settings.dtype}")
-        print(table(settings))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+def with_frames(settings: ModelSettings, name: str, frames: int) -> ModelSettings | None:
+    """The settings of another model of the same sizes; None where it does not read so many."""
+    patches = settings.vit3d
+    if name == "vit":
+        patches = dataclasses.replace(patches, tubelet=1)
+        if frames > 1:
+            return None
+    if name not in ("trajvit", "automerge") and frames % patches.tubelet:
+        return None
+    return dataclasses.replace(settings, name=name, frames=frames, vit3d=patches)
+
+
+def comparison(settings: ModelSettings, names: Sequence[str], frames: Sequence[int]) -> str:
+    """What one video costs each model, by frames, as text.
+
+    Args:
+      settings: the sizes that all models have.
+      names: of the models.
+      frames: of the rows; a model of images has a row of one.
+
+    Raises:
+      ValueError: an unknown name, or settings of no model.
+    """
+    from trajvit_jax.models.costs import cost_of, tokens_of
+    from trajvit_jax.models.flops import count_forward
+
+    rows = [("model", "M parameters", "frames", "tokens", "GFLOPs", "by XLA")]
+    for name in names:
+        check_choice("--models", name, NAMES)
+        for count in (1,) if name == "vit" else frames:
+            own = with_frames(settings, name, count)
+            if own is None:
+                raise ValueError(f"{name} does not read {count} frames; change --frames")
+            video = sum(part.parameters for part in parts(own) if not part.name.startswith("text"))
+            tokens, cost = tokens_of(own), cost_of(own).total
+            slots = f"{tokens.first:,}"
+            if tokens.last != tokens.first:
+                slots += f" -> {tokens.last:,}"
+            rows.append(
+                (
+                    name,
+                    f"{video / 1e6:.1f}",
+                    str(count),
+                    slots,
+                    "-" if cost is None else f"{cost / 1e9:,.0f}",
+                    f"{count_forward(own).total / 1e9:,.0f}",
+                )
+            )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def report(config: ml_collections.ConfigDict, models: Sequence[str], frames: Sequence[str]) -> str:
+    """What the command prints.
+
+    Args:
+      config: with a model.
+      models: names of the table's models, or 'all'; none = the config's model, part by part.
+      frames: of the table's rows.
+
+    Raises:
+      ValueError: a config without a model, or arguments of no table.
+    """
+    if "model" not in config:
+        raise ValueError("this config has no model; take configs/models.py or configs/demo.py")
+    settings = to_settings(ModelSettings, config.model, "config.model")
+    if not models:
+        return f"{settings.name}, {settings.dtype}\n{table(settings)}"
+    if not all(one.isdecimal() and int(one) for one in frames):
+        raise ValueError(f"--frames={','.join(frames)}: give whole numbers from 1, as 16,32")
+    names = NAMES if models == ["all"] else models
+    return comparison(settings, names, [int(one) for one in frames])
 
 
 def run() -> None:
     """Entry point of `python -m trajvit_jax.models.summary`."""
+    # Here, not above: programs with flags of these names import this file.
+    config = config_flags.DEFINE_config_file(
+        "config", None, "Config file, as file.py or file.py:arg."
+    )
+    models = flags.DEFINE_list("models", [], "Table of these models instead; all = of all.")
+    frames = flags.DEFINE_list("frames", ["16", "32", "64", "128"], "Of the table's rows.")
+
+    def main(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE")
+        try:
+            print(report(config.value, models.value, frames.value))
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+
     if {"-h", "--help"} & set(sys.argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     flags.mark_flag_as_required("config")
     # JAX tells of every kind of device that it does not find.
     logging.getLogger("jax").setLevel(logging.WARNING)
-    app.run(main, flags_parser=reader(_CONFIG, __doc__))
+    app.run(main, flags_parser=reader(config, __doc__))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 from trajvit_jax.models.layer_norm import LayerNorm
 from trajvit_jax.models.settings import TextSettings
 from trajvit_jax.models.transformer import Layer, Trace, run_stack, stack, trace_stack
+from trajvit_jax.ops.mesh import keep_sharded
 
 _EPS = 1e-12
 
@@ -53,8 +54,9 @@ class TextEncoder(nnx.Module):
 
     def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
         """States of all tokens; padding (`mask` False) is never attended to."""
-        unroll = self.settings.unroll
-        return run_stack(self.layers, self.embed(ids), mask[:, None, None], unroll=unroll)
+        # Else XLA divides states by width, as it does the word table, and the batch not at all.
+        states = keep_sharded(self.embed(ids))
+        return run_stack(self.layers, states, mask[:, None, None], unroll=self.settings.unroll)
 
     def trace(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Trace:
         """Every layer's states and attention."""

@@ -96,6 +96,11 @@ def same_video(tokens: Tokens) -> Bool[Array, "r 1 s s"]:
     return ((query == key) & (key > 0))[:, None]
 
 
+def no_mask(x: Float[Array, "b n d"]) -> Bool[Array, "b 1 1 n"]:
+    """Attention mask: every slot of a row sees every other."""
+    return jnp.ones((x.shape[0], 1, 1, x.shape[1]), bool)
+
+
 def cls_states(
     states: Float[Array, "r s d"], tokens: Tokens, videos: int
 ) -> Float[Array, "videos d"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import no_type_check
+from typing import TypeVar, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from trajvit_jax.models.settings import EncoderSettings
 from trajvit_jax.models.tokens import Tokens, same_video, unpack
 from trajvit_jax.ops.impl import Impl, check_impl
 from trajvit_jax.ops.mesh import keep_sharded
+
+T = TypeVar("T")
 
 
 class Layer(nnx.Module):
@@ -29,17 +31,20 @@ class Layer(nnx.Module):
         pre_norm: bool,
         eps: float,
         init_std: float,
+        head_width: int = 0,
+        gelu: str = "exact",
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.heads, self.pre_norm = heads, pre_norm
+        self.heads, self.pre_norm, self.gelu = heads, pre_norm, gelu
+        inner = heads * head_width or width
         shared = {"dtype": dtype, "rngs": rngs}
         linear = shared | {"kernel_init": nnx.initializers.truncated_normal(init_std)}
         self.norm_attention = LayerNorm(width, epsilon=eps, **shared)
         self.norm_mlp = LayerNorm(width, epsilon=eps, **shared)
         # The three apart, so that devices can divide each by heads.
-        self.query_key_value = nnx.LinearGeneral(width, (3, width), **linear)
-        self.attention_out = nnx.Linear(width, width, **linear)
+        self.query_key_value = nnx.LinearGeneral(width, (3, inner), **linear)
+        self.attention_out = nnx.Linear(inner, width, **linear)
         self.mlp_in = nnx.Linear(width, mlp, **linear)
         self.mlp_out = nnx.Linear(mlp, width, **linear)
 
@@ -49,18 +54,34 @@ class Layer(nnx.Module):
 
     def _attend(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         out = jax.nn.dot_product_attention(*self._heads(x), mask=mask)
-        return self.attention_out(out.reshape(x.shape))
+        return self.attention_out(out.reshape(*x.shape[:2], -1))
 
     def _mlp(self, x: jax.Array) -> jax.Array:
-        return self.mlp_out(jax.nn.gelu(self.mlp_in(x), approximate=False))
+        return self.mlp_out(jax.nn.gelu(self.mlp_in(x), approximate=self.gelu == "tanh"))
+
+    def attend_with_keys(
+        self, x: Float[Array, "b n d"], bias: Float[Array, "b 1 1 n"] | None
+    ) -> tuple[Float[Array, "b n d"], Float[Array, "b n heads _"]]:
+        """The first half of a pre-norm layer whose slots all see each other, and its keys.
+
+        Args:
+          x: states.
+          bias: added to what each slot (last axis) scores with every other; None = nothing.
+        """
+        query, key, value = self._heads(self.norm_attention(x))
+        out = jax.nn.dot_product_attention(query, key, value, bias=bias)
+        return x + self.attention_out(out.reshape(*x.shape[:2], -1)), key
+
+    def think(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        """The second half of a pre-norm layer."""
+        return x + self._mlp(self.norm_mlp(x))
 
     def __call__(
         self, x: Float[Array, "b n d"], mask: Bool[Array, "b 1 #n n"]
     ) -> Float[Array, "b n d"]:
         """One layer; `mask` says which slots (last axis) each slot sees."""
         if self.pre_norm:
-            x = x + self._attend(self.norm_attention(x), mask)
-            return x + self._mlp(self.norm_mlp(x))
+            return self.think(x + self._attend(self.norm_attention(x), mask))
         x = self.norm_attention(x + self._attend(x, mask))
         return self.norm_mlp(x + self._mlp(x))
 
@@ -94,12 +115,44 @@ def unstack(layers: Layer | nnx.List) -> nnx.List:
     if isinstance(layers, nnx.List):
         return layers
     graph, state = nnx.split(layers)
-    depth = jax.tree.leaves(state)[0].shape[0]
+    leaves, tree = jax.tree.flatten(state)
+    # By one operation, whose gradient is one, too: a slice's is as large as the whole stack.
+    parts = [jax.lax.split(x, (1,) * len(x)) for x in leaves]
 
     def layer(number: int) -> Layer:
-        return nnx.merge(graph, jax.tree.map(lambda x: x[number], state))
+        return nnx.merge(graph, jax.tree.unflatten(tree, [part[number][0] for part in parts]))
 
-    return nnx.List([layer(number) for number in range(depth)])
+    return nnx.List([layer(number) for number in range(len(leaves[0]))])
+
+
+def cut(layers: Layer | nnx.List, at: int) -> tuple[Layer | nnx.List, Layer | nnx.List]:
+    """The first `at` layers and the others, stacked or separate as they are.
+
+    Raises:
+      ValueError: no layer before or after the cut.
+    """
+    stacked = not isinstance(layers, nnx.List)
+    depth = len(jax.tree.leaves(nnx.state(layers))[0]) if stacked else len(layers)
+    if not 0 < at < depth:
+        raise ValueError(f"{depth} layers cannot be cut after {at}")
+    if not stacked:
+        return nnx.List(layers[:at]), nnx.List(layers[at:])
+    graph, state = nnx.split(layers)
+    leaves, tree = jax.tree.flatten(state)
+    parts = zip(*(jax.lax.split(x, (at, depth - at)) for x in leaves), strict=True)
+    before, after = (nnx.merge(graph, jax.tree.unflatten(tree, part)) for part in parts)
+    return before, after
+
+
+def remat_of(
+    function: Callable[..., T], remat: str, *, static: int | tuple[int, ...] = ()
+) -> Callable[..., T]:
+    """The function, computed again in the backward pass as `EncoderSettings.remat` says."""
+    if remat == "none":
+        return function
+    keep = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    policy = keep if remat == "products" else None
+    return nnx.remat(function, policy=policy, static_argnums=static)
 
 
 def run_stack(
@@ -115,10 +168,7 @@ def run_stack(
     def step(x: jax.Array, layer: Layer) -> jax.Array:
         return layer(x, mask)
 
-    body = step
-    if remat != "none":
-        keep = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        body = nnx.remat(step, policy=keep if remat == "products" else None)
+    body = remat_of(step, remat)
     if isinstance(layers, nnx.List):
         for layer in layers:
             x = body(x, layer)
@@ -169,6 +219,8 @@ class Encoder(nnx.Module):
                 pre_norm=True,
                 eps=settings.layer_norm_eps,
                 init_std=settings.init_std,
+                head_width=settings.head_width,
+                gelu=settings.gelu,
                 dtype=dtype,
                 rngs=rngs,
             ),
@@ -192,11 +244,19 @@ class Encoder(nnx.Module):
 
     def run(self, x: Float[Array, "r s d"], mask: Bool[Array, "r 1 #s s"]) -> Float[Array, "r s d"]:
         """All layers; `mask` says which slots (last axis) each slot sees."""
-        x = keep_sharded(x)
         for _ in range(self.settings.passes):
-            x = run_stack(
-                self.layers, x, mask, remat=self.settings.remat, unroll=self.settings.unroll
-            )
+            x = self.run_layers(self.layers, x, mask)
+        return self.finish(x)
+
+    def run_layers(
+        self, layers: Layer | nnx.List, x: Float[Array, "r s d"], mask: Bool[Array, "r 1 #s s"]
+    ) -> Float[Array, "r s d"]:
+        """Some of the layers, for tokenizations that do something between them."""
+        own = self.settings
+        return run_stack(layers, keep_sharded(x), mask, remat=own.remat, unroll=own.unroll)
+
+    def finish(self, x: Float[Array, "r s d"]) -> Float[Array, "r s d"]:
+        """What comes after the last layer: the final norm, if there is one."""
         return x if self.norm is None else self.norm(x)
 
     def trace(self, tokens: Tokens) -> Trace:

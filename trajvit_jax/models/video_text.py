@@ -11,11 +11,27 @@ from trajvit_jax.models.inputs import check_text, check_video
 from trajvit_jax.models.settings import ModelSettings, check_choice
 from trajvit_jax.models.text import TextEncoder
 from trajvit_jax.models.tokens import Rows, Tokens, cls_states
-from trajvit_jax.models.transformer import Encoder, encode_rows, unstack
+from trajvit_jax.models.transformer import Encoder, unstack
+from trajvit_jax.models.video_tokens.automerge import FreelyMergedTokens
+from trajvit_jax.models.video_tokens.rlt import RunLengthTokens, rlt_slots
+from trajvit_jax.models.video_tokens.token_learner import LearnedTokens
+from trajvit_jax.models.video_tokens.tokenizer import VideoTokenizer
+from trajvit_jax.models.video_tokens.tome import MergedTokens
 from trajvit_jax.models.video_tokens.trajvit import TrajectoryTokens
-from trajvit_jax.models.video_tokens.vit3d import TubeletTokens
+from trajvit_jax.models.video_tokens.vit3d import ImageTokens, TubeletTokens
+from trajvit_jax.models.video_tokens.vivit import FactorizedTokens
 
-TOKENIZERS = {"trajvit": TrajectoryTokens, "vit3d": TubeletTokens}
+# By the names of `settings.NAMES`.
+TOKENIZERS: dict[str, type[VideoTokenizer]] = {
+    "trajvit": TrajectoryTokens,
+    "vit3d": TubeletTokens,
+    "vit": ImageTokens,
+    "vivit": FactorizedTokens,
+    "token_learner": LearnedTokens,
+    "tome": MergedTokens,
+    "rlt": RunLengthTokens,
+    "automerge": FreelyMergedTokens,
+}
 
 # ImageNet's channel statistics, as in the ResNet's training (torchvision).
 _MEAN = (0.485, 0.456, 0.406)
@@ -28,9 +44,16 @@ def normalize_pixels(video: Num[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"
 
 
 def plain_slots(settings: ModelSettings) -> int:
-    """Slots that a model's encoder reads of a video that has a row of its own, CLS included."""
+    """Slots that a model's encoder first reads of a video that has a row of its own, with CLS.
+
+    Of RLT's, which share rows, a video's part of a row.
+    """
     if settings.name == "trajvit":
         return 1 + settings.trajvit.max_trajectories * settings.trajvit.tokens_each
+    if settings.name == "automerge":
+        return 1 + settings.automerge.tokens
+    if settings.name == "rlt":
+        return rlt_slots(settings, group=settings.rlt.group) // settings.rlt.group
     side = settings.image_size // settings.vit3d.patch
     return 1 + settings.frames // settings.vit3d.tubelet * side**2
 
@@ -71,7 +94,10 @@ class VideoTextModel(nnx.Module):
         valid: Bool[Array, "b t"] | None = None,
         trace: bool = False,
     ) -> tuple[Float[Array, "r s d"], Tokens, dict[str, jax.Array]]:
-        """States of all slots, the tokens that were read, and the named intermediates.
+        """States of all slots, the tokens in them, and the named intermediates.
+
+        Which cells feed which token is `labels` or `weights` among these, see
+        `VideoTokenizer`; trajectories have what is given here.
 
         Args:
           video: pixels 0..255 in uint8, or already normalized by ImageNet's channel statistics
@@ -85,17 +111,25 @@ class VideoTextModel(nnx.Module):
 
         Raises:
           ValueError: inputs whose shapes do not belong together or to the model, labels
-            beyond the slots, pixels that are not finite. Values are only looked at outside
+            beyond the slots, pixels that are not finite, a trace of layers that read different
+            numbers of tokens. Values are only looked at outside
             a compiled program.
         """
         check_video(video, labels, self.settings, rows)
         pixels = self.pixels(video)
         tokens, intermediates = self.tokenizer(pixels, labels, rows, train=train, valid=valid)
-        states = encode_rows(self.encoder, tokens, video.shape[0], impl=self.settings.impl)
+        if trace and self.tokenizer.merges:
+            raise ValueError(
+                f"{self.settings.name} has no trace: its layers read ever fewer tokens"
+            )
+        states, left, more = self.tokenizer.encode(
+            self.encoder, tokens, video.shape[0], impl=self.settings.impl
+        )
+        intermediates |= more
         if trace:
             traced = self.encoder.trace(tokens)
             intermediates |= {"states": traced.states, "attention": traced.attention}
-        return states, tokens, intermediates
+        return states, left, intermediates
 
     def embed_video(
         self,
@@ -133,7 +167,8 @@ class VideoTextModel(nnx.Module):
         """
         tokens, _ = self.tokenizer.tokens(features, pixels, labels, rows)
         videos = labels.shape[0]
-        states = encode_rows(self.encoder, tokens, videos, impl=self.settings.impl)
+        impl = self.settings.impl
+        states, tokens, _ = self.tokenizer.encode(self.encoder, tokens, videos, impl=impl)
         cls = cls_states(states, tokens, videos).astype(jnp.float32)
         return unit_length(self.project_video(cls))
 

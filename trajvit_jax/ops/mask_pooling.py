@@ -8,8 +8,8 @@ mask is the segment's vector. `pool_stages` computes it two ways that are equal:
 
 'fast' never builds it. Upsampling and pooling are linear, and so is LayerNorm after a projection,
 but for one number a cell, its factor (see `layer_norm`). So each cell's narrow features times that
-factor are summed over a segment, and projected afterwards, once a segment. A stage with fewer cells
-than a video has slots is cheaper the other way round, and is projected cell by cell.
+factor are summed over a segment, and projected afterwards, once a segment. A stage of few cells is
+cheaper the other way round, and is projected cell by cell.
 """
 
 from __future__ import annotations
@@ -103,12 +103,25 @@ def _fast_sums(
     """Sum over each segment of the feature map, without the map."""
     normalized = jnp.zeros((), jnp.float32)
     for stage, kernel, bias in zip(stages, projection.kernels, projection.biases, strict=True):
-        cells = stage.shape[2] * stage.shape[3]
-        sums_of = _project_then_sum if cells < segments.span else _sum_then_project
+        sums_of = _sum_then_project
+        if _cells_are_few(stage.shape[2] * stage.shape[3], *kernel.shape, segments):
+            sums_of = _project_then_sum
         features, linear = at_least_float32(stage), centre(kernel, bias)
         normalized += sums_of(features, *linear, projection.eps, segments)
     area = segments.areas()[..., None]
     return normalized * projection.scale + len(stages) * projection.bias * area
+
+
+def _cells_are_few(cells: int, channels: int, width: int, segments: Segments) -> bool:
+    """Whether projecting first takes fewer multiplications, for a frame of one video.
+
+    In packed rows a video's sums are taken over all slots that it could have, its `span`, and
+    projected for those that it has, its share of the row.
+    """
+    videos = segments.labels.shape[0]
+    own = segments.rows * segments.slots / videos
+    project_first = cells * (channels + segments.span) * width
+    return project_first < segments.span * cells * channels + own * channels * width
 
 
 def _project_then_sum(

@@ -104,14 +104,29 @@ def attend_frames(
     return _general(weights, queries, frames if lift is None else lift(frames), present)
 
 
+def attention_of_queries(
+    weights: CrossAttention,
+    queries: Float[Array, "#n q d"],
+    frames: Float[Array, "n t d"],
+    present: Bool[Array, "n t"],
+) -> Float[Array, "n q t"]:
+    """How much each query reads of each frame, over all heads, by the plain formula.
+
+    What a query reads of the queries is left out: the sums over frames are less than one.
+    """
+    alpha, _ = _alpha(weights, queries, frames, present)
+    return alpha.mean(1)[..., queries.shape[1] :]
+
+
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`x @ kernel` in the dtype of `x`."""
     return jnp.matmul(x, kernel.astype(x.dtype), precision=EXACT)
 
 
-def _general(
+def _alpha(
     weights: CrossAttention, queries: jax.Array, frames: jax.Array, present: jax.Array
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
+    """Attention [n, heads, q, q + t] to queries and frames, and what keys are made of."""
     n, t, d = frames.shape
     count, width = queries.shape[1], d // weights.heads
     queries = jnp.broadcast_to(queries, (n, count, d))
@@ -122,7 +137,6 @@ def _general(
         return _product(x, kernel).reshape(*x.shape[:2], weights.heads, width)
 
     q, k = project(queries, weights.query), project(inputs, weights.key)
-    v = project(inputs, weights.value)
     if weights.rotary:
         q = rotate(q, jnp.arange(count), dims=width // 2)
         k = rotate(k, jnp.arange(count + t), dims=width // 2)
@@ -131,9 +145,18 @@ def _general(
     wide = jnp.promote_types(q.dtype, jnp.float32)
     scores = jnp.einsum("nqhe,nkhe->nhqk", q, k, precision=EXACT, preferred_element_type=wide)
     scores = jnp.where(seen, scores * width**-0.5, -jnp.inf)
-    alpha = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    out = jnp.einsum("nhqk,nkhe->nqhe", alpha, v, precision=EXACT)
-    return _product(out.reshape(n, count, d), weights.out)
+    return jax.nn.softmax(scores, axis=-1), inputs
+
+
+def _general(
+    weights: CrossAttention, queries: jax.Array, frames: jax.Array, present: jax.Array
+) -> jax.Array:
+    alpha, inputs = _alpha(weights, queries, frames, present)
+    v = _product(inputs, weights.value)
+    # Sizes are all named: there may be no frames at all.
+    v = v.reshape(*v.shape[:2], weights.heads, v.shape[2] // weights.heads)
+    out = jnp.einsum("nhqk,nkhe->nqhe", alpha.astype(v.dtype), v, precision=EXACT)
+    return _product(out.reshape(*out.shape[:2], len(weights.out)), weights.out)
 
 
 def _absorbed(

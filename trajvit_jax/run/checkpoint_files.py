@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,28 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from tokenization.files import write_text
 from trajvit_jax.run.checksums import named
 
 STATE, RUN = "state", "run"
+_LATER = "later.json"
+
+# What the system says where something that should be there is not: damage.
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_MISSING_CODES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+_STATUS = re.compile(r"([A-Z_]+): ")
+_SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
+# The other codes of a read that fails (DATA_LOSS, NOT_FOUND, ..) tell of the file's contents.
+_NO_PROOF = frozenset(
+    {
+        *("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "PERMISSION_DENIED"),
+        *("RESOURCE_EXHAUSTED", "UNAUTHENTICATED", "UNAVAILABLE", "UNKNOWN"),
+    }
+)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """What a checkpoint holds besides arrays: `clock`, `metrics`, `checksums`.
+    """What a checkpoint holds besides arrays: `clock`, `metrics` (later ones, too), `checksums`.
 
     Raises:
       OSError: no such file.
@@ -26,7 +45,14 @@ def read_run(folder: Path) -> dict[str, Any]:
     run = json.loads((folder / RUN / "metadata").read_text("utf-8"))
     if not isinstance(run, dict) or not run.keys() >= {"clock", "metrics", "checksums"}:
         raise ValueError(f"{folder / RUN} lacks clock, metrics or checksums")
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        run["metrics"] = json.loads((folder / _LATER).read_text("utf-8"))
     return run
+
+
+def write_later(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Notes metrics that were measured after the checkpoint was written, in place of its own."""
+    write_text(folder / _LATER, json.dumps(dict(metrics)) + "\n")
 
 
 def load_arrays(workdir: str | os.PathLike[str], step: int | None = None) -> dict[str, np.ndarray]:
@@ -93,13 +119,19 @@ def first_misfit(saved: Any, wanted: Any) -> str:
 
 
 def is_of_the_machine(error: BaseException | None) -> bool:
-    """Whether a failure says nothing about the files: memory, rights, a network."""
-    codes = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    """Whether a failure says nothing about the files: memory, rights, a disk, a network."""
     while error is not None:
-        if isinstance(error, (MemoryError, PermissionError, jax.errors.JaxRuntimeError)):
+        if isinstance(error, (MemoryError, jax.errors.JaxRuntimeError)):
             return True
-        if any(code in str(error) for code in codes):
+        if isinstance(error, OSError) and not isinstance(error, _MISSING):
             return True
+        # TensorStore tells all of its failures as ValueError, with Abseil's code in front.
+        if match := _STATUS.match(str(error)):
+            if match[1] in _NO_PROOF:
+                return True
+            system = _SYSTEM_ERROR.search(str(error))
+            if system is not None and int(system[1]) not in _MISSING_CODES:
+                return True
         error = error.__cause__ or error.__context__
     return False
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
 import time
@@ -15,7 +13,7 @@ from typing import Any
 
 import tensorboardX
 
-from tokenization.files import write_text
+from trajvit_jax.run.json_lines import go_on_after, line, read_lines
 
 
 class MetricLog:
@@ -23,6 +21,7 @@ class MetricLog:
 
     Args:
       step: where the run goes on; what a lost run wrote of later steps is dropped.
+      without: so are the lines of that step with names that begin with this; '' = none.
       wandb: project of Weights & Biases; '' = none. The run there has the workdir's name, and a
         resumed one goes on in it.
 
@@ -30,19 +29,26 @@ class MetricLog:
       ValueError: a project, but no package `wandb`.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, step: int = 0, wandb: str = ""):
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        step: int = 0,
+        without: str = "",
+        wandb: str = "",
+    ):
         self._remote = _remote(wandb, Path(workdir)) if wandb else None
         path = Path(workdir) / "metrics.jsonl"
-        self._lines = [entry for entry in _read(path) if entry["step"] <= step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in self._lines))
-        self._file = path.open("a", encoding="utf-8")
+        lines = [entry for entry in read_lines(path) if entry["step"] <= step]
+        self._lines = [one for one in lines if one["step"] < step or not _has(one, without)]
+        self._file = go_on_after(path, self._lines)
         self._board = tensorboardX.SummaryWriter(
             os.fspath(Path(workdir) / "tensorboard"), purge_step=step + 1
         )
 
     def values(self, name: str) -> list[float]:
         """What was logged under a name since step 0, earlier runs of the workdir included."""
-        return [line[name] for line in self._lines if line.get(name) is not None]
+        return [one[name] for one in self._lines if one.get(name) is not None]
 
     def __enter__(self) -> MetricLog:
         return self
@@ -62,13 +68,18 @@ class MetricLog:
         """Writes the values that stand after `step` updates; what is not finite is null."""
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         told = {name: finite.get(name) for name in values}
-        line = {"step": step, "time": round(time.time(), 3), **told}
-        self._lines.append(line)
-        print(json.dumps(line), file=self._file, flush=True)
+        entry = {"step": step, "time": round(time.time(), 3), **told}
+        self._lines.append(entry)
+        self._file.write(line(entry))
+        self._file.flush()
         for name, value in finite.items():
             self._board.add_scalar(name, value, step)
         if self._remote is not None:
             self._remote.log(finite, step=step)
+
+
+def _has(entry: Mapping[str, Any], prefix: str) -> bool:
+    return bool(prefix) and any(name.startswith(prefix) for name in entry)
 
 
 def _remote(project: str, workdir: Path) -> Any:
@@ -81,12 +92,3 @@ def _remote(project: str, workdir: Path) -> Any:
     path = workdir.resolve()
     own = f"{path.name}-{zlib.crc32(os.fspath(path).encode()):08x}"
     return wandb.init(project=project, name=path.name, id=own, dir=path, resume="allow")
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Entries of a log; a last line that was cut off by a crash does not count."""
-    entries = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            entries.append(json.loads(line))
-    return entries

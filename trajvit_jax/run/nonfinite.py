@@ -27,11 +27,25 @@ class NonFiniteGuard:
       workdir: where the ids of the batches go if the run is given up.
       limit: so many steps in a row end the run.
       process: number of this process; each writes the ids that it read.
+      streak: steps in a row up to the one where the run goes on; their ids are not known any more.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, limit: int = 10, process: int = 0):
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        limit: int = 10,
+        process: int = 0,
+        streak: int = 0,
+    ):
         self._workdir, self._limit, self._process = Path(workdir), limit, process
+        self._before = streak
         self._bad: list[_Step] = []
+
+    @property
+    def streak(self) -> int:
+        """Steps in a row, up to the last one, that were not finite."""
+        return self._before + len(self._bad)
 
     def add(
         self,
@@ -55,12 +69,13 @@ class NonFiniteGuard:
         """
         if finite:
             self._bad.clear()
+            self._before = 0
             return
         self._bad.append(_Step(step, tuple(ids), dict(measures)))
-        if len(self._bad) >= self._limit:
+        if self.streak >= self._limit:
             path = self._dump()
             raise FloatingPointError(
-                f"{len(self._bad)} steps in a row up to step {step} had a loss or gradient "
+                f"{self.streak} steps in a row up to step {step} had a loss or gradient "
                 f"that is not finite; none changed the parameters. What they read is in {path}. "
                 "Try a lower learning rate, or look at these records"
             )

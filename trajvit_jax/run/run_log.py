@@ -16,7 +16,9 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.run.bad_records import BadRecords
 from trajvit_jax.run.metric_log import MetricLog
 from trajvit_jax.run.nonfinite import NonFiniteGuard
 from trajvit_jax.run.profiling import Profiler
@@ -33,12 +35,16 @@ class Clock:
       videos: that were read, as often as they were.
       tokens: likewise.
       skipped: steps that changed nothing because a number was not finite.
+      streak: of these, how many up to the last step followed one another.
+      bad_records: of the videos, those that could not be used.
     """
 
     seconds: float = 0.0
     videos: int = 0
     tokens: int = 0
     skipped: int = 0
+    streak: int = 0
+    bad_records: int = 0
 
     def values(self) -> dict[str, float]:
         """As JSON."""
@@ -55,6 +61,8 @@ class InFlight:
       ids: of the records that this process read for it.
       measures: of the step.
       waited: seconds that it waited for data.
+      compilations: programs of the step so far.
+      bad: records, of those that this process read, that could not be used.
     """
 
     number: int
@@ -62,9 +70,12 @@ class InFlight:
     ids: tuple[str, ...]
     measures: dict[str, jax.Array]
     waited: float
+    compilations: int
+    bad: tuple[BadRecord, ...] = ()
 
 
 _LOG = logging.getLogger(__name__)
+_RESULTS = "eval/"  # what names of an evaluation's results begin with
 
 
 class RunLog:
@@ -76,10 +87,15 @@ class RunLog:
       workdir: of the run.
       settings: of the run.
       first: the step it goes on from; what a lost run wrote of later steps is dropped.
+      evaluates: whether it will be evaluated after that step; what a lost run wrote of that is
+        dropped, too.
     """
 
-    def __init__(self, workdir: Path, settings: ExperimentSettings, *, first: int):
-        self._workdir, self._settings, self._first = workdir, settings, first
+    def __init__(
+        self, workdir: Path, settings: ExperimentSettings, *, first: int, evaluates: bool = False
+    ):
+        self._workdir, self._settings = workdir, settings
+        self._first, self._evaluates = first, evaluates
         self._metrics: MetricLog | None = None
         self._samples: SampleLog | None = None
         self._stack = contextlib.ExitStack()
@@ -87,7 +103,12 @@ class RunLog:
     def __enter__(self) -> RunLog:
         process, settings = jax.process_index(), self._settings
         if process == 0:
-            log = MetricLog(self._workdir, step=self._first, wandb=settings.wandb)
+            log = MetricLog(
+                self._workdir,
+                step=self._first,
+                without=_RESULTS if self._evaluates else "",
+                wandb=settings.wandb,
+            )
             self._metrics = self._stack.enter_context(log)
         if settings.log_samples:
             samples = SampleLog(self._workdir, step=self._first, process=process)
@@ -110,7 +131,7 @@ class RunLog:
 
     def results(self, step: int, values: Mapping[str, float]) -> None:
         """Writes what an evaluation found."""
-        self.write(step, {f"eval/{name}": value for name, value in values.items()})
+        self.write(step, {f"{_RESULTS}{name}": value for name, value in values.items()})
 
     def note_samples(self, step: int, ids: tuple[str, ...]) -> None:
         """Notes what this process read for a step, where that is asked for."""
@@ -162,9 +183,11 @@ class StepWatch:
         """Args: see `RunLog.watch`, whose settings and workdir these are."""
         self._log, self._bar, self._clock, self._works = log, bar, clock, works
         self._settings, self._meter = settings, Meter(peak_flops())
+        process = jax.process_index()
         self._guard = NonFiniteGuard(
-            workdir, limit=settings.max_skipped, process=jax.process_index()
+            workdir, limit=settings.max_skipped, process=process, streak=clock.streak
         )
+        self._bad = BadRecords(workdir, share=settings.data.max_bad, process=process)
         self._seconds: list[float] = []
         self._rates: dict[str, str] = {}
         self._compiled: set[str] = set()
@@ -175,14 +198,21 @@ class StepWatch:
 
         Raises:
           FloatingPointError: too many steps in a row that are not finite.
+          ValueError: too many records that cannot be used.
         """
         values = {name: float(value) for name, value in jax.device_get(step.measures).items()}
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         self._count(step, values, seconds)
-        self._bar.set_postfix(loss=f"{values['loss']:.3f}", **self._rates, refresh=False)
+        values |= {
+            "bad_records": self._clock.bad_records,
+            "compilations": step.compilations,
+        }
+        bad = {"bad": self._clock.bad_records} if self._clock.bad_records else {}
+        self._bar.set_postfix(loss=f"{values['loss']:.3f}", **bad, **self._rates, refresh=False)
         self._bar.update()
         self._log.note_samples(step.number, step.ids)
+        self._bad.note(step.number, step.bad)
         settings = self._settings
         if step.number % settings.log_every == 0 or step.number == settings.steps:
             if self._seconds:
@@ -193,8 +223,20 @@ class StepWatch:
             self._log.write(step.number, values)
         elif values["skipped"]:
             self._log.write(step.number, values)
+        self._judge(step, values)
+
+    def _judge(self, step: InFlight, values: Mapping[str, float]) -> None:
+        """Whether the run should go on."""
         measures = {name: values[name] for name in ("loss", "grad_norm", "temperature")}
         self._guard.add(step.number, step.ids, measures, finite=not values["skipped"])
+        self._clock.streak = self._guard.streak
+        self._bad.check(
+            step.number,
+            absent=int(values["absent"]),
+            batch=self._works[step.stream].videos,
+            bad=self._clock.bad_records,
+            read=self._clock.videos,
+        )
 
     def _count(self, step: InFlight, values: Mapping[str, float], seconds: float) -> None:
         work, tokens = self._works[step.stream], int(values["tokens"])
@@ -202,6 +244,7 @@ class StepWatch:
         self._clock.videos += work.videos
         self._clock.tokens += tokens
         self._clock.skipped += int(values["skipped"])
+        self._clock.bad_records += int(values["absent"])
         if step.stream in self._compiled:
             self._seconds.append(seconds)
             self._meter.add(work, tokens=tokens, seconds=seconds, waited=step.waited)

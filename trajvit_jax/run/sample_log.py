@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from tokenization.files import write_text
+from trajvit_jax.run.json_lines import go_on_after, line, of_process, read_lines
 
 
 def ids_hash(ids: Iterable[str]) -> str:
@@ -31,9 +31,8 @@ class SampleLog:
 
     def __init__(self, workdir: str | os.PathLike[str], *, step: int = 0, process: int = 0):
         path = samples_path(workdir, process)
-        lines = [line for line in read_samples(path).items() if line[0] <= step]
-        write_text(path, "".join(_line(*line) for line in lines))
-        self._file = path.open("a", encoding="utf-8")
+        before = (_entry(*one) for one in read_samples(path).items() if one[0] <= step)
+        self._file = go_on_after(path, before)
 
     def __enter__(self) -> SampleLog:
         return self
@@ -48,27 +47,20 @@ class SampleLog:
 
     def write(self, step: int, ids: Iterable[str]) -> None:
         """Notes what a step read."""
-        self._file.write(_line(step, ids_hash(ids)))
+        self._file.write(line(_entry(step, ids_hash(ids))))
         self._file.flush()
 
 
 def samples_path(workdir: str | os.PathLike[str], process: int = 0) -> Path:
     """Where a process notes its samples."""
-    return Path(workdir) / (f"samples-{process}.jsonl" if process else "samples.jsonl")
+    return of_process(workdir, "samples", process)
 
 
 def read_samples(path: str | os.PathLike[str]) -> dict[int, str]:
-    """Hash of each step; a line that was cut off does not count."""
-    samples: dict[int, str] = {}
-    path = Path(path)
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        try:
-            entry = json.loads(line)
-            samples[entry["step"]] = entry["ids_hash"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-    return samples
+    """Hash of each step."""
+    lines = (one for one in read_lines(path) if {"step", "ids_hash"} <= one.keys())
+    return {one["step"]: one["ids_hash"] for one in lines}
 
 
-def _line(step: int, digest: str) -> str:
-    return json.dumps({"step": step, "ids_hash": digest}) + "\n"
+def _entry(step: int, digest: str) -> dict[str, Any]:
+    return {"step": step, "ids_hash": digest}

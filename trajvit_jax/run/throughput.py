@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from jaxtyping import DTypeLike
 
+from trajvit_jax.data.abstract import abstract_batch
 from trajvit_jax.data.schedule import StreamSettings
 from trajvit_jax.models.flops import count_embedding
 from trajvit_jax.models.settings import ModelSettings
-from trajvit_jax.models.tokens import Rows
 from trajvit_jax.models.video_text import plain_slots
 
 # Dense bfloat16 FLOP/s of one device, from the makers' data sheets, by JAX's name of it.
@@ -65,23 +63,11 @@ def work_of(stream: StreamSettings, model: ModelSettings) -> Work:
     FLOPs are three times those of the embeddings: the gradient of a product is two products.
     """
     model = dataclasses.replace(model, frames=stream.frames)
-    side, grid = model.image_size, model.grid
-    group, rows, slots = 1, None, plain_slots(model)
-    if stream.packing is not None and model.name == "trajvit":
-        packing, group = stream.packing, stream.packing.group
-        grouped = _shape(np.int32, 1, packing.rows, packing.slots)
-        rows = Rows(grouped, grouped, _shape(np.int32, 1, group))
-        slots = packing.rows * packing.slots
-    video = _shape(np.uint8, group, stream.frames, side, side, 3)
-    labels = _shape(np.int32, group, stream.frames, grid, grid)
-    text = tuple(_shape(dtype, group, model.text.length) for dtype in (np.int32, np.bool_))
-    groups = stream.batch // group
-    flops = 3 * count_embedding(model, (video, labels, rows), text)
+    groups = stream.batch // stream.group
+    one = abstract_batch(dataclasses.replace(stream, batch=stream.group), model)
+    slots = stream.group * plain_slots(model) if one.rows is None else one.rows.video.size
+    flops = 3 * count_embedding(model, (one.video, one.labels, one.rows), (one.text, one.text_mask))
     return Work(stream.batch, groups * slots, groups * flops)
-
-
-def _shape(dtype: DTypeLike, *sizes: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(sizes, dtype)
 
 
 class Meter:

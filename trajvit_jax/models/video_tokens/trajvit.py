@@ -11,6 +11,7 @@ from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows, Tokens, one_video_a_row, plain_queries
 from trajvit_jax.models.video_tokens.appearance import Appearance
 from trajvit_jax.models.video_tokens.position import Position
+from trajvit_jax.models.video_tokens.tokenizer import VideoTokenizer
 from trajvit_jax.ops.mask_pooling import Projection
 from trajvit_jax.ops.mesh import by_device
 from trajvit_jax.ops.segments import Segments, at_least_int32
@@ -19,7 +20,7 @@ from trajvit_jax.ops.segments import Segments, at_least_int32
 _PADDING_FRAMES = 10
 
 
-class TrajectoryTokens(nnx.Module):
+class TrajectoryTokens(VideoTokenizer):
     """Video and label maps -> one token a trajectory: appearance + position."""
 
     def __init__(self, settings: ModelSettings, *, rngs: nnx.Rngs):
@@ -29,18 +30,6 @@ class TrajectoryTokens(nnx.Module):
         self.appearance = Appearance(settings, rngs=rngs)
         has_position = settings.trajvit.position != "none"
         self.position = Position(settings, rngs=rngs) if has_position else None
-
-    def __call__(
-        self,
-        video: Float[Array, "b t h w 3"],
-        labels: Integer[Array, "b t y x"],
-        rows: Rows | None = None,
-        *,
-        train: bool,
-        valid: Bool[Array, "b t"] | None = None,
-    ) -> tuple[Tokens, dict[str, jax.Array]]:
-        """`tokens` of `features`."""
-        return self.tokens(self.features(video, train=train, valid=valid), video, labels, rows)
 
     def features(
         self,

@@ -1,0 +1,89 @@
+"""The benchmark of the training step: its search, its tables, its verdicts."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import train_step
+from benchmarks.train_step_run import Attempt
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "found"),
+    [(8, 1024, 8), (100, 1024, 96), (1000, 1024, 960), (5000, 256, 256), (383, 1024, 352)],
+)
+def test_the_largest_batch_is_found_to_an_eighth(limit: int, most: int, found: int):
+    tried = []
+
+    def fits(batch: int) -> bool:
+        tried.append(batch)
+        return batch <= limit
+
+    assert train_step.largest(fits, 8, most) == found
+    assert len(set(tried)) == len(tried)
+    assert all(batch % 8 == 0 for batch in tried)
+
+
+def test_a_model_too_large_for_one_group_says_so():
+    with pytest.raises(RuntimeError, match="a batch of 8 does not fit; try --remat"):
+        train_step.largest(lambda batch: False, 8, 1024)
+
+
+def test_only_memory_ends_the_search():
+    assert train_step.out_of_memory("XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory ...")
+    assert not train_step.out_of_memory("ValueError: frames")
+
+
+def result(model: str, seconds: float, **more: object) -> dict[str, object]:
+    attempt = {"model": model, "size": "L", "batch": 64}
+    return {"attempt": attempt, "fits": True, "peak_flops": 1e12, "seconds": [seconds]} | more
+
+
+def step(model: str, seconds: float) -> dict[str, object]:
+    rate = 64 / seconds
+    sizes = {"slots": 6400, "flops": 4e11, "peak_memory": 2e9, "compiling": 9.0}
+    return result(model, seconds, videos_a_second=rate, **sizes)
+
+
+def test_a_line_of_the_table():
+    line = train_step.table([step("trajvit", 0.5)]).splitlines()[-1]
+    assert line == "| TrajViT-L | 64 | 100 | 500.0 | 128.0 | 80% | 2.0 | 9 |"
+
+
+def test_parts_are_told_for_a_video_beside_the_step():
+    parts = result("vit3d", 0.0, parts={"transformer": 0.32, "text": 0.064})
+    parts["attempt"]["batch"] = 32
+    lines = train_step.parts_table([parts], [step("vit3d", 0.64)]).splitlines()
+    assert lines[0] == "| model | batch | transformer | text | sum | the step |"
+    assert lines[-1] == "| ViT3D-L | 32 | 10.00 | 2.00 | 12.00 | 10.00 |"
+
+
+@pytest.mark.parametrize(("seconds", "holds"), [(1.0, True), (1.2, False)])
+def test_the_transformer_must_use_the_hardware(seconds: float, holds: bool):
+    parts = [result("vit3d", 0.0, parts={"transformer": seconds}, transformer_flops=4.6e11)]
+    [(text, found)] = train_step.verdicts([step("vit3d", 2.0)], parts)
+    assert found is holds and "bound 45%" in text
+
+
+@pytest.mark.parametrize(("seconds", "holds"), [(0.5, True), (0.6, False)])
+def test_trajectories_must_be_faster_than_patches(seconds: float, holds: bool):
+    [(text, found)] = train_step.verdicts([step("trajvit", seconds), step("vit3d", 2.0)], [])
+    assert found is holds and "bound 4x" in text
+
+
+def test_a_batch_that_does_not_fit_is_an_error_but_for_parts(monkeypatch):
+    def measured(attempt: Attempt) -> dict[str, object]:
+        return {"fits": attempt.batch <= 16, "attempt": {"batch": attempt.batch}}
+
+    monkeypatch.setattr(train_step, "in_process", measured)
+    attempt = Attempt("vit3d", "L", 64)
+    with pytest.raises(SystemExit, match="a batch of 64 does not fit; take a smaller --batch"):
+        train_step._fitting(attempt)
+    parts = Attempt("vit3d", "L", 64, parts=True)
+    assert train_step._fitting(parts)["attempt"]["batch"] == 16
+
+
+def test_unknown_models_are_named(capsys):
+    with pytest.raises(SystemExit):
+        train_step.main(["--models=vit"])
+    assert "unknown model 'vit': did you mean 'vit3d'" in capsys.readouterr().err

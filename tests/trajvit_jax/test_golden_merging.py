@@ -1,0 +1,320 @@
+"""Numbers of the authors' own programs: token merging, run-length tokens and TokenLearner."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from trajvit_jax.convert.pieces import fill
+from trajvit_jax.models.settings import EncoderSettings, ModelSettings, RLTSettings, ViT3DSettings
+from trajvit_jax.models.token_learner import TokenFuser, TokenLearner
+from trajvit_jax.models.tokens import no_mask
+from trajvit_jax.models.transformer import Encoder, cut, unstack
+from trajvit_jax.models.video_tokens.rlt import RunLengthTokens
+from trajvit_jax.models.video_tokens.tome import merging_layer
+from trajvit_jax.models.video_tokens.vit3d import TubeletTokens
+from trajvit_jax.ops.run_length import changes, run_lengths, run_starts
+from trajvit_jax.ops.token_merging import (
+    can_merge,
+    follow,
+    match_tokens,
+    merge_schedule,
+    merge_tokens,
+)
+
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+
+def below(arrays, prefix):
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def filled(build, arrays):
+    return fill(nnx.eval_shape(build), {k: np.asarray(v) for k, v in arrays.items()})
+
+
+def timm_encoder(state, heads, eps):
+    """Our encoder with a timm ViT's layers in it, and no CLS."""
+    depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+
+    def stacked(name, form=lambda x: x):
+        return np.stack([form(state[f"blocks.{layer}.{name}"]) for layer in range(depth)])
+
+    width = state["blocks.0.norm1.weight"].size
+    joint = stacked("attn.qkv.weight", lambda x: x.T.reshape(width, 3, width))
+    if "blocks.0.attn.qkv.bias" in state:
+        joint_bias = stacked("attn.qkv.bias", lambda x: x.reshape(3, width))
+    else:
+        query, value = stacked("attn.q_bias"), stacked("attn.v_bias")
+        joint_bias = np.stack([query, np.zeros_like(query), value], axis=1)
+    arrays = {
+        "cls": np.zeros(width, np.float32),
+        "layers.query_key_value.kernel": joint,
+        "layers.query_key_value.bias": joint_bias,
+    }
+    for ours, theirs in (
+        ("attention_out", "attn.proj"),
+        ("mlp_in", "mlp.fc1"),
+        ("mlp_out", "mlp.fc2"),
+    ):
+        arrays[f"layers.{ours}.kernel"] = stacked(f"{theirs}.weight", np.transpose)
+        arrays[f"layers.{ours}.bias"] = stacked(f"{theirs}.bias")
+    for ours, theirs in (("norm_attention", "norm1"), ("norm_mlp", "norm2")):
+        arrays[f"layers.{ours}.scale"] = stacked(f"{theirs}.weight")
+        arrays[f"layers.{ours}.bias"] = stacked(f"{theirs}.bias")
+    if "norm.weight" in state:
+        arrays |= {"norm.scale": state["norm.weight"], "norm.bias": state["norm.bias"]}
+    settings = EncoderSettings(
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp=state["blocks.0.mlp.fc1.weight"].shape[0],
+        layer_norm_eps=eps,
+        final_norm="norm.weight" in state,
+    )
+    return filled(lambda: Encoder(settings, rngs=nnx.Rngs(0)), arrays)
+
+
+@pytest.mark.parametrize("merged", [3, 7, 50])
+@pytest.mark.parametrize("cls", [False, True])
+def test_bipartite_matching(golden, assert_golden, cls, merged):
+    g = golden("tome")
+    expected = below(g, f"bsm/cls{cls:d}_r{merged}/")
+    x, size = jnp.asarray(g["bsm/x"]), jnp.asarray(g["bsm/size"])[..., 0]
+    count = min(merged, can_merge(x.shape[1], cls=cls))
+    place = match_tokens(jnp.asarray(g["bsm/metric"]), count, cls=cls)
+    source = jax.nn.one_hot(place, x.shape[1] - count).swapaxes(1, 2)
+    np.testing.assert_array_equal(source, expected["source"])
+    alone, ones = merge_tokens(x, jnp.ones_like(size), place, count)
+    assert_golden(alone, expected["wavg_x_nosize"])
+    assert_golden(alone, expected["merge_mean"])
+    assert_golden(ones[..., None], expected["wavg_size_nosize"])
+    means, sizes = merge_tokens(x, size, place, count)
+    assert_golden(means, expected["wavg_x"])
+    assert_golden(sizes[..., None], expected["wavg_size"])
+    back = jnp.take_along_axis(means, place[..., None], axis=1)
+    assert_golden(back, expected["unmerge_of_wavg"])
+
+
+def test_schedules(golden):
+    for name, expected in below(golden("tome"), "parse_r/").items():
+        if name == "list":  # which is its own schedule
+            continue
+        depth, merged, *rest = name.split("_")
+        inflection = float(rest[0].removeprefix("inflect")) if rest else 0.0
+        schedule = merge_schedule(int(depth[1:]), int(merged[1:]), inflection)
+        assert schedule == tuple(expected), name
+
+
+@pytest.mark.parametrize("weigh", [False, True])
+@pytest.mark.parametrize("cls", [False, True])
+def test_merging_layers(golden, assert_golden, cls, weigh):
+    g = golden("tome")
+    expected = below(g, f"vit/cls{cls:d}_prop{weigh:d}/")
+    encoder = timm_encoder(below(g, "vit/sd/"), heads=4, eps=1e-6)
+
+    @nnx.jit
+    def run(encoder, x):
+        size, trail = jnp.ones(x.shape[:2]), []
+        source = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
+        for layer in unstack(encoder.layers):
+            x, size, place = merging_layer(layer, x, size, 5, weigh=weigh, cls=cls)
+            source = follow(source, place)
+            trail.append((x, size))
+        return encoder.finish(x), source, trail
+
+    out, source, trail = run(encoder, jnp.asarray(g["vit/x"]))
+    for number, (x, size) in enumerate(trail):
+        assert_golden(x, expected[f"block{number}_x"], f"layer {number}")
+        assert_golden(size[..., None], expected[f"block{number}_size"], f"sizes {number}")
+    assert_golden(out, expected["out"])
+    held = jax.nn.one_hot(source, out.shape[1]).swapaxes(1, 2)
+    np.testing.assert_array_equal(held, expected["source"])
+
+
+def normalized(g):
+    video = np.moveaxis(g["in/video_u8"], 1, -1)
+    return jnp.asarray((video.astype(np.float32) / 255 - MEAN) / STD)
+
+
+def test_run_lengths(golden):
+    g = golden("rlt")
+    change = np.asarray(changes(normalized(g), tubelet=2, patch=16))
+    for threshold in (0.0, 0.05, 0.1, 0.3):
+        expected = below(g, f"th{threshold}/")
+        kept = change > threshold
+        np.testing.assert_array_equal(kept.reshape(2, -1), expected["mask"])
+        np.testing.assert_array_equal(kept.sum((1, 2, 3)), expected["num_tokens"])
+        lengths = np.asarray(run_lengths(jnp.asarray(kept)))
+        np.testing.assert_array_equal(lengths[kept], expected["lengths_token_order"])
+        starts = np.asarray(run_starts(jnp.asarray(kept)))
+        where = np.ogrid[: len(kept), : kept.shape[1], : kept.shape[2], : kept.shape[3]]
+        counted = np.zeros(kept.shape, int)
+        np.add.at(counted, (where[0], starts, where[2], where[3]), 1)
+        np.testing.assert_array_equal(counted[kept], lengths[kept])
+    raw = jnp.asarray(np.moveaxis(g["in/video_u8"], 1, -1))
+    plain = np.asarray(changes(raw, tubelet=2, patch=16)) > 2
+    np.testing.assert_array_equal(plain.reshape(2, -1), g["u8_th2/mask"])
+    fine = np.asarray(changes(normalized(g)[:, :8], tubelet=1, patch=8)) > 0.1
+    np.testing.assert_array_equal(fine.reshape(2, -1), g["tub1_p8_th0.1/mask"])
+
+
+@pytest.mark.parametrize("threshold", [None, 0.1])
+def test_run_length_transformer(golden, assert_golden, threshold):
+    g = golden("rlt")
+    state, video = below(g, "vit/sd/"), normalized(g)
+    encoder = timm_encoder(state, heads=4, eps=1e-5)
+    steps = state["length_embed"].shape[1]
+    settings = ModelSettings(
+        name="rlt",
+        image_size=video.shape[2],
+        frames=2 * steps,
+        encoder=encoder.settings,
+        vit3d=ViT3DSettings(patch=16, tubelet=2),
+        rlt=RLTSettings(threshold=threshold or 0.0),
+    )
+    kernel = state["patch_embed.proj.weight"].transpose(2, 3, 4, 1, 0)
+    arrays = {
+        "embed.kernel": kernel.reshape(-1, kernel.shape[-1]),
+        "embed.bias": state["patch_embed.proj.bias"],
+        "position": g["sincos/pos_n128_d48"],
+    }
+    kind = TubeletTokens if threshold is None else RunLengthTokens
+    tokenizer = filled(lambda: kind(settings, rngs=nnx.Rngs(0)), arrays)
+
+    @nnx.jit
+    def run(tokenizer, encoder, video):
+        unused = jnp.zeros((*video.shape[:2], 1, 1), jnp.int32)
+        tokens, _ = tokenizer(video, unused, train=False)
+        used = (tokens.video > 0)[:, 1:]
+        states = encoder.run(tokens.values[:, 1:], used[:, None, None])
+        return (states * used[..., None]).sum(1) / used.sum(1, keepdims=True)
+
+    pooled = np.asarray(run(tokenizer, encoder, video))
+    centred = pooled - pooled.mean(-1, keepdims=True)
+    normed = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5)
+    normed = normed * state["fc_norm.weight"] + state["fc_norm.bias"]
+    logits = normed @ state["head.weight"].T + state["head.bias"]
+    for number, one in enumerate(logits):
+        assert_golden(one[None, None], g[f"vit/out_len0_th{threshold}_b{number}"])
+
+
+def weights_of_patches(state):
+    mlp = {"hidden": "token_masking/Dense_0", "out": "token_masking/Dense_1"}
+    return {
+        **{f"weigh.norm.{kind}": state[f"LayerNorm_0/{kind}"] for kind in ("scale", "bias")},
+        **{
+            f"weigh.{ours}.{kind}": state[f"{theirs}/{kind}"]
+            for ours, theirs in mlp.items()
+            for kind in ("kernel", "bias")
+        },
+    }
+
+
+def learner_of(state):
+    bottleneck, tokens = state["token_masking/Dense_1/kernel"].shape
+    width = state["LayerNorm_0/scale"].size
+    build = lambda: TokenLearner(width, tokens, bottleneck, rngs=nnx.Rngs(0))  # noqa: E731
+    return filled(build, weights_of_patches(state))
+
+
+def fuser_of(state):
+    bottleneck, tokens = state["token_masking/Dense_1/kernel"].shape
+    width, normalize = state["LayerNorm_0/scale"].size, "fuser_mix_norm1/scale" in state
+    arrays = {f"mix.{kind}": state[f"Dense_0/{kind}"] for kind in ("kernel", "bias")}
+    if normalize:
+        for ours, theirs in (("norm_before", "fuser_mix_norm1"), ("norm_after", "fuser_mix_norm2")):
+            arrays |= {f"{ours}.{k}": state[f"{theirs}/{k}"] for k in ("scale", "bias")}
+
+    def build():
+        return TokenFuser(width, tokens, bottleneck, normalize=normalize, rngs=nnx.Rngs(0))
+
+    return filled(build, arrays | weights_of_patches(state))
+
+
+def scenic_encoder(state):
+    """Our encoder with a scenic ViT's blocks in it, and no CLS."""
+    depth = len({name.split("/")[0] for name in state if name.startswith("encoderblock")})
+
+    def stacked(name, form=lambda x: x):
+        return np.stack([form(state[f"encoderblock_{layer}/{name}"]) for layer in range(depth)])
+
+    attention = "MultiHeadDotProductAttention_0"
+    width, heads, _ = state[f"encoderblock_0/{attention}/query/kernel"].shape
+    three = ("query", "key", "value")
+    kernels = [stacked(f"{attention}/{n}/kernel", lambda x: x.reshape(width, -1)) for n in three]
+    biases = [stacked(f"{attention}/{name}/bias", np.ravel) for name in three]
+    arrays = {
+        "cls": np.zeros(width, np.float32),
+        "layers.query_key_value.kernel": np.stack(kernels, axis=2),
+        "layers.query_key_value.bias": np.stack(biases, axis=1),
+        "layers.attention_out.kernel": stacked(
+            f"{attention}/out/kernel", lambda x: x.reshape(-1, width)
+        ),
+        "layers.attention_out.bias": stacked(f"{attention}/out/bias"),
+        **{f"norm.{kind}": state[f"encoder_norm/{kind}"] for kind in ("scale", "bias")},
+    }
+    for ours, theirs in (("mlp_in", "MlpBlock_0/Dense_0"), ("mlp_out", "MlpBlock_0/Dense_1")):
+        arrays |= {f"layers.{ours}.{k}": stacked(f"{theirs}/{k}") for k in ("kernel", "bias")}
+    for ours, theirs in (("norm_attention", "LayerNorm_0"), ("norm_mlp", "LayerNorm_1")):
+        arrays |= {f"layers.{ours}.{k}": stacked(f"{theirs}/{k}") for k in ("scale", "bias")}
+    settings = EncoderSettings(
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp=arrays["layers.mlp_in.bias"].shape[-1],
+        layer_norm_eps=1e-6,
+        gelu="tanh",
+    )
+    return filled(lambda: Encoder(settings, rngs=nnx.Rngs(0)), arrays)
+
+
+def test_token_learner_and_fusers(golden, assert_golden):
+    g = golden("tokenlearner")
+    patches = jnp.asarray(g["in/x4"])
+    patches = patches.reshape(len(patches), -1, patches.shape[-1])
+    learn = nnx.jit(lambda learner, x: learner(x))
+    tokens, weights = learn(learner_of(below(g, "v11/params/")), patches)
+    assert_golden(tokens, g["v11/out"])
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
+    fuse = nnx.jit(lambda fuser, *x: fuser(*x))
+    for name in ("fuser", "fuser_nonorm"):
+        fuser = fuser_of(below(g, f"{name}/params/"))
+        fused = fuse(fuser, jnp.asarray(g["in/tokens"]), jnp.asarray(g["in/orig"]))
+        assert_golden(fused, g[f"{name}/out"], name)
+
+
+STEPS, PLACE = 4, 2  # time steps of `in/seq`, layers before TokenLearner
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_token_learner_in_an_encoder(golden, assert_golden, fused):
+    g = golden("tokenlearner")
+    name = "encoder_fuser" if fused else "encoder_v11"
+    state = below(g, f"{name}/params/")
+    count = 2 if fused else 1
+    learners = [learner_of(below(state, f"TokenLearnerModuleV11_{i}/")) for i in range(count)]
+    fusers = [fuser_of(below(state, f"TokenFuser_{i}/")) for i in range(count if fused else 0)]
+
+    def by_step(x):
+        return x.reshape(x.shape[0] * STEPS, -1, x.shape[-1])
+
+    @nnx.jit
+    def run(encoder, learners, fusers, x):
+        before, after = cut(encoder.layers, PLACE)
+        b = len(x)
+        x = encoder.run_layers(before, x, no_mask(x))
+        if not fusers:
+            x = learners[0](by_step(x))[0].reshape(b, -1, x.shape[-1])
+            return encoder.finish(encoder.run_layers(after, x, no_mask(x)))
+        for layer, learner, fuser in zip(unstack(after), learners, fusers, strict=True):
+            learned = learner(by_step(x))[0].reshape(b, -1, x.shape[-1])
+            read = layer(learned, no_mask(learned))
+            x = x + fuser(by_step(read), by_step(x)).reshape(x.shape)
+        return encoder.finish(x)
+
+    x = g["in/seq"] + state["posembed_input/pos_embedding"]
+    assert_golden(run(scenic_encoder(state), learners, fusers, jnp.asarray(x)), g[f"{name}/out"])

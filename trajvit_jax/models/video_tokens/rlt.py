@@ -1,0 +1,134 @@
+"""Tubelets that have changed: run-length tokenization (RLT: Choudhury et al.)."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Integer
+
+from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.tokens import Rows, Tokens
+from trajvit_jax.models.video_tokens.vit3d import TubeletTokens
+from trajvit_jax.ops.run_length import changes, run_lengths, run_starts
+
+
+def rlt_slots(settings: ModelSettings, *, group: int) -> int:
+    """Slots of a row that so many videos share.
+
+    Raises:
+      ValueError: fewer than the first time steps of all its videos take.
+    """
+    cells = (settings.image_size // settings.vit3d.patch) ** 2
+    own, most = settings.rlt, 1 + settings.frames // settings.vit3d.tubelet * cells
+    slots = -(-own.slots * group // own.group) if own.slots else group * most
+    if slots < group * (1 + cells):
+        raise ValueError(
+            f"rlt.slots={own.slots} for rows of {own.group} videos: each has {1 + cells} tokens "
+            f"at least, so set {own.group * (1 + cells)} or more, or 0"
+        )
+    return slots
+
+
+class RunLengthTokens(TubeletTokens):
+    """ViT3D without the tubelets that repeat the one before them.
+
+    What is left has the positions that it has in ViT3D. Rows have a fixed number of slots, so
+    that one compiled program reads any video; empty ones are not attended to. Several videos may
+    share a row (`rlt.group`), which is what makes RLT cheaper than ViT3D.
+    """
+
+    def __init__(self, settings: ModelSettings, *, rngs: nnx.Rngs):
+        super().__init__(settings, rngs=rngs)
+        rlt_slots(settings, group=settings.rlt.group)
+        self.settings = settings
+        steps, width = settings.frames // self.tubelet, settings.encoder.width
+        length = None
+        if settings.rlt.length_encoding:
+            table = jax.random.normal(rngs.params(), (steps, width))
+            length = nnx.Param(settings.encoder.init_std * table)
+        self.length = length
+
+    def tokens(
+        self,
+        features: list[jax.Array],
+        video: Float[Array, "b t h w 3"],
+        labels: Integer[Array, "b t y x"],
+        rows: Rows | None = None,
+    ) -> tuple[Tokens, dict[str, jax.Array]]:
+        """Tokens in rows of their own making, and by name: `patches` and `changes` of all
+        tubelets, `kept`, `labels`, and `dropped`, how many each row had no slot for."""
+        whole, named = super().tokens(features, video, labels, rows)
+        change = changes(video, tubelet=self.tubelet, patch=self.patch)
+        b, steps = change.shape[:2]
+        group = math.gcd(b, self.settings.rlt.group)
+        changed = change > self.settings.rlt.threshold
+        slots = min(rlt_slots(self.settings, group=group), group * whole.values.shape[1])
+        kept, place = self._choose(change, changed, group, slots)
+
+        values = whole.values
+        if self.length is not None:
+            table = self.length[...]
+            longest = jnp.minimum(run_lengths(kept), len(table)) - 1
+            encoding = table[longest.reshape(b, -1)].astype(values.dtype)
+            values = values.at[:, 1:].add(encoding)
+        values = values.reshape(b // group, -1, values.shape[-1])
+        values = jnp.take_along_axis(values, place[..., None], axis=1)
+        used = jnp.pad(kept.reshape(b, -1), ((0, 0), (1, 0)), constant_values=True)
+        used = jnp.take_along_axis(used.reshape(b // group, -1), place, axis=1)
+        candidates = whole.values.shape[1]
+        number = place // candidates + group * jnp.arange(b // group)[:, None] + 1
+        tokens = Tokens(
+            values,
+            jnp.where(used, number, 0).astype(jnp.int32),
+            (place % candidates > 0).astype(jnp.int32),
+        )
+        cells = self._slots_of(kept, place, used, group)
+        dropped = (changed & ~kept).reshape(b // group, -1).sum(-1)
+        return tokens, named | {
+            "changes": change,
+            "kept": kept,
+            "labels": cells,
+            "dropped": dropped,
+        }
+
+    def _choose(
+        self,
+        change: Float[Array, "b k y x"],
+        changed: Bool[Array, "b k y x"],
+        group: int,
+        slots: int,
+    ) -> tuple[Bool[Array, "b k y x"], Integer[Array, "r s"]]:
+        """Which tubelets become tokens, and which candidate of its row each slot takes: for each
+        video CLS and all tubelets, in order. Those that changed most, where slots are too few."""
+        b = len(change)
+        order = jnp.where(changed, change, -1).reshape(b, -1)
+        order = jnp.pad(order, ((0, 0), (1, 0)), constant_values=jnp.inf)
+        order = order.reshape(b // group, -1)
+        if slots == order.shape[1]:
+            return changed, jnp.broadcast_to(jnp.arange(slots), order.shape)
+        _, place = jax.lax.top_k(order, slots)
+        place = jnp.sort(place, axis=-1)
+        row = jnp.arange(b // group)[:, None]
+        chosen = jnp.zeros(order.shape, bool).at[row, place].set(True)
+        return changed & chosen.reshape(b, -1)[:, 1:].reshape(changed.shape), place
+
+    def _slots_of(
+        self,
+        kept: Bool[Array, "b k y x"],
+        place: Integer[Array, "r s"],
+        used: Bool[Array, "r s"],
+        group: int,
+    ) -> Integer[Array, "b k y x"]:
+        """The slot that each tubelet feeds: that of the one that it repeats."""
+        b, cells = len(kept), self.cells
+        count = kept[0].size + 1
+        row = jnp.arange(b // group)[:, None]
+        slot = jnp.where(used, jnp.arange(place.shape[1]), 0)
+        slot_of = jnp.zeros((b // group, group * count), jnp.int32).at[row, place].set(slot)
+        cell = jnp.arange(cells).reshape(self.side, -1)
+        candidate = (run_starts(kept) * cells + cell + 1).reshape(b, -1)
+        slots = jnp.take_along_axis(slot_of.reshape(b, count), candidate, axis=1)
+        return slots.reshape(kept.shape)
