@@ -23,9 +23,11 @@ import dataclasses
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import NAMES, RESNETS, SIZES
+from trajvit_jax.models.settings import NAMES, RESNETS, SIZES, ModelSettings
 from trajvit_jax.recipe import FED_TRAJVIT
 
+# Models with settings of their own, beside those of their patches.
+BASELINES = ("vivit", "token_learner", "tome", "rlt", "automerge")
 ABLATIONS = {
     "none": {},
     "resnet50": {"resnet": dataclasses.asdict(RESNETS["50"])},
@@ -74,9 +76,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             raise ValueError(f"unknown {what} {value!r}: {nearest(value, known)}")
     if chosen.model != "trajvit" and chosen.ablation != "none":
         raise ValueError(f"ablation {chosen.ablation!r} is one of trajvit, not of {chosen.model}")
-    name, patches = FED_TRAJVIT.get(chosen.model, chosen.model), {}
+    name, defaults = FED_TRAJVIT.get(chosen.model, chosen.model), ModelSettings()
+    patches = defaults.vit3d
     if name == "vit":
-        chosen.frames, patches = 1, {"tubelet": 1}
+        chosen.frames, patches = 1, dataclasses.replace(patches, tubelet=1)
     encoder = dataclasses.asdict(SIZES[chosen.size])
     tokenizer = {"max_trajectories": chosen.trajectories} | ABLATIONS[chosen.ablation]
     text = {}
@@ -93,7 +96,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "impl": chosen.impl,
         "encoder": encoder,
         "trajvit": tokenizer,
-        "vit3d": patches,
+        "vit3d": dataclasses.asdict(patches),
+        **{one: dataclasses.asdict(getattr(defaults, one)) for one in BASELINES},
         "text": text,
     }
     return config.lock()

@@ -17,7 +17,7 @@ The paper's result (Table 10, TrajViT-L, text to video / video to text): Activit
 VATEX 28.94 / 51.40, MSR-VTT 26.94 / 50.60, Charades 10.14 / 10.47. ViT3D-L: ActivityNet 26.33 /
 27.33, VATEX 24.74 / 44.80, MSR-VTT 23.75 / 48.30, Charades 7.11 / 7.29.
 
-Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit or vit3d), size (S, B, L, H),
+Arguments (see `trajvit_jax.recipe.pretraining`): model (as in panda4m.py), size (S, B, L, H),
 records (folders with ':' between them), videos (how many they hold), evaluation, vocabulary,
 epochs or steps, batch, frames, tokens (trajectories of a video), group (videos that share rows of
 slots), rows and slots (of a group), micro_batches, threads, workers, seed, debug.

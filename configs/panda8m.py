@@ -18,7 +18,7 @@ VATEX 41.35 / 65.35, MSR-VTT 35.22 / 62.73, Charades 19.41 / 18.36. ViT3D-L: Act
 37.46, VATEX 40.59 / 64.46, MSR-VTT 34.71 / 60.83, Charades 17.45 / 16.00. Table 11 gives slightly
 lower numbers for the same runs.
 
-Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit or vit3d), size (S, B, L, H),
+Arguments (see `trajvit_jax.recipe.pretraining`): model (as in panda4m.py), size (S, B, L, H),
 records (folders with ':' between them), videos (how many they hold), evaluation, vocabulary,
 epochs or steps, batch, frames, tokens (trajectories of a video), group (videos that share rows of
 slots), rows and slots (of a group), micro_batches, threads, workers, seed, debug.

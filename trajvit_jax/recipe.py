@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import NAMES, SIZES
+from trajvit_jax.models.settings import NAMES, SIZES, ModelSettings
 
 VIDEO_BATCH, IMAGE_BATCH = 256, 4096
 FRAMES, EPOCHS = 16, 30
@@ -258,8 +258,15 @@ def _packing(chosen: ml_collections.ConfigDict, stream: str) -> dict[str, int] |
 def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
     name = FED_TRAJVIT.get(chosen.model, chosen.model)
     model = {"name": name, "frames": chosen.frames if chosen.videos else 1}
-    if name not in _BY_FRAME and not chosen.videos:
-        model["vit3d"] = {"tubelet": 1}  # a ViT of images
+    # All of them, so that a command can change each: --config.model.tome.merged=32
+    defaults = ModelSettings()
+    if name not in _BY_FRAME:
+        tubelets = defaults.vit3d
+        if not chosen.videos:  # a ViT of images
+            tubelets = dataclasses.replace(tubelets, tubelet=1)
+        model["vit3d"] = dataclasses.asdict(tubelets)
+    if name in ("vivit", "token_learner", "tome", "rlt", "automerge"):
+        model[name] = dataclasses.asdict(getattr(defaults, name))
     if chosen.debug:
         return model | _DEBUG_MODEL
     return model | {

@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from trajvit_jax.convert.conversion import convert
 from trajvit_jax.convert.inflation import inflate, is_inflatable
+from trajvit_jax.convert.kinds import Choices
 from trajvit_jax.convert.pieces import fill, paths
+from trajvit_jax.convert.stored import initialize_from, write_folder
 from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.footprints import (
     at_pixels,
@@ -385,6 +388,28 @@ def test_images_start_videos(sizes, random_model):
     for step in range(STEPS):
         own = named["patches"].reshape(VIDEOS, STEPS, SIDE**2, -1)[:, step]
         np.testing.assert_allclose(own, expected["patches"], atol=1e-5)
+
+
+def test_a_folder_of_an_image_vit_starts_a_model_of_videos(golden, random_model, tiny, tmp_path):
+    state = {
+        name.removeprefix("vit/sd/"): array
+        for name, array in golden("hf_tiny").items()
+        if name.startswith("vit/sd/")
+    }
+    converted = convert(state, choices=Choices(heads=4))
+    write_folder(tmp_path / "vit", converted)
+    image = converted.settings
+    patches = dataclasses.replace(image.vit3d, tubelet=2)
+    for name in ("vit3d", "tome"):
+        settings = dataclasses.replace(
+            tiny(name), image_size=image.image_size, encoder=image.encoder, vit3d=patches
+        )
+        own = paths(initialize_from(random_model(settings), tmp_path / "vit"))
+        kernel = np.asarray(own["tokenizer.embed.kernel"]).reshape(2, -1, image.encoder.width)
+        np.testing.assert_array_equal(kernel[0], 0)
+        np.testing.assert_array_equal(kernel[1], converted.arrays["tokenizer.embed.kernel"])
+        layers = "encoder.layers.mlp_in.kernel"
+        np.testing.assert_array_equal(own[layers], converted.arrays[layers])
 
 
 @pytest.mark.parametrize("name", ["tome", "token_learner"])

@@ -62,10 +62,12 @@ class RunLengthTokens(TubeletTokens):
         tubelets, `kept`, `labels`, and `dropped`, how many each row had no slot for."""
         whole, named = super().tokens(features, video, labels, rows)
         change = changes(video, tubelet=self.tubelet, patch=self.patch)
-        b, steps = change.shape[:2]
+        b = len(change)
         group = math.gcd(b, self.settings.rlt.group)
         changed = change > self.settings.rlt.threshold
-        slots = min(rlt_slots(self.settings, group=group), group * whole.values.shape[1])
+        slots = group * whole.values.shape[1]
+        if self.settings.rlt.slots:
+            slots = min(rlt_slots(self.settings, group=group), slots)
         kept, place = self._choose(change, changed, group, slots)
 
         values = whole.values

@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Integer
 
+from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows, Tokens
 from trajvit_jax.models.transformer import Encoder, encode_rows
 from trajvit_jax.ops.impl import Impl
@@ -34,6 +35,9 @@ class VideoTokenizer(nnx.Module):
     """
 
     merges = False
+
+    def __init__(self, settings: ModelSettings, *, rngs: nnx.Rngs):
+        del settings, rngs  # what every tokenization is made of
 
     def __call__(
         self,
