@@ -4,8 +4,8 @@ Command:
   python -m tokenization.extract --input='videos/*.mp4' --output=records \\
       --config=configs/tokenization/classical.py
 
-Cost (`python -m benchmarks.extraction`): 57 ms of one core for a sampled frame of 512x288: 17
-sampled frames a second in one process, 30 in two, on two cores.
+Cost (`python -m benchmarks.extraction --quick`): about 114 ms of one core for a sampled frame of
+512x288, beside other programs.
 
 Expected (`python -m benchmarks.tokenization_quality`): on 40 clips of the procedural world, mean
 tube IoU 0.85, 0.52 identity switches an object, 30 trajectories a video, all pixels covered; in
