@@ -101,13 +101,18 @@ def _fast_sums(
     stages: Sequence[jax.Array], projection: Projection, segments: Segments
 ) -> jax.Array:
     """Sum over each segment of the feature map, without the map."""
-    normalized = jnp.zeros((), jnp.float32)
+    normalized, sums, maps = jnp.zeros((), jnp.float32), [], []
     for stage, kernel, bias in zip(stages, projection.kernels, projection.biases, strict=True):
-        sums_of = _sum_then_project
-        if _cells_are_few(stage.shape[2] * stage.shape[3], *kernel.shape, segments):
-            sums_of = _project_then_sum
         features, linear = at_least_float32(stage), centre(kernel, bias)
-        normalized += sums_of(features, *linear, projection.eps, segments)
+        if _cells_are_few(stage.shape[2] * stage.shape[3], *kernel.shape, segments):
+            normalized += _project_then_sum(features, *linear, projection.eps, segments)
+        else:
+            sums.append(_scaled_sums(features, *linear, projection.eps, segments))
+            maps.append(jnp.concatenate([linear[0], linear[1][None]]))
+    if sums:
+        # One product for all: what each stage would add is never made.
+        all_sums, all_maps = jnp.concatenate(sums, -1), jnp.concatenate(maps)
+        normalized += jnp.matmul(all_sums, all_maps, precision=EXACT)
     area = segments.areas()[..., None]
     return normalized * projection.scale + len(stages) * projection.bias * area
 
@@ -132,14 +137,14 @@ def _project_then_sum(
     return segments.upsampled_sums(x.reshape(*features.shape[:-1], -1))
 
 
-def _sum_then_project(
+def _scaled_sums(
     features: jax.Array, kernel: jax.Array, bias: jax.Array, eps: float, segments: Segments
 ) -> jax.Array:
+    """Sums [r, s, t, c + 1] of the features times their factor, and of the factor."""
     cells = features.reshape(-1, features.shape[-1])
     scale = mapped_factor(cells, kernel, bias, eps)[:, None]
     scaled = jnp.concatenate([cells * scale, scale], -1).reshape(*features.shape[:-1], -1)
-    sums = segments.upsampled_sums(scaled)
-    return jnp.matmul(sums[..., :-1], kernel, precision=EXACT) + sums[..., -1:] * bias
+    return segments.upsampled_sums(scaled)
 
 
 def pool_corners(

@@ -171,44 +171,43 @@ def _absorbed(
     width = d // heads
     query = at_least_float32(query)
 
-    # u_t of the module's formula; position 0 turns nothing, neither the query nor its own key.
+    # u_t of the module's formula, and u_0 of the query's own key, which nothing turns.
     key = weights.key.reshape(d, heads, width)
     q = _product(query, weights.query).reshape(heads, width) * width**-0.5
-    own = jnp.einsum("d,dhe,he->h", query, key, q, precision=EXACT)
-    turned = jnp.broadcast_to(q, (t, heads, width))
+    turned = jnp.broadcast_to(q, (t + 1, heads, width))
     if weights.rotary:
         # The transpose of a rotation turns back.
-        turned = rotate(turned, -jnp.arange(1, t + 1), dims=width // 2)
+        turned = rotate(turned, -jnp.arange(t + 1), dims=width // 2)
     u = jnp.einsum("dhe,the->tdh", key, turned, precision=EXACT)
+    own, u = _product(query, u[0]), u[1:]
 
     # LN(x) = scale * factor * (inputs basis) + bias, where the basis may be the identity.
     if lift is None:
         vectors, basis = at_least_float32(frames), None
-        centred = vectors - vectors.mean(-1, keepdims=True)
-        factor = jax.lax.rsqrt(jnp.square(centred).mean(-1) + weights.eps)
+        mean = vectors.mean(-1, keepdims=True)
+        factor = jax.lax.rsqrt(jnp.square(vectors - mean).mean(-1) + weights.eps)
         # Where numbers are narrow a mean takes the digits of what differs, and frames are centred.
         # Else what they meet is: a copy less.
         is_narrow = dtype != vectors.dtype
-        inputs = centred.astype(dtype) if is_narrow else frames
+        inputs = (vectors - mean).astype(dtype) if is_narrow else frames
     else:
         kernel, bias = centre(lift.kernel, lift.bias)
         flat = at_least_float32(frames).reshape(-1, c)
         factor = mapped_factor(flat, kernel, bias, weights.eps).reshape(n, t)
         # The bias is the map of a feature more, which is always one.
         inputs = jnp.concatenate([frames, jnp.ones((n, t, 1), dtype)], axis=-1)
-        basis, is_narrow = jnp.concatenate([kernel, bias[None]]), False
+        basis = jnp.concatenate([kernel, bias[None]])
 
-    def narrow(x: jax.Array) -> jax.Array:
-        """[..., d, k] in the dims of the inputs."""
-        if basis is not None:
-            return _product(basis, x).astype(dtype)
-        return x.astype(dtype) if is_narrow else x - x.mean(-2, keepdims=True)
-
+    scaled = weights.norm_scale[:, None] * u
+    if basis is not None:
+        scaled = _product(basis, scaled)
+    elif not is_narrow:
+        scaled = scaled - scaled.mean(-2, keepdims=True)
     # Frames come first: XLA has no narrow products on CPU with batches of another axis.
     scores = jnp.einsum(
         "tnc,tch->tnh",
         inputs.swapaxes(0, 1),
-        narrow(weights.norm_scale[:, None] * u),
+        scaled.astype(dtype),
         precision=EXACT,
         preferred_element_type=factor.dtype,
     )
@@ -218,11 +217,20 @@ def _absorbed(
     alpha = jax.nn.softmax(jnp.concatenate([own, scores], -1), axis=-1)
     on_query, alpha = alpha[..., :1], alpha[..., 1:]
 
-    # One product a head, over all trajectories; what is the same for all is projected once.
-    value = weights.value.reshape(d, heads, width).swapaxes(0, 1)
-    mixed = _product((alpha * factor[:, None]).astype(dtype), inputs)
-    scaled = narrow(weights.norm_scale[:, None] * value)
-    out = _product(mixed.swapaxes(0, 1), scaled).swapaxes(0, 1)
-    out = out + alpha.sum(-1, keepdims=True) * _product(weights.norm_bias, value)
-    out = out + on_query * _product(query, value)
-    return _product(out.astype(dtype).reshape(n, 1, d), weights.out)
+    # Query, bias and frames are added up before the values, so that one product a head, over all
+    # trajectories, makes the values of them all, and no part of the weights is copied for another.
+    shares, on_bias = (alpha * factor[:, None]).astype(dtype), alpha.sum(-1, keepdims=True)
+    mixed, values = _product(shares, inputs), weights.value
+    if basis is None:
+        if not is_narrow:
+            mixed = mixed - _product(shares, mean)
+        mixed = mixed * weights.norm_scale + on_bias * weights.norm_bias + on_query * query
+    else:
+        values = _product(
+            jnp.concatenate([basis * weights.norm_scale, weights.norm_bias[None], query[None]]),
+            values,
+        )
+        mixed = jnp.concatenate([mixed, on_bias, on_query], axis=-1)
+    values = values.reshape(-1, heads, width).swapaxes(0, 1)
+    out = _product(mixed.astype(dtype).swapaxes(0, 1), values).swapaxes(0, 1)
+    return _product(out.reshape(n, 1, d), weights.out)
