@@ -258,7 +258,7 @@ def evaluate(
       FileNotFoundError, ValueError, OSError: as `load`, `open_records` and the protocol say.
     """
     started = time.perf_counter()
-    source = open_records(records, settings.split)
+    source = open_records(_first_folder(records, settings), settings.split)
     known = set() if missing is None else _lines(missing)
     with on_all_devices() as mesh:
         loaded = load(workdir, step=step, vocabulary=vocabulary, mesh=mesh)
@@ -301,6 +301,12 @@ def evaluate(
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         seconds=round(time.perf_counter() - started, 1),
     )
+
+
+def _first_folder(records: str, settings: CommonSettings) -> str:
+    """Of folders that {frames} stands for, the one of the fewest."""
+    counts = getattr(settings, "frame_counts", lambda: [0])()
+    return records.replace("{frames}", str(min(counts)))
 
 
 def _trained_on(loaded: Loaded) -> list[str]:

@@ -53,12 +53,13 @@ class Embedded:
 
 
 @nnx.jit
-def _embed_video(
+def embed_video(
     model: VideoTextModel,
     video: UInt8[Array, "b t h w 3"],
     labels: Int[Array, "b t y x"],
     rows: Rows | None,
 ) -> Float[Array, "b p"]:
+    """A unit vector of each video, whole on every device."""
     return everywhere(model.embed_video(video, labels, rows))
 
 
@@ -144,7 +145,7 @@ class Embedder:
         kept: list[Any] = []
         bad: list[BadRecord] = []
         for videos in self.batches(source, keep):
-            found = _embed_video(self.model, *self.put((videos.video, videos.labels, videos.rows)))
+            found = embed_video(self.model, *self.put((videos.video, videos.labels, videos.rows)))
             good = [number for number, one in enumerate(videos.bad) if one is None]
             vectors.append(np.asarray(found)[good])
             kept += [videos.kept[number] for number in good]
