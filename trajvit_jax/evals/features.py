@@ -38,7 +38,7 @@ class Features:
     """
 
     values: Float[np.ndarray, "tokens d"]
-    starts: Int64[np.ndarray, " n+1"]
+    starts: Int64[np.ndarray, " starts"]
 
     def __len__(self) -> int:
         return len(self.starts) - 1

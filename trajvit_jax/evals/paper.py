@@ -116,7 +116,10 @@ def blocks() -> tuple[Block, ...]:
             **one
             | {
                 "columns": tuple(map(tuple, one["columns"])),
-                "rows": {model: tuple(values) for model, values in one["rows"].items()},
+                "rows": {
+                    model: tuple(None if value is None else float(value) for value in values)
+                    for model, values in one["rows"].items()
+                },
             }
         )
         for one in _read()["blocks"]
@@ -155,6 +158,8 @@ def training_of(training: str, model: str) -> str:
     if not training:
         return "none"
     path = _TRAININGS[training]
+    if training == "ablation880k":  # its first lines name the argument of each row
+        return f"`{path}`"
     return f"`{path}`" if model == "trajvit" else f"`{path}:model={model}`"
 
 
@@ -176,6 +181,11 @@ No model of the paper's size has been trained with this code yet. *Status* says 
 is: **measured here** (the number itself), **small-scale** (the protocol runs end to end on small
 models and real clips, by the command named), **needs data** (the protocol is tested on toy records
 alone), **needs an accelerator**.
+
+*GPU-hours* are those of training, planned by the formula of [SCALING.md](SCALING.md) (989 TFLOP/s
+of an H100 at 25% to 45% of its peak, assumed; runs of the ablations are not planned yet).
+Evaluation costs little beside: in four views, all of Kinetics-400 is under two GPU-hours for
+ViT3D-L. A config's first lines name the argument of each row of Tables 5 and 6.
 
 Every command takes `--workdir=RUN --records=FOLDER` besides; each config's first lines name the
 split, the captions, the sampling, and the commands that make its records. Where the videos are
