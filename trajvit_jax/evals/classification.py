@@ -93,8 +93,13 @@ def class_vectors(
       ensemble: see `ClassificationSettings`.
     """
     sentences = [template.format(name) for name in names for template in templates]
-    vectors = embedder.texts(sentences, text).astype(np.float64)
-    mean = vectors.reshape(len(names), len(templates), -1).mean(1)
+    vectors = embedder.texts(sentences, text)
+    return averaged(vectors.reshape(len(names), len(templates), -1), ensemble)
+
+
+def averaged(vectors: Float[np.ndarray, "c m p"], ensemble: str) -> Float64[np.ndarray, "c p"]:
+    """The mean of unit vectors; of 'unit' it is normalized, too, see `ClassificationSettings`."""
+    mean = vectors.astype(np.float64).mean(1)
     if ensemble == "unit":
         mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     return mean

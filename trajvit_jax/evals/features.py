@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool, Float, Int, Int64, UInt8
 
 from tokenization.files import replacing, write_text
@@ -176,7 +177,7 @@ def frozen_tokens(
     if jax.process_index() == 0:
         _note(Path(folder), starts, embedder.model.settings.encoder.width, kept, bad, about)
     if jax.process_count() > 1:
-        jax.experimental.multihost_utils.sync_global_devices("features")
+        multihost_utils.sync_global_devices("features")
     return _read(Path(folder), about)
 
 

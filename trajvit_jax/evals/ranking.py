@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
+from tqdm import tqdm
 
 _BLOCK = 2**25  # similarities at once: 256 MiB in float64
 
@@ -74,7 +75,9 @@ def rank_pairs(
 
     above_text, tied_text = np.zeros((2, len(videos)), np.int64)
     above_video, tied_video = np.zeros((2, len(texts)), np.int64)
-    for rows, for_videos, for_texts in scores.blocks():
+    count = -(-len(videos) // max(1, block // len(texts)))
+    bar = {"total": count, "desc": "rank", "unit": "block", "leave": False, "delay": 2}
+    for rows, for_videos, for_texts in tqdm(scores.blocks(), **bar):
         first, last = np.searchsorted(pairs[:, 0], (rows.start, rows.stop))
         own = pairs[first:last] - (rows.start, 0)
         for_videos[own[:, 0], own[:, 1]] = -np.inf  # right answers are no rivals

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
+from tqdm import tqdm
 
 from tokenization.files import write_text
 from trajvit_jax.data.unusable import BadRecord
@@ -67,9 +68,8 @@ class Metric:
         if not draws or self.statistic is None or self.samples < 2:
             return None
         rng = np.random.default_rng(seed)
-        values = [
-            self.statistic(rng.integers(self.samples, size=self.samples)) for _ in range(draws)
-        ]
+        bar = tqdm(range(draws), desc=f"interval of {self.name}", unit="draw", leave=False, delay=2)
+        values = [self.statistic(rng.integers(self.samples, size=self.samples)) for _ in bar]
         ends = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
         low, high = np.nanpercentile(values, ends)
         return float(low), float(high)
