@@ -73,20 +73,20 @@ def probing(samples: int, tokens: int, width: int, epochs: int) -> dict[str, flo
     features = Features(values, np.arange(samples + 1) * tokens)
     targets = rng.integers(CLASSES, size=samples)
 
-    def seconds(features: Features, targets: np.ndarray, **changes: Any) -> float:
-        started = time.perf_counter()
-        train_head(features, targets, CLASSES, HeadSettings(heads=HEADS, **changes))
-        return time.perf_counter() - started
-
-    whole = seconds(features, targets, epochs=epochs)
+    started = time.perf_counter()
+    train_head(features, targets, CLASSES, HeadSettings(heads=HEADS, epochs=epochs))
+    whole = time.perf_counter() - started
     steps = epochs * -(-samples // 128)
     few = min(samples, 128 * PLAIN_STEPS)
     some = Features(values[: few * tokens], features.starts[: few + 1])
 
     def a_step(impl: str) -> float:
-        """Of few steps, compilation taken away by a difference."""
-        once, twice = (seconds(some, targets[:few], epochs=n, impl=impl) for n in (1, 3))
-        return (twice - once) / (2 * -(-few // 128))
+        """The median over epochs of few steps; the first, which compiles, is none of them."""
+        steps, times = -(-few // 128), []
+        settings = HeadSettings(heads=HEADS, epochs=5, impl=impl)
+        ticks = lambda: times.append(time.perf_counter())  # noqa: E731
+        train_head(some, targets[:few], CLASSES, settings, between=ticks)
+        return float(np.median(np.diff(times[steps::steps]))) / steps
 
     plain, fast = a_step("reference"), a_step("fast")
     return {

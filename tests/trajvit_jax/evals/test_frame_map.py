@@ -188,3 +188,30 @@ def test_a_frame_that_counts_twice_is_there_twice(scene, weights):
     )
     weighted = mean_average_precision(match(detections, truth, frames=frames), weights)
     np.testing.assert_allclose(weighted, mean_average_precision(copied), atol=1e-12)
+
+
+def test_a_public_implementation_gives_the_same():
+    """`object-detection-metrics` (podm), where it is installed; its scores have no ties here."""
+    podm = pytest.importorskip("podm.metrics", reason="pip install object-detection-metrics")
+
+    def boxes(frame, corners, scores=None):
+        return [
+            podm.BoundingBox.of_bbox(int(f), "a", *map(float, box), None if scores is None else s)
+            for f, box, s in zip(
+                frame, corners, frame if scores is None else scores[:, 0].tolist(), strict=True
+            )
+        ]
+
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        n, m, frames = int(rng.integers(1, 60)), int(rng.integers(1, 30)), 6
+        low = rng.uniform(0, 0.6, (m, 2))
+        corners = np.concatenate([low, low + rng.uniform(0.1, 0.4, (m, 2))], 1)
+        near = corners[rng.integers(m, size=n)] + rng.uniform(-0.04, 0.04, (n, 4))
+        near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 0.01)
+        scores = rng.permutation(n)[:, None] / n
+        where, at = rng.integers(frames, size=m), rng.integers(frames, size=n)
+        truth = Truth(where, corners, np.ones((m, 1), bool))
+        found = mean_average_precision(match(Detections(at, near, scores), truth, frames=frames))
+        theirs = podm.get_pascal_voc_metrics(boxes(where, corners), boxes(at, near, scores), 0.5)
+        assert found == pytest.approx(theirs["a"].ap, abs=1e-9), seed
