@@ -350,6 +350,7 @@ def main(protocol: Protocol[Any], arguments: Sequence[str] | None = None) -> int
     options = parser_of(protocol).parse_args(arguments)
     logging.basicConfig(format="%(message)s", force=True)  # a library may have been first
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of reading only
     own = None
     try:
         settings = settings_of(protocol, options)
