@@ -78,7 +78,7 @@ def _states(
 @nnx.jit
 def _maps(
     model: VideoTextModel, video: UInt8[Array, "b t h w 3"], labels: Int[Array, "b t y x"]
-) -> tuple[Float[Array, "b k y x d"], Float[Array, "b k d"] | None]:
+) -> tuple[Float[Array, "b k _ _ d"], Float[Array, "b k d"] | None]:
     """A map of each video's tokens, and what there is of its time steps besides."""
     states, _, named = model.encode_video(video, labels)
     states = states.astype(jnp.float32)
