@@ -29,6 +29,7 @@ setup(
     package_data={
         "tokenization.explore": ["*.html", "*.js", "*.css"],
         "trajvit_jax.demo": ["*.html"],
+        "trajvit_jax.evals": ["*.json"],
     },
     install_requires=[
         "absl-py>=2.5",

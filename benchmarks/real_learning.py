@@ -32,10 +32,8 @@ from tokenization.explore.page import render_fragment
 from tokenization.extract import Summary
 from tokenization.files import write_text
 from trajvit_jax import config as configs
-from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.data.samples import same_text
 from trajvit_jax.data.source import Record, open_records
-from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.demo.__main__ import MODELS, DataSettings
 from trajvit_jax.demo.__main__ import make_records as make_world
 from trajvit_jax.demo.page import (
@@ -46,13 +44,10 @@ from trajvit_jax.demo.page import (
     text_table,
     write_page,
 )
+from trajvit_jax.evals.loaded import load
 from trajvit_jax.evals.retrieval import Comparison, compare
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.metrics import retrieval_ranks
-from trajvit_jax.models.video_text import VideoTextModel
-from trajvit_jax.optim import optimizer
-from trajvit_jax.sharding import make_mesh
-from trajvit_jax.state import TrainState
 from trajvit_jax.train import train
 
 WORLD = "world"
@@ -102,21 +97,6 @@ def make_records(
     return made | {WORLD: make_world(config, world=output / WORLD, records=records / WORLD)}
 
 
-def load(settings: ExperimentSettings, workdir: Path) -> tuple[VideoTextModel, WordPiece]:
-    """The model of a finished run, and its vocabulary."""
-    text = WordPiece.load(workdir / "vocab.txt", settings.model.text.length)
-    sized = dataclasses.replace(settings.model.text, vocabulary=len(text))
-    model = dataclasses.replace(settings.model, text=sized)
-    like = TrainState.shapes(
-        model,
-        optimizer(settings.optimizer, settings.steps),
-        mesh=make_mesh(settings.mesh),
-        averaged=settings.step.average_decay > 0,
-    )
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        return checkpoints.restore(like).best_model(), text
-
-
 def train_and_score(config: str, output: Path, sources: Sequence[str]) -> Trained:
     """Trains one model, or reads its finished run, and evaluates it on every source.
 
@@ -133,7 +113,7 @@ def train_and_score(config: str, output: Path, sources: Sequence[str]) -> Traine
     workdir = output / f"{name}-seed{settings.seed}"
     _LOG.info("training %s: %d steps", TITLES[name], settings.steps)
     results = train(settings, workdir)
-    model, text = load(settings, workdir)
+    loaded, batch = load(workdir), settings.data.eval_batch
     rows: list[Score] = []
     held_out = {}
     folders = zip(sources, settings.data.train_sources, strict=True)
@@ -141,7 +121,7 @@ def train_and_score(config: str, output: Path, sources: Sequence[str]) -> Traine
         test = open_records(folder.path, settings.data.eval_split)
         trained_on = open_records(folder.path, folder.split)[: len(test)]
         for split, records in (("test", test), ("train", trained_on)):
-            compared = compare(model, records, text, batch=settings.data.eval_batch)
+            compared = compare(loaded.model, records, loaded.words(), batch=batch)
             if compared.bad:
                 raise ValueError(
                     f"{folder.path}: {len(compared.bad)} records cannot be used; remove the "

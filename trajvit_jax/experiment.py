@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenization.files import write_text
-from trajvit_jax.config import differences, require_positive
+from trajvit_jax.config import differences, require_positive, to_settings
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.models.settings import ModelSettings, check_choice
 from trajvit_jax.models.video_text import TOKENIZERS
@@ -130,6 +130,24 @@ def note(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     Only process 0 of a run may call this.
     """
     write_text(workdir / _FILE, json.dumps(_plain(settings, records), indent=2) + "\n")
+
+
+def read_settings(workdir: Path) -> ExperimentSettings:
+    """The settings that `note` wrote.
+
+    Raises:
+      FileNotFoundError: none there.
+      ValueError: a file that is damaged, or has settings that this version does not know.
+    """
+    path = workdir / _FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {workdir} is no workdir of a run")
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        values.pop("records", None)
+        return to_settings(ExperimentSettings, values, "settings")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
 
 
 def _plain(settings: ExperimentSettings, records: str) -> dict[str, Any]:
