@@ -27,11 +27,13 @@ PRETRAINING = (
 PARTS = {name: {"": ExperimentSettings} for name in PRETRAINING} | {
     "demo.py": {"": ExperimentSettings},
     "real_and_world.py": {"": ExperimentSettings},
+    "comparison.py": {"": ExperimentSettings},
     "models.py": {"model": ModelSettings},
     "tokenization/classical.py": {"": ExtractSettings},
     "tokenization/paper.py": {"": ExtractSettings},
     "tokenization/released.py": {"": ExtractSettings},
     "tokenization/demo.py": {"world": WorldSettings, "extract": ExtractSettings},
+    "tokenization/comparison.py": {"world": WorldSettings, "extract": ExtractSettings},
     "tokenization/real_and_world.py": {"world": WorldSettings, "extract": ExtractSettings},
     "tokenization/world_quality.py": {"world": WorldSettings},
 }
@@ -141,6 +143,20 @@ def test_every_model_of_the_paper_s_tables_has_a_run(name):
     assert (stream.packing is not None) == (settings.model.name == "trajvit")
     one = configs.load(f"{ROOT}/models.py:model={name},size=B").model
     assert one.name == settings.model.name
+
+
+@pytest.mark.parametrize("name", [*NAMES, *FED_TRAJVIT])
+def test_every_model_is_compared_small(name):
+    if name == "vit":
+        with pytest.raises(ValueError, match="unknown model 'vit'"):
+            resolve("comparison.py:model=vit")
+        return
+    settings = resolve(f"comparison.py:model={name}")
+    model = settings.model
+    assert (model.image_size, model.frames, model.encoder.width) == (112, 8, 192)
+    variant = name if name in FED_TRAJVIT else "trajectories"
+    assert {Path(source.path).parent.name for source in settings.data.train_sources} == {variant}
+    assert resolve(f"comparison.py:model={name},steps=7").optimizer == settings.optimizer
 
 
 def test_segments_of_all_frames_have_rows_as_long_as_a_video_may_need():

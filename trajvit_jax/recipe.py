@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import NAMES, SIZES, ModelSettings
+from trajvit_jax.models.settings import NAMES, RESNETS, SIZES, ModelSettings
 
 VIDEO_BATCH, IMAGE_BATCH = 256, 4096
 FRAMES, EPOCHS = 16, 30
@@ -23,6 +23,21 @@ GROUP = 8
 FED_TRAJVIT = {"segmentation_only": "trajvit", "tracking_only": "trajvit"}
 # What reads images as TrajViT does, frame by frame, and so both in one run.
 _BY_FRAME = ("trajvit", "automerge", *FED_TRAJVIT)
+
+# The encoder's variations of Tables 6 and 8, as settings of `trajvit_jax.models.settings.
+# TrajViTSettings`; 'none' is the paper's model.
+ENCODER_ABLATIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "resnet50": {"resnet": dataclasses.asdict(RESNETS["50"])},
+    "hiera": {"backbone": "hiera"},
+    "last_stage": {"hierarchical": False},
+    "no_position": {"position": "none"},
+    "mean": {"appearance": "mean"},
+    "queries2": {"resampler": {"queries": 2}},
+    "queries4": {"resampler": {"queries": 4}},
+    "width64": {"feature_width": 64},
+    "width512": {"feature_width": 512},
+}
 
 # Slots of a row for each video of its group, for the built-in tokenizer's trajectories; and for
 # the segments of all frames, each video in a row of its own, as long as one may be.
