@@ -56,7 +56,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         panda=0.0625,
         world=0.5,
         batch=16,
-        steps=300,
+        steps=240,
         seed=0,
     )
     for what, known in (("model", MODELS), ("ablation", ENCODER_ABLATIONS)):
