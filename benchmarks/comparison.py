@@ -33,21 +33,11 @@ from benchmarks.table_rows import Finished, Ledger, Row, run_row, unfinished
 from benchmarks.table_text import SOURCES, Line, lines_of, replace_block, table
 from tokenization import interrupts
 from tokenization.files import write_text
+from trajvit_jax.demo.page import TITLES
 from trajvit_jax.models.settings import check_choice
 
 CONFIG = "configs/comparison.py"
-# The order of the paper's tables, then those of Table 5.
-MODELS = {
-    "trajvit": "TrajViT",
-    "vit3d": "ViT3D",
-    "token_learner": "TokenLearner",
-    "vivit": "ViViT",
-    "automerge": "AutoMerge",
-    "rlt": "RLT",
-    "tome": "ToMe",
-    "segmentation_only": "Segmentation only",
-    "tracking_only": "Tracking only",
-}
+MODELS = {name: title for name, title in TITLES.items() if name != "vit"}
 _VARIANTS = {name: name for name in ("segmentation_only", "tracking_only")}
 _LOG = logging.getLogger("trajvit_jax.benchmarks")
 

@@ -24,21 +24,17 @@ from jaxtyping import Float64
 
 from tokenization.files import write_text
 from trajvit_jax import config as configs
-from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.data.samples import resized
 from trajvit_jax.data.source import open_records
 from trajvit_jax.data.streams import trajectory_counts
-from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals.retrieval import compare
 from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.initial import load_run
 from trajvit_jax.metrics import retrieval_ranks
 from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.settings import ModelSettings
-from trajvit_jax.models.video_text import VideoTextModel, normalize_pixels
+from trajvit_jax.models.video_text import normalize_pixels
 from trajvit_jax.ops.run_length import changes
-from trajvit_jax.optim import optimizer
-from trajvit_jax.sharding import make_mesh
-from trajvit_jax.state import TrainState
 from trajvit_jax.train import train
 
 WAYS = ("txt2vid", "vid2txt")
@@ -212,7 +208,7 @@ def run_row(row: Row, seed: int, output: Path) -> Finished:
     workdir = output / "runs" / f"{row.name}-seed{seed}-{row.made_of()}"
     _LOG.info("%s, seed %d: %d steps", row.name, seed, settings.steps)
     results = train(settings, workdir)
-    model, text = load(settings, workdir)
+    model, text = load_run(workdir)
     ranks, tokens = {}, []
     for source in settings.data.train_sources:
         held_out = open_records(source.path, settings.data.eval_split)
@@ -248,18 +244,6 @@ def run_row(row: Row, seed: int, output: Path) -> Finished:
 def compile_once(output: Path) -> None:
     """Compiled programs are kept below the folder: seeds share them, and so do later runs."""
     jax.config.update("jax_compilation_cache_dir", str((output / "compiled").absolute()))
-
-
-def load(settings: ExperimentSettings, workdir: Path) -> tuple[VideoTextModel, WordPiece]:
-    """The model of a finished run, and its vocabulary."""
-    text = WordPiece.load(workdir / "vocab.txt", settings.model.text.length)
-    sized = dataclasses.replace(settings.model.text, vocabulary=len(text))
-    model = dataclasses.replace(settings.model, text=sized)
-    like = TrainState.shapes(
-        model, optimizer(settings.optimizer, settings.steps), mesh=make_mesh(settings.mesh)
-    )
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        return checkpoints.restore(like).best_model(), text
 
 
 def count_tokens(model: ModelSettings, records: Sequence[Any]) -> list[tuple[float, float]]:

@@ -30,7 +30,7 @@ SOURCES = ("exercises", "panda", "world")
 MODELS = (*(name for name in NAMES if name != "vit"), *FED_TRAJVIT)
 # Rows of slots that 8 videos share, by the variant of their records: about what they have.
 PACKING = {
-    "segmentation_only": {"group": 8, "rows": 4, "slots": 320},
+    "segmentation_only": {"group": 8, "rows": 2, "slots": 352},
     "tracking_only": {"group": 8, "rows": 2, "slots": 224},
 }
 OTHERS = {"group": 8, "rows": 1, "slots": 224}

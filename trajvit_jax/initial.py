@@ -23,7 +23,9 @@ from trajvit_jax.convert.pieces import paths
 from trajvit_jax.convert.stored import Stored, put_into, read_folder
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.experiment import ExperimentSettings, has_run
+from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.optim import optimizer
+from trajvit_jax.sharding import MeshSettings, make_mesh
 from trajvit_jax.state import TrainState
 
 VIDEO_SIDE = ("tokenizer", "encoder", "project_video")
@@ -67,28 +69,46 @@ def start_from(state: TrainState, folder: Path, text: WordPiece, *, mesh: Mesh) 
 
 def _of_run(workdir: Path, text: WordPiece, mesh: Mesh) -> tuple[Stored, tuple[str, ...] | None]:
     """The newest arrays of a run, and which parts of them mean the same here."""
+    found, own = load_run(workdir, mesh=mesh)
+    arrays = {name: np.asarray(value) for name, value in paths(found).items()}
+    same = own.vocabulary == text.vocabulary
+    if not same:
+        _LOG.warning("%s has another vocabulary: its text side is not taken", workdir)
+    stored = Stored(arrays, found.settings, Layout("run", whole=True))
+    return stored, None if same else VIDEO_SIDE
+
+
+def load_run(workdir: Path, *, mesh: Mesh | None = None) -> tuple[VideoTextModel, WordPiece]:
+    """The model of a run's newest checkpoint, and its vocabulary.
+
+    Args:
+      workdir: of the run.
+      mesh: on every device of which the arrays lie whole, so that every process has all of
+        them; None = of this process.
+
+    Raises:
+      FileNotFoundError: a folder without a run, or without a checkpoint.
+      ValueError: a checkpoint that cannot be read, or settings of another version.
+    """
+    if not has_run(workdir):
+        raise FileNotFoundError(f"{workdir} holds no checkpoints of a run")
     noted = json.loads((workdir / "settings.json").read_text("utf-8"))
     noted.pop("records", None)
     settings = to_settings(ExperimentSettings, noted)
-    own = WordPiece.load(workdir / "vocab.txt", settings.model.text.length)
+    text = WordPiece.load(workdir / "vocab.txt", settings.model.text.length)
     model = dataclasses.replace(
-        settings.model, text=dataclasses.replace(settings.model.text, vocabulary=len(own))
+        settings.model, text=dataclasses.replace(settings.model.text, vocabulary=len(text))
     )
+    mesh = make_mesh(MeshSettings()) if mesh is None else mesh
     like = TrainState.shapes(
         model,
         optimizer(settings.optimizer, settings.steps),
         mesh=mesh,
         averaged=settings.step.average_decay > 0,
     )
-    # On every device whole, so that every process has all of it.
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    whole = NamedSharding(mesh, PartitionSpec())
     like = jax.tree.map(
-        lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=everywhere), like
+        lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=whole), like
     )
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        found = checkpoints.restore(like).best_model()
-    arrays = {name: np.asarray(value) for name, value in paths(found).items()}
-    same = own.vocabulary == text.vocabulary
-    if not same:
-        _LOG.warning("%s has another vocabulary: its text side is not taken", workdir)
-    return Stored(arrays, model, Layout("run", whole=True)), None if same else VIDEO_SIDE
+        return checkpoints.restore(like).best_model(), text
