@@ -108,7 +108,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "token_learner": {"tokens": 8},
         "automerge": {"tokens": 128},
         "vivit": {"temporal_depth": 1},
-        "rlt": {"group": 8, "slots": 768},
+        "rlt": {"group": 2, "slots": 288},
         "text": {
             "vocabulary": 2000,
             "length": 40,
