@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import captioned_clips
+from benchmarks.said import said
 from benchmarks.table_truth import SPOILT, Spoiling, TruthTokenizer
 from tokenization import pipeline
 from tokenization.extract import Summary, extract
@@ -76,7 +77,7 @@ def _settings(variant: str, *, quick: bool) -> DataSettings:
 
 def made_of(variant: str, *, quick: bool = False) -> dict[str, Any]:
     """What decides a variant's records, as settings that JSON can hold."""
-    settings = dataclasses.asdict(_settings(variant, quick=quick))
+    settings = said(_settings(variant, quick=quick))
     if variant in SPOILT:
         settings["spoilt"] = dataclasses.asdict(SPOILT[variant])
     return settings

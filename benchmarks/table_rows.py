@@ -22,9 +22,11 @@ import jax
 import numpy as np
 from jaxtyping import Float64
 
+from benchmarks.said import said
 from tokenization.files import write_text
 from trajvit_jax import config as configs
 from trajvit_jax.data.samples import resized
+from trajvit_jax.data.schedule import SourceSettings
 from trajvit_jax.data.source import open_records
 from trajvit_jax.data.streams import trajectory_counts
 from trajvit_jax.evals.retrieval import compare
@@ -60,30 +62,30 @@ class Row:
         return configs.to_settings(ExperimentSettings, configs.load(f"{self.config},seed={seed}"))
 
     def made_of(self) -> str:
-        """A hash of the settings that decide what comes out, seed aside; no paths are in it."""
+        """A hash of the settings that decide what comes out, seed aside; no paths are in it.
+
+        Defaults do not count: the row's commit tells what they were.
+        """
         settings = self.settings(0)
         streams = [
-            dataclasses.asdict(
-                dataclasses.replace(
-                    stream,
-                    sources=tuple(
-                        dataclasses.replace(source, path=Path(source.path).name)
-                        for source in stream.sources
-                    ),
-                )
-            )
+            dataclasses.replace(stream, sources=tuple(map(_named, stream.sources)))
             for stream in settings.data.train_streams(settings.model.frames)
         ]
         parts = {
-            "model": dataclasses.asdict(_without_unroll(settings.model)),
-            "optimizer": dataclasses.asdict(settings.optimizer),
-            "step": dataclasses.asdict(settings.step),
+            "model": said(_without_unroll(settings.model)),
+            "optimizer": said(settings.optimizer),
+            "step": said(settings.step),
             "steps": settings.steps,
-            "streams": streams,
+            "streams": said(streams),
             "data": dict(self.data),
         }
-        text = json.dumps(parts, sort_keys=True, default=list)
+        text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _named(source: SourceSettings) -> SourceSettings:
+    """A source by the last part of its path."""
+    return dataclasses.replace(source, path=Path(source.path).name)
 
 
 def _without_unroll(model: ModelSettings) -> ModelSettings:
@@ -146,8 +148,8 @@ class Ledger:
         for number, line in enumerate(lines, start=1):
             try:
                 values = json.loads(line)
-                row = Finished(**values | {"tokens": tuple(values["tokens"])})
-            except (TypeError, ValueError, KeyError) as error:
+                row = _read(values)
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
                 raise ValueError(f"{path}, line {number} is no row of a table: {error}") from error
             self._rows[row.name, row.seed] = row
 
@@ -167,6 +169,14 @@ class Ledger:
         self._rows = Ledger(self.path)._rows | {(row.name, row.seed): row}
         ordered = [self._rows[key] for key in sorted(self._rows)]
         write_text(self.path, "".join(_line(one) + "\n" for one in ordered))
+
+
+def _read(values: dict[str, Any]) -> Finished:
+    ranks = {
+        source: {way: tuple(own) for way, own in of.items()}
+        for source, of in values["ranks"].items()
+    }
+    return Finished(**values | {"tokens": tuple(values["tokens"]), "ranks": ranks})
 
 
 def _line(row: Finished) -> str:

@@ -9,9 +9,10 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import ablations, comparison, paired, table_text, table_truth
+from benchmarks import ablations, comparison, paired, said, table_text, table_truth
 from benchmarks.table_rows import Finished, Ledger, unfinished
 from benchmarks.table_text import lines_of, replace_block, table
+from trajvit_jax.models.settings import ModelSettings, ToMeSettings
 
 
 def finished(row, seed, ranks, **changed):
@@ -31,6 +32,7 @@ def finished(row, seed, ranks, **changed):
 
 @pytest.fixture
 def rows(tmp_path):
+    """Two rows of the world alone."""
     return comparison.rows(["trajvit", "vit3d"], tmp_path, real=False)
 
 
@@ -62,6 +64,12 @@ def test_what_makes_a_row_has_no_paths_but_all_settings(rows, tmp_path):
     fewer = dataclasses.replace(rows[0], data=rows[0].data | {"train": 5})
     hashes = {one.made_of() for one in (*rows, *real, fewer)}
     assert len(hashes) == 4
+
+
+def test_what_settings_say_leaves_out_what_is_as_ever():
+    model = ModelSettings(frames=8, tome=ToMeSettings(merged=3))
+    assert said.said(model) == {"frames": 8, "tome": {"merged": 3}}
+    assert said.said([ModelSettings(), 4]) == [{}, 4]
 
 
 def test_rows_that_both_tables_have_are_the_same_rows(tmp_path):
