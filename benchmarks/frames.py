@@ -86,7 +86,9 @@ def small_settings() -> ModelSettings:
     own = dataclasses.replace(model.trajvit, max_trajectories=SMALL_TRAJECTORIES)
     # One clip has a row of its own.
     rlt = dataclasses.replace(model.rlt, group=1, slots=0)
-    return dataclasses.replace(model, trajvit=own, rlt=rlt)
+    # Compiled once for all layers.
+    encoder = dataclasses.replace(model.encoder, unroll=1)
+    return dataclasses.replace(model, encoder=encoder, trajvit=own, rlt=rlt)
 
 
 def at(settings: ModelSettings, name: str, frames: int) -> ModelSettings:
@@ -126,7 +128,7 @@ def measure(names: Sequence[str], frames: Sequence[int], rounds: int) -> list[Co
 
 
 def _contender(settings: ModelSettings, name: str) -> Contender:
-    model = VideoTextModel(settings, rngs=nnx.Rngs(0)).for_cpu()
+    model = VideoTextModel(settings, rngs=nnx.Rngs(0))
     keys = jax.random.split(jax.random.key(0))
     size = (1, settings.frames, settings.image_size, settings.image_size, 3)
     video = jax.random.randint(keys[0], size, 0, 256).astype(jnp.uint8)

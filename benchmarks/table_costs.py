@@ -16,7 +16,8 @@ from trajvit_jax.data.steps import train_steps
 from trajvit_jax.data.streams import open_streams
 from trajvit_jax.data.unusable import readable_captions
 from trajvit_jax.data.wordpiece import WordPiece
-from trajvit_jax.optim import optimizer
+from trajvit_jax.optim import optimizer, schedule
+from trajvit_jax.sharding import make_mesh, put_batch
 from trajvit_jax.state import TrainState
 from trajvit_jax.step import make_step
 
@@ -72,11 +73,17 @@ def _contender(row: Row) -> Contender:
     text = WordPiece.train(captions, own.length, size=own.vocabulary)
     model = dataclasses.replace(settings.model, text=dataclasses.replace(own, vocabulary=len(text)))
     steps = train_steps(streams, model, text, seed=0, reading=settings.data.reading())
-    batch = jax.device_put(next(steps).batch)
+    mesh = make_mesh(settings.mesh)
+    batch = put_batch(next(steps).batch, mesh)
     steps.close()  # type: ignore[attr-defined]
     tx = optimizer(settings.optimizer, settings.steps)
-    state = TrainState.initialize(model, tx, 0)
-    step = make_step(tx, settings.step, model, seed=0).lower(state, batch).compile()
+    rate = schedule(settings.optimizer, settings.steps)
+    with jax.set_mesh(mesh):
+        state = TrainState.initialize(model, tx, 0, mesh=mesh)
+        where = jax.tree.map(lambda x: x.sharding, state)
+        # As `trajvit_jax.train` makes it: what a row compiled is not compiled again.
+        step = make_step(tx, settings.step, model, seed=0, where=where, rate=rate)
+        step = step.lower(state, batch).compile()
     memory = step.memory_analysis()
     return Contender(
         "step", row.name, _repeat(step, state, batch), memory=memory and memory.temp_size_in_bytes
