@@ -31,7 +31,7 @@ MODELS = (*(name for name in NAMES if name != "vit"), *FED_TRAJVIT)
 # Rows of slots that 8 videos share, by the variant of their records: about what they have.
 PACKING = {
     "segmentation_only": {"group": 8, "rows": 2, "slots": 352},
-    "tracking_only": {"group": 8, "rows": 2, "slots": 224},
+    "tracking_only": {"group": 8, "rows": 2, "slots": 240},
 }
 OTHERS = {"group": 8, "rows": 1, "slots": 224}
 # Three stages, of which attention units divide a grid of 28 cells; as wide as the ResNet's.
