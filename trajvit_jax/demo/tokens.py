@@ -24,6 +24,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from tqdm import tqdm
 
 from tokenization import interrupts
 from tokenization.explore.items import Item, read_records
@@ -120,7 +121,8 @@ def read_clip(path: Path, name: str, *, frames: int, split: str, video: str | No
 def items(options: argparse.Namespace) -> list[Item]:
     """What the page shows."""
     found = []
-    for name in options.models:
+    # `disable=None`: no bar where nobody looks.
+    for name in tqdm(options.models, unit="model", leave=False, disable=None):
         if options.workdir:
             model = load_run(options.workdir)[0]
         elif options.weights:
