@@ -7,6 +7,7 @@ size 50) whatever the number of frames; making them is not in here. RLT finds no
 Writes docs/FRAMES.md and docs/frames.svg.
 
   python -m benchmarks.frames
+  python -m benchmarks.frames --flops      # tokens and FLOPs alone: seconds
   python -m benchmarks.frames --quick      # two models, two lengths; no page
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from tqdm import tqdm
 
 from benchmarks.arguments import count
 from benchmarks.table_text import replace_block
@@ -52,16 +54,16 @@ class Cost:
       frames: of a clip.
       tokens: that the first layer reads at the paper's size, CLS aside.
       gflops: forward, at the paper's size; by formula.
-      milliseconds: of a forward pass at the small size: median over rounds.
-      megabytes: that it needs beside weights and pixels.
+      milliseconds: of a forward pass at the small size: median over rounds; None = not timed.
+      megabytes: that it needs beside weights and pixels; None likewise.
     """
 
     model: str
     frames: int
     tokens: int
     gflops: float
-    milliseconds: float
-    megabytes: float
+    milliseconds: float | None = None
+    megabytes: float | None = None
 
     def cells(self) -> dict[str, str]:
         """Column title -> text."""
@@ -70,9 +72,13 @@ class Cost:
             "frames": str(self.frames),
             "tokens": f"{self.tokens:,}",
             "GFLOP": f"{self.gflops:,.0f}",
-            "ms (small)": f"{self.milliseconds:.0f}",
-            "MB (small)": f"{self.megabytes:.0f}",
+            "ms (small)": _whole(self.milliseconds),
+            "MB (small)": _whole(self.megabytes),
         }
+
+
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
 
 def paper_settings() -> ModelSettings:
@@ -103,28 +109,31 @@ def at(settings: ModelSettings, name: str, frames: int) -> ModelSettings:
     return found
 
 
-def measure(names: Sequence[str], frames: Sequence[int], rounds: int) -> list[Cost]:
-    """All models at all lengths, in turn."""
-    paper, small = paper_settings(), small_settings()
-    pairs = [(name, length) for name in names for length in frames]
-    contenders = [_contender(at(small, name, length), name) for name, length in pairs]
-    timings = race(contenders, rounds)
-    found = []
-    for (name, length), timing in zip(pairs, timings, strict=True):
-        own = at(paper, name, length)
-        flops = cost_of(own).total
-        assert flops is not None  # the paper's models have formulas
-        found.append(
-            Cost(
-                name,
-                length,
-                tokens_of(own).first - 1,
-                flops / 1e9,
-                1e3 * timing.median,
-                (timing.memory or 0) / 1e6,
-            )
-        )
+def count_flops(names: Sequence[str], frames: Sequence[int]) -> list[Cost]:
+    """Tokens and FLOPs at the paper's size, by formula."""
+    paper, found = paper_settings(), []
+    for name in names:
+        for length in frames:
+            own = at(paper, name, length)
+            flops = cost_of(own).total
+            assert flops is not None  # the paper's models have formulas
+            found.append(Cost(name, length, tokens_of(own).first - 1, flops / 1e9))
     return found
+
+
+def measure(names: Sequence[str], frames: Sequence[int], rounds: int) -> list[Cost]:
+    """The same with time and memory at the small size, all models and lengths in turn."""
+    counted, small = count_flops(names, frames), small_settings()
+    contenders = [
+        _contender(at(small, one.model, one.frames), one.model)
+        for one in tqdm(counted, desc="compile", unit="program", leave=False, disable=None)
+    ]
+    return [
+        dataclasses.replace(
+            one, milliseconds=1e3 * timing.median, megabytes=(timing.memory or 0) / 1e6
+        )
+        for one, timing in zip(counted, race(contenders, rounds), strict=True)
+    ]
 
 
 def _contender(settings: ModelSettings, name: str) -> Contender:
@@ -160,40 +169,46 @@ def growth(costs: Sequence[Cost], name: str, what: str) -> float:
 
 
 def verdict(costs: Sequence[Cost]) -> dict[str, bool]:
-    """What Figure 6 says, and whether it holds here."""
+    """What Figure 6 says, and whether it holds; of time and memory where they were measured."""
     most = max(one.frames for one in costs)
     longest = {one.model: one for one in costs if one.frames == most}
     ours, patches = longest["trajvit"], longest["vit3d"]
-    return {
-        f"TrajViT's FLOPs at {most} frames are the least": ours.gflops
-        == min(one.gflops for one in longest.values()),
+    least = min(one.gflops for one in longest.values())
+    found = {f"TrajViT's FLOPs at {most} frames are the least": ours.gflops == least}
+    if ours.milliseconds is None or patches.milliseconds is None:
+        return found
+    slower = growth(costs, "trajvit", "milliseconds") < growth(costs, "vit3d", "milliseconds")
+    return found | {
         f"TrajViT is faster than ViT3D at {most} frames": ours.milliseconds < patches.milliseconds,
-        f"TrajViT needs less memory than ViT3D at {most} frames": ours.megabytes
-        < patches.megabytes,
-        "TrajViT's time grows more slowly than ViT3D's": growth(costs, "trajvit", "milliseconds")
-        < growth(costs, "vit3d", "milliseconds"),
+        f"TrajViT needs less memory than ViT3D at {most} frames": (ours.megabytes or 0)
+        < (patches.megabytes or 0),
+        "TrajViT's time grows more slowly than ViT3D's": slower,
     }
 
 
 def charts(costs: Sequence[Cost]) -> str:
     """FLOPs, time and memory by frames, one under the other, as one SVG."""
-    panels = []
-    for place, (what, title) in enumerate(
+    panels, titles = (
+        [],
         {
             "gflops": "GFLOP, forward, ViT-L at 224 pixels",
             "milliseconds": "milliseconds, forward, width 192 at 112 pixels",
             "megabytes": "megabytes of it",
-        }.items()
-    ):
+        },
+    )
+    shown = [what for what in titles if getattr(costs[0], what) is not None]
+    for place, what in enumerate(shown):
+        title = titles[what]
         lines: dict[str, list[tuple[int, float]]] = {}
         for one in costs:
             lines.setdefault(one.model, []).append((one.frames, getattr(one, what)))
         chart = line_chart(lines, title, along="frames", width=760, height=240)
         chart = chart.replace("<svg ", f'<svg y="{260 * place}" width="760" height="240" ', 1)
         panels.append(f'<text x="40" y="{260 * place + 30}">{title}</text>{chart}')
+    height = 260 * len(shown)
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 780" width="760" height="780">'
-        f"{_STYLE}{''.join(panels)}</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" width="760" '
+        f'height="{height}">{_STYLE}{"".join(panels)}</svg>\n'
     )
 
 
@@ -213,6 +228,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="two models, two lengths; no page")
+    parser.add_argument("--flops", action="store_true", help="no time, no memory")
     parser.add_argument("--models", default=",".join(MODELS), help="some of the default's")
     parser.add_argument("--frames", default=",".join(map(str, FRAMES)), help="of the clips")
     parser.add_argument("--rounds", type=count, default=5)
@@ -237,7 +253,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.compiled:
         jax.config.update("jax_compilation_cache_dir", str(options.compiled.absolute()))
     try:
-        costs = measure(options.models, options.frames, options.rounds)
+        if options.flops:
+            costs = count_flops(options.models, options.frames)
+        else:
+            costs = measure(options.models, options.frames, options.rounds)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -48,6 +48,15 @@ def test_the_verdict_compares_the_longest_clips():
     assert said[0].startswith("| model | frames |") and len(said) == 6
 
 
+def test_flops_alone_make_a_page_with_one_chart(tmp_path, capsys):
+    page = tmp_path / "FRAMES.md"
+    page.write_text("<!-- frames -->\n<!-- end of frames -->\n")
+    code = frames.main(["--flops", "--models=trajvit,vit3d,tome", f"--page={page}"])
+    assert code == 0 and "holds: TrajViT's FLOPs at 128 frames" in capsys.readouterr().out
+    assert "| ToMe | 128 | 12,544 |" in page.read_text()
+    assert (tmp_path / "frames.svg").read_text().count("<polyline") == 3
+
+
 def test_unknown_models_and_lengths_are_named(capsys):
     for arguments in (["--models=tomee"], ["--frames=16,many"]):
         with pytest.raises(SystemExit):
