@@ -23,22 +23,12 @@ import dataclasses
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import NAMES, RESNETS, SIZES, ModelSettings
-from trajvit_jax.recipe import FED_TRAJVIT
+from trajvit_jax.models.settings import NAMES, SIZES, ModelSettings
+from trajvit_jax.recipe import ENCODER_ABLATIONS, FED_TRAJVIT
 
 # Models with settings of their own, beside those of their patches.
 BASELINES = ("vivit", "token_learner", "tome", "rlt", "automerge")
-ABLATIONS = {
-    "none": {},
-    "resnet50": {"resnet": dataclasses.asdict(RESNETS["50"])},
-    "hiera": {"backbone": "hiera"},
-    "last_stage": {"hierarchical": False},
-    "no_position": {"position": "none"},
-    "mean": {"appearance": "mean"},
-    "queries2": {"resampler": {"queries": 2}},
-    "queries4": {"resampler": {"queries": 4}},
-    "width64": {"feature_width": 64},
-    "width512": {"feature_width": 512},
+ABLATIONS = ENCODER_ABLATIONS | {
     # What the released program does otherwise than the paper says.
     "released": {
         "position": "centers",

@@ -18,7 +18,7 @@ cost model of docs/SCALING.md, at an assumed 45% to 25% of the peak: 8 to 14.4 h
 The paper's result (Table 11, TrajViT-L, text to video / video to text): ActivityNet 53.57 / 53.36,
 VATEX 50.38 / 75.10, MSR-VTT 47.38 / 79.96, Charades 24.80 / 22.01. Its ViT3D-L (43.62 / 44.65,
 47.16 / 70.70, 41.16 / 68.74, 21.25 / 20.50) is trained on images before videos, not together:
-model=vit3d is refused here.
+configs/panda8m_from_images.py; model=vit3d is refused here.
 
 Arguments (see `trajvit_jax.recipe.pretraining`): size (S, B, L, H), records and image_records
 (folders with ':' between them), videos and images (how many they hold), evaluation, vocabulary,

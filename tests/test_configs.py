@@ -13,7 +13,7 @@ from trajvit_jax import config as configs
 from trajvit_jax.data.augment import AugmentSettings
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.settings import NAMES, ModelSettings
-from trajvit_jax.recipe import FED_TRAJVIT
+from trajvit_jax.recipe import ENCODER_ABLATIONS, FED_TRAJVIT
 
 ROOT = Path(__file__).parent.parent / "configs"
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
@@ -23,15 +23,19 @@ PRETRAINING = (
     "panda8m.py",
     "panda8m_datacomp50m.py",
     "datacomp50m.py",
+    "ablation880k.py",
+    "panda8m_from_images.py",
 )
 PARTS = {name: {"": ExperimentSettings} for name in PRETRAINING} | {
     "demo.py": {"": ExperimentSettings},
     "real_and_world.py": {"": ExperimentSettings},
+    "comparison.py": {"": ExperimentSettings},
     "models.py": {"model": ModelSettings},
     "tokenization/classical.py": {"": ExtractSettings},
     "tokenization/paper.py": {"": ExtractSettings},
     "tokenization/released.py": {"": ExtractSettings},
     "tokenization/demo.py": {"world": WorldSettings, "extract": ExtractSettings},
+    "tokenization/comparison.py": {"world": WorldSettings, "extract": ExtractSettings},
     "tokenization/real_and_world.py": {"world": WorldSettings, "extract": ExtractSettings},
     "tokenization/world_quality.py": {"world": WorldSettings},
 }
@@ -141,6 +145,42 @@ def test_every_model_of_the_paper_s_tables_has_a_run(name):
     assert (stream.packing is not None) == (settings.model.name == "trajvit")
     one = configs.load(f"{ROOT}/models.py:model={name},size=B").model
     assert one.name == settings.model.name
+
+
+@pytest.mark.parametrize("name", [*NAMES, *FED_TRAJVIT])
+def test_every_model_is_compared_small(name):
+    if name == "vit":
+        with pytest.raises(ValueError, match="unknown model 'vit'"):
+            resolve("comparison.py:model=vit")
+        return
+    settings = resolve(f"comparison.py:model={name}")
+    model = settings.model
+    assert (model.image_size, model.frames, model.encoder.width) == (112, 8, 192)
+    variant = name if name in FED_TRAJVIT else "trajectories"
+    assert {Path(source.path).parent.name for source in settings.data.train_sources} == {variant}
+    assert resolve(f"comparison.py:model={name},steps=7").optimizer == settings.optimizer
+
+
+def test_the_paper_s_ablations():
+    plain = resolve("ablation880k.py")
+    assert (plain.model.encoder.width, plain.steps) == (768, 103_125)
+    [packing] = [stream.packing for stream in plain.data.streams]
+    for name, changed in ENCODER_ABLATIONS.items():
+        settings = resolve(f"ablation880k.py:ablation={name}")
+        assert (settings.model == plain.model) == (not changed)
+        [own] = [stream.packing for stream in settings.data.streams]
+        assert own.slots == packing.slots * settings.model.trajvit.resampler.queries
+    with pytest.raises(ValueError, match="ablation=mean is one of trajvit, not of vit3d"):
+        resolve("ablation880k.py:model=vit3d,ablation=mean")
+    with pytest.raises(ValueError, match="unknown ablation 'men': did you mean 'mean'"):
+        resolve("ablation880k.py:ablation=men")
+
+
+def test_the_transfer_from_images_says_what_it_starts_from():
+    settings = resolve("panda8m_from_images.py")
+    assert (settings.model.name, settings.initial) == ("vit3d", "runs/images")
+    assert resolve("panda4m.py:initial=/runs/other").initial == "/runs/other"
+    assert resolve("panda4m.py").initial == ""
 
 
 def test_segments_of_all_frames_have_rows_as_long_as_a_video_may_need():

@@ -25,6 +25,8 @@ class ExperimentSettings:
     """One training run.
 
     Attributes:
+      initial: folder whose weights a new run starts from: another run's workdir, or one that
+        `trajvit_jax.convert` wrote; '' = random numbers.
       steps: updates in all.
       log_every: steps between metric lines.
       checkpoint_every: steps between checkpoints; the last step is always saved.
@@ -50,6 +52,7 @@ class ExperimentSettings:
     data: DataSettings = DataSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     seed: int = 0
+    initial: str = ""
     steps: int = 1000
     log_every: int = 10
     checkpoint_every: int = 500

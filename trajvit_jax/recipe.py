@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import NAMES, SIZES, ModelSettings
+from trajvit_jax.models.settings import NAMES, RESNETS, SIZES, ModelSettings
 
 VIDEO_BATCH, IMAGE_BATCH = 256, 4096
 FRAMES, EPOCHS = 16, 30
@@ -23,6 +23,21 @@ GROUP = 8
 FED_TRAJVIT = {"segmentation_only": "trajvit", "tracking_only": "trajvit"}
 # What reads images as TrajViT does, frame by frame, and so both in one run.
 _BY_FRAME = ("trajvit", "automerge", *FED_TRAJVIT)
+
+# The encoder's variations of Tables 6 and 8, as settings of `trajvit_jax.models.settings.
+# TrajViTSettings`; 'none' is the paper's model.
+ENCODER_ABLATIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "resnet50": {"resnet": dataclasses.asdict(RESNETS["50"])},
+    "hiera": {"backbone": "hiera"},
+    "last_stage": {"hierarchical": False},
+    "no_position": {"position": "none"},
+    "mean": {"appearance": "mean"},
+    "queries2": {"resampler": {"queries": 2}},
+    "queries4": {"resampler": {"queries": 4}},
+    "width64": {"feature_width": 64},
+    "width512": {"feature_width": 512},
+}
 
 # Slots of a row for each video of its group, for the built-in tokenizer's trajectories; and for
 # the segments of all frames, each video in a row of its own, as long as one may be.
@@ -60,6 +75,9 @@ def pretraining(
     records: str = "",
     images: int = 0,
     image_records: str = "",
+    model: str = "trajvit",
+    size: str = "L",
+    initial: str = "",
 ) -> ml_collections.ConfigDict:
     """The config of a run on so many captioned videos, images, or both.
 
@@ -68,6 +86,9 @@ def pretraining(
         'tome', 'rlt', 'automerge'; or TrajViT fed with other records, see `FED_TRAJVIT`:
         'segmentation_only', 'tracking_only'.
       size: S, B, L or H of the encoder.
+      ablation: of trajvit's encoder, see `ENCODER_ABLATIONS`.
+      initial: what a new run starts from: another run's workdir, or converted weights. Of a ViT
+        trained on images it may be, too, for models of tubelets (paper, §3.3 and Table 11).
       records: folder of the videos' records, or several with ':' between them.
       image_records: likewise of the images'.
       evaluation: folder whose split `test` is evaluated; the first of the others by default.
@@ -91,14 +112,19 @@ def pretraining(
       records: default of the argument.
       images: how many; 0 = the run has none.
       image_records: default of the argument.
+      model: default of the argument, as are the next two.
+      size: of the encoder.
+      initial: what it starts from.
 
     Raises:
       ValueError: an unknown argument, model or size, or what they cannot do together.
     """
     chosen = parse_arg(
         arg,
-        model="trajvit",
-        size="L",
+        model=model,
+        size=size,
+        ablation="none",
+        initial=initial,
         records=records,
         image_records=image_records,
         evaluation="",
@@ -128,6 +154,7 @@ def pretraining(
 
     config = ml_collections.ConfigDict()
     config.seed = chosen.seed
+    config.initial = chosen.initial
     config.steps = steps
     config.log_every = 1 if chosen.debug else 50
     config.checkpoint_every = min(1000, steps)
@@ -178,15 +205,22 @@ def pretraining(
 
 
 def _check(chosen: ml_collections.ConfigDict) -> None:
-    for name, known in (("model", (*NAMES, *FED_TRAJVIT)), ("size", tuple(SIZES))):
+    for name, known in (
+        ("model", (*NAMES, *FED_TRAJVIT)),
+        ("size", tuple(SIZES)),
+        ("ablation", tuple(ENCODER_ABLATIONS)),
+    ):
         if chosen[name] not in known:
             raise ValueError(f"unknown {name} {chosen[name]!r}: {nearest(chosen[name], known)}")
+    if chosen.ablation != "none" and FED_TRAJVIT.get(chosen.model, chosen.model) != "trajvit":
+        raise ValueError(f"ablation={chosen.ablation} is one of trajvit, not of {chosen.model}")
     if chosen.videos and chosen.model == "vit":
         raise ValueError("vit reads images: train it with configs/datacomp50m.py:model=vit")
     if chosen.videos and chosen.images and chosen.model not in _BY_FRAME:
         raise ValueError(
             f"{chosen.model} does not train on images and videos together (paper, section 4.2): "
-            "train a vit on the images first, with configs/datacomp50m.py:model=vit"
+            "train a vit on the images first, with configs/datacomp50m.py:model=vit, and start "
+            "from it, with configs/panda8m_from_images.py"
         )
     if chosen.epochs < 1 or min(chosen.videos, chosen.images) < 0:
         raise ValueError("epochs must be at least 1, videos and images at least 0")
@@ -248,11 +282,16 @@ def _packing(chosen: ml_collections.ConfigDict, stream: str) -> dict[str, int] |
     tested = {
         "group": chosen.group,
         "rows": 1,
-        "slots": chosen.group * _SLOTS_A_VIDEO[stream],
+        "slots": chosen.group * _SLOTS_A_VIDEO[stream] * _queries(chosen),
     }
     if chosen.model == "segmentation_only" and stream == "video":
         tested |= {"rows": chosen.group, "slots": _SLOTS_OF_SEGMENTS}
     return tested | ({} if stream == "image" and chosen.videos else said)
+
+
+def _queries(chosen: ml_collections.ConfigDict) -> int:
+    """Tokens, and so slots, of a trajectory."""
+    return ENCODER_ABLATIONS[chosen.ablation].get("resampler", {}).get("queries", 1)
 
 
 def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -267,10 +306,11 @@ def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
         model["vit3d"] = dataclasses.asdict(tubelets)
     if name in ("vivit", "token_learner", "tome", "rlt", "automerge"):
         model[name] = dataclasses.asdict(getattr(defaults, name))
+    ablation = ENCODER_ABLATIONS[chosen.ablation]
     if chosen.debug:
-        return model | _DEBUG_MODEL
+        return model | _DEBUG_MODEL | {"trajvit": _DEBUG_MODEL["trajvit"] | ablation}
     return model | {
         "dtype": "bfloat16",
         "encoder": dataclasses.asdict(SIZES[chosen.size]),
-        "trajvit": {"max_trajectories": chosen.tokens},
+        "trajvit": {"max_trajectories": chosen.tokens} | ablation,
     }

@@ -22,6 +22,7 @@ from trajvit_jax.data.unusable import readable_captions
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
 from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
+from trajvit_jax.initial import start_from
 from trajvit_jax.optim import optimizer, schedule
 from trajvit_jax.pod.agreement import Agreement
 from trajvit_jax.run.compile_watch import CompileWatch
@@ -74,7 +75,8 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
     Raises:
       ValueError: the workdir is that of a run with other settings, the records do not fit the
         model, or too many of them cannot be used (see `run.bad_records`).
-      OSError: storage that cannot be read or written; the last checkpoint stays.
+      OSError: storage that cannot be read or written; the last checkpoint stays. Or nothing where
+        `initial` says.
       KeyboardInterrupt: Ctrl-C; the message names the step.
       FloatingPointError: losses or gradients that are not finite, `max_skipped` steps in a row;
         the last checkpoint stays.
@@ -126,6 +128,8 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         else:
             seed, clock = settings.seed, Clock()
             state = TrainState.initialize(model, tx, seed, mesh=mesh, averaged=averaged)
+            if settings.initial:
+                state = start_from(state, Path(settings.initial), text, mesh=mesh)
         first = int(state.step)
         # An evaluation that a stop kept from being made is made up for; the last one is repeated.
         behind = _evaluates(settings, first) and not (resumed and resumed.metrics)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tokenization.shards import write_records
 from trajvit_jax import config as configs
 from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.initial import load_run
 from trajvit_jax.train import train
 
 ROOT = Path(__file__).parent.parent.parent / "configs"
@@ -47,3 +49,24 @@ def test_the_debug_form_trains_two_steps(name, arguments, toys, tmp_path):
     steps = [line["step"] for line in map(json.loads, lines) if "loss" in line]
     assert steps == [1, 2]
     assert results["parameters"] > 0
+
+
+@pytest.mark.slow
+def test_videos_go_on_from_images(toys, tmp_path):
+    """The image -> video transfer, as the configs' first lines tell it."""
+
+    def run(name, arguments):
+        config = configs.load(f"{ROOT}/{name}:debug,{arguments}")
+        settings = configs.to_settings(ExperimentSettings, config)
+        train(settings, tmp_path / settings.model.name)
+        return load_run(tmp_path / settings.model.name)
+
+    image, words = run("datacomp50m.py", f"model=vit,image_records={toys}/images")
+    started = f"initial={tmp_path}/vit,records={toys}/videos,frames=4,seed=3"
+    video, same = run("panda8m_from_images.py", started)
+    assert same.vocabulary == words.vocabulary
+    # Two steps at a small rate lead nowhere: layers are still near those of the images.
+    ours, theirs = (np.asarray(model.encoder.layers.mlp_in.kernel[...]) for model in (video, image))
+    assert 0 < np.abs(ours - theirs).max() < 1e-3
+    kernel = np.asarray(video.tokenizer.embed.kernel[...]).reshape(2, -1, ours.shape[1])
+    assert np.abs(kernel[0]).max() < 1e-3 < np.abs(kernel[1]).max()

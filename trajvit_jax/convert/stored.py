@@ -202,7 +202,17 @@ def initialize_from(
       ValueError: arrays that the model lacks or has in another shape, settings that give them
         another meaning, or parts that are not in the folder.
     """
-    stored = read_folder(folder)
+    return put_into(model, read_folder(folder), folder, parts=parts)
+
+
+def put_into(
+    model: VideoTextModel,
+    stored: Stored,
+    folder: str | os.PathLike[str],
+    *,
+    parts: Collection[str] | None = None,
+) -> VideoTextModel:
+    """`initialize_from` with what was read of a folder, which messages name."""
     ours = paths(model)
     arrays = stored.arrays if parts is None else _take(stored.arrays, parts, folder)
     parts = stored.parts if parts is None else parts

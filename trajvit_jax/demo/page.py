@@ -11,8 +11,31 @@ from pathlib import Path
 
 from tokenization.files import write_text
 
-TITLES = {"trajvit": "TrajViT", "vit3d": "ViT3D"}
-_COLOURS = {"trajvit": "#1d6fd8", "vit3d": "#d8741d"}
+# Every model of the paper's tables, in their order.
+TITLES = {
+    "trajvit": "TrajViT",
+    "vit3d": "ViT3D",
+    "token_learner": "TokenLearner",
+    "vivit": "ViViT",
+    "automerge": "AutoMerge",
+    "rlt": "RLT",
+    "tome": "ToMe",
+    "segmentation_only": "Segmentation only",
+    "tracking_only": "Tracking only",
+    "vit": "ViT",
+}
+_COLOURS = {
+    "trajvit": "#1d6fd8",
+    "vit3d": "#d8741d",
+    "token_learner": "#2a9d5c",
+    "vivit": "#a24bd1",
+    "automerge": "#c0392b",
+    "rlt": "#0f8f9c",
+    "tome": "#b8860b",
+    "segmentation_only": "#7a6a58",
+    "tracking_only": "#d14b8f",
+    "vit": "#555b66",
+}
 
 Points = Sequence[tuple[int, float]]
 
@@ -48,13 +71,19 @@ def read_metric(workdir: Path, name: str) -> list[tuple[int, float]]:
 
 
 def line_chart(
-    lines: Mapping[str, Points], what: str, *, width: int = 640, height: int = 220
+    lines: Mapping[str, Points],
+    what: str,
+    *,
+    along: str = "step",
+    width: int = 640,
+    height: int = 220,
 ) -> str:
     """Values by step as an SVG.
 
     Args:
       lines: the points of each model, by its name.
       what: the values are, for readers who hear the page.
+      along: what is counted from left to right.
       width: of the picture's own coordinates.
       height: likewise.
     """
@@ -82,13 +111,15 @@ def line_chart(
         for part in (0, 0.5, 1)
     ]
     ticks.append(
-        f'<text x="{40 + (width - 50) / 2:.0f}" y="{height - 6}" text-anchor="middle">step</text>'
+        f'<text x="{40 + (width - 50) / 2:.0f}" y="{height - 6}" text-anchor="middle">'
+        f"{html.escape(along)}</text>"
     )
     legend = "".join(
         f'<tspan dx="12" style="fill: {_COLOURS[name]}">{TITLES[name]}</tspan>' for name in lines
     )
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(what)} by step">'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(what)} by '
+        f'{html.escape(along)}">'
         f"{''.join(ticks)}{''.join(drawn)}"
         f'<text x="{width - 12}" y="16" text-anchor="end">{legend}</text></svg>'
     )

@@ -7,6 +7,9 @@ in the n tokens after CLS; for trajectories `labels` are what the model is given
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer
 
@@ -14,6 +17,22 @@ from jaxtyping import Array, Float, Int, Integer
 def labels_of(weights: Float[Array, "b n t h w"]) -> Int[Array, "b t h w"]:
     """The slot that has most of each cell, from 1: for pictures."""
     return weights.argmax(1).astype(jnp.int32) + 1
+
+
+def footprint(
+    named: Mapping[str, jax.Array], labels: Integer[Array, "b t y x"]
+) -> Integer[Array, "b _ _ _"]:
+    """The token that each cell feeds, of any model; 0 = none.
+
+    Where tokens weigh many cells, the one that has most of it.
+
+    Args:
+      named: intermediates of `VideoTextModel.encode_video`.
+      labels: what it was given: trajectories are their own.
+    """
+    if "labels" in named:
+        return named["labels"]
+    return labels_of(named["weights"]) if "weights" in named else labels
 
 
 def at_pixels(

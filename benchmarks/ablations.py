@@ -1,0 +1,246 @@
+"""Every row of the paper's Tables 5 and 6, and how much depends on good trajectories.
+
+All rows train as in benchmarks.comparison, whose engine, records and finished rows this shares:
+configs/comparison.py, three seeds. Tables 5 and 6 use real clips and the world; the last table the
+world alone, whose true trajectories are known: the same model on true trajectories, on those of
+the built-in tokenizer, and on true ones that were spoilt on purpose. Writes docs/ABLATIONS.md.
+
+  TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.ablations
+  python -m benchmarks.ablations --rows=trajvit,mean,queries4     # some rows
+  python -m benchmarks.ablations --table                          # the tables alone
+  python -m benchmarks.ablations --quick                          # two steps of some rows
+
+At the paper's size, on Panda-70M: configs/ablation880k.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import captioned_clips, table_records
+from benchmarks.arguments import count
+from benchmarks.comparison import MODELS, table_row, train_rows
+from benchmarks.table_rows import Ledger, Row
+from benchmarks.table_text import SOURCES, lines_of, replace_block, table
+from benchmarks.table_truth import TrackingError, tracking_error
+from tokenization import interrupts
+from tokenization.files import write_text
+from tokenization.manifest import read_manifest
+from trajvit_jax.data.source import open_records
+from trajvit_jax.models.settings import check_choice
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """A row of Table 5, of Table 6, or of the last table.
+
+    Attributes:
+      table: 'table5', 'table6' or 'trajectories'.
+      title: what the table says.
+      arguments: of configs/comparison.py.
+      variant: of the records.
+    """
+
+    table: str
+    title: str
+    arguments: str = "model=trajvit"
+    variant: str = "trajectories"
+
+
+_TABLE_5 = ("vit3d", "segmentation_only", "tracking_only")
+ABLATIONS: Mapping[str, Ablation] = {
+    "trajvit": Ablation("both", "TrajViT"),
+    **{
+        name: Ablation(
+            "table5",
+            MODELS[name],
+            f"model={name}",
+            "trajectories" if name == "vit3d" else name,
+        )
+        for name in _TABLE_5
+    },
+    "finer": Ablation("table6", "resolution: twice as fine", variant="finer"),
+    "coarser": Ablation("table6", "segments: a coarser segmenter", variant="coarser"),
+    "keyframes": Ablation("table6", "clips: key frames only", variant="keyframes"),
+    "stride": Ablation("table6", "clips: fixed stride only", variant="stride"),
+    **{
+        name: Ablation("table6", title, f"model=trajvit,ablation={name}")
+        for name, title in {
+            "last_stage": "hierarchical features: no",
+            "no_position": "position branch: no",
+            "hiera": "backbone: Hiera",
+            "mean": "over frames: mean",
+            "queries2": "queries a trajectory: 2",
+            "queries4": "queries a trajectory: 4",
+        }.items()
+    },
+    "world_truth": Ablation("trajectories", "true", variant="truth"),
+    "world_classical": Ablation("trajectories", "built-in tokenizer"),
+    "world_shifted": Ablation(
+        "trajectories", "true, each frame's masks moved by up to 10%", variant="truth_shifted"
+    ),
+    "world_switched": Ablation(
+        "trajectories",
+        "true, a new identity with probability 1/4 a frame",
+        variant="truth_switched",
+    ),
+    "world_cut": Ablation(
+        "trajectories", "true, a new identity in every frame", variant="truth_cut"
+    ),
+}
+QUICK = ("trajvit", "mean", "world_cut")
+
+
+def rows(
+    names: Sequence[str], output: Path, *, real: bool, steps: int | None, quick: bool = False
+) -> list[Row]:
+    """The rows of these names."""
+    found = []
+    for name in names:
+        own = ABLATIONS[name]
+        sources = SOURCES if real and own.table != "trajectories" else ("world",)
+        found.append(
+            table_row(
+                name,
+                own.arguments,
+                own.variant,
+                output,
+                sources=sources,
+                steps=steps,
+                quick=quick,
+            )
+        )
+    return found
+
+
+def errors(names: Sequence[str], output: Path) -> dict[str, TrackingError]:
+    """How wrong the held-out trajectories of the last table's rows are."""
+    world = output / table_records.WORLD
+    entries = read_manifest(world / "test" / "manifest.jsonl")
+    found = {}
+    for name in names:
+        own = ABLATIONS[name]
+        if own.table != "trajectories":
+            continue
+        records = open_records(output / "records" / own.variant / table_records.WORLD, "test")
+        trajectories = [record.trajectories for record in records]
+        found[name] = tracking_error(world, entries[: len(records)], trajectories)
+    return found
+
+
+def tables(
+    chosen: Sequence[Row], seeds: Sequence[int], ledger: Ledger, wrong: Mapping[str, TrackingError]
+) -> dict[str, str]:
+    """Table 5, Table 6, and the last one, by the name of their place on the page."""
+    found = {}
+    for place in ("table5", "table6", "trajectories"):
+        own = [row for row in chosen if ABLATIONS[row.name].table in (place, "both")]
+        if place == "trajectories":
+            own = [row for row in own if row.name in wrong]
+        titles = {row.name: _title(row.name, wrong) for row in own}
+        lines = lines_of(own, titles, seeds, ledger, {})
+        found[place] = table(lines, "trajectories" if place == "trajectories" else "row")
+    return found
+
+
+def _title(name: str, wrong: Mapping[str, TrackingError]) -> str:
+    title = ABLATIONS[name].title
+    if name in wrong:
+        error = wrong[name]
+        title += f" (tube lost {error.lost:.2f}, {error.switches:.1f} switches)"
+    return title
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ablations",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="two steps of some rows, few clips")
+    parser.add_argument("--rows", help=f"some of {','.join(ABLATIONS)}")
+    parser.add_argument("--seeds", type=count, default=3, help="0 to this, less one (3)")
+    parser.add_argument("--steps", type=count, help="of each run; other steps are other rows")
+    parser.add_argument("--output", type=Path, help="of clips, records, runs (runs/comparison)")
+    parser.add_argument("--ledger", type=Path, default=Path("docs/comparison.jsonl"))
+    parser.add_argument("--errors", type=Path, default=Path("docs/tracking_errors.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/ABLATIONS.md"))
+    parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--json", type=Path, help="also write the tables here")
+    options = parser.parse_args(arguments)
+    default = QUICK if options.quick else ABLATIONS
+    options.rows = options.rows.split(",") if options.rows else list(default)
+    for name in options.rows:
+        try:
+            check_choice("--rows", name, tuple(ABLATIONS))
+        except ValueError as error:
+            parser.error(str(error))
+    return options
+
+
+def run(options: argparse.Namespace, output: Path) -> dict[str, str]:
+    """What `main` does; returns the tables."""
+    clips, seeds = captioned_clips.folder(), range(1 if options.quick else options.seeds)
+    real = clips is not None or options.table
+    steps = 2 if options.quick else options.steps
+    ledger = Ledger(options.ledger)
+    wrong = _read_errors(options.errors)
+    if not options.table:
+        for variant in dict.fromkeys(ABLATIONS[name].variant for name in options.rows):
+            table_records.make_records(output, variant, clips, quick=options.quick)
+        wrong |= errors(options.rows, output)
+        values = {name: dataclasses.asdict(error) for name, error in wrong.items()}
+        write_text(options.errors, json.dumps(values, indent=1) + "\n")
+        chosen = rows(options.rows, output, real=real, steps=steps, quick=options.quick)
+        train_rows(chosen, seeds, ledger, output)
+    everything = rows(list(ABLATIONS), output, real=real, steps=steps, quick=options.quick)
+    return tables(everything, seeds, Ledger(options.ledger), wrong)
+
+
+def _read_errors(path: Path) -> dict[str, TrackingError]:
+    if not path.exists():
+        return {}
+    values = json.loads(path.read_text("utf-8"))
+    return {name: TrackingError(**error) for name, error in values.items() if name in ABLATIONS}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0 if it went well."""
+    options = parse(arguments)
+    logging.basicConfig(format="%(message)s", force=True)  # a library may have been first
+    logging.getLogger("trajvit_jax").setLevel(logging.INFO)
+    try:
+        if options.quick:
+            with tempfile.TemporaryDirectory() as folder:
+                options.ledger = Path(folder, "rows.jsonl")
+                options.errors = Path(folder, "errors.json")
+                found = run(options, options.output or Path(folder))
+        else:
+            found = run(options, options.output or Path("runs/comparison"))
+            for name, text in found.items():
+                replace_block(options.page, name, text)
+    except KeyboardInterrupt:
+        interrupts.leave("interrupted; run the same command again to go on")
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for name, text in found.items():
+        print(f"\n{name}\n{text}")
+    if options.json:
+        write_text(options.json, json.dumps(found) + "\n")
+    if options.quick:
+        print("two steps teach nothing: the tables need the full run")
+    return 0
+
+
+if __name__ == "__main__":
+    interrupts.install("stopping; finished rows are kept")
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Every model of the paper's tables, trained alike on real captioned clips and the world.
+
+Makes the records (once), trains every model with every seed for the same steps on the same data
+(configs/comparison.py), ranks held-out clips and captions, and writes the table into
+docs/COMPARISON.md. Finished rows are kept in docs/comparison.jsonl, with the ranks of all queries,
+and not trained again; an interrupted one goes on. The table needs nothing but these rows.
+
+  TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.comparison          # under 3 hours on two cores
+  python -m benchmarks.comparison --models=trajvit,vit3d --seeds=1  # some rows
+  python -m benchmarks.comparison --costs                           # time and memory of a step
+  python -m benchmarks.comparison --table                           # the table alone
+  python -m benchmarks.comparison --quick                           # two steps of each model
+
+Without TRAJVIT_TEST_DATA models train on the world alone, which makes other rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks import captioned_clips, table_costs, table_records
+from benchmarks.arguments import count
+from benchmarks.table_rows import Finished, Ledger, Row, run_row, unfinished
+from benchmarks.table_text import SOURCES, Line, lines_of, replace_block, table
+from tokenization import interrupts
+from tokenization.files import write_text
+from trajvit_jax.demo.page import TITLES
+from trajvit_jax.models.settings import check_choice
+
+CONFIG = "configs/comparison.py"
+MODELS = {name: title for name, title in TITLES.items() if name != "vit"}
+_VARIANTS = {name: name for name in ("segmentation_only", "tracking_only")}
+_LOG = logging.getLogger("trajvit_jax.benchmarks")
+
+
+def rows(
+    models: Sequence[str],
+    output: Path,
+    *,
+    real: bool,
+    steps: int | None = None,
+    quick: bool = False,
+) -> list[Row]:
+    """The rows of the table.
+
+    Args:
+      models: names of `MODELS`.
+      output: folder of the records.
+      real: whether there are real clips, or the world alone.
+      steps: of each run; None = the config's.
+      quick: of few clips and small batches.
+    """
+    return [
+        table_row(
+            name,
+            f"model={name}",
+            _VARIANTS.get(name, "trajectories"),
+            output,
+            sources=SOURCES if real else ("world",),
+            steps=steps,
+            quick=quick,
+        )
+        for name in models
+    ]
+
+
+def table_row(
+    name: str,
+    arguments: str,
+    variant: str,
+    output: Path,
+    *,
+    sources: Sequence[str],
+    steps: int | None,
+    quick: bool,
+) -> Row:
+    """A row of configs/comparison.py on a variant of the records."""
+    said = [arguments, f"records={output / 'records'}"]
+    said += [f"{source}=0.0" for source in SOURCES if source not in sources]
+    said += [f"variant={variant}"]
+    said += [f"steps={steps}"] if steps else []
+    said += ["batch=16"] if quick else []
+    return Row(name, f"{CONFIG}:{','.join(said)}", table_records.made_of(variant, quick=quick))
+
+
+def train_rows(
+    rows: Sequence[Row], seeds: Sequence[int], ledger: Ledger, output: Path
+) -> list[Finished]:
+    """Trains what is not finished; each row is on disk before the next begins."""
+    left = list(unfinished(ledger, rows, seeds))
+    done = []
+    for row, seed in tqdm(left, desc="rows", unit="row", disable=not left):
+        done.append(run_row(row, seed, output))
+        ledger.add(done[-1])
+        _LOG.info("%s, seed %d: %.1f minutes", row.name, seed, done[-1].minutes)
+    return done
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.comparison",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="two steps of each model, few clips")
+    parser.add_argument("--models", default=",".join(MODELS), help="some of the default's")
+    parser.add_argument("--seeds", type=count, default=3, help="0 to this, less one (3)")
+    parser.add_argument("--steps", type=count, help="of each run; other steps are other rows")
+    parser.add_argument("--output", type=Path, help="of clips, records, runs (runs/comparison)")
+    parser.add_argument("--rows", type=Path, default=Path("docs/comparison.jsonl"))
+    parser.add_argument("--page", type=Path, default=Path("docs/COMPARISON.md"))
+    parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--costs", action="store_true", help="time the steps instead of training")
+    parser.add_argument("--rounds", type=count, default=5, help="of --costs")
+    parser.add_argument("--json", type=Path, help="also write the table's numbers here")
+    options = parser.parse_args(arguments)
+    options.models = options.models.split(",")
+    for name in options.models:
+        try:
+            check_choice("--models", name, tuple(MODELS))
+        except ValueError as error:
+            parser.error(str(error))
+    return options
+
+
+def run(options: argparse.Namespace, output: Path) -> list[Line]:
+    """What `main` does; returns the table's lines."""
+    clips, seeds = captioned_clips.folder(), range(1 if options.quick else options.seeds)
+    if clips is None:
+        _LOG.warning("%s", captioned_clips.MISSING)
+    chosen = rows(
+        options.models,
+        output,
+        real=clips is not None or options.table,
+        steps=2 if options.quick else options.steps,
+        quick=options.quick,
+    )
+    costs = options.rows.with_name(f"{options.rows.stem}_costs.json")
+    if not options.table:
+        for variant in dict.fromkeys(
+            _VARIANTS.get(name, "trajectories") for name in options.models
+        ):
+            table_records.make_records(output, variant, clips, quick=options.quick)
+    if options.costs:
+        table_costs.write_costs(costs, table_costs.measure(chosen, output, options.rounds))
+    elif not options.table:
+        train_rows(chosen, seeds, Ledger(options.rows), output)
+    return lines_of(chosen, MODELS, seeds, Ledger(options.rows), table_costs.read_costs(costs))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0 if it went well."""
+    options = parse(arguments)
+    logging.basicConfig(format="%(message)s", force=True)  # a library may have been first
+    logging.getLogger("trajvit_jax").setLevel(logging.INFO)
+    try:
+        if options.quick:
+            with tempfile.TemporaryDirectory() as folder:
+                options.rows = Path(folder, "rows.jsonl")
+                found = run(options, options.output or Path(folder))
+        else:
+            found = run(options, options.output or Path("runs/comparison"))
+            replace_block(options.page, "comparison", table(found))
+    except KeyboardInterrupt:
+        interrupts.leave("interrupted; run the same command again to go on")
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(table(found))
+    if options.json:
+        write_text(options.json, json.dumps([dataclasses.asdict(one) for one in found]) + "\n")
+    if options.quick:
+        print("two steps teach nothing: the table needs the full run")
+    return 0
+
+
+if __name__ == "__main__":
+    interrupts.install("stopping; finished rows are kept")
+    sys.exit(main())

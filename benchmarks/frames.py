@@ -1,0 +1,279 @@
+"""What more frames cost each model: tokens, FLOPs, time and memory of a forward pass (Figure 6).
+
+FLOPs are those of the paper's size (ViT-L, 224 pixels), by formula. Time and memory are measured
+at the size of configs/comparison.py (width 192, 112 pixels), of one clip, in float32: memory is
+what XLA's program needs beside weights and pixels. Trajectories are taken to be 150 (at the small
+size 50) whatever the number of frames; making them is not in here. RLT finds nothing that repeats.
+Writes docs/FRAMES.md and docs/frames.svg.
+
+  python -m benchmarks.frames
+  python -m benchmarks.frames --flops      # tokens and FLOPs alone: seconds
+  python -m benchmarks.frames --quick      # two models, two lengths; no page
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from tqdm import tqdm
+
+from benchmarks.arguments import count
+from benchmarks.table_text import replace_block
+from benchmarks.timing import Contender, race
+from tokenization import interrupts
+from tokenization.files import write_text
+from trajvit_jax import config as configs
+from trajvit_jax.demo.page import TITLES, line_chart, text_table
+from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.models.costs import cost_of, tokens_of
+from trajvit_jax.models.settings import NAMES, ModelSettings, check_choice
+from trajvit_jax.models.summary import with_frames
+from trajvit_jax.models.video_text import VideoTextModel
+
+MODELS = tuple(name for name in NAMES if name != "vit")
+FRAMES = (16, 32, 64, 128)
+PAPER, SMALL = "configs/models.py:trajectories=150", "configs/comparison.py"
+SMALL_TRAJECTORIES = 50
+_STYLE = "<style>text { font: 11px sans-serif; fill: #888 }</style>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """A model at a number of frames.
+
+    Attributes:
+      model: its name.
+      frames: of a clip.
+      tokens: that the first layer reads at the paper's size, CLS aside.
+      gflops: forward, at the paper's size; by formula.
+      milliseconds: of a forward pass at the small size: median over rounds; None = not timed.
+      megabytes: that it needs beside weights and pixels; None likewise.
+    """
+
+    model: str
+    frames: int
+    tokens: int
+    gflops: float
+    milliseconds: float | None = None
+    megabytes: float | None = None
+
+    def cells(self) -> dict[str, str]:
+        """Column title -> text."""
+        return {
+            "model": TITLES[self.model],
+            "frames": str(self.frames),
+            "tokens": f"{self.tokens:,}",
+            "GFLOP": f"{self.gflops:,.0f}",
+            "ms (small)": _whole(self.milliseconds),
+            "MB (small)": _whole(self.megabytes),
+        }
+
+
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def paper_settings() -> ModelSettings:
+    """ViT-L at 224 pixels."""
+    return configs.to_settings(ModelSettings, configs.load(PAPER).model)
+
+
+def small_settings() -> ModelSettings:
+    """Those of the comparison."""
+    model = configs.to_settings(ExperimentSettings, configs.load(SMALL)).model
+    own = dataclasses.replace(model.trajvit, max_trajectories=SMALL_TRAJECTORIES)
+    # One clip has a row of its own.
+    rlt = dataclasses.replace(model.rlt, group=1, slots=0)
+    # Compiled once for all layers.
+    encoder = dataclasses.replace(model.encoder, unroll=1)
+    return dataclasses.replace(model, encoder=encoder, trajvit=own, rlt=rlt)
+
+
+def at(settings: ModelSettings, name: str, frames: int) -> ModelSettings:
+    """Another model of the same sizes.
+
+    Raises:
+      ValueError: a number of frames that it does not read.
+    """
+    found = with_frames(settings, name, frames)
+    if found is None:
+        raise ValueError(f"{name} does not read {frames} frames; change --frames")
+    return found
+
+
+def count_flops(names: Sequence[str], frames: Sequence[int]) -> list[Cost]:
+    """Tokens and FLOPs at the paper's size, by formula."""
+    paper, found = paper_settings(), []
+    for name in names:
+        for length in frames:
+            own = at(paper, name, length)
+            flops = cost_of(own).total
+            assert flops is not None  # the paper's models have formulas
+            found.append(Cost(name, length, tokens_of(own).first - 1, flops / 1e9))
+    return found
+
+
+def measure(names: Sequence[str], frames: Sequence[int], rounds: int) -> list[Cost]:
+    """The same with time and memory at the small size, all models and lengths in turn."""
+    counted, small = count_flops(names, frames), small_settings()
+    contenders = [
+        _contender(at(small, one.model, one.frames), one.model)
+        for one in tqdm(counted, desc="compile", unit="program", leave=False, disable=None)
+    ]
+    return [
+        dataclasses.replace(
+            one, milliseconds=1e3 * timing.median, megabytes=(timing.memory or 0) / 1e6
+        )
+        for one, timing in zip(counted, race(contenders, rounds), strict=True)
+    ]
+
+
+def _contender(settings: ModelSettings, name: str) -> Contender:
+    model = VideoTextModel(settings, rngs=nnx.Rngs(0))
+    keys = jax.random.split(jax.random.key(0))
+    size = (1, settings.frames, settings.image_size, settings.image_size, 3)
+    video = jax.random.randint(keys[0], size, 0, 256).astype(jnp.uint8)
+    grid = (1, settings.frames, settings.grid, settings.grid)
+    labels = jax.random.randint(keys[1], grid, 1, settings.trajvit.max_trajectories + 1)
+    graph, state = nnx.split(model)
+
+    def embed(state: nnx.State, video: jax.Array, labels: jax.Array) -> jax.Array:
+        return nnx.merge(graph, state).embed_video(video, labels)
+
+    program = jax.jit(embed).lower(state, video, labels).compile()
+    memory = program.memory_analysis()
+    return Contender(
+        f"{settings.frames} frames",
+        name,
+        _waiting(program, state, video, labels),
+        memory=memory.temp_size_in_bytes if memory else None,
+    )
+
+
+def _waiting(program: Callable, *arguments: object) -> Callable[[], object]:
+    return lambda: jax.block_until_ready(program(*arguments))
+
+
+def growth(costs: Sequence[Cost], name: str, what: str) -> float:
+    """How many times more the longest clips cost a model than the shortest."""
+    own = sorted((one for one in costs if one.model == name), key=lambda one: one.frames)
+    return getattr(own[-1], what) / getattr(own[0], what)
+
+
+def verdict(costs: Sequence[Cost]) -> dict[str, bool]:
+    """What Figure 6 says, and whether it holds; of time and memory where they were measured."""
+    most = max(one.frames for one in costs)
+    longest = {one.model: one for one in costs if one.frames == most}
+    ours, patches = longest["trajvit"], longest["vit3d"]
+    least = min(one.gflops for one in longest.values())
+    found = {f"TrajViT's FLOPs at {most} frames are the least": ours.gflops == least}
+    if ours.milliseconds is None or patches.milliseconds is None:
+        return found
+    slower = growth(costs, "trajvit", "milliseconds") < growth(costs, "vit3d", "milliseconds")
+    return found | {
+        f"TrajViT is faster than ViT3D at {most} frames": ours.milliseconds < patches.milliseconds,
+        f"TrajViT needs less memory than ViT3D at {most} frames": (ours.megabytes or 0)
+        < (patches.megabytes or 0),
+        "TrajViT's time grows more slowly than ViT3D's": slower,
+    }
+
+
+def charts(costs: Sequence[Cost]) -> str:
+    """FLOPs, time and memory by frames, one under the other, as one SVG."""
+    panels, titles = (
+        [],
+        {
+            "gflops": "GFLOP, forward, ViT-L at 224 pixels",
+            "milliseconds": "milliseconds, forward, width 192 at 112 pixels",
+            "megabytes": "megabytes of it",
+        },
+    )
+    shown = [what for what in titles if getattr(costs[0], what) is not None]
+    for place, what in enumerate(shown):
+        title = titles[what]
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for one in costs:
+            lines.setdefault(one.model, []).append((one.frames, getattr(one, what)))
+        chart = line_chart(lines, title, along="frames", width=760, height=240)
+        chart = chart.replace("<svg ", f'<svg y="{260 * place}" width="760" height="240" ', 1)
+        panels.append(f'<text x="40" y="{260 * place + 30}">{title}</text>{chart}')
+    height = 260 * len(shown)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" width="760" '
+        f'height="{height}">{_STYLE}{"".join(panels)}</svg>\n'
+    )
+
+
+def markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows as a table in Markdown; the first column to the left."""
+    head = list(rows[0])
+    rule = ["---", *("---:" for _ in head[1:])]
+    lines = [head, rule, *([row[key] for key in head] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.frames",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="two models, two lengths; no page")
+    parser.add_argument("--flops", action="store_true", help="no time, no memory")
+    parser.add_argument("--models", default=",".join(MODELS), help="some of the default's")
+    parser.add_argument("--frames", default=",".join(map(str, FRAMES)), help="of the clips")
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--page", type=Path, default=Path("docs/FRAMES.md"))
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument("--compiled", type=Path, help="folder for compiled programs, to go on with")
+    options = parser.parse_args(arguments)
+    options.models = ("trajvit", "vit3d") if options.quick else options.models.split(",")
+    lengths = "16,32" if options.quick else options.frames
+    try:
+        for name in options.models:
+            check_choice("--models", name, MODELS)
+        options.frames = [count(one) for one in lengths.split(",")]
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        parser.error(str(error))
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0 if its bounds hold or it was quick, 1 if not."""
+    options = parse(arguments)
+    if options.compiled:
+        jax.config.update("jax_compilation_cache_dir", str(options.compiled.absolute()))
+    try:
+        if options.flops:
+            costs = count_flops(options.models, options.frames)
+        else:
+            costs = measure(options.models, options.frames, options.rounds)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    rows = [one.cells() for one in costs]
+    print(text_table(rows))
+    if options.json:
+        write_text(options.json, json.dumps([dataclasses.asdict(one) for one in costs]) + "\n")
+    if options.quick or not {"trajvit", "vit3d"} <= set(options.models):
+        return 0
+    replace_block(options.page, "frames", markdown(rows))
+    write_text(options.page.with_name("frames.svg"), charts(costs))
+    bounds = verdict(costs)
+    for said, holds in bounds.items():
+        print(f"{'holds' if holds else 'FAILS'}: {said}")
+    return 0 if all(bounds.values()) else 1
+
+
+if __name__ == "__main__":
+    interrupts.install("stopping; nothing was written")
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Every model of the paper's tables, small, under one recipe: 8 frames of 112 pixels, width 192.
+
+Command (records, all models, three seeds, docs/COMPARISON.md; what is finished is skipped):
+  TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.comparison --output=runs/comparison
+
+One model alone, on the records that it made:
+  python -m trajvit_jax.main --workdir=runs/mine --config=configs/comparison.py:model=tome
+
+Data, steps, optimizer, text side and encoder are the same for all models; nothing was tuned for
+one of them. What differs is how a video becomes tokens. The encoder has 3 layers, so what the
+originals say by layer is kept in proportion: ToMe merges 65 tokens a layer, which leaves 33 of 196
+(37 of 1,568 in the original), TokenLearner learns 8 tokens a time step after two of the layers,
+ViViT reads space in two of them, AutoMerge makes 128 tokens (of 196, as 1,024 of 1,568).
+
+Arguments: model (trajvit, vit3d, vivit, token_learner, tome, rlt, automerge, segmentation_only,
+tracking_only), ablation (of trajvit's encoder, Table 6), variant (of the records; by default the
+model's own), records (their folder), exercises, panda, world (shares of a batch; 0 leaves a source
+out), batch, steps, seed.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from trajvit_jax.config import nearest, parse_arg
+from trajvit_jax.models.settings import NAMES
+from trajvit_jax.recipe import ENCODER_ABLATIONS, FED_TRAJVIT
+
+SOURCES = ("exercises", "panda", "world")
+MODELS = (*(name for name in NAMES if name != "vit"), *FED_TRAJVIT)
+# Rows of slots that 8 videos share, by the variant of their records: about what they have.
+PACKING = {
+    "segmentation_only": {"group": 8, "rows": 2, "slots": 352},
+    "tracking_only": {"group": 8, "rows": 2, "slots": 240},
+}
+OTHERS = {"group": 8, "rows": 1, "slots": 224}
+# Three stages, of which attention units divide a grid of 28 cells; as wide as the ResNet's.
+HIERA = {
+    "image_size": 112,
+    "width": 32,
+    "depths": (1, 1, 1),
+    "heads": (1, 2, 4),
+    "unit_attention": (True, True, False),
+}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The experiment; raises ValueError for what it cannot be."""
+    chosen = parse_arg(
+        arg,
+        model="trajvit",
+        ablation="none",
+        variant="",
+        records="runs/comparison/records",
+        exercises=0.4375,
+        panda=0.0625,
+        world=0.5,
+        batch=16,
+        steps=240,
+        seed=0,
+    )
+    for what, known in (("model", MODELS), ("ablation", ENCODER_ABLATIONS)):
+        if chosen[what] not in known:
+            raise ValueError(f"unknown {what} {chosen[what]!r}: {nearest(chosen[what], known)}")
+    name = FED_TRAJVIT.get(chosen.model, chosen.model)
+    if name != "trajvit" and chosen.ablation != "none":
+        raise ValueError(f"ablation {chosen.ablation!r} is one of trajvit, not of {chosen.model}")
+    sources = [source for source in SOURCES if chosen[source] > 0]
+    if not sources:
+        raise ValueError(f"at least one of {', '.join(SOURCES)} needs a share above 0")
+    variant = chosen.variant or (chosen.model if chosen.model in FED_TRAJVIT else "trajectories")
+    folder = f"{chosen.records}/{variant}"
+    packing = PACKING.get(variant, OTHERS) if name == "trajvit" else None
+    queries = ENCODER_ABLATIONS[chosen.ablation].get("resampler", {}).get("queries", 1)
+    if packing:
+        packing = packing | {"slots": packing["slots"] * queries}
+
+    config = ml_collections.ConfigDict()
+    config.seed = chosen.seed
+    config.steps = chosen.steps
+    config.log_every = 10
+    config.log_samples = False
+    config.wandb = ""
+    config.profile = {"start": 0, "steps": 3}
+    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
+    config.checkpoint_every = 100
+    config.keep = 1
+    config.model = {
+        "name": name,
+        "image_size": 112,
+        "frames": 8,
+        "projection": 192,
+        "encoder": {
+            "width": 192,
+            "depth": 3,
+            "heads": 3,
+            "mlp": 384,
+            "init_std": 0.07,
+            "unroll": 3,
+        },
+        "trajvit": {
+            "max_trajectories": 255,
+            "resnet": {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 1, 1, 1)},
+            "hiera": HIERA,
+            **ENCODER_ABLATIONS[chosen.ablation],
+        },
+        "tome": {"merged": 65},
+        "token_learner": {"tokens": 8},
+        "automerge": {"tokens": 128},
+        "vivit": {"temporal_depth": 1},
+        "rlt": {"group": 2, "slots": 288},
+        "text": {
+            "vocabulary": 2000,
+            "length": 40,
+            "positions": 40,
+            "width": 192,
+            "depth": 2,
+            "heads": 3,
+            "mlp": 384,
+            "init_std": 0.07,
+            "unroll": 2,
+        },
+    }
+    config.data = {
+        "streams": (
+            {
+                "name": "video",
+                "frames": 8,
+                "batch": chosen.batch,
+                "packing": packing,
+                "sources": tuple(
+                    {"path": f"{folder}/{source}", "weight": chosen[source]} for source in sources
+                ),
+            },
+        ),
+        "evaluation": f"{folder}/{sources[-1]}",
+        "eval_batch": 32,
+        "threads": 1,
+        "cache": 4000,
+    }
+    config.optimizer = {
+        "learning_rate": 1e-3,
+        "beta2": 0.98,
+        "weight_decay": 0.02,
+        "warmup_fraction": 0.1,
+    }
+    config.step = {"augment": None}
+    return config.lock()

@@ -1,0 +1,42 @@
+"""ViT3D-L on 8 million videos, from a ViT that was trained on images (paper §3.3, §4.2).
+
+Models of space-time patches read no images, so they learn from them beforehand: an image's
+patches become the central frames of tubelets, and every time step has the image's positions
+(`trajvit_jax.convert.inflation`). With the image run's vocabulary, its text side goes on, too.
+
+Commands, on a pod: the images, then the videos.
+  launch/run_pod.sh --workdir=/runs/images --hosts=gpu1,gpu2,gpu3,gpu4 \\
+      --config=configs/datacomp50m.py:model=vit,image_records=/data/datacomp50m,vocabulary=vocab.txt
+  launch/run_pod.sh --workdir=/runs/from_images --hosts=gpu1,gpu2,gpu3,gpu4 \\
+      --config=configs/panda8m_from_images.py:initial=/runs/images,records=/data/panda8m,\\
+vocabulary=vocab.txt
+To try it first, two steps of tiny models on records of any size (a minute each on a CPU):
+  python -m trajvit_jax.main --workdir=runs/images \\
+      --config=configs/datacomp50m.py:model=vit,debug,image_records=IMAGES
+  python -m trajvit_jax.main --workdir=runs/from_images \\
+      --config=configs/panda8m_from_images.py:debug,initial=runs/images,records=VIDEOS,frames=8
+
+Cost: that of configs/panda8m.py:model=vit3d, and that of the images before it. `initial` may also
+be a folder that `python -m trajvit_jax.convert` made of a Hugging Face ViT.
+
+The paper's result (Table 11, ViT3D-L, text to video / video to text): ActivityNet 43.62 / 44.65,
+VATEX 47.16 / 70.70, MSR-VTT 41.16 / 68.74, Charades 21.25 / 20.50; without images 37.82 / 34.54,
+39.59 / 59.11, 33.71 / 56.51, 15.35 / 12.61.
+
+Arguments (see `trajvit_jax.recipe.pretraining`): model (vit3d, token_learner, tome, rlt), initial,
+size (that of the images' run), records, videos, evaluation, vocabulary, epochs or steps, batch,
+frames, micro_batches, threads, workers, seed, debug.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from trajvit_jax.recipe import pretraining
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The experiment; raises ValueError for an unknown argument."""
+    return pretraining(
+        arg, videos=8_000_000, records="data/panda8m", model="vit3d", initial="runs/images"
+    )

@@ -1,0 +1,65 @@
+"""The benchmark of cost by frames: its sizes, its page and its verdict."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import frames
+from trajvit_jax.models.costs import tokens_of
+from trajvit_jax.models.settings import NAMES
+
+
+def cost(model, length, **changed):
+    values = {"tokens": 150, "gflops": 1.0 * length, "milliseconds": 2.0, "megabytes": 3.0}
+    return frames.Cost(model, length, **values | changed)
+
+
+def test_every_model_of_videos_has_its_sizes_at_all_lengths():
+    assert set(frames.MODELS) == set(NAMES) - {"vit"}
+    paper, small = frames.paper_settings(), frames.small_settings()
+    assert (paper.encoder.width, small.encoder.width) == (1024, 192)
+    tokens = {
+        name: [tokens_of(frames.at(paper, name, length)).first - 1 for length in frames.FRAMES]
+        for name in frames.MODELS
+    }
+    assert tokens["trajvit"] == [150] * 4
+    assert tokens["vit3d"] == tokens["rlt"] == [1568, 3136, 6272, 12544]
+    with pytest.raises(ValueError, match="vit3d does not read 17 frames"):
+        frames.at(small, "vit3d", 17)
+
+
+def test_the_charts_are_one_picture_with_a_line_a_model():
+    costs = [cost(name, length) for name in ("trajvit", "tome") for length in (16, 32)]
+    picture = ElementTree.fromstring(frames.charts(costs))
+    spaces = {"svg": "http://www.w3.org/2000/svg"}
+    lines = picture.findall(".//svg:polyline", spaces)
+    assert len(lines) == 6
+    assert {line.find("svg:title", spaces).text for line in lines} == {"TrajViT", "ToMe"}
+
+
+def test_the_verdict_compares_the_longest_clips():
+    costs = [cost("trajvit", 16), cost("trajvit", 32), cost("vit3d", 16, milliseconds=1.0)]
+    costs.append(cost("vit3d", 32, gflops=1e3, milliseconds=9.0, megabytes=2.0))
+    assert list(frames.verdict(costs).values()) == [True, True, False, True]
+    assert frames.growth(costs, "vit3d", "milliseconds") == 9
+    said = frames.markdown([one.cells() for one in costs]).splitlines()
+    assert said[0].startswith("| model | frames |") and len(said) == 6
+
+
+def test_flops_alone_make_a_page_with_one_chart(tmp_path, capsys):
+    page = tmp_path / "FRAMES.md"
+    page.write_text("<!-- frames -->\n<!-- end of frames -->\n")
+    code = frames.main(["--flops", "--models=trajvit,vit3d,tome", f"--page={page}"])
+    assert code == 0 and "holds: TrajViT's FLOPs at 128 frames" in capsys.readouterr().out
+    assert "| ToMe | 128 | 12,544 |" in page.read_text()
+    assert (tmp_path / "frames.svg").read_text().count("<polyline") == 3
+
+
+def test_unknown_models_and_lengths_are_named(capsys):
+    for arguments in (["--models=tomee"], ["--frames=16,many"]):
+        with pytest.raises(SystemExit):
+            frames.main(arguments)
+    said = capsys.readouterr().err
+    assert "did you mean 'tome'" in said and "got 'many'" in said

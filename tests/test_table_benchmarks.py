@@ -1,0 +1,176 @@
+"""What the tables of the comparison and of the ablations rest on: rows, errors, differences."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import ablations, comparison, paired, said, table_text, table_truth
+from benchmarks.table_rows import Finished, Ledger, unfinished
+from benchmarks.table_text import lines_of, replace_block, table
+from trajvit_jax.models.settings import ModelSettings, ToMeSettings
+
+
+def finished(row, seed, ranks, **changed):
+    values = {
+        "name": row.name,
+        "seed": seed,
+        "made_of": row.made_of(),
+        "commit": "abc",
+        "steps": 2,
+        "parameters": 10,
+        "tokens": (12.0, 12.0),
+        "minutes": 1.0,
+        "ranks": {"world": {"txt2vid": tuple(ranks), "vid2txt": tuple(ranks)}},
+    }
+    return Finished(**values | changed)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Two rows of the world alone."""
+    return comparison.rows(["trajvit", "vit3d"], tmp_path, real=False)
+
+
+def test_a_row_is_not_trained_again_unless_what_made_it_changes(rows, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    ledger = Ledger(path)
+    assert [(row.name, seed) for row, seed in unfinished(ledger, rows, (0, 1))] == [
+        ("trajvit", 0),
+        ("vit3d", 0),
+        ("trajvit", 1),
+        ("vit3d", 1),
+    ]
+    ledger.add(finished(rows[0], 0, [0, 7.5]))
+    again = Ledger(path)
+    assert again.find(rows[0], 0) == finished(rows[0], 0, [0, 7.5])
+    assert [(row.name, seed) for row, seed in unfinished(again, rows, (0,))] == [("vit3d", 0)]
+    other = comparison.rows(["trajvit"], tmp_path, real=False, steps=7)
+    assert again.find(other[0], 0) is None
+    # A newer row takes the place of the older one; the file has a line a row.
+    again.add(finished(other[0], 0, [1]))
+    assert len(path.read_text().splitlines()) == 1
+    assert Ledger(path).find(rows[0], 0) is None
+
+
+def test_what_makes_a_row_has_no_paths_but_all_settings(rows, tmp_path):
+    elsewhere = comparison.rows(["trajvit"], tmp_path / "elsewhere", real=False)
+    assert elsewhere[0].made_of() == rows[0].made_of()
+    real = comparison.rows(["trajvit"], tmp_path, real=True)
+    fewer = dataclasses.replace(rows[0], data=rows[0].data | {"train": 5})
+    hashes = {one.made_of() for one in (*rows, *real, fewer)}
+    assert len(hashes) == 4
+
+
+def test_what_settings_say_leaves_out_what_is_as_ever():
+    model = ModelSettings(frames=8, tome=ToMeSettings(merged=3))
+    assert said.said(model) == {"frames": 8, "tome": {"merged": 3}}
+    assert said.said([ModelSettings(), 4]) == [{}, 4]
+
+
+def test_rows_that_both_tables_have_are_the_same_rows(tmp_path):
+    own = comparison.rows(list(comparison.MODELS), tmp_path, real=True)
+    shared = {row.name: row.made_of() for row in own}
+    others = ablations.rows(list(ablations.ABLATIONS), tmp_path, real=True, steps=None)
+    for row in others:
+        if row.name in shared:
+            assert row.made_of() == shared.pop(row.name)
+    assert "trajvit" not in shared and "tracking_only" not in shared
+    assert len({row.made_of() for row in others}) == len(others)
+
+
+def test_a_broken_line_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"name": "trajvit"}\n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 1"):
+        Ledger(path)
+
+
+def test_errors_over_seeds():
+    mean = paired.over_seeds([10.0, 12.0, 14.0])
+    assert (mean.value, mean.error) == (12.0, pytest.approx(2 / 3**0.5))
+    assert str(mean) == "12.0 ± 1.2" and str(paired.over_seeds([10.0])) == "10.0"
+
+
+def test_the_bootstrap_agrees_with_the_formula_of_its_variance():
+    rng = np.random.default_rng(0)
+    ours, others = rng.random((2, 3, 400)) < np.array([0.4, 0.3])[:, None, None]
+    ours, others = ours.astype(float), others.astype(float)
+    found = paired.bootstrap([ours], [others])
+    difference = 100 * (ours.mean(0) - others.mean(0))
+    assert found.value == pytest.approx(difference.mean())
+    error = difference.std() / 400**0.5
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+    assert found.certain and found.low < found.value < found.high
+
+
+def test_the_bootstrap_is_paired_and_counts_each_set_once():
+    # Both models answer the same queries right: no draw of queries can part them.
+    same = (np.arange(50) % 3 == 0).astype(float)[None]
+    assert paired.bootstrap([same], [same]) == paired.Difference(0.0, 0.0, 0.0)
+    ones, zeros = np.ones((1, 4)), np.zeros((1, 4))
+    both = paired.bootstrap([ones, np.ones((1, 400))], [zeros, np.ones((1, 400))])
+    assert both.value == pytest.approx(50)
+    with pytest.raises(ValueError, match="4 and 400 queries"):
+        paired.bootstrap([ones], [np.ones((1, 400))])
+
+
+def test_the_table_has_recalls_of_all_seeds_and_differences_from_its_first_row(rows, tmp_path):
+    ledger = Ledger(tmp_path / "rows.jsonl")
+    for seed, ranks in enumerate(([0, 4, 5, 9], [0, 1, 2, 3])):
+        ledger.add(finished(rows[0], seed, ranks))
+    ledger.add(finished(rows[1], 0, [5, 6, 7, 8]))
+    lines = lines_of(rows, comparison.MODELS, range(3), ledger, {})
+    assert [line.seeds for line in lines] == [2, 1]
+    assert lines[0].recalls["world txt2vid"].value == 75 and lines[0].average.value == 75
+    assert lines[1].difference.value == -75 and lines[0].difference is None
+    text = table(lines).splitlines()
+    assert "75.0 ± 25.0" in text[2] and text[3].startswith("| ViT3D")
+    assert len({len(line) for line in text}) == 1
+    assert "no row" in table(lines_of(rows, comparison.MODELS, (7,), ledger, {}))
+
+
+def test_flops_follow_the_tokens_that_clips_have(tmp_path):
+    by_name = {
+        row.name: row.settings(0).model
+        for row in comparison.rows(["trajvit", "vit3d", "rlt"], tmp_path, real=True)
+    }
+    few, many = (table_text.flops(by_name["trajvit"], n) for n in (10, 100))
+    assert few < many < table_text.flops(by_name["vit3d"], 196)
+    assert table_text.flops(by_name["rlt"], 80) < table_text.flops(by_name["vit3d"], 196)
+
+
+def test_a_table_takes_its_place_on_a_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- one -->\nold\n<!-- end of one -->\nafter\n")
+    replace_block(page, "one", r"new \1")
+    replace_block(page, "one", r"newer \1")
+    said = page.read_text()
+    assert said == "before\n<!-- one -->\n\nnewer \\1\n\n<!-- end of one -->\nafter\n"
+    with pytest.raises(ValueError, match="<!-- two -->"):
+        replace_block(page, "two", "")
+
+
+def test_spoilt_truth_is_as_wrong_as_it_says():
+    labels = np.tile(np.arange(1, 5, dtype=np.uint16).repeat(8), (6, 4, 1))
+    rng = np.random.default_rng(0)
+    same = table_truth.spoil(labels, table_truth.SPOILT["truth"], rng)
+    assert np.array_equal(same, labels)
+    cut = table_truth.spoil(labels, table_truth.SPOILT["truth_cut"], rng)
+    assert all(not set(one.flat) & set(other.flat) for one, other in itertools.pairwise(cut))
+    # Within a frame nothing changes but names.
+    assert all(len(np.unique(frame)) == 4 for frame in cut)
+    switched = table_truth.spoil(labels, table_truth.SPOILT["truth_switched"], rng)
+    assert 4 < len(np.unique(switched)) < len(np.unique(cut))
+    shifted = table_truth.spoil(labels, table_truth.SPOILT["truth_shifted"], rng)
+    assert set(np.unique(shifted)) == {1, 2, 3, 4} and not np.array_equal(shifted, labels)
+
+
+def test_the_kept_rows_of_the_docs_can_be_read():
+    ledger = Ledger(comparison.Path("docs/comparison.jsonl"))
+    lines = ledger.path.read_text().splitlines()
+    assert all(json.loads(line)["commit"] for line in lines)

@@ -1,0 +1,120 @@
+"""The labels of every model colour the explorer's page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+
+import numpy as np
+import pytest
+
+from tokenization.explore.items import Item
+from tokenization.shards import write_records
+from trajvit_jax.demo import tokens
+from trajvit_jax.models.settings import (
+    AutoMergeSettings,
+    TokenLearnerSettings,
+    ToMeSettings,
+    ViT3DSettings,
+)
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def sizes(tiny):
+    return lambda name: tiny(
+        name,
+        vit3d=ViT3DSettings(patch=8, tubelet=2),
+        automerge=AutoMergeSettings(tokens=5, patch=8),
+        tome=ToMeSettings(merged=5),
+        token_learner=TokenLearnerSettings(tokens=3, bottleneck=8),
+    )
+
+
+@pytest.fixture(scope="module")
+def clip(toy_record):
+    record = toy_record(1)
+    return Item(record.frames, record.trajectories, record.captions)
+
+
+def test_trajectories_and_tubelets_are_shown_as_they_are(sizes, random_model, clip):
+    own = tokens.tokens_of(random_model(sizes("trajvit")), clip)
+    cells = clip.trajectories.resize(SIDE // 4, SIDE // 4).labels
+    assert np.array_equal(own.trajectories.labels, cells.repeat(4, 1).repeat(4, 2))
+    patches = tokens.tokens_of(random_model(sizes("vit3d")), clip).trajectories
+    t, y, x = np.mgrid[:4, :SIDE, :SIDE]
+    assert np.array_equal(patches.labels, t // 2 * 16 + y // 8 * 4 + x // 8 + 1)
+
+
+@pytest.mark.parametrize(("name", "most"), [("tome", 32 - 10), ("rlt", 32)])
+def test_merged_tokens_cover_every_pixel(name, most, sizes, random_model, clip):
+    labels = tokens.tokens_of(random_model(sizes(name)), clip).trajectories.labels
+    assert labels.shape == (4, SIDE, SIDE) and labels.min() == 1
+    assert 1 < labels.max() <= most
+
+
+@pytest.mark.parametrize("name", ["token_learner", "automerge"])
+def test_soft_tokens_take_the_cells_that_they_have_most_of(name, sizes, random_model, clip):
+    import jax.numpy as jnp
+
+    model = random_model(sizes(name))
+    labels = tokens.tokens_of(model, clip).trajectories.labels
+    grid = clip.trajectories.resize(SIDE // 4, SIDE // 4).labels[None].astype(np.int32)
+    _, _, named = model.encode_video(jnp.asarray(clip.frames[None]), jnp.asarray(grid))
+    weights = np.asarray(named["weights"][0])
+    most = weights.argmax(0)
+    most = most.repeat(4 // most.shape[0], 0).repeat(8, 1).repeat(8, 2)
+    # The page numbers those that are seen anew.
+    pairs = set(zip(most.flat, labels.flat, strict=True))
+    assert len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
+
+
+def test_the_command_writes_a_page_of_records(
+    sizes, clip, toy_record, tmp_path, monkeypatch, capsys
+):
+    from flax import nnx
+
+    from trajvit_jax.models.video_text import VideoTextModel
+
+    def small(config, name, seed):
+        return VideoTextModel(sizes(tokens_name(name)), rngs=nnx.Rngs(seed))
+
+    monkeypatch.setattr(tokens, "draw_model", small)
+    write_records(tmp_path / "records", [toy_record(0), toy_record(1)])
+    page = tmp_path / "tokens.html"
+    arguments = [str(tmp_path / "records"), "--output", str(page), "--models", "trajvit,tome"]
+    assert tokens.main([*arguments, "--video", "clip01"]) == 0
+    said = capsys.readouterr().out
+    assert "TrajViT: clip01: 2 tokens" in said and "ToMe: clip01: 22 tokens" in said
+    found = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page.read_text())
+    videos = [json.loads(one) for one in found]
+    assert [video["madeBy"] for video in videos] == ["TrajViT", "ToMe"]
+    assert [len(video["colours"]) for video in videos] == [3, 23]
+    assert all(zlib.decompress(base64.b64decode(video["labels"])) for video in videos)
+
+
+def tokens_name(name):
+    return {"segmentation_only": "trajvit", "tracking_only": "trajvit"}.get(name, name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing.mp4"], "missing.mp4 does not exist"),
+        ([".", "--output", "tokens.png"], "must end in .html"),
+        ([".", "--workdir", "nowhere"], "nowhere holds no checkpoints"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tokens.main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_unknown_models_are_named(capsys):
+    with pytest.raises(SystemExit):
+        tokens.main([".", "--models", "tomee"])
+    assert "did you mean 'tome'" in capsys.readouterr().err

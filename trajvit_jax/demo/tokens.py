@@ -1,0 +1,197 @@
+"""Which pixels feed which token, of any model: one page, a colour a token.
+
+Trajectories are what the model is given. The tokens of other models are shown by their own
+footprints: tubelets, runs, merged patches; where a token weighs many cells, each cell has the
+colour of the token that has most of it.
+
+  python -m trajvit_jax.demo.tokens clip.mp4 --output=tokens.html
+  python -m trajvit_jax.demo.tokens runs/demo/records --split=test --models=trajvit,tome,rlt
+  python -m trajvit_jax.demo.tokens clip.mp4 --workdir=runs/mine       # a trained model
+  python -m trajvit_jax.demo.tokens clip.mp4 --weights=weights/tiny    # converted weights
+
+Without --workdir and --weights the models of --config are drawn at random: where tokens lie does
+not depend on weights, except with ToMe, TokenLearner and AutoMerge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from tokenization import interrupts
+from tokenization.explore.items import Item, read_records
+from tokenization.explore.page import write_page
+from tokenization.pipeline import PipelineSettings, build
+from tokenization.records import Record
+from tokenization.trajectories import Trajectories
+from tokenization.video import decode
+from trajvit_jax import config as configs
+from trajvit_jax.convert.stored import load_model
+from trajvit_jax.data.samples import video_sample
+from trajvit_jax.demo.page import TITLES
+from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.initial import load_run
+from trajvit_jax.models.footprints import at_pixels, footprint
+from trajvit_jax.models.settings import ModelSettings, check_choice
+from trajvit_jax.models.video_text import VideoTextModel
+
+# Of videos; a ViT reads images.
+MODELS = tuple(name for name in TITLES if name != "vit")
+# How a video file is cut for those that differ from TrajViT by their trajectories.
+_CUT = {
+    "segmentation_only": {"tracker": "none", "split": "stride", "clip_limit": 1},
+    "tracking_only": {"segmenter": "patches", "tracker": "patches"},
+}
+
+
+def tokens_of(model: VideoTextModel, item: Item) -> Item:
+    """The clip at the model's size, its tokens in the place of its trajectories.
+
+    Raises:
+      ValueError: a clip of another number of frames than the model reads.
+    """
+    settings = model.settings
+    record = Record.squash(item.trajectories, item.frames, size=settings.image_size)
+    sample = video_sample(record, settings)
+    labels = jax.numpy.asarray(sample.labels[None])
+    if settings.name != "trajvit":
+        _, _, named = model.encode_video(jax.numpy.asarray(sample.video[None]), labels)
+        labels = footprint(named, labels)
+    side = settings.image_size
+    found = Trajectories.from_labels(
+        np.asarray(at_pixels(labels, settings.frames, side, side)[0]),
+        frame_times=item.trajectories.frame_times,
+        key_frames=item.trajectories.key_frames,
+        video=item.trajectories.video,
+        made_by=item.trajectories.made_by,
+    )
+    return Item(sample.video, found, item.captions)
+
+
+def titled(item: Item, title: str) -> Item:
+    """The same under a name of its own, as what a page tells apart."""
+    video = item.trajectories.video
+    video = dataclasses.replace(video, id=f"{title}: {video.id}")
+    made_by = {"segmenter": title}
+    return dataclasses.replace(
+        item, trajectories=dataclasses.replace(item.trajectories, video=video, made_by=made_by)
+    )
+
+
+def draw_model(config: str, name: str, seed: int) -> VideoTextModel:
+    """A model of a config with random weights.
+
+    Raises:
+      ValueError, FileNotFoundError: a config that does not have it.
+    """
+    name = f"{config}{',' if ':' in config else ':'}model={name}"
+    settings = configs.to_settings(ExperimentSettings, configs.load(name)).model
+    return VideoTextModel(_alone(settings), rngs=nnx.Rngs(seed))
+
+
+def _alone(settings: ModelSettings) -> ModelSettings:
+    """RLT reads a clip as if it had a row of its own, with slots for all of its tokens."""
+    rlt = dataclasses.replace(settings.rlt, group=1, slots=0)
+    return dataclasses.replace(settings, rlt=rlt)
+
+
+def read_clip(path: Path, name: str, *, frames: int, split: str, video: str | None) -> Item:
+    """A clip and its trajectories: of a folder of records, or cut from a file as `name` asks.
+
+    Raises:
+      OSError, ValueError: nothing that can be read.
+    """
+    if path.is_dir():
+        return read_records(path, split=split, max_videos=1, video=video)[0]
+    settings = configs.to_settings(
+        PipelineSettings, {"frames": frames, "max_side": 256, **_CUT.get(name, {})}
+    )
+    found = decode(path, frames=frames, between=settings.between, max_side=settings.max_side)
+    return Item(found.rgb, build(settings).tokenize(found))
+
+
+def items(options: argparse.Namespace) -> list[Item]:
+    """What the page shows."""
+    found = []
+    # `disable=None`: no bar where nobody looks.
+    for name in tqdm(options.models, unit="model", leave=False, disable=None):
+        if options.workdir:
+            model = load_run(options.workdir)[0]
+        elif options.weights:
+            model = load_model(options.weights, rngs=nnx.Rngs(options.seed))
+        else:
+            model = draw_model(options.config, name, options.seed)
+        name = name or model.settings.name
+        frames = model.settings.frames
+        clip = read_clip(
+            options.input, name, frames=frames, split=options.split, video=options.video
+        )
+        found.append(titled(tokens_of(model, clip), TITLES[name]))
+    return found
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trajvit_jax.demo.tokens",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "input", metavar="DIR_OR_VIDEO", type=Path, help="a video file, or a folder of records"
+    )
+    parser.add_argument("--output", type=Path, default=Path("tokens.html"), help="tokens.html")
+    parser.add_argument("--models", help=f"some of {','.join(MODELS)} (all)")
+    parser.add_argument("--config", default="configs/comparison.py", help="of the models")
+    parser.add_argument("--workdir", type=Path, help="a run, whose model is shown")
+    parser.add_argument("--weights", type=Path, help="a folder that trajvit_jax.convert wrote")
+    parser.add_argument("--split", default="train", help="of the folder of records (train)")
+    parser.add_argument("--video", metavar="ID", help="of the folder; else its first")
+    parser.add_argument("--seed", type=int, default=0, help="of random weights")
+    options = parser.parse_args(arguments)
+    if options.workdir and options.weights:
+        parser.error("--workdir and --weights both say which weights; give one")
+    if options.models and (options.workdir or options.weights):
+        parser.error("--models are drawn at random; a run or a folder has one model, its own")
+    given = options.workdir or options.weights
+    options.models = [""] if given else (options.models or ",".join(MODELS)).split(",")
+    for name in filter(None, options.models):
+        try:
+            check_choice("--models", name, MODELS)
+        except ValueError as error:
+            parser.error(str(error))
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    options = parse(arguments)
+    try:
+        if not options.input.exists():
+            raise FileNotFoundError(f"{options.input} does not exist; give a video file or records")
+        if options.output.suffix != ".html":
+            raise ValueError(f"--output={options.output} must end in .html")
+        shown = items(options)
+        write_page(options.output, shown, title="Which pixels feed which token")
+    except KeyboardInterrupt:
+        interrupts.leave("interrupted; nothing was written")
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for item in shown:
+        print(f"{item.trajectories.video.id}: {len(item.trajectories)} tokens")
+    print(f"page: {options.output.resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    interrupts.install("stopping; nothing was written")
+    sys.exit(main())
