@@ -9,6 +9,9 @@ colour of the token that has most of it.
   python -m trajvit_jax.demo.tokens clip.mp4 --workdir=runs/mine       # a trained model
   python -m trajvit_jax.demo.tokens clip.mp4 --weights=weights/tiny    # converted weights
 
+Segmentation only and tracking only are TrajViT on other trajectories: a video file is cut as they
+ask; of a folder they show what it holds, and are left out unless --models names them.
+
 Without --workdir and --weights the models of --config are drawn at random: where tokens lie does
 not depend on weights, except with ToMe, TokenLearner and AutoMerge.
 """
@@ -162,7 +165,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.models and (options.workdir or options.weights):
         parser.error("--models are drawn at random; a run or a folder has one model, its own")
     given = options.workdir or options.weights
-    options.models = [""] if given else (options.models or ",".join(MODELS)).split(",")
+    if given:
+        options.models = [""]
+    elif options.models:
+        options.models = options.models.split(",")
+    else:  # records are cut in one way already
+        options.models = [one for one in MODELS if not (options.input.is_dir() and one in _CUT)]
     for name in filter(None, options.models):
         try:
             check_choice("--models", name, MODELS)
