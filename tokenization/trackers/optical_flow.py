@@ -10,8 +10,11 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
+from tokenization.superpixels import shrink, smooth_lab
+
 # DIS works on 8x8 patches over a pyramid and needs room for them.
 _SMALLEST = 32
+_SAME_COLOUR = 25.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,6 +86,20 @@ def origins(
     rows = np.clip(np.rint(back[..., 1]), 0, height - 1).astype(np.int64)
     columns = np.clip(np.rint(back[..., 0]), 0, width - 1).astype(np.int64)
     return Origins(rows, columns, sure)
+
+
+def continuity(
+    before: UInt8[np.ndarray, "h w 3"], after: UInt8[np.ndarray, "h w 3"], *, side: int = 256
+) -> float:
+    """Share of a frame (RGB) that flow follows back to the one before, by the rule of `origins`.
+
+    Args:
+      before: a frame.
+      after: the next one.
+      side: longer side of the resolution at which flow is computed, in pixels.
+    """
+    small = [smooth_lab(shrink(frame, side)) for frame in (before, after)]
+    return float(origins(small[0], small[1], colour_tolerance=_SAME_COLOUR).sure.mean())
 
 
 def _squares(vectors: Float32[np.ndarray, "h w 2"]) -> Float32[np.ndarray, "h w"]:
