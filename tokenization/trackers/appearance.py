@@ -71,8 +71,7 @@ def colour_likelihood(
       labels: how many there are; the density of those without examples is 0.
       bandwidth: standard deviation of the kernel.
     """
-    hits = _log_kernel(features[:, :-2], examples.features[:, :-2], bandwidth)
-    np.exp(hits, out=hits)
+    hits = _kernel(features[:, :-2] / bandwidth, examples.features[:, :-2] / bandwidth)
     counts = np.maximum(np.bincount(examples.owners, minlength=labels), 1)
     return examples.sums(hits, labels) / counts.astype(np.float32)
 
@@ -96,11 +95,11 @@ def local_likelihood(
       reach: that of the one over positions.
       prior: weight of the density of all labels together, in examples.
     """
-    near = _log_kernel(features[:, -2:], examples.features[:, -2:], reach)
-    hits = _log_kernel(features[:, :-2], examples.features[:, :-2], bandwidth)
-    hits += near
-    np.exp(near, out=near)
-    np.exp(hits, out=hits)
+    units = np.full(features.shape[1], bandwidth)
+    units[-2:] = reach
+    a, b = features / units, examples.features / units
+    # A product of kernels is one kernel over colours and positions together.
+    near, hits = _kernel(a[:, -2:], b[:, -2:]), _kernel(a, b)
     near, hits = (examples.sums(value, labels) for value in (near, hits))
     all_labels = hits.sum(1, keepdims=True) / np.maximum(near.sum(1, keepdims=True), 1e-6)
     return (hits + prior * all_labels) / (near + prior)
@@ -117,23 +116,24 @@ def closeness(
 def squared_distances(
     a: Float[np.ndarray, "s c"], b: Float[np.ndarray, "m c"]
 ) -> Float32[np.ndarray, "m s"]:
-    """|b - a|^2 of all pairs, each to about 1e-6 of the largest.
+    """|b - a|^2 of all pairs, each to about 1e-6 of the largest."""
+    found = _scaled_squares(a, b, 1.0)
+    return np.maximum(found, 0, out=found)
 
-    As |b|^2 - 2 ab + |a|^2, by OpenCV's matrix product: the threads of BLAS would compete with
-    those of other workers.
+
+def _kernel(a: Float[np.ndarray, "s c"], b: Float[np.ndarray, "m c"]) -> Float32[np.ndarray, "m s"]:
+    """exp(-|b - a|^2 / 2) of all pairs."""
+    found = _scaled_squares(a, b, -0.5)
+    return np.exp(found, out=found)
+
+
+def _scaled_squares(a: np.ndarray, b: np.ndarray, scale: float) -> Float32[np.ndarray, "m s"]:
+    """As |b|^2 - 2 ab + |a|^2, by OpenCV's matrix product.
+
+    The threads of BLAS would compete with those of other workers.
     """
     centre = a.mean(0)
     a, b = (a - centre).astype(np.float32), (b - centre).astype(np.float32)
     rows = np.column_stack([-2 * b, np.ones_like(b[:, 0]), np.square(b).sum(1)])
     columns = np.vstack([a.T, np.square(a).sum(1), np.ones_like(a[:, 0])])
-    found = cv2.gemm(rows, columns, 1, None, 0)  # type: ignore[call-overload]
-    return np.maximum(found, 0, out=found)
-
-
-def _log_kernel(
-    a: Float[np.ndarray, "s c"], b: Float[np.ndarray, "m c"], unit: float
-) -> Float32[np.ndarray, "m s"]:
-    """-|b - a|^2 / (2 unit^2) of all pairs."""
-    found = squared_distances(a, b)
-    found *= np.float32(-0.5 / unit**2)
-    return found
+    return cv2.gemm(rows, columns, scale, None, 0)  # type: ignore[call-overload]
