@@ -4,6 +4,8 @@
   python -m benchmarks.tokenization_quality --quick       # 6 clips, 2 sequences, no verdict
   python -m benchmarks.tokenization_quality --no_world --davis=DAVIS --sheets=sheets
   python -m benchmarks.tokenization_quality --tokenizer=mine.py,configs/tokenization/classical.py
+  python -m benchmarks.tokenization_quality --no_world --sheets=sheets --weights=FOLDER \
+      --tokenizer=configs/tokenization/classical.py,configs/tokenization/paper.py
 
 World: for each object, the IoU of its space-time tube with the best-matching trajectory, over
 all frames of the video; and its identity switches: how often the trajectory that covers most of
@@ -11,7 +13,9 @@ it is another one than in the frame before in which any pixel of it was seen.
 
 Annotated sequences (--davis names their folder: NAME/frames and NAME/masks, or DAVIS' own
 layout): J and F are those of DAVIS, of the first frame's masks followed by the tracker through 16
-frames, beside a mask left where it was and one carried by optical flow alone. `union` and
+frames, beside a mask left where it was and one carried by optical flow alone. Networks have rows
+of their own where --tokenizer names them, with weights as `tokenization.extract` takes them
+('random' ones show that they run, and nothing else). `union` and
 `single` are mean IoUs of what the pipeline found without a mask: of the best union of
 trajectories that lie in the object for the most part (8 at most, found greedily, their median
 life at least half of the frames), and of the best single one. Frames a second are sampled frames
@@ -48,10 +52,12 @@ from benchmarks.tracking_metrics import (
     tube_ious,
 )
 from tokenization import pipeline, video
+from tokenization.backends import MissingBackend
 from tokenization.manifest import read_entries
 from tokenization.protocols import Clip, Tracker
 from tokenization.recorder import ExtractSettings
 from tokenization.video import Frames
+from tokenization.weights import WeightsError
 from tokenization.world import WorldSettings, load_truth, write_split
 from trajvit_jax import config
 
@@ -67,11 +73,11 @@ BOUNDS = {"iou": 0.7, "switches": 1.0, "trajectories": 200, "coverage": 0.95}
 
 
 def measure_world(
-    world: str, settings: pipeline.PipelineSettings, clips: int | None, folder: Path
+    world: str, tokenizer: pipeline.Pipeline, clips: int | None, folder: Path
 ) -> dict[str, int | float]:
     """Renders, encodes, decodes and tokenizes the world's clips; returns the averages."""
     chosen: Any = config.load(world)
-    tokenizer = pipeline.build(settings)
+    settings = tokenizer.settings
     manifest = write_split(
         folder,
         chosen.split,
@@ -276,13 +282,13 @@ def verdict(world: dict[str, int | float]) -> bool | None:
 
 
 def show_world(
-    world: str, settings: pipeline.PipelineSettings, quick: bool, results: dict[str, Any]
+    world: str, tokenizer: pipeline.Pipeline, quick: bool, results: dict[str, Any]
 ) -> bool | None:
     """Measures the world, prints its numbers, notes them, and returns the verdict."""
     with tempfile.TemporaryDirectory() as folder:
-        numbers = measure_world(world, settings, 6 if quick else None, Path(folder))
+        numbers = measure_world(world, tokenizer, 6 if quick else None, Path(folder))
     results["world"] = numbers
-    print(f"\nprocedural world ({world}), {settings.segmenter} + {settings.tracker}")
+    print(f"\nprocedural world ({world}), {tokenizer.segmenter.name} + {tokenizer.tracker.name}")
     for name, value in numbers.items():
         print(f"  {name:18} {value:8.3f}" if isinstance(value, float) else f"  {name:18} {value:8}")
     holds = verdict(numbers)
@@ -335,6 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--davis", type=Path, help="annotated sequences ($TRAJVIT_TEST_DATA/davis where that is)"
     )
     parser.add_argument("--sequences", help="names of sequences, with commas (all)")
+    parser.add_argument("--weights", help="of networks: see python -m tokenization.extract --help")
     parser.add_argument("--no_world", action="store_true", help="annotated sequences only")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the followed masks")
     args = parser.parse_args(argv)
@@ -343,15 +350,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         config.to_settings(ExtractSettings, config.load(name), "tokenizer").pipeline
         for name in args.tokenizer.split(",")
     ]
+    try:
+        tokenizers = [pipeline.build(one, args.weights) for one in chosen]
+    except (MissingBackend, WeightsError) as error:
+        parser.error(str(error))
     results: dict[str, Any] = {"settings": [dataclasses.asdict(one) for one in chosen]}
     holds = None
     if not args.no_world:
-        holds = results["bounds_hold"] = show_world(args.config, chosen[0], args.quick, results)
+        holds = results["bounds_hold"] = show_world(args.config, tokenizers[0], args.quick, results)
     sequences = sequences_of(parser, args)
     if sequences:
         if args.sheets:
             args.sheets.mkdir(parents=True, exist_ok=True)
-        tokenizers = [pipeline.build(one) for one in chosen]
         rows, memory = measure_sequences(sequences, tokenizers, args.sheets)
         print(f"\n{table(rows, memory)}")
         results["davis"] = {

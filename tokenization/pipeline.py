@@ -22,12 +22,15 @@ from tokenization.segmenters.classical import ClassicalSegmenter, ClassicalSetti
 from tokenization.segmenters.patches import PatchSegmenter
 from tokenization.trackers.flow import FlowSettings, FlowTracker
 from tokenization.trackers.none import NoTracker
+from tokenization.trackers.optical_flow import continuity
 from tokenization.trackers.patches import PatchTracker, WalkSettings
 from tokenization.trajectories import Trajectories
 from tokenization.video import Frames
 from trajvit_jax.config import nearest
 
 Split = Literal["both", "keyframes", "stride"]
+
+_ONE_SHOT = 0.3  # of a picture that flow follows from one frame to the next, within a shot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,8 +285,8 @@ def clip_starts(
 ) -> tuple[Bool[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
     """Where everything changes (cuts), and where a clip starts; frame 0 is both.
 
-    Where there are frames between, a change that none of their steps shows is no cut but a
-    camera that moves fast.
+    Where there are frames between, a change that none of their steps shows, or through which
+    optical flow follows much of the picture, is no cut but a camera that moves fast.
 
     Raises:
       ValueError: no frames, or empty ones.
@@ -297,7 +300,8 @@ def clip_starts(
     cuts = keyframes.detect(rgb, settings.keyframes)
     for at in np.flatnonzero(cuts)[1:] if between else []:
         way = np.concatenate([rgb[at - 1 : at], between[at - 1], rgb[at : at + 1]])
-        cuts[at] = keyframes.detect(way, settings.keyframes)[1:].any()
+        changes = np.flatnonzero(keyframes.detect(way, settings.keyframes)[1:])
+        cuts[at] = any(continuity(way[i], way[i + 1]) < _ONE_SHOT for i in changes.tolist())
     if settings.split == "keyframes":
         return cuts, cuts
     return cuts, keyframes.split_clips(cuts, limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import itertools
 import math
 import typing
 
@@ -27,11 +28,11 @@ class RegionGraph:
 
     def neighbours(self) -> list[list[int]]:
         """Which regions each one touches."""
-        lists: list[list[int]] = [[] for _ in self.areas]
-        for a, b in self.edges.tolist():
-            lists[a].append(b)
-            lists[b].append(a)
-        return lists
+        ends = np.concatenate([self.edges[:, ::-1], self.edges])
+        order = np.argsort(ends[:, 0], kind="stable")
+        bounds = np.searchsorted(ends[order, 0], np.arange(self.areas.size + 1)).tolist()
+        others = ends[order, 1].tolist()
+        return [others[a:b] for a, b in itertools.pairwise(bounds)]
 
     def subgraph(self, keep: Int64[np.ndarray, " k"]) -> RegionGraph:
         """The given regions, renumbered in their order, and the edges between them."""
@@ -50,12 +51,14 @@ def region_graph(
     areas = np.bincount(flat, minlength=n).astype(np.float64)
     channels = features.reshape(flat.size, -1).T
     sums = np.stack([np.bincount(flat, channel, minlength=n) for channel in channels], -1)
-    touching = np.zeros(0, np.int64)
+    pairs = []
     for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
         differ = one != other
         a, b = one[differ].astype(np.int64), other[differ].astype(np.int64)
-        touching = np.append(touching, np.minimum(a, b) * n + np.maximum(a, b))
-    touching = np.unique(touching)
+        pairs.append(np.minimum(a, b) * n + np.maximum(a, b))
+    # Sorting is faster than what `np.unique` does.
+    touching = np.sort(np.concatenate(pairs))
+    touching = touching[np.flatnonzero(np.diff(touching, prepend=-1))]
     return RegionGraph(areas, sums / areas[:, None], np.stack([touching // n, touching % n], -1))
 
 

@@ -10,7 +10,7 @@ Cost (`python -m benchmarks.extraction --quick`): about 114 ms of one core for a
 Expected (`python -m benchmarks.tokenization_quality`): on 40 clips of the procedural world, mean
 tube IoU 0.85, 0.52 identity switches an object, 30 trajectories a video, all pixels covered; in
 16 frames of each of 12 DAVIS sequences, mean J 0.55 of the first mask followed (0.28 where it is
-left where it was), 29 to 246 trajectories, 96 on average.
+left where it was), 29 to 145 trajectories, 87 on average.
 
 Arguments: frames, max_side, split (both, keyframes or stride), limit (frames in a clip, 0 = a
 quarter of the video): classical.py:frames=8,split=keyframes

@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from tokenization import pipeline
+from tokenization import keyframes, pipeline
+from tokenization.keyframes import KeyframeSettings
 from tokenization.pipeline import Pipeline, PipelineSettings, build, clip_starts
 from tokenization.protocols import Clip
 from tokenization.recorder import ExtractSettings
@@ -247,3 +249,21 @@ def test_a_change_that_the_frames_between_do_not_show_is_no_cut():
     assert clip_starts(rgb, settings)[0].tolist() == [True, True, True]
     assert clip_starts(rgb, settings, steps)[0].tolist() == [True, False, False]
     assert clip_starts(rgb, settings, sudden)[0].tolist() == [True, False, True]
+
+
+def test_a_camera_that_flow_can_follow_makes_no_cut():
+    """Brightness and histogram change from step to step, as in a fast pan, or it is a cut."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(40, 120, (20, 60, 3)).astype(np.uint8)
+    ground = cv2.resize(coarse, (480, 160), interpolation=cv2.INTER_CUBIC)
+    ground[:, 240:] += 100
+    views = np.stack([ground[:, x : x + 200] for x in range(0, 270, 18)])
+    rgb, between = views[::5], [views[1:5], views[6:10]]
+    settings = PipelineSettings(split="keyframes", keyframes=KeyframeSettings(rgb_threshold=5.0))
+    flagged = keyframes.detect(views, settings.keyframes)
+    assert flagged[1:].any()
+    assert clip_starts(rgb, settings, between)[0].tolist() == [True, False, False]
+    other = np.ascontiguousarray(views[:, ::-1, ::-1]) // 4
+    cut = [views[1:5], other[6:10]]
+    found = clip_starts(np.stack([rgb[0], rgb[1], other[10]]), settings, cut)[0]
+    assert found.tolist() == [True, False, True]

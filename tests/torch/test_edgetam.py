@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -153,3 +154,16 @@ def test_published_files(edgetam, model, torch, tmp_path):
     paths[0].write_bytes(b"no tensors at all")
     with pytest.raises(WeightsError, match="no weights of EdgeTAM"):
         edgetam.build_model(SETTINGS, Device(RUNNING), paths)
+
+
+def test_published_weights_without_timm_name_what_to_install(edgetam, tmp_path, monkeypatch):
+    from tokenization.backends import MissingBackend
+    from tokenization.devices import Device
+
+    # What transformers asks before it imports timm; the error is its own.
+    monkeypatch.setitem(sys.modules, "timm", None)
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    backbone = {"model_type": "timm_wrapper", "architecture": "repvit_m1.dist_in1k"}
+    config.write_text(json.dumps({"vision_config": {"backbone_config": backbone}}))
+    with pytest.raises(MissingBackend, match="pip install timm"):
+        edgetam.build_model(SETTINGS, Device(RUNNING), [weights, config])

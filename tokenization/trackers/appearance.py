@@ -1,16 +1,17 @@
 """How likely each label is to look like a region: densities of the superpixels it was seen in.
 
-Examples are sorted by label, so that sums over the examples of a label are one `reduceat`
-whatever the number of labels.
+Examples are sorted by label: those of each are rows in one piece.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
+import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int64
-from scipy.spatial.distance import cdist
+from scipy.sparse import csr_array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,15 +39,25 @@ class Examples:
             np.concatenate([self.owners, other.owners]),
         )
 
-    def reduce(
-        self, ufunc: np.ufunc, values: Float[np.ndarray, "s m"], labels: int, empty: float
-    ) -> Float[np.ndarray, "s {labels}"]:
-        """Joins each row's values label by label; `empty` for labels without examples."""
-        joined = np.full((len(values), labels), empty, values.dtype)
-        first = np.flatnonzero(np.diff(self.owners, prepend=-1))
-        if first.size:
-            joined[:, self.owners[first]] = ufunc.reduceat(values, first, axis=1)
-        return joined
+    def sums(
+        self, values: Float32[np.ndarray, "m s"], labels: int
+    ) -> Float32[np.ndarray, "s {labels}"]:
+        """Adds up what the examples of each label say; 0 for labels without examples."""
+        bounds = np.searchsorted(self.owners, np.arange(labels + 1))
+        ones = np.ones(self.owners.size, np.float32)
+        mine = csr_array((ones, np.arange(self.owners.size), bounds), shape=(labels, len(values)))
+        return np.ascontiguousarray((mine @ values).T)
+
+    def nearest(
+        self, squares: Float32[np.ndarray, "m s"], labels: int
+    ) -> Float32[np.ndarray, "s {labels}"]:
+        """The least squared distance to the examples of each label; infinite without any."""
+        bounds = np.searchsorted(self.owners, np.arange(labels + 1)).tolist()
+        least = np.full((labels, squares.shape[1]), np.inf, np.float32)
+        for label, (start, end) in enumerate(itertools.pairwise(bounds)):
+            if start < end:
+                np.minimum.reduce(squares[start:end], axis=0, out=least[label])
+        return np.ascontiguousarray(least.T)
 
 
 def colour_likelihood(
@@ -60,10 +71,9 @@ def colour_likelihood(
       labels: how many there are; the density of those without examples is 0.
       bandwidth: standard deviation of the kernel.
     """
-    hits = _log_kernel(features[:, :-2], examples.features[:, :-2], bandwidth)
-    np.exp(hits, out=hits)
+    hits = _kernel(features[:, :-2] / bandwidth, examples.features[:, :-2] / bandwidth)
     counts = np.maximum(np.bincount(examples.owners, minlength=labels), 1)
-    return examples.reduce(np.add, hits, labels, 0.0) / counts.astype(np.float32)
+    return examples.sums(hits, labels) / counts.astype(np.float32)
 
 
 def local_likelihood(
@@ -85,13 +95,13 @@ def local_likelihood(
       reach: that of the one over positions.
       prior: weight of the density of all labels together, in examples.
     """
-    near = _log_kernel(features[:, -2:], examples.features[:, -2:], reach)
-    hits = _log_kernel(features[:, :-2], examples.features[:, :-2], bandwidth)
-    hits += near
-    np.exp(near, out=near)
-    np.exp(hits, out=hits)
+    units = np.full(features.shape[1], bandwidth)
+    units[-2:] = reach
+    a, b = features / units, examples.features / units
+    # A product of kernels is one kernel over colours and positions together.
+    near, hits = _kernel(a[:, -2:], b[:, -2:]), _kernel(a, b)
+    near, hits = (examples.sums(value, labels) for value in (near, hits))
     all_labels = hits.sum(1, keepdims=True) / np.maximum(near.sum(1, keepdims=True), 1e-6)
-    near, hits = (examples.reduce(np.add, value, labels, 0.0) for value in (near, hits))
     return (hits + prior * all_labels) / (near + prior)
 
 
@@ -99,13 +109,31 @@ def closeness(
     features: Float[np.ndarray, "s c"], examples: Examples, labels: int, *, reach: float
 ) -> Float32[np.ndarray, "s {labels}"]:
     """1 where a label was, falling with the distance to its nearest example (Gaussian)."""
-    logs = _log_kernel(features[:, -2:], examples.features[:, -2:], reach)
-    return np.exp(examples.reduce(np.maximum, logs, labels, -np.inf))
+    squares = squared_distances(features[:, -2:], examples.features[:, -2:])
+    return np.exp(examples.nearest(squares, labels) * np.float32(-0.5 / reach**2))
 
 
-def _log_kernel(
-    a: Float[np.ndarray, "s c"], b: Float[np.ndarray, "m c"], unit: float
-) -> Float32[np.ndarray, "s m"]:
-    """-|a - b|^2 / (2 unit^2) of all pairs; no matrix product, whose threads would compete."""
-    squares = cdist(a, b, "sqeuclidean")
-    return np.multiply(squares, -0.5 / unit**2, dtype=np.float32, casting="same_kind")
+def squared_distances(
+    a: Float[np.ndarray, "s c"], b: Float[np.ndarray, "m c"]
+) -> Float32[np.ndarray, "m s"]:
+    """|b - a|^2 of all pairs, each to about 1e-6 of the largest."""
+    found = _scaled_squares(a, b, 1.0)
+    return np.maximum(found, 0, out=found)
+
+
+def _kernel(a: Float[np.ndarray, "s c"], b: Float[np.ndarray, "m c"]) -> Float32[np.ndarray, "m s"]:
+    """exp(-|b - a|^2 / 2) of all pairs."""
+    found = _scaled_squares(a, b, -0.5)
+    return np.exp(found, out=found)
+
+
+def _scaled_squares(a: np.ndarray, b: np.ndarray, scale: float) -> Float32[np.ndarray, "m s"]:
+    """As |b|^2 - 2 ab + |a|^2, by OpenCV's matrix product.
+
+    The threads of BLAS would compete with those of other workers.
+    """
+    centre = a.mean(0)
+    a, b = (a - centre).astype(np.float32), (b - centre).astype(np.float32)
+    rows = np.column_stack([-2 * b, np.ones_like(b[:, 0]), np.square(b).sum(1)])
+    columns = np.vstack([a.T, np.square(a).sum(1), np.ones_like(a[:, 0])])
+    return cv2.gemm(rows, columns, scale, None, 0)  # type: ignore[call-overload]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Float, Int32, Int64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -21,7 +21,7 @@ def components(graph: RegionGraph) -> Int32[np.ndarray, " n"]:
 
 def grow(
     owners: Int64[np.ndarray, " s"],
-    distances: Float64[np.ndarray, "s k"],
+    distances: Float[np.ndarray, "s k"],
     neighbours: list[list[int]],
     limit: float,
 ) -> None:

@@ -211,16 +211,17 @@ def build_model(
       WeightsError: weights of something else.
       MissingBackend: timm is not installed, which the published encoder is from.
     """
-    config = EdgeTamVideoConfig() if paths is None else _read(paths[1])
-    _resize(config, settings.resolution)
     try:
+        config = EdgeTamVideoConfig() if paths is None else _read(paths[1])
+        _resize(config, settings.resolution)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = ObjectBatches(config)
     except ImportError as error:
         raise MissingBackend(
-            f"EdgeTAM's encoder cannot be built ({str(error).strip().partition(chr(10))[0]}): "
-            "pip install timm"
+            "the encoder of EdgeTAM's published weights needs the package 'timm', which is not "
+            "installed: pip install timm; or choose tracker 'sam2' or 'flow' "
+            f"({str(error).strip().partition(chr(10))[0]})"
         ) from error
     if paths is not None:
         try:

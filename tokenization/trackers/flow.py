@@ -231,8 +231,10 @@ class _Shot:
             neighbours = graph.neighbours()
             grow(owners, distances, neighbours, settings.grow)
             self._bear(owners, cells, segments, distances)
-            if (owners < 0).any():
-                distances = self._memory.distances(features, self._ids.size)
+            if (free := np.flatnonzero(owners < 0)).size:
+                # Those that were just born begin with what they are.
+                distances = np.pad(distances, ((0, 0), (0, self._ids.size - distances.shape[1])))
+                distances[free] = self._memory.distances(features[free], self._ids.size)
                 grow(owners, distances, neighbours, np.inf)
         kept = carried & came.sure & (chances[cells.labels, brought] > settings.keep)
         native = distances[np.arange(owners.size), np.minimum(owners, distances.shape[1] - 1)]
@@ -253,7 +255,7 @@ class _Shot:
         cells: Superpixels,
         came: Origins,
         brought: Int64[np.ndarray, "h w"],
-    ) -> tuple[Float64[np.ndarray, "s k"], Bool[np.ndarray, " s"]]:
+    ) -> tuple[Float[np.ndarray, "s k"], Bool[np.ndarray, " s"]]:
         """Probabilities of the labels in each superpixel, and where flow brought any at all."""
         settings, k = self._settings, self._ids.size
         areas, features = cells.graph.areas, cells.graph.features
@@ -285,7 +287,7 @@ class _Shot:
         owners: Int64[np.ndarray, " s"],
         cells: Superpixels,
         segments: Int32[np.ndarray, "h w"] | None,
-        distances: Float64[np.ndarray, "s k"],
+        distances: Float[np.ndarray, "s k"],
     ) -> None:
         """Gives large uncovered regions a lost label or a new one, in place.
 
@@ -326,7 +328,7 @@ class _Shot:
 
     def _returning(
         self,
-        distances: Float64[np.ndarray, "s k"],
+        distances: Float[np.ndarray, "s k"],
         areas: Float64[np.ndarray, " s"],
         lost: Bool[np.ndarray, " k"],
     ) -> int | None:

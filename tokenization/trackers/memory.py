@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
-from scipy.spatial.distance import cdist
+from jaxtyping import Float, Float32, Int64
 
-from tokenization.trackers.appearance import Examples
+from tokenization.trackers.appearance import Examples, squared_distances
 
 
 class Memory:
@@ -43,7 +42,7 @@ class Memory:
 
     def distances(
         self, features: Float[np.ndarray, "s c"], labels: int
-    ) -> Float64[np.ndarray, "s {labels}"]:
+    ) -> Float32[np.ndarray, "s {labels}"]:
         """From each vector to the nearest example of each label; infinite without examples."""
-        squares = cdist(features, self.examples.features, "sqeuclidean")
-        return np.sqrt(self.examples.reduce(np.minimum, squares, labels, np.inf))
+        squares = squared_distances(features, self.examples.features)
+        return np.sqrt(self.examples.nearest(squares, labels))

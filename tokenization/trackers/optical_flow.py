@@ -10,8 +10,11 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
+from tokenization.superpixels import shrink, smooth_lab
+
 # DIS works on 8x8 patches over a pyramid and needs room for them.
 _SMALLEST = 32
+_SAME_COLOUR = 25.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,16 +75,35 @@ def origins(
     for start, end in itertools.pairwise(lightness):
         step = grid + dense_flow(end, start)
         back, inside = _look_up(back, step), _look_up(inside.astype(np.float32), step) > 0.5
-        inside &= ((step >= -0.5) & (step <= np.array([width, height]) - 0.5)).all(-1)
+        x, y = step[..., 0], step[..., 1]
+        inside &= (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
         there = there + _look_up(dense_flow(start, end), there)
-    returned = _look_up(there, back) - grid
-    lengths = np.square(back - grid).sum(-1) + np.square(returned - (back - grid)).sum(-1)
-    sure = inside & (np.square(returned).sum(-1) < 0.01 * lengths + 0.5)
-    change = cv2.absdiff(_look_up(before, back), after) @ np.array([100 / 255, 1, 1], np.float32)
-    sure &= change < colour_tolerance
+    returned, moved = _look_up(there, back) - grid, back - grid
+    lengths = _squares(moved) + _squares(returned - moved)
+    sure = inside & (_squares(returned) < 0.01 * lengths + 0.5)
+    change = cv2.absdiff(_look_up(before, back), after).astype(np.float32)
+    sure &= cv2.transform(change, np.array([[100 / 255, 1, 1]], np.float32)) < colour_tolerance
     rows = np.clip(np.rint(back[..., 1]), 0, height - 1).astype(np.int64)
     columns = np.clip(np.rint(back[..., 0]), 0, width - 1).astype(np.int64)
     return Origins(rows, columns, sure)
+
+
+def continuity(
+    before: UInt8[np.ndarray, "h w 3"], after: UInt8[np.ndarray, "h w 3"], *, side: int = 256
+) -> float:
+    """Share of a frame (RGB) that flow follows back to the one before, by the rule of `origins`.
+
+    Args:
+      before: a frame.
+      after: the next one.
+      side: longer side of the resolution at which flow is computed, in pixels.
+    """
+    small = [smooth_lab(shrink(frame, side)) for frame in (before, after)]
+    return float(origins(small[0], small[1], colour_tolerance=_SAME_COLOUR).sure.mean())
+
+
+def _squares(vectors: Float32[np.ndarray, "h w 2"]) -> Float32[np.ndarray, "h w"]:
+    return np.square(vectors[..., 0]) + np.square(vectors[..., 1])
 
 
 def _look_up(image: np.ndarray, at: Float32[np.ndarray, "h w 2"]) -> np.ndarray:

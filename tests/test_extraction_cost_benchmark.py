@@ -1,0 +1,38 @@
+"""The cost benchmark cuts frames into as many objects as it says, and adds up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.extraction_cost import Cost, grid, report
+
+
+@pytest.mark.parametrize("objects", [1, 7, 10, 50, 200])
+def test_a_grid_has_as_many_blocks_of_about_one_size(objects: int):
+    labels = grid(144, 256, objects)
+    areas = np.bincount(labels.ravel())[1:]
+    assert len(areas) == objects and areas.min() > 0
+    assert areas.max() < 2.5 * areas.min()
+
+
+def costs(most: float) -> list[Cost]:
+    return [
+        Cost("flow", 10, 16, 1, 1.0),
+        Cost("flow", 50, 16, 1, 1.8),
+        Cost("flow", 200, 16, 1, most),
+        Cost("flow", 50, 64, 1, 8.0),
+        Cost("sam2", 10, 4, 2, 2.0),
+        Cost("sam2", 200, 4, 2, 10.0),
+        Cost("sam2, one by one", 10, 4, 2, 5.0),
+    ]
+
+
+def test_the_report_compares_most_and_fewest_objects():
+    lines, flat = report(costs(1.4))
+    text = "\n".join(lines)
+    assert flat and "holds: the flow tracker takes 1.40 times" in text
+    assert "5.0 times as long for 20 times as many objects: sublinear" in text
+    assert "2.50 times the seconds of 2 clips with 10 objects" in text
+    assert f"{8e6 * 1.8 / 3600:,.0f}" in text and "not measured" in text
+    assert not report(costs(1.6))[1]

@@ -1,0 +1,59 @@
+"""Networks have rows and contact sheets of their own in the quality benchmark."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import tokenization_quality
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def sequence(tmp_path: Path) -> Path:
+    """A bright square that moves over noise, 64 pixels a side."""
+    rng = np.random.default_rng(0)
+    for kind in ("frames", "masks"):
+        (tmp_path / "davis" / "one" / kind).mkdir(parents=True)
+    for t in range(4):
+        image = rng.integers(90, 120, (64, 64, 3), dtype=np.uint8)
+        mask = np.zeros((64, 64, 3), np.uint8)
+        image[20:44, 4 * t + 8 : 4 * t + 32] = mask[20:44, 4 * t + 8 : 4 * t + 32] = 230
+        for kind, pixels in (("frames", image), ("masks", mask)):
+            cv2.imwrite(str(tmp_path / "davis" / "one" / kind / f"{t:05}.png"), pixels)
+    return tmp_path / "davis"
+
+
+def test_a_network_has_a_row_and_a_sheet(
+    sequence: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    own = "configs/tokenization/classical.py:frames=4"
+    learned = "frames=4,segmenter=classical,tracker=sam2,sam2=tiny,resolution=128"
+    both = (own, f"configs/tokenization/paper.py:{learned}")
+    configs = []
+    for number, config in enumerate(both):
+        # Commas part tokenizers: one with several arguments is a file of its own.
+        path = tmp_path / f"config{number}.py"
+        path.write_text(
+            "from trajvit_jax import config\n"
+            f"def get_config(arg=None):\n    return config.load({config!r})\n"
+        )
+        configs.append(str(path))
+    report, sheets = tmp_path / "report.json", tmp_path / "sheets"
+    arguments = ["--no_world", f"--davis={sequence}", f"--tokenizer={','.join(configs)}"]
+    told = [f"--json={report}", f"--sheets={sheets}"]
+    assert tokenization_quality.main([*arguments, *told, "--weights=random"]) == 0
+    rows = json.loads(report.read_text())["davis"]
+    assert set(rows) == {"classical + flow", "classical + sam2", "mask copied", "flow only"}
+    assert rows["classical + sam2"]["one"]["seconds"] > 0
+    names = sorted(path.name for path in sheets.iterdir())
+    assert names == ["classical+flow-one.png", "classical+sam2-one.png"]
+    assert "classical + sam2" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        tokenization_quality.main([*arguments, f"--weights={tmp_path}/nowhere"])
+    assert "nowhere" in capsys.readouterr().err
