@@ -185,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--group", type=count, default=8, help="videos that share rows")
     parser.add_argument("--remat", choices=("none", "layers", "products"), default="none")
     parser.add_argument("--micro-batches", type=count, default=1)
+    parser.add_argument("--deterministic", action="store_true", help="see `model.deterministic`")
     parser.add_argument("--no-parts", action="store_true", help="the whole step alone")
     parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     parser.add_argument("--attempt", default=None, help=argparse.SUPPRESS)
@@ -211,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             micro_batches=options.micro_batches,
             dtype="float32" if on_cpu else "bfloat16",
             steps=2 if options.quick else 10,
+            deterministic=options.deterministic,
         )
         if not batch:
             attempt = dataclasses.replace(attempt, batch=_largest(attempt, options.most))

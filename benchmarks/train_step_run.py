@@ -46,6 +46,7 @@ class Attempt:
       dtype: that layers compute in.
       steps: of a round.
       parts: time the parts, not the step.
+      deterministic: see `trajvit_jax.models.settings.ModelSettings`.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Attempt:
     dtype: str = "bfloat16"
     steps: int = 10
     parts: bool = False
+    deterministic: bool = False
 
 
 class _Ready(NamedTuple):
@@ -100,7 +102,12 @@ def _ready(attempt: Attempt, mesh: jax.sharding.Mesh) -> _Ready:
     )
     settings = to_settings(ExperimentSettings, config)
     encoder = dataclasses.replace(settings.model.encoder, remat=attempt.remat)
-    model = dataclasses.replace(settings.model, dtype=attempt.dtype, encoder=encoder)
+    model = dataclasses.replace(
+        settings.model,
+        dtype=attempt.dtype,
+        deterministic=attempt.deterministic,
+        encoder=encoder,
+    )
     stream = dataclasses.replace(settings.data.streams[0], batch=attempt.batch)
     tx = optimizer(settings.optimizer, settings.steps)
     state = TrainState.initialize(model, tx, 0, mesh=mesh)

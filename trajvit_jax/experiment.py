@@ -87,7 +87,13 @@ _FREE = (
         )
     ),
     *("step.micro_batches", "step.loss_block"),
-    *("model.impl", "model.encoder.remat", "model.encoder.unroll", "model.text.unroll"),
+    *(
+        "model.impl",
+        "model.deterministic",
+        "model.encoder.remat",
+        "model.encoder.unroll",
+        "model.text.unroll",
+    ),
     "model.trajvit.resnet.remat",
 )
 

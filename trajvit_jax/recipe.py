@@ -311,6 +311,7 @@ def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
         return model | _DEBUG_MODEL | {"trajvit": _DEBUG_MODEL["trajvit"] | ablation}
     return model | {
         "dtype": "bfloat16",
+        "deterministic": False,
         "encoder": dataclasses.asdict(SIZES[chosen.size]),
         "trajvit": {"max_trajectories": chosen.tokens} | ablation,
     }

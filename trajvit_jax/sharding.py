@@ -19,13 +19,15 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from trajvit_jax.ops.mesh import BATCH, DATA, FSDP, TENSOR
 
 # By the last two names of a parameter: which of its last axes `tensor` and `fsdp` divide.
-_LAYER_RULES: Mapping[tuple[str, str], tuple[str | None, ...]] = {
+_RULES: Mapping[tuple[str, str], tuple[str | None, ...]] = {
     ("query_key_value", "kernel"): (FSDP, None, TENSOR),
     ("query_key_value", "bias"): (None, TENSOR),
     ("attention_out", "kernel"): (TENSOR, FSDP),
     ("mlp_in", "kernel"): (FSDP, TENSOR),
     ("mlp_in", "bias"): (TENSOR,),
     ("mlp_out", "kernel"): (TENSOR, FSDP),
+    # By width: divided by words, a caption would be looked up everywhere and summed.
+    ("word", "embedding"): (None, FSDP),
 }
 _SMALL = 2**14  # numbers: what is smaller is not worth gathering
 
@@ -98,8 +100,9 @@ def partition(
 ) -> PartitionSpec:
     """Where a parameter (or what the optimizer keeps of it) lies.
 
-    Transformer layers follow their rules; of everything else that is large, `fsdp` divides the
-    longest axis that it can. An axis whose length a mesh axis does not divide stays whole.
+    Transformer layers and the word table follow their rules; of everything else that is large,
+    `fsdp` divides the longest axis that it can. An axis whose length a mesh axis does not divide
+    stays whole.
 
     Args:
       path: names from the outermost module to the parameter.
@@ -107,7 +110,7 @@ def partition(
       mesh: the devices.
     """
     axes: list[str | None] = [None] * len(shape)
-    rule = _LAYER_RULES.get((path[-2], path[-1])) if len(path) > 1 else None
+    rule = _RULES.get((path[-2], path[-1])) if len(path) > 1 else None
     if rule is not None and len(shape) >= len(rule):
         axes[len(shape) - len(rule) :] = rule
     elif math.prod(shape) >= _SMALL:

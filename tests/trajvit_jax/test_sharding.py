@@ -89,7 +89,7 @@ def mesh_of(data: int, fsdp: int, tensor: int):
         ),
         ("encoder.layers.mlp_in.bias", (24, 4096), (None, "tensor")),
         ("encoder.layers.mlp_out.kernel", (24, 4096, 1022), (None, "tensor", None)),  # 1022 / 4
-        ("text.word.embedding", (30522, 768), (None, "fsdp")),  # 30522 is no multiple of 4
+        ("text.word.embedding", (30524, 768), (None, "fsdp")),  # never by words
         ("tokenizer.appearance.norm.scale", (1024,), (None,)),  # too small to gather
         ("temperature", (), ()),
     ],

@@ -78,6 +78,7 @@ DEPENDS = {
 # something. A text side may run fewer of the layers that are there.
 FREE = frozenset(
     {
+        "deterministic",
         "dtype",
         "impl",
         "encoder.init_std",

@@ -15,8 +15,10 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 from trajvit_jax.models.layer_norm import LayerNorm
+from trajvit_jax.models.linear import Conv, Linear
 from trajvit_jax.models.settings import HieraSettings
 from trajvit_jax.ops.interpolation import resize_bicubic
+from trajvit_jax.ops.wide_gradients import add
 from trajvit_jax.ops.windows import attend_in_windows
 
 _PATCH, _STRIDE = 7, 4
@@ -57,7 +59,7 @@ class _Block(nnx.Module):
             rngs=rngs,
         )
         linear = functools.partial(
-            nnx.Linear, kernel_init=_INIT, bias_init=_BIAS_INIT, dtype=dtype, rngs=rngs
+            Linear, kernel_init=_INIT, bias_init=_BIAS_INIT, dtype=dtype, rngs=rngs
         )
         mlp = int(cout * settings.mlp_ratio)
         self.norm_attention = norm(cin)
@@ -113,7 +115,7 @@ class Hiera(nnx.Module):
         _check(settings)
         self.settings = settings
         side = settings.image_size // _STRIDE
-        self.patches = nnx.Conv(
+        self.patches = Conv(
             3,
             settings.width,
             (_PATCH, _PATCH),
@@ -161,7 +163,7 @@ class Hiera(nnx.Module):
             )
         x = self.patches(images)
         position = resize_bicubic(self.position[...], height // _STRIDE, width // _STRIDE)
-        x = x + position.astype(x.dtype)
+        x = add(x, position)
         features = []
         for stage in self.stages:
             for block in stage:

@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from trajvit_jax.models.layer_norm import LayerNorm
+from trajvit_jax.models.linear import Linear
 from trajvit_jax.models.settings import ResamplerSettings
 from trajvit_jax.models.transformer import Layer
 from trajvit_jax.ops.impl import Impl
@@ -18,6 +19,7 @@ from trajvit_jax.ops.resampler_attention import (
     attend_frames,
     attention_of_queries,
 )
+from trajvit_jax.ops.wide_gradients import add
 
 _EPS = 1e-5
 _POSITIONS = 16  # rows of the learned table: the frames that the paper trains on
@@ -35,11 +37,12 @@ class _ReadFrames(nnx.Module):
     ):
         self.heads, self.rotary = heads, settings.frame_positions == "rotary"
         shared = {"dtype": dtype, "rngs": rngs}
-        self.norm_query = LayerNorm(width, epsilon=_EPS, **shared)
+        # In float32: the first layer's queries are parameters, and so is what they become here.
+        self.norm_query = LayerNorm(width, epsilon=_EPS, rngs=rngs)
         self.norm_frames = LayerNorm(width, epsilon=_EPS, **shared)
-        self.to_query = nnx.Linear(width, width, use_bias=False, **shared)
-        self.to_key_value = nnx.Linear(width, 2 * width, use_bias=False, **shared)
-        self.to_out = nnx.Linear(width, width, use_bias=False, **shared)
+        self.to_query = Linear(width, width, use_bias=False, **shared)
+        self.to_key_value = Linear(width, 2 * width, use_bias=False, **shared)
+        self.to_out = Linear(width, width, use_bias=False, **shared)
         block = {"pre_norm": True, "eps": _EPS, "init_std": 0.02}
         self.latent_block = (
             Layer(width, heads, 2 * width, **block, **shared) if settings.latent_block else None
@@ -58,7 +61,7 @@ class _ReadFrames(nnx.Module):
         read = attend_frames(
             self.weights(), self.norm_query(queries), frames, present, lift=lift, impl=impl
         )
-        queries = queries + read
+        queries = add(read, queries)
         if self.latent_block is not None:
             n, count, _ = queries.shape
             queries = self.latent_block(queries, jnp.ones((n, 1, 1, count), bool))
@@ -137,7 +140,7 @@ class Resampler(nnx.Module):
         if lift is not None and (self.positions is not None or len(self.layers) > 1):
             flat, lift = lift(flat), None  # read as vectors, or more than once
         flat = self._placed(flat)
-        queries = self.query[...].astype(flat.dtype)[None]
+        queries = self.query[...][None]
         for layer in self.layers:
             queries = layer(queries, flat, present.reshape(b * s, t), lift, impl=impl)
         return self.norm(queries).reshape(b, s, *queries.shape[1:])
@@ -149,7 +152,7 @@ class Resampler(nnx.Module):
         table, t = self.positions[...], frames.shape[1]
         # Longer clips stretch the table, shorter ones read its first rows.
         table = resize_linear(table, t) if t > table.shape[0] else table[:t]
-        return frames + table.astype(frames.dtype)
+        return add(frames, table)
 
     def attention(
         self, frames: Float[Array, "b s t d"], present: Bool[Array, "b s t"]
@@ -158,7 +161,7 @@ class Resampler(nnx.Module):
         b, s, t, c = frames.shape
         flat = self._placed(frames.reshape(b * s, t, c).astype(self.dtype))
         seen = present.reshape(b * s, t)
-        queries = jnp.broadcast_to(self.query[...].astype(flat.dtype), (b * s, *self.query.shape))
+        queries = jnp.broadcast_to(self.query[...], (b * s, *self.query.shape))
         *first, last = self.layers
         for layer in first:
             queries = layer(queries, flat, seen, None, impl="reference")

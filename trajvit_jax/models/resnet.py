@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from trajvit_jax.models.batch_norm import BatchNorm
+from trajvit_jax.models.linear import Conv
 from trajvit_jax.models.settings import ResNetSettings
 
 
@@ -19,7 +20,7 @@ class _ConvNorm(nnx.Module):
     def __init__(
         self, cin: int, cout: int, size: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs
     ):
-        self.conv = nnx.Conv(
+        self.conv = Conv(
             cin,
             cout,
             (size, size),

@@ -380,6 +380,10 @@ class ModelSettings:
         statistics, softmax, segment sums and the loss are float32 in both.
       impl: 'fast', or the plain formulas, 'reference', for mask pooling, resamplers and packed
         rows. They are equal up to rounding.
+      deterministic: what is summed into segments, and the gradients of what is read by number,
+        are added up in an order that is always the same. On a CPU it is so anyway; on a GPU,
+        bit-identical runs need it, and XLA's `--xla_gpu_exclude_nondeterministic_ops` for its
+        other operations (docs/SCALING.md, which also says what it costs).
     """
 
     name: str = "trajvit"
@@ -388,6 +392,7 @@ class ModelSettings:
     projection: int = 256
     dtype: str = "float32"
     impl: str = "fast"
+    deterministic: bool = False
     encoder: EncoderSettings = EncoderSettings()
     trajvit: TrajViTSettings = TrajViTSettings()
     vit3d: ViT3DSettings = ViT3DSettings()
@@ -401,6 +406,11 @@ class ModelSettings:
     def __post_init__(self) -> None:
         check_choice("model.dtype", self.dtype, ("float32", "bfloat16"))
         check_choice("model.impl", self.impl, ("fast", "reference"))
+        if self.deterministic and (self.impl, self.trajvit.pooling) != ("fast", "mean"):
+            raise ValueError(
+                "impl='reference' and trajvit.pooling='corners' add gradients up in any order: "
+                "with deterministic=True, set impl='fast' and trajvit.pooling='mean'"
+            )
         require_positive(self, "image_size", "frames", "projection")
 
     @property

@@ -10,6 +10,7 @@ from trajvit_jax.models.layer_norm import LayerNorm
 from trajvit_jax.models.settings import TextSettings
 from trajvit_jax.models.transformer import Layer, Trace, run_stack, stack, trace_stack
 from trajvit_jax.ops.mesh import keep_sharded
+from trajvit_jax.ops.ordered_sums import read_rows
 
 _EPS = 1e-12
 
@@ -17,8 +18,17 @@ _EPS = 1e-12
 class TextEncoder(nnx.Module):
     """Token ids -> states; the state at slot 0 (CLS) stands for the caption."""
 
-    def __init__(self, settings: TextSettings, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        self.settings = settings
+    def __init__(
+        self,
+        settings: TextSettings,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        ordered: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        """Args: settings; the computation's dtype; whether gradients of words that occur often
+        are summed in an order that is always the same; random numbers."""
+        self.settings, self.ordered = settings, ordered
         width = settings.width
         table = {
             "embedding_init": nnx.initializers.truncated_normal(settings.init_std),
@@ -48,9 +58,13 @@ class TextEncoder(nnx.Module):
         )
 
     def embed(self, ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-        """What the first layer reads. Ids must be within the vocabulary."""
-        kind = self.token_type(jnp.zeros((1,), jnp.int32))
-        return self.norm(self.word(ids) + self.position(jnp.arange(ids.shape[1])) + kind)
+        """What the first layer reads. Ids must be within the vocabulary.
+
+        Float32 up to the LayerNorm: a word's gradient is a sum over all places where it occurs.
+        """
+        word = read_rows(self.word.embedding[...], ids, ordered=self.ordered)
+        position, kind = self.position.embedding[: ids.shape[1]], self.token_type.embedding[:1]
+        return self.norm(word + position + kind)
 
     def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
         """States of all tokens; padding (`mask` False) is never attended to."""

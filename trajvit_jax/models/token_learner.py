@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 from trajvit_jax.models.layer_norm import LayerNorm
+from trajvit_jax.models.linear import Linear
 
 _EPS = 1e-6  # of all LayerNorms here
 
@@ -20,8 +21,8 @@ class _PatchWeights(nnx.Module):
     ):
         shared = {"dtype": dtype, "rngs": rngs}
         self.norm = LayerNorm(width, epsilon=_EPS, **shared)
-        self.hidden = nnx.Linear(width, bottleneck, **shared)
-        self.out = nnx.Linear(bottleneck, tokens, **shared)
+        self.hidden = Linear(width, bottleneck, **shared)
+        self.out = Linear(bottleneck, tokens, **shared)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.out(jax.nn.gelu(self.hidden(self.norm(x)), approximate=True))
@@ -65,7 +66,7 @@ class TokenFuser(nnx.Module):
     ):
         shared = {"dtype": dtype, "rngs": rngs}
         self.norm_before = LayerNorm(width, epsilon=_EPS, **shared) if normalize else None
-        self.mix = nnx.Linear(tokens, tokens, **shared)
+        self.mix = Linear(tokens, tokens, **shared)
         self.norm_after = LayerNorm(width, epsilon=_EPS, **shared) if normalize else None
         self.weigh = _PatchWeights(width, tokens, bottleneck, **shared)
 

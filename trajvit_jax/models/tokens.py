@@ -10,6 +10,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from trajvit_jax.ops.mesh import by_device, part_number, parts
+from trajvit_jax.ops.ordered_sums import count_segments
 
 
 # JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
@@ -104,16 +105,20 @@ def no_mask(x: Float[Array, "b n d"]) -> Bool[Array, "b 1 1 n"]:
 def cls_states(
     states: Float[Array, "r s d"], tokens: Tokens, videos: int
 ) -> Float[Array, "videos d"]:
-    """The encoder's state at each video's CLS slot, in the order of the batch."""
+    """The encoder's state at each video's CLS slot, in the order of the batch; 0 without one."""
 
     def pick(_: None, states: jax.Array, video: jax.Array, query: jax.Array) -> jax.Array:
         own = videos // parts()
         first = part_number() * own
         number = jnp.where((query == 0) & (video > 0), video - 1 - first, own).reshape(-1)
         slot = jnp.arange(number.size, dtype=jnp.int32)
-        # Each video has one CLS slot; the sum over it is its place.
+        # Each video has one CLS slot; the sum over it is its place. One without has none: the
+        # places are all different, and the gradient needs no sum.
         place = jax.ops.segment_sum(slot, number, num_segments=own)
-        return states.reshape(-1, states.shape[-1])[place]
+        beyond = number.size + jnp.arange(own, dtype=jnp.int32)
+        place = jnp.where(count_segments(number, own) > 0, place, beyond)
+        flat = states.reshape(-1, states.shape[-1])
+        return flat.at[place].get(mode="fill", fill_value=0, unique_indices=True)
 
     return by_device(pick)(None, states, tokens.video, tokens.query)
 

@@ -11,6 +11,7 @@ from flax import nnx, struct
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from trajvit_jax.models.layer_norm import LayerNorm
+from trajvit_jax.models.linear import Linear, LinearGroups
 from trajvit_jax.models.settings import EncoderSettings
 from trajvit_jax.models.tokens import Tokens, same_video, unpack
 from trajvit_jax.ops.impl import Impl, check_impl
@@ -43,10 +44,10 @@ class Layer(nnx.Module):
         self.norm_attention = LayerNorm(width, epsilon=eps, **shared)
         self.norm_mlp = LayerNorm(width, epsilon=eps, **shared)
         # The three apart, so that devices can divide each by heads.
-        self.query_key_value = nnx.LinearGeneral(width, (3, inner), **linear)
-        self.attention_out = nnx.Linear(inner, width, **linear)
-        self.mlp_in = nnx.Linear(width, mlp, **linear)
-        self.mlp_out = nnx.Linear(mlp, width, **linear)
+        self.query_key_value = LinearGroups(width, (3, inner), **linear)
+        self.attention_out = Linear(inner, width, **linear)
+        self.mlp_in = Linear(width, mlp, **linear)
+        self.mlp_out = Linear(mlp, width, **linear)
 
     def _heads(self, x: jax.Array) -> list[jax.Array]:
         parts = self.query_key_value(x).reshape(*x.shape[:2], 3, self.heads, -1)

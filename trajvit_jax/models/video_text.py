@@ -78,7 +78,8 @@ class VideoTextModel(nnx.Module):
         dtype = jnp.dtype(settings.dtype)
         self.tokenizer = TOKENIZERS[settings.name](settings, rngs=rngs)
         self.encoder = Encoder(settings.encoder, dtype=dtype, rngs=rngs)
-        self.text = TextEncoder(settings.text, dtype=dtype, rngs=rngs)
+        ordered = settings.deterministic
+        self.text = TextEncoder(settings.text, dtype=dtype, ordered=ordered, rngs=rngs)
         self.project_video = nnx.Linear(settings.encoder.width, settings.projection, rngs=rngs)
         self.project_text = nnx.Linear(settings.text.width, settings.projection, rngs=rngs)
         # A dtype of its own: a weakly typed start would compile the training step twice.

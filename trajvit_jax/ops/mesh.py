@@ -58,6 +58,29 @@ def by_device(function: Callable[..., T]) -> Callable[..., T]:
     return run
 
 
+def sum_by_device(function: Callable[..., T]) -> Callable[..., T]:
+    """`function(*batches)`, run by each device on its own part; the sum of what they return.
+
+    For sums over the batch whose order, or dtype, XLA would choose otherwise. The first axis of
+    all arrays is a batch's; the sum is whole on every device.
+    """
+
+    @functools.wraps(function)
+    def run(*batches: Any) -> T:
+        if parts() == 1:
+            return function(*batches)
+
+        def own(*batches: Any) -> T:
+            return jax.lax.psum(function(*batches), BATCH)
+
+        specs = tuple(PartitionSpec(BATCH) for _ in batches)
+        return jax.shard_map(own, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)(
+            *batches
+        )
+
+    return run
+
+
 def part_number() -> jax.Array | int:
     """Within `by_device`: which part of the batch this device has, counted from 0."""
     return 0 if parts() == 1 else jax.lax.axis_index(BATCH)

@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float
 from trajvit_jax.ops.impl import EXACT, Impl, check_impl
 from trajvit_jax.ops.layer_norm import at_least_float32, centre, layer_norm, mapped_factor
 from trajvit_jax.ops.rotary import rotate
+from trajvit_jax.ops.wide_gradients import add, product
 
 
 # JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
@@ -73,7 +74,7 @@ class Lift:
 
     def __call__(self, features: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
         """The vectors, in the features' dtype."""
-        return _product(features, self.kernel) + self.bias.astype(features.dtype)
+        return add(_apply(features, self.kernel), self.bias)
 
 
 def attend_frames(
@@ -118,9 +119,14 @@ def attention_of_queries(
     return alpha.mean(1)[..., queries.shape[1] :]
 
 
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`x @ kernel` in the dtype of `x`."""
-    return jnp.matmul(x, kernel.astype(x.dtype), precision=EXACT)
+def _apply(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`x @ kernel` in the dtype of `x`, for a parameter's [c, d]."""
+    flat = product("nc,cd->nd", x.reshape(-1, x.shape[-1]), kernel, precision=EXACT)
+    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.matmul(x, y, precision=EXACT)
 
 
 def _alpha(
@@ -129,12 +135,12 @@ def _alpha(
     """Attention [n, heads, q, q + t] to queries and frames, and what keys are made of."""
     n, t, d = frames.shape
     count, width = queries.shape[1], d // weights.heads
-    queries = jnp.broadcast_to(queries, (n, count, d))
+    queries = add(jnp.zeros((n, count, d), frames.dtype), queries)
     normed = layer_norm(frames, weights.norm_scale, weights.norm_bias, weights.eps)
     inputs = jnp.concatenate([queries, normed.astype(frames.dtype)], axis=1)
 
     def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _product(x, kernel).reshape(*x.shape[:2], weights.heads, width)
+        return _apply(x, kernel).reshape(*x.shape[:2], weights.heads, width)
 
     q, k = project(queries, weights.query), project(inputs, weights.key)
     if weights.rotary:
@@ -152,11 +158,11 @@ def _general(
     weights: CrossAttention, queries: jax.Array, frames: jax.Array, present: jax.Array
 ) -> jax.Array:
     alpha, inputs = _alpha(weights, queries, frames, present)
-    v = _product(inputs, weights.value)
+    v = _apply(inputs, weights.value)
     # Sizes are all named: there may be no frames at all.
     v = v.reshape(*v.shape[:2], weights.heads, v.shape[2] // weights.heads)
     out = jnp.einsum("nhqk,nkhe->nqhe", alpha.astype(v.dtype), v, precision=EXACT)
-    return _product(out.reshape(*out.shape[:2], len(weights.out)), weights.out)
+    return _apply(out.reshape(*out.shape[:2], len(weights.out)), weights.out)
 
 
 def _absorbed(
@@ -232,5 +238,6 @@ def _absorbed(
         )
         mixed = jnp.concatenate([mixed, on_bias, on_query], axis=-1)
     values = values.reshape(-1, heads, width).swapaxes(0, 1)
-    out = _product(mixed.astype(dtype).swapaxes(0, 1), values).swapaxes(0, 1)
-    return _product(out.reshape(n, 1, d), weights.out)
+    mixed = mixed.astype(dtype).swapaxes(0, 1)
+    out = product("hnc,hcw->hnw", mixed, values, precision=EXACT).swapaxes(0, 1)
+    return _apply(out.reshape(n, 1, d), weights.out)

@@ -8,6 +8,7 @@ program nothing can be reported, and nothing may reach another frame's segments.
 
 from __future__ import annotations
 
+import math
 from typing import Self, no_type_check
 
 import jax
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float, Float32, Int, Integer
 from trajvit_jax.ops.impl import EXACT
 from trajvit_jax.ops.interpolation import bilinear_taps
 from trajvit_jax.ops.layer_norm import at_least_float32
+from trajvit_jax.ops.ordered_sums import count_segments, segment_sum
 
 _INT32 = 2**31
 
@@ -26,6 +28,12 @@ _INT32 = 2**31
 def at_least_int32(labels: Integer[Array, "*b"]) -> Integer[Array, "*b"]:
     """The same labels, comparable with any number of slots: in uint8, 256 of them would be 0."""
     return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+
+
+def _most_taps(source: int, target: int) -> int:
+    """How often, at most, a source cell is one of a target cell's two."""
+    (low, _), (high, _) = bilinear_taps(source, target)
+    return int(np.bincount(np.concatenate([low, high])).max())
 
 
 # JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
@@ -41,6 +49,7 @@ class Segments:
       rows: how many rows there are.
       slots: how many slots a row has.
       span: how many of them a video has at most, from `first` on.
+      ordered: sums are made in an order that is always the same, see `ordered_sums`.
     """
 
     labels: Int[Array, "b t h w"]
@@ -49,6 +58,7 @@ class Segments:
     rows: int = struct.field(pytree_node=False)
     slots: int = struct.field(pytree_node=False)
     span: int = struct.field(pytree_node=False)
+    ordered: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod
     def of(
@@ -60,6 +70,7 @@ class Segments:
         rows: int | None = None,
         first: Int[Array, " b"] | None = None,
         span: int | None = None,
+        ordered: bool = False,
     ) -> Self:
         """Segments of label maps.
 
@@ -71,6 +82,7 @@ class Segments:
           first: slot before each video's own ones, its CLS; None = 0.
           span: how many slots a video has at most, counted from `first`; None = all. Packed
             pooling costs as much as rows of so many slots, one video each.
+          ordered: sums in an order that is always the same, or, faster, in any.
 
         Raises:
           ValueError: `row` without `rows`, or the other way round.
@@ -82,7 +94,8 @@ class Segments:
         low = 0 if first is None else first.astype(jnp.int32)[:, None, None, None]
         inside = (labels > low) & (labels < low + span) & (labels < slots)
         labels = jnp.where(inside, labels, 0).astype(jnp.int32)
-        return cls(labels, row, first, labels.shape[0] if rows is None else rows, slots, span)
+        rows = labels.shape[0] if rows is None else rows
+        return cls(labels, row, first, rows, slots, span, ordered)
 
     @property
     def frames(self) -> int:
@@ -109,16 +122,19 @@ class Segments:
     def sums(self, values: Float[Array, "b t h w c"]) -> Float[Array, "r s t c"]:
         """Sum of `values` over the cells of each segment, in float32 at least."""
         channels = values.shape[-1]
-        total = jax.ops.segment_sum(
+        total = segment_sum(
             at_least_float32(values).reshape(-1, channels),
             self.numbers().reshape(-1),
-            num_segments=self.count,
+            self.count,
+            ordered=self.ordered,
+            most=math.prod(self.grid),
         )
         return total.reshape(self.rows, self.slots, self.frames, channels)
 
     def areas(self) -> Float32[Array, "r s t"]:
         """Cells of each segment."""
-        return self.sums(jnp.ones((*self.labels.shape, 1), jnp.float32))[..., 0]
+        cells = count_segments(self.numbers().reshape(-1), self.count)
+        return cells.reshape(self.rows, self.slots, self.frames).astype(jnp.float32)
 
     def coarse_masks(self, y: int, x: int) -> Float32[Array, "b t span cells"]:
         """How much each cell of a `y` x `x` grid counts in each of the video's segments.
@@ -143,6 +159,7 @@ class Segments:
         slot = self.labels - self._first()[:, None, None, None]
         start = jnp.where(self.labels > 0, (frame * self.span + slot) * (y * x), size)
         cells, weights = [], []
+        most = _most_taps(y, height) * _most_taps(x, width)
         for rows, row_weights in bilinear_taps(y, height):
             for columns, column_weights in bilinear_taps(x, width):
                 cells.append(rows[:, None] * x + columns)
@@ -150,10 +167,12 @@ class Segments:
         cell = jnp.asarray(np.stack(cells), jnp.int32)[:, None, None]
         weight = jnp.asarray(np.stack(weights))[:, None, None]
         index = start + cell
-        masks = jax.ops.segment_sum(
+        masks = segment_sum(
             jnp.broadcast_to(weight, index.shape).reshape(-1),
             index.reshape(-1),
-            num_segments=size,
+            size,
+            ordered=self.ordered,
+            most=most,
         )
         return masks.reshape(b, t, self.span, y * x)
 
@@ -175,11 +194,15 @@ class Segments:
         # The slots that a video could have reach into the next one's: those it has are its own.
         owned = (masks > 0).any((1, 3))
         slot = self._first()[:, None] + jnp.arange(self.span, dtype=jnp.int32)
-        number = jnp.where(owned, self._row()[:, None] * self.slots + slot, self.rows * self.slots)
+        # All others go beyond the last one, each to a place of its own, and are dropped.
+        count = self.rows * self.slots
+        beyond = count + jnp.arange(owned.size, dtype=jnp.int32).reshape(owned.shape)
+        number = jnp.where(owned, self._row()[:, None] * self.slots + slot, beyond)
         total = jax.ops.segment_sum(
             total.reshape(b * self.span, t * c),
             number.reshape(-1),
-            num_segments=self.rows * self.slots,
+            num_segments=count,
+            unique_indices=True,
         )
         return total.reshape(self.rows, self.slots, t, c)
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int32
 
+from trajvit_jax.ops.ordered_sums import segment_sum
+
 
 def merge_schedule(depth: int, merged: int, inflection: float = 0.0) -> tuple[int, ...]:
     """Tokens that each layer merges: `merged` on average, changing linearly over the layers.
@@ -67,7 +69,12 @@ def match_tokens(metric: Float[Array, "b n c"], merged: int, *, cls: bool) -> In
 
 
 def merge_tokens(
-    x: Float[Array, "b n d"], size: Float[Array, "b n"], place: Int[Array, "b n"], merged: int
+    x: Float[Array, "b n d"],
+    size: Float[Array, "b n"],
+    place: Int[Array, "b n"],
+    merged: int,
+    *,
+    ordered: bool = False,
 ) -> tuple[Float[Array, "b left d"], Float[Array, "b left"]]:
     """Means of the tokens that share a place, weighted by size, and the sums of their sizes.
 
@@ -76,11 +83,12 @@ def merge_tokens(
       size: patches that are in each.
       place: as `match_tokens` gives it.
       merged: n - left.
+      ordered: sums in an order that is always the same, or, faster, in any.
     """
     left = x.shape[1] - merged
 
     def sums(values: jax.Array, place: jax.Array) -> jax.Array:
-        return jax.ops.segment_sum(values, place, num_segments=left)
+        return segment_sum(values, place, left, ordered=ordered)
 
     total = jax.vmap(sums)(size, place)
     weighted = jax.vmap(sums)(x.astype(jnp.float32) * size[..., None], place)

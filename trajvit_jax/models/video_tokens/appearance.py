@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from trajvit_jax.models.hiera import Hiera
+from trajvit_jax.models.linear import Linear
 from trajvit_jax.models.resampler import Resampler
 from trajvit_jax.models.resnet import ResNet
 from trajvit_jax.models.settings import ModelSettings
@@ -41,11 +42,11 @@ class Appearance(nnx.Module):
         used = widths if own.hierarchical else widths[-1:]
         self.project = nnx.List([nnx.Linear(channels, width, rngs=rngs) for channels in used])
         self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-        self.widen = None if width == encoder.width else nnx.Linear(width, encoder.width, **shared)
+        self.widen = None if width == encoder.width else Linear(width, encoder.width, **shared)
         if own.appearance == "resampler":
             self.summary = Resampler(encoder.width, encoder.heads, own.resampler, **shared)
         else:
-            self.summary = nnx.Linear(encoder.width, encoder.width, **shared)
+            self.summary = Linear(encoder.width, encoder.width, **shared)
 
     def stages(
         self,

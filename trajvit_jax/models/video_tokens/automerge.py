@@ -56,7 +56,7 @@ class FreelyMergedTokens(TrajectoryTokens):
         place = jnp.arange(self.side * self.cell, dtype=jnp.int32) // self.cell
         number = place[:, None] * self.side + place + 1
         squares = jnp.broadcast_to(number, (*labels.shape[:2], *number.shape))
-        return Segments.of(squares, 1 + self.side**2)
+        return Segments.of(squares, 1 + self.side**2, ordered=self.ordered)
 
     def tokens(
         self,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from trajvit_jax.models.linear import Linear
 from trajvit_jax.models.resampler import Resampler
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.ops.resampler_attention import Lift
@@ -73,14 +74,14 @@ class Position(nnx.Module):
         linear, summary, mlp = None, None, None
         if own.position_reader == "resampler":
             if own.position_features == "fourier":
-                linear = nnx.Linear(FEATURES, width, **shared)
+                linear = Linear(FEATURES, width, **shared)
             depth = own.position_depth or own.resampler.depth
             resampler = dataclasses.replace(own.resampler, depth=depth)
             summary = Resampler(width, settings.encoder.heads, resampler, **shared)
         elif own.position_reader == "mlp":
             inputs = settings.frames * (4 if own.position == "boxes" else 2)
             layers = [(inputs, width // 4), (width // 4, width)]
-            mlp = nnx.List([nnx.Linear(*layer, **shared) for layer in layers])
+            mlp = nnx.List([Linear(*layer, **shared) for layer in layers])
         self.linear, self.summary, self.mlp = linear, summary, mlp
 
     def coordinates(self, segments: Segments) -> Float[Array, "r s t k"]:

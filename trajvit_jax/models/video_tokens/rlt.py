@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Integer
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows, Tokens
 from trajvit_jax.models.video_tokens.vit3d import TubeletTokens
+from trajvit_jax.ops.ordered_sums import read_rows
 from trajvit_jax.ops.run_length import changes, run_lengths, run_starts
 
 
@@ -74,14 +75,17 @@ class RunLengthTokens(TubeletTokens):
         if self.length is not None:
             table = self.length[...]
             longest = jnp.minimum(run_lengths(kept), len(table)) - 1
-            encoding = table[longest.reshape(b, -1)].astype(values.dtype)
-            values = values.at[:, 1:].add(encoding)
+            ordered = self.settings.deterministic
+            encoding = read_rows(table, longest.reshape(b, -1), ordered=ordered)
+            values = values.at[:, 1:].add(encoding.astype(values.dtype), unique_indices=True)
         values = values.reshape(b // group, -1, values.shape[-1])
-        values = jnp.take_along_axis(values, place[..., None], axis=1)
+        row = jnp.arange(b // group)[:, None]
+        # No two slots read one candidate: the gradient needs no sum.
+        values = values.at[row, place].get(unique_indices=True)
         used = jnp.pad(kept.reshape(b, -1), ((0, 0), (1, 0)), constant_values=True)
         used = jnp.take_along_axis(used.reshape(b // group, -1), place, axis=1)
         candidates = whole.values.shape[1]
-        number = place // candidates + group * jnp.arange(b // group)[:, None] + 1
+        number = place // candidates + group * row + 1
         tokens = Tokens(
             values,
             jnp.where(used, number, 0).astype(jnp.int32),

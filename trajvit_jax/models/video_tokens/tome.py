@@ -31,6 +31,7 @@ def merging_layer(
     *,
     weigh: bool,
     cls: bool = True,
+    ordered: bool = False,
 ) -> tuple[Float[Array, "b left d"], Float[Array, "b left"], jax.Array]:
     """A pre-norm layer that merges tokens between attention and MLP.
 
@@ -41,6 +42,7 @@ def merging_layer(
       merged: how many tokens are merged into others.
       weigh: attention counts a token as often as patches are in it.
       cls: token 0 is merged with none.
+      ordered: merged tokens are added up in an order that is always the same.
 
     Returns:
       The tokens that are left, their sizes, and the place of each old token among them.
@@ -51,7 +53,7 @@ def merging_layer(
         place = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2])
         return layer.think(x), size, place
     place = match_tokens(keys.mean(2), merged, cls=cls)
-    x, size = merge_tokens(x, size, place, merged)
+    x, size = merge_tokens(x, size, place, merged, ordered=ordered)
     return layer.think(x), size, place
 
 
@@ -71,7 +73,7 @@ class MergedTokens(TubeletTokens):
 
     def __init__(self, settings: ModelSettings, *, rngs: nnx.Rngs):
         super().__init__(settings, rngs=rngs)
-        self.settings = settings.tome
+        self.settings, self.ordered = settings.tome, settings.deterministic
 
     def encode(
         self, encoder: Encoder, tokens: Tokens, videos: int, *, impl: Impl = "fast"
@@ -87,7 +89,8 @@ class MergedTokens(TubeletTokens):
         def run(
             layer: Layer, x: jax.Array, size: jax.Array, merged: int
         ) -> tuple[jax.Array, jax.Array, jax.Array]:
-            return merging_layer(layer, x, size, merged, weigh=self.settings.weigh)
+            weigh = self.settings.weigh
+            return merging_layer(layer, x, size, merged, weigh=weigh, ordered=self.ordered)
 
         run = remat_of(run, encoder.settings.remat, static=3)
         size = jnp.ones((b, n), jnp.float32)

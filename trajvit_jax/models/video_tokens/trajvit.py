@@ -24,7 +24,7 @@ class TrajectoryTokens(VideoTokenizer):
     """Video and label maps -> one token a trajectory: appearance + position."""
 
     def __init__(self, settings: ModelSettings, *, rngs: nnx.Rngs):
-        self.settings = settings.trajvit
+        self.settings, self.ordered = settings.trajvit, settings.deterministic
         self.each = settings.trajvit.tokens_each
         self.slots = 1 + settings.trajvit.max_trajectories * self.each
         self.appearance = Appearance(settings, rngs=rngs)
@@ -102,7 +102,7 @@ class TrajectoryTokens(VideoTokenizer):
             inside = (labels > 0) & (labels <= self.settings.max_trajectories)
             number = jnp.where(inside, labels, 0).astype(jnp.int32)
             first = jnp.where(inside, (number - 1) * self.each + 1, 0)
-            return Segments.of(first, self.slots)
+            return Segments.of(first, self.slots, ordered=self.ordered)
         rows = rows.merged()
         _, row_count, slots = rows.video.shape
         return Segments.of(
@@ -112,6 +112,7 @@ class TrajectoryTokens(VideoTokenizer):
             rows=row_count,
             first=rows.first()[0],
             span=self.slots,
+            ordered=self.ordered,
         )
 
     def summarize(
@@ -147,7 +148,9 @@ class TrajectoryTokens(VideoTokenizer):
         if self.each > 1:
             number = jnp.maximum(query - 1, 0)
             where = (jnp.arange(r)[:, None], jnp.arange(s) - number)
-            values, seen = vectors[(*where, number)], seen[where]
+            # No two slots read one vector: the gradient needs no sum.
+            values = vectors.at[(*where, number)].get(unique_indices=True)
+            seen = seen[where]
         if merged is None:
             return one_video_a_row(values, seen, queries=self.each)
         return Tokens(values, jnp.where(seen | (query == 0), merged.video[0], 0), query)

@@ -8,10 +8,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int32, Integer
 
+from trajvit_jax.models.linear import Linear
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows, Tokens, one_video_a_row
 from trajvit_jax.models.video_tokens.tokenizer import VideoTokenizer
 from trajvit_jax.ops.interpolation import resize_linear
+from trajvit_jax.ops.wide_gradients import add
 
 
 def tubelet_labels(
@@ -40,7 +42,7 @@ class TubeletTokens(VideoTokenizer):
         self.side = settings.image_size // self.patch
         self.cells = self.side**2
         self.count = settings.frames // self.tubelet * self.cells
-        self.embed = nnx.Linear(
+        self.embed = Linear(
             3 * self.tubelet * self.patch**2,
             settings.encoder.width,
             dtype=jnp.dtype(settings.dtype),
@@ -82,7 +84,7 @@ class TubeletTokens(VideoTokenizer):
         b, t = video.shape[:2]
         patches = self.embed_blocks(self.blocks(video))
         steps = t // self.tubelet
-        values = patches + self.positions(steps).astype(patches.dtype)
+        values = add(patches, self.positions(steps))
         values = jnp.pad(values, ((0, 0), (1, 0), (0, 0)))
         tokens = one_video_a_row(values, jnp.ones(values.shape[:2], bool))
         number = jnp.arange(1, values.shape[1], dtype=jnp.int32)

@@ -15,6 +15,7 @@ from trajvit_jax.models.video_tokens.tokenizer import single_pass
 from trajvit_jax.models.video_tokens.vit3d import TubeletTokens
 from trajvit_jax.ops.impl import Impl
 from trajvit_jax.ops.interpolation import resize_linear
+from trajvit_jax.ops.wide_gradients import add
 
 
 class FactorizedTokens(TubeletTokens):
@@ -81,7 +82,7 @@ class FactorizedTokens(TubeletTokens):
         x = self.norm_spatial(encoder.run_layers(space, x, no_mask(x)))
         steps = x[:, 0].reshape(b, -1, d)
         if self.step_position is not None:
-            steps = steps + self._step_positions(steps.shape[1]).astype(steps.dtype)
+            steps = add(steps, self._step_positions(steps.shape[1]))
         steps = _with_cls(self.step_cls[...], steps)
         states = encoder.finish(encoder.run_layers(time, steps, no_mask(steps)))
         left = one_video_a_row(states, jnp.ones(states.shape[:2], bool))
@@ -94,5 +95,5 @@ class FactorizedTokens(TubeletTokens):
 
 
 def _with_cls(cls: jax.Array, x: Float[Array, "b n d"]) -> Float[Array, "b s d"]:
-    first = jnp.broadcast_to(cls.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
+    first = add(jnp.zeros_like(x[:, :1]), cls)
     return jnp.concatenate([first, x], axis=1)
