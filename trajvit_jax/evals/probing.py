@@ -18,6 +18,7 @@ another head costs minutes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
@@ -306,6 +307,7 @@ def probe(
     measured = measure(Classified(scores, truth, tuple(classes), test.bad))
     notes = {
         "training videos": len(learned),
+        "training records left out": len({one.id for one in train.bad}),
         "tokens a sample": round(test.features.mean, 1),
         "head": dataclasses.asdict(settings),
     }
@@ -328,6 +330,8 @@ def evaluate(
 
 def _measure(job: command.Job[ProbingSettings]) -> Measured:
     own, model = job.settings, job.loaded.model.settings
+    classes = list(read_classes(own.classes)) if own.classes else None
+    keep = functools.partial(own_label, classes=None if classes is None else frozenset(classes))
 
     def frozen(split: str) -> Frozen:
         source = job.open(split, views=own.views)
@@ -340,10 +344,9 @@ def _measure(job: command.Job[ProbingSettings]) -> Measured:
             "views": own.views,
         }
         return frozen_tokens(
-            job.embedder, source, own_label, folder=folder, about=about, dtype=own.feature_dtype
+            job.embedder, source, keep, folder=folder, about=about, dtype=own.feature_dtype
         )
 
-    classes = list(read_classes(own.classes)) if own.classes else None
     settings = own.head(model.encoder.heads)
     return probe(
         frozen(own.train_split), frozen(own.split), settings, classes=classes, views=own.views
