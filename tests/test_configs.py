@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,19 @@ PARTS = {name: {"": ExperimentSettings} for name in PRETRAINING} | {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+EVALUATIONS = tuple(name for name in FILES if name.startswith("eval/"))
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_config_of_an_evaluation_fits_its_protocol(name):
+    config = configs.load(str(ROOT / name))
+    assert config.is_locked
+    values = dict(config)
+    protocol = importlib.import_module(f"trajvit_jax.evals.{values.pop('protocol')}").PROTOCOL
+    assert isinstance(configs.to_settings(protocol.settings, values), protocol.settings)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in EVALUATIONS])
 def test_config_fits_its_settings(name):
     config = configs.load(str(ROOT / name))
     assert config.is_locked
