@@ -26,6 +26,13 @@ _LAYER_RULES: Mapping[tuple[str, str], tuple[str | None, ...]] = {
     ("mlp_in", "kernel"): (FSDP, TENSOR),
     ("mlp_in", "bias"): (TENSOR,),
     ("mlp_out", "kernel"): (TENSOR, FSDP),
+    # The language model's: it has no joint projection, and a gate.
+    ("query", "kernel"): (FSDP, TENSOR),
+    ("key", "kernel"): (FSDP, TENSOR),
+    ("value", "kernel"): (FSDP, TENSOR),
+    ("gate", "kernel"): (FSDP, TENSOR),
+    ("table", "embedding"): (TENSOR, FSDP),
+    ("head", "kernel"): (FSDP, TENSOR),
 }
 _SMALL = 2**14  # numbers: what is smaller is not worth gathering
 

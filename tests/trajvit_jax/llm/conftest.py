@@ -1,0 +1,58 @@
+"""Tiny language models, and the golden ones of transformers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trajvit_jax.llm.hugging_face import abstract, fill
+from trajvit_jax.llm.llama import Llama
+from trajvit_jax.llm.settings import LlamaSettings, RopeScaling
+from trajvit_jax.llm.tensors import Tensors, write_tensors
+
+# As `llama/config` of the golden file says in words.
+GOLDEN = LlamaSettings(
+    vocabulary=96, width=64, depth=2, heads=8, key_heads=2, mlp=112, dtype="float32"
+)
+SCALING = RopeScaling(factor=8.0, low_frequency=1.0, high_frequency=4.0, context=32)
+
+
+@pytest.fixture(scope="session")
+def golden_settings() -> dict[str, LlamaSettings]:
+    """Of both golden models."""
+    return {"llama": dataclasses.replace(GOLDEN, scaling=SCALING), "llama_noscale": GOLDEN}
+
+
+@pytest.fixture(scope="session")
+def written(
+    golden: Callable[[str], dict[str, np.ndarray]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """The golden weights of a model as a folder of safetensors."""
+
+    def write(name: str, **options: Any) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        prefix = f"{name}/sd/"
+        arrays = {n.removeprefix(prefix): a for n, a in golden("hf_tiny").items() if prefix in n}
+        shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+        write_tensors(folder, shapes, arrays.__getitem__, **options)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def golden_llama(written, golden_settings) -> Callable[..., Llama]:
+    """A golden model, its settings changed."""
+    folders: dict[str, Path] = {}
+
+    def make(name: str = "llama", **changes: Any) -> Llama:
+        folder = folders.setdefault(name, written(name))
+        settings = dataclasses.replace(golden_settings[name], **changes)
+        return fill(abstract(settings), Tensors(folder))
+
+    return make
