@@ -25,6 +25,7 @@ from tokenization.files import write_text
 from trajvit_jax.convert.names import linear
 from trajvit_jax.convert.pieces import LINEAR, Piece, paths, their_shapes
 from trajvit_jax.convert.report import match
+from trajvit_jax.llm import lora
 from trajvit_jax.llm.llama import Llama
 from trajvit_jax.llm.settings import LlamaSettings, from_hugging_face, to_hugging_face
 from trajvit_jax.llm.tensors import Tensors, write_tensors
@@ -103,8 +104,7 @@ def abstract(settings: LlamaSettings) -> Llama:
 def fill(model: Llama, found: Tensors, mesh: Mesh | None = None) -> Llama:
     """An abstract model with its arrays; see `load`."""
     pieces = list(names(model.settings))
-    ours = paths(model)
-    report = match(found, their_shapes(pieces, ours))
+    report = match(found, their_shapes(pieces, paths(model)))
     report.raise_if_incomplete(found.path)
     left = [name for name in report.left_over if not name.endswith(_NO_PARAMETER)]
     if model.settings.tied:
@@ -115,15 +115,18 @@ def fill(model: Llama, found: Tensors, mesh: Mesh | None = None) -> Llama:
     for piece in pieces:
         parts.setdefault(piece.ours, []).append(piece)
     graph, state = nnx.split(model)
-    bar = tqdm(total=len(parts), desc="reading weights", unit="array", delay=5)
+    bar = tqdm(total=len(jax.tree.leaves(state)), desc="reading weights", unit="array", delay=5)
 
     def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         names = [str(key.key) for key in path if hasattr(key, "key")]
-        own = parts[".".join(names)]
+        own = parts.get(".".join(names))
+
+        def block(index: tuple[slice, ...]) -> np.ndarray:
+            # An adapter's parameters are small, and in no file.
+            return lora.start(names, leaf)[index] if own is None else _part(own, found, leaf, index)
+
         where = _sharding(names, leaf, mesh)
-        array = jax.make_array_from_callback(
-            leaf.shape, where, lambda index: _part(own, found, leaf, index)
-        )
+        array = jax.make_array_from_callback(leaf.shape, where, block)
         jax.block_until_ready(array)  # or parts of many arrays would wait on the host
         bar.update()
         return array
@@ -168,7 +171,12 @@ def save(model: Llama, folder: str | os.PathLike[str], **options: int) -> None:
       model: whose arrays may be shared by devices; one tensor at a time is gathered.
       folder: made where it does not exist.
       options: see `tensors.write_tensors`.
+
+    Raises:
+      ValueError: a model with adapters, which the format has no place for.
     """
+    if model.settings.lora is not None:
+        raise ValueError("a model with adapters: write `llama.without_adapters(model)`")
     pieces = {piece.theirs: piece for piece in names(model.settings)}
     ours = paths(model)
     shapes = their_shapes(pieces.values(), ours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import no_type_check
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from trajvit_jax.llm.lora import AdaptedLinear
 from trajvit_jax.llm.rotary import frequencies, turn
 from trajvit_jax.llm.settings import LlamaSettings
 from trajvit_jax.models.transformer import remat_of, stack
@@ -54,15 +56,22 @@ class LlamaLayer(nnx.Module):
             "rngs": rngs,
         }
         norm = shared | {"epsilon": settings.norm_eps, "rngs": rngs}
+        lora = settings.lora
+
+        def make(name: str, width: int, out: int) -> nnx.Linear:
+            if lora is not None and name in lora.targets:
+                return AdaptedLinear(width, out, lora=lora, **linear)
+            return nnx.Linear(width, out, **linear)
+
         self.norm_attention = nnx.RMSNorm(width, **norm)
-        self.query = nnx.Linear(width, settings.heads * head, **linear)
-        self.key = nnx.Linear(width, settings.key_heads * head, **linear)
-        self.value = nnx.Linear(width, settings.key_heads * head, **linear)
-        self.attention_out = nnx.Linear(settings.heads * head, width, **linear)
+        self.query = make("query", width, settings.heads * head)
+        self.key = make("key", width, settings.key_heads * head)
+        self.value = make("value", width, settings.key_heads * head)
+        self.attention_out = make("attention_out", settings.heads * head, width)
         self.norm_mlp = nnx.RMSNorm(width, **norm)
-        self.gate = nnx.Linear(width, settings.mlp, **linear)
-        self.mlp_in = nnx.Linear(width, settings.mlp, **linear)
-        self.mlp_out = nnx.Linear(settings.mlp, width, **linear)
+        self.gate = make("gate", width, settings.mlp)
+        self.mlp_in = make("mlp_in", width, settings.mlp)
+        self.mlp_out = make("mlp_out", settings.mlp, width)
 
     def heads_of(
         self, x: Float[Array, "b l d"], positions: Int[Array, "b l"]
@@ -70,7 +79,7 @@ class LlamaLayer(nnx.Module):
         """Queries and keys, turned by their positions, and values."""
         x, frequency = self.norm_attention(x), frequencies(self.settings)
 
-        def heads(linear: nnx.Module) -> jax.Array:
+        def heads(linear: nnx.Linear) -> jax.Array:
             return linear(x).reshape(*x.shape[:2], -1, self.settings.each_head)
 
         query, key = (turn(heads(one), positions, frequency) for one in (self.query, self.key))
@@ -179,10 +188,10 @@ class Llama(nnx.Module):
           positions: of the tokens in their sequences.
           cache: of what was read before.
         """
-        l, slots = x.shape[1], cache.valid.shape[1]
+        count, slots = x.shape[1], cache.valid.shape[1]
         seen = jax.lax.dynamic_update_slice(cache.valid, valid, (0, cache.used))
         # A token sees slots up to its own.
-        own = cache.used + jnp.arange(l, dtype=jnp.int32)
+        own = cache.used + jnp.arange(count, dtype=jnp.int32)
         mask = seen[:, None, None] & (jnp.arange(slots) <= own[:, None])[None, None]
 
         def step(
@@ -202,7 +211,7 @@ class Llama(nnx.Module):
         )
         x = x.astype(self.settings.dtype)
         x, keys, values = scan(x, self.layers, cache.keys, cache.values)
-        return self.norm(x), Cache(keys, values, seen, cache.used + l)
+        return self.norm(x), Cache(keys, values, seen, cache.used + count)
 
     def logits(self, states: Float[Array, "*b d"]) -> Float32[Array, "*b vocabulary"]:
         """Of the next token, float32."""
@@ -228,3 +237,26 @@ def positions_in(segments: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Int[
     # Tokens that were counted before a sequence began.
     start = jnp.where(segments != before, count - valid, 0)
     return jnp.where(valid, count - 1 - jax.lax.cummax(start, axis=1), 0)
+
+
+def without_adapters(model: Llama) -> Llama:
+    """The same function without adapters: what they learned is added to the large matrices.
+
+    The sum is rounded to the dtype in which these are stored.
+    """
+    if model.settings.lora is None:
+        return model
+    plain = dataclasses.replace(model.settings, lora=None)
+    merged = nnx.eval_shape(lambda: Llama(plain, rngs=nnx.Rngs(0)))
+    merged.table, merged.norm, merged.head = model.table, model.norm, model.head
+    for name, own in vars(model.layers).items():
+        if not isinstance(own, AdaptedLinear):
+            if isinstance(own, nnx.Module):
+                setattr(merged.layers, name, own)
+            continue
+        change = own.factor * jnp.matmul(own.lora_in[...], own.lora_out[...])
+        kernel = own.kernel[...]
+        getattr(merged.layers, name).kernel = nnx.Param(
+            (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
+        )
+    return merged

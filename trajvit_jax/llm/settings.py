@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trajvit_jax.config import require_positive
+from trajvit_jax.llm.lora import LoraSettings
 from trajvit_jax.models.settings import check_choice
 
 
@@ -48,6 +49,7 @@ class LlamaSettings:
       remat: as in `EncoderSettings`.
       unroll: as in `EncoderSettings`.
       attention: 'xla', or 'cudnn' (bfloat16 on a GPU alone): XLA writes all scores to memory.
+      lora: adapters of the layers, or None.
 
     Raises:
       ValueError: a count under 1, heads that do not fit, an unknown choice.
@@ -71,6 +73,7 @@ class LlamaSettings:
     remat: str = "none"
     unroll: int = 1
     attention: str = "xla"
+    lora: LoraSettings | None = None
 
     def __post_init__(self) -> None:
         require_positive(self, "vocabulary", "width", "depth", "heads", "key_heads", "mlp")
@@ -94,7 +97,7 @@ class LlamaSettings:
 
     @property
     def parameters(self) -> int:
-        """Numbers in all arrays."""
+        """Numbers in all arrays, adapters left out."""
         inner, own = self.heads * self.each_head, self.key_heads * self.each_head
         layer = 2 * self.width * (inner + own) + 3 * self.width * self.mlp + 2 * self.width
         tables = 1 if self.tied else 2

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 
 from trajvit_jax.llm.hugging_face import abstract, fill
 from trajvit_jax.llm.llama import Llama
 from trajvit_jax.llm.settings import LlamaSettings, RopeScaling
 from trajvit_jax.llm.tensors import Tensors, write_tensors
+from trajvit_jax.llm.tokenizer import SPECIAL, ChatTokenizer
 
 # As `llama/config` of the golden file says in words.
 GOLDEN = LlamaSettings(
@@ -56,3 +58,24 @@ def golden_llama(written, golden_settings) -> Callable[..., Llama]:
         return fill(abstract(settings), Tensors(folder))
 
     return make
+
+
+@pytest.fixture
+def cut() -> tokenizers.Tokenizer:
+    """A byte-level tokenizer with Llama-3's marks, of few ids."""
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    letters = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=letters, show_progress=False
+    )
+    made.train_from_iterator(["what does the dog do on the grass", "user assistant"], trainer)
+    made.add_special_tokens(list(SPECIAL))
+    return made
+
+
+@pytest.fixture
+def chat(cut: tokenizers.Tokenizer) -> ChatTokenizer:
+    """The same as a chat's."""
+    return ChatTokenizer(cut, cut.get_vocab_size())

@@ -163,7 +163,7 @@ class TestWhatDoesNotFit:
     def test_another_size(self, folder):
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
-        with pytest.raises(ValueError, match="does not fill the model .6 of the wrong shape"):
+        with pytest.raises(ValueError, match=r"does not fill the model .6 of the wrong shape"):
             hugging_face.load(folder)
 
     def test_too_few_layers_in_the_file(self, folder):

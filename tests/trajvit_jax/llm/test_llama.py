@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,7 +84,7 @@ def test_cached_decoding(hf, ids, golden_llama, assert_golden, name):
     segments, positions = plain(ids)
     cache, logits = Cache.empty(model.settings, 2, 32), []
     cuts = [0, 10, *range(11, 25)]
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in itertools.pairwise(cuts):
         part = np.s_[:, start:stop]
         states, cache = extend(
             model, model.embed(ids[part]), segments[part] > 0, positions[part], cache

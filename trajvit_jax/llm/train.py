@@ -1,0 +1,245 @@
+r"""Teaches a language model to see: trains a VideoLLM on conversations, and goes on where it stopped.
+
+Example:
+  python -m trajvit_jax.llm.train --workdir=runs/llama3 \
+      --config=configs/videollm/llama3_8b.py:video=runs/panda8m,llm=Meta-Llama-3-8B-Instruct
+
+The workdir holds what that of `python -m trajvit_jax.main` holds; checkpoints have what is
+trained alone (the connector: 4 million numbers beside 8 billion). Settings, signals and exit
+codes are as there, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from trajvit_jax.checkpoints import Checkpoints
+from trajvit_jax.data.source import open_records
+from trajvit_jax.experiment import check, note
+from trajvit_jax.llm import parts
+from trajvit_jax.llm.conversation import read_conversations
+from trajvit_jax.llm.costs import work_of
+from trajvit_jax.llm.experiment import VideoLLMExperiment
+from trajvit_jax.llm.hugging_face import read_settings
+from trajvit_jax.llm.step import Talks, make_step, run
+from trajvit_jax.llm.talk_source import Reader, TalkSource
+from trajvit_jax.llm.talks import talk_steps
+from trajvit_jax.llm.tokenizer import ChatTokenizer
+from trajvit_jax.loop import Run, evaluates, train_loop
+from trajvit_jax.optim import optimizer, schedule
+from trajvit_jax.run.compile_watch import CompileWatch
+from trajvit_jax.run.run_log import Clock, RunLog
+from trajvit_jax.run.workdir import lock
+from trajvit_jax.sharding import batch_parts, make_mesh, part_of_process, put_batch, shardings
+from trajvit_jax.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+STREAM = "talks"
+
+
+def resolve(settings: VideoLLMExperiment) -> VideoLLMExperiment:
+    """The settings with the sizes of what was trained before in place of their own.
+
+    Raises:
+      FileNotFoundError, ValueError: folders that hold no such models.
+    """
+    weights, changes = settings.weights, {}
+    if weights.video:
+        changes["model"] = parts.encoder_settings(weights.video)
+    if weights.llm:
+        own = settings.llm
+        kept = {name: getattr(own, name) for name in _CHOICES}
+        changes["llm"] = read_settings(weights.llm, **kept)
+    return dataclasses.replace(settings, **changes)
+
+
+# What of the language model is no size, and so is the config's to say.
+_CHOICES = ("dtype", "stored", "remat", "unroll", "attention", "lora")
+
+
+def open_talks(
+    settings: VideoLLMExperiment, files: tuple[str, ...], records: Any, tokenizer: ChatTokenizer
+) -> TalkSource:
+    """Conversations of files, joined with records; raises as `TalkSource` does."""
+    packing = settings.data.packing
+    reader = Reader(settings.model, settings.eyes, tokenizer, settings.rows, packing)
+    talks = [one for file in files for one in read_conversations(file)]
+    return TalkSource(talks, records, reader, source=", ".join(files))
+
+
+def open_state(
+    settings: VideoLLMExperiment, tx: optax.GradientTransformation, mesh: Mesh
+) -> tuple[TrainState, nnx.State]:
+    """What is trained, before the first step, and all other arrays of the model.
+
+    Raises: as `parts.make` does.
+    """
+    model = parts.make(settings.both, settings.weights, mesh=mesh, seed=settings.seed)
+    graph, params, frozen = nnx.split(model, parts.is_trained(settings.train), ...)
+    # What is trained is given away with each step: not the arrays that others may hold.
+    params = jax.tree.map(jnp.copy, params)
+    opt_state = tx.init(params)
+    opt_state = jax.device_put(opt_state, shardings(opt_state, mesh))
+    zero = jax.device_put(jnp.zeros((), jnp.int32), shardings(jnp.zeros(()), mesh))
+    return TrainState(zero, params, nnx.State({}), opt_state, None, graph), frozen
+
+
+def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
+    """Trains, or goes on from the last checkpoint, and evaluates.
+
+    Returns:
+      `answer_loss` and `answer_accuracy` of the held-out conversations' answers, where there are
+      any, with `parameters` that are trained and `seconds_a_step`.
+
+    Raises: as `trajvit_jax.train.train` does, and as `open_talks` and `resolve` do.
+    """
+    with contextlib.ExitStack() as stack:
+        # Devices
+        mesh = make_mesh(settings.mesh)
+        part, processes = part_of_process(mesh)
+        _check_groups(settings, mesh)
+
+        # Data
+        data = settings.data
+        tokenizer = ChatTokenizer.load(
+            settings.weights.tokenizer or settings.weights.llm, settings.llm.vocabulary
+        )
+        records = open_records(data.train, data.train_split)
+        source = open_talks(settings, settings.conversations, records, tokenizer)
+        held_out = None
+        if settings.held_out:
+            own = open_records(data.evaluation_folder, data.eval_split)
+            held_out = open_talks(settings, (settings.held_out,), own, tokenizer)
+        check(workdir, settings, source.fingerprint)
+        stack.enter_context(lock(workdir, process=jax.process_index()))
+        _LOG.info("%d conversations to train on", len(source))
+
+        # Model
+        stack.enter_context(jax.set_mesh(mesh))
+        tx = optimizer(settings.optimizer, settings.steps)
+        state, frozen = open_state(settings, tx, mesh)
+        trained = state.parameters
+        _LOG.info("%s: %.1f M parameters are trained", settings.model.name, trained / 1e6)
+        update = make_step(
+            tx,
+            group=settings.rows.group,
+            micro_batches=settings.micro_batches,
+            block=settings.loss_block,
+            frozen_eyes="eyes" not in settings.train,
+            where=jax.tree.map(lambda x: x.sharding, state),
+            rate=schedule(settings.optimizer, settings.steps),
+        )
+        compiled = CompileWatch(update)
+
+        # Restore
+        checkpoints = stack.enter_context(
+            Checkpoints(workdir, keep=settings.keep, best=settings.keep_best)
+        )
+        clock, resumed = Clock(), checkpoints.resume(state)
+        if resumed:
+            state, clock = resumed.state, Clock(**resumed.clock)
+            _LOG.info("goes on from step %d of %s", resumed.step, workdir)
+        first = int(state.step)
+        behind = evaluates(settings, first) and not (resumed and resumed.metrics)
+        catches_up = first == settings.steps or behind
+        steps = talk_steps(
+            source,
+            data.batch,
+            seed=settings.seed,
+            start=first,
+            process=part,
+            processes=processes,
+            threads=data.threads,
+            stream=STREAM,
+        )
+        stack.callback(steps.close)
+        if jax.process_index() == 0:
+            note(workdir, settings, source.fingerprint)
+
+        # Loop
+        log = stack.enter_context(RunLog(workdir, settings, first=first, evaluates=catches_up))
+        told = functools.partial(evaluate, settings, frozen, held_out, mesh, part, processes)
+        loop = Run(
+            settings=settings,
+            mesh=mesh,
+            step=lambda state, batch: update(state, frozen, batch),
+            compiled=compiled,
+            checkpoints=checkpoints,
+            log=log,
+            clock=clock,
+            evaluate=told,
+        )
+        with log.watch(settings.model.name, clock, {STREAM: work_of(settings)}) as watch:
+            state, results = train_loop(loop, state, steps, watch, catches_up=catches_up)
+    results["parameters"] = float(trained)
+    results["seconds_a_step"] = log.median("seconds_a_step")
+    return results
+
+
+def _check_groups(settings: VideoLLMExperiment, mesh: Mesh) -> None:
+    groups, devices = settings.data.batch // settings.rows.group, batch_parts(mesh)
+    if groups % (devices * settings.micro_batches):
+        raise ValueError(
+            f"{groups} groups ({settings.data.batch} conversations in groups of "
+            f"{settings.rows.group}) cannot be shared by {devices} devices in "
+            f"{settings.micro_batches} micro-batches: their number must be a multiple of both"
+        )
+
+
+def evaluate(
+    settings: VideoLLMExperiment,
+    frozen: nnx.State,
+    source: TalkSource | None,
+    mesh: Mesh,
+    process: int,
+    processes: int,
+    state: TrainState,
+    between: Callable[[], None],
+) -> dict[str, float]:
+    """The loss of held-out answers, and the share of their tokens that are the likeliest."""
+    if source is None:
+        return {}
+    batch = settings.data.batch
+    steps = talk_steps(
+        source,
+        batch,
+        seed=0,
+        process=process,
+        processes=processes,
+        threads=settings.data.threads,
+        ordered=True,
+    )
+    run_one = _evaluation(settings.rows.group, settings.loss_block)
+    nats = right = count = 0.0
+    try:
+        for _ in range(-(-len(source) // batch)):
+            between()
+            found = run_one(state.graph, state.params, frozen, put_batch(next(steps).batch, mesh))
+            nats += float(found.nats)
+            right += float(found.right)
+            count += float(found.count)
+    finally:
+        steps.close()
+    return {"answer_loss": nats / max(count, 1), "answer_accuracy": right / max(count, 1)}
+
+
+@functools.cache
+def _evaluation(group: int, block: int) -> Any:
+    def one(graph: Any, params: nnx.State, frozen: nnx.State, talks: Talks) -> Any:
+        model = nnx.merge(graph, params, frozen)
+        groups = len(talks.present) // group
+        return run(model, talks, groups=groups, block=block, frozen_eyes=True)
+
+    return jax.jit(one, static_argnums=0)
