@@ -86,6 +86,8 @@ _FREE = (
     *("step.micro_batches", "step.loss_block"),
     *("model.impl", "model.encoder.remat", "model.encoder.unroll", "model.text.unroll"),
     "model.trajvit.resnet.remat",
+    # Of a VideoLLM.
+    *("held_out", "micro_batches", "loss_block", "llm.remat", "llm.unroll", "llm.attention"),
 )
 
 

@@ -7,9 +7,9 @@ import dataclasses
 from trajvit_jax.config import require_positive
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.llm.eyes import EyesSettings, check_skip
+from trajvit_jax.llm.model import VideoLLMSettings
 from trajvit_jax.llm.packing import RowSettings
 from trajvit_jax.llm.settings import LlamaSettings
-from trajvit_jax.llm.video_llm import VideoLLMSettings
 from trajvit_jax.models.settings import check_choice
 
 PARTS = ("connector", "lora", "llm", "eyes")

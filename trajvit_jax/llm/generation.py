@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float32, Int32
 from trajvit_jax.llm.answering import AnswerSettings
 from trajvit_jax.llm.eyes import Seen
 from trajvit_jax.llm.llama import Cache
+from trajvit_jax.llm.model import VideoLLM
 from trajvit_jax.llm.sampling import next_tokens
 from trajvit_jax.llm.sequences import Sequences, Spread, check_length, rows_of
-from trajvit_jax.llm.video_llm import VideoLLM
 
 _PLAIN = AnswerSettings()
 

@@ -13,8 +13,8 @@ from flax import nnx, struct
 from jaxtyping import Array, Bool, Int32, Integer, UInt8
 
 from trajvit_jax.llm.loss import AnswerLoss, answer_loss
+from trajvit_jax.llm.model import VideoLLM
 from trajvit_jax.llm.sequences import Sequences
-from trajvit_jax.llm.video_llm import VideoLLM
 from trajvit_jax.models.tokens import Rows
 from trajvit_jax.optim import updates_made
 from trajvit_jax.state import TrainState

@@ -1,13 +1,4 @@
-r"""Teaches a language model to see: trains a VideoLLM on conversations, and goes on where it stopped.
-
-Example:
-  python -m trajvit_jax.llm.train --workdir=runs/llama3 \
-      --config=configs/videollm/llama3_8b.py:video=runs/panda8m,llm=Meta-Llama-3-8B-Instruct
-
-The workdir holds what that of `python -m trajvit_jax.main` holds; checkpoints have what is
-trained alone (the connector: 4 million numbers beside 8 billion). Settings, signals and exit
-codes are as there, too.
-"""
+"""Training of a VideoLLM, read from top to bottom: data, model, step, restore, loop."""
 
 from __future__ import annotations
 
@@ -27,6 +18,7 @@ from jax.sharding import Mesh
 
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.data.source import open_records
+from trajvit_jax.evals import loaded
 from trajvit_jax.experiment import check, note
 from trajvit_jax.llm import parts
 from trajvit_jax.llm.conversation import read_conversations
@@ -38,6 +30,7 @@ from trajvit_jax.llm.talk_source import Reader, TalkSource
 from trajvit_jax.llm.talks import talk_steps
 from trajvit_jax.llm.tokenizer import ChatTokenizer
 from trajvit_jax.loop import Run, evaluates, train_loop
+from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.optim import optimizer, schedule
 from trajvit_jax.run.compile_watch import CompileWatch
 from trajvit_jax.run.run_log import Clock, RunLog
@@ -49,20 +42,22 @@ _LOG = logging.getLogger(__name__)
 STREAM = "talks"
 
 
-def resolve(settings: VideoLLMExperiment) -> VideoLLMExperiment:
-    """The settings with the sizes of what was trained before in place of their own.
+def resolve(settings: VideoLLMExperiment) -> tuple[VideoLLMExperiment, VideoTextModel | None]:
+    """The settings with the sizes of what was trained before, and the video encoder.
 
     Raises:
       FileNotFoundError, ValueError: folders that hold no such models.
     """
-    weights, changes = settings.weights, {}
+    weights, changes, encoder = settings.weights, {}, None
     if weights.video:
-        changes["model"] = parts.encoder_settings(weights.video)
+        encoder = loaded.load(weights.video).model
+        # How it computes is this config's to say.
+        own = settings.model
+        changes["model"] = dataclasses.replace(encoder.settings, dtype=own.dtype, impl=own.impl)
     if weights.llm:
-        own = settings.llm
-        kept = {name: getattr(own, name) for name in _CHOICES}
+        kept = {name: getattr(settings.llm, name) for name in _CHOICES}
         changes["llm"] = read_settings(weights.llm, **kept)
-    return dataclasses.replace(settings, **changes)
+    return dataclasses.replace(settings, **changes), encoder
 
 
 # What of the language model is no size, and so is the config's to say.
@@ -80,13 +75,16 @@ def open_talks(
 
 
 def open_state(
-    settings: VideoLLMExperiment, tx: optax.GradientTransformation, mesh: Mesh
+    settings: VideoLLMExperiment,
+    encoder: VideoTextModel | None,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
 ) -> tuple[TrainState, nnx.State]:
     """What is trained, before the first step, and all other arrays of the model.
 
     Raises: as `parts.make` does.
     """
-    model = parts.make(settings.both, settings.weights, mesh=mesh, seed=settings.seed)
+    model = parts.make(settings.both, encoder, settings.weights.llm, mesh=mesh, seed=settings.seed)
     graph, params, frozen = nnx.split(model, parts.is_trained(settings.train), ...)
     # What is trained is given away with each step: not the arrays that others may hold.
     params = jax.tree.map(jnp.copy, params)
@@ -111,6 +109,9 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         part, processes = part_of_process(mesh)
         _check_groups(settings, mesh)
 
+        # What was trained before
+        settings, encoder = resolve(settings)
+
         # Data
         data = settings.data
         tokenizer = ChatTokenizer.load(
@@ -129,7 +130,8 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         # Model
         stack.enter_context(jax.set_mesh(mesh))
         tx = optimizer(settings.optimizer, settings.steps)
-        state, frozen = open_state(settings, tx, mesh)
+        state, frozen = open_state(settings, encoder, tx, mesh)
+        del encoder
         trained = state.parameters
         _LOG.info("%s: %.1f M parameters are trained", settings.model.name, trained / 1e6)
         update = make_step(

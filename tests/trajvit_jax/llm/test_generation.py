@@ -13,9 +13,9 @@ from flax import nnx
 from trajvit_jax.llm.answering import AnswerSettings
 from trajvit_jax.llm.eyes import EyesSettings
 from trajvit_jax.llm.generation import Generator
+from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
 from trajvit_jax.llm.sampling import next_tokens
 from trajvit_jax.llm.sequences import TEXT, ContextOverflow, Spread
-from trajvit_jax.llm.video_llm import VideoLLM, VideoLLMSettings
 
 
 def text(ids):

@@ -11,9 +11,9 @@ from flax import nnx
 
 from trajvit_jax.data.samples import video_sample
 from trajvit_jax.llm.eyes import Eyes, EyesSettings, slots_of, token_numbers
+from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
 from trajvit_jax.llm.sequences import TEXT, ContextOverflow, Spread, rows_of, spread
 from trajvit_jax.llm.tokenizer import MEDIA, Encoded
-from trajvit_jax.llm.video_llm import VideoLLM, VideoLLMSettings
 from trajvit_jax.models.settings import TrajViTSettings
 from trajvit_jax.models.video_text import TOKENIZERS
 
