@@ -15,8 +15,6 @@ from trajvit_jax.llm.llama import Cache, Llama
 from trajvit_jax.llm.settings import LlamaSettings, RopeScaling, to_hugging_face
 
 pytestmark = pytest.mark.torch
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 TINY = LlamaSettings(
     vocabulary=128,
@@ -40,7 +38,7 @@ STARTS = [0, 8180, 20_000, 131_000]
 
 
 @pytest.fixture(scope="module")
-def theirs():
+def theirs(torch, transformers):
     def make(settings):
         torch.manual_seed(0)
         config = transformers.LlamaConfig(**to_hugging_face(settings))
@@ -71,15 +69,9 @@ def pair(theirs, tmp_path_factory):
     return get
 
 
-def close(ours, theirs):
-    theirs = theirs.detach().float().numpy()
-    error = np.abs(np.asarray(ours) - theirs).max()
-    assert error <= 2e-5 * max(1.0, np.abs(theirs).max()), error
-
-
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("name", KINDS)
-def test_logits_at_positions(pair, name, start):
+def test_logits_at_positions(pair, torch, close, name, start):
     their, our = pair(name)
     assert our.settings == KINDS[name]
     ids = np.random.default_rng(start).integers(0, 128, (2, 24))
@@ -106,7 +98,7 @@ def test_logits_at_positions(pair, name, start):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_transformers_reads_what_we_write(pair, tmp_path, name):
+def test_transformers_reads_what_we_write(pair, torch, transformers, tmp_path, name):
     their, our = pair(name)
     hugging_face.save(our, tmp_path, shard_bytes=60_000)
     again = transformers.LlamaForCausalLM.from_pretrained(tmp_path)
@@ -116,7 +108,7 @@ def test_transformers_reads_what_we_write(pair, tmp_path, name):
         assert one == other and torch.equal(a, b)
 
 
-def test_loss_and_its_gradient(pair):
+def test_loss_and_its_gradient(pair, torch, close):
     """Of the embeddings given, as a connector receives it."""
     their, our = pair("3.1")
     rng = np.random.default_rng(0)
@@ -142,14 +134,14 @@ def test_loss_and_its_gradient(pair):
     close(gradient, x.grad)
 
 
-def test_config_is_read_as_transformers_writes_it(theirs, tmp_path):
+def test_config_is_read_as_transformers_writes_it(transformers, tmp_path):
     for settings in KINDS.values():
         transformers.LlamaConfig(**to_hugging_face(settings)).save_pretrained(tmp_path)
         found = hugging_face.read_settings(tmp_path, dtype="float32")
         assert found == settings, json.loads((tmp_path / "config.json").read_text())
 
 
-def test_chat_template(tmp_path, tiny_chat):
+def test_chat_template(transformers, tiny_chat):
     """The template of Llama-3's own tokenizer_config.json, as transformers runs it."""
     chat, cut, ask = tiny_chat
     template = (
@@ -203,7 +195,7 @@ def tiny_chat():
     return chat, cut, ask
 
 
-def test_llama_is_a_module_of_its_parameters():
+def test_llama_is_a_module_of_its_parameters(transformers):
     """As many numbers as transformers counts."""
     for settings in KINDS.values():
         their = transformers.LlamaForCausalLM(transformers.LlamaConfig(**to_hugging_face(settings)))

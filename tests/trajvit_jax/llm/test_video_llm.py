@@ -187,7 +187,7 @@ def test_eyes_are_those_of_a_trained_model(tiny, random_model, clip, assert_gold
 class TestWhatDoesNotFit:
     def test_placeholders(self):
         with pytest.raises(ValueError, match="'a' has 2 placeholders for 1 videos"):
-            spread(encoded(1, 2), [np.arange(3)], name="'a'")
+            spread(encoded(1, 2), [np.arange(3, dtype=np.int32)], name="'a'")
 
     def test_a_row(self):
         one = Spread(np.ones(9, np.int32), np.full(9, TEXT, np.int32), np.zeros(9, bool))
