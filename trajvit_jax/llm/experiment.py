@@ -36,7 +36,7 @@ class VideoLLMExperiment(ExperimentSettings):
     """One run: `ExperimentSettings`, of which `model` is the video encoder's, and more.
 
     `data.train` is a folder of records, whose ids conversations name as their video (see
-    `talks.record_id`), and `data.batch` counts conversations; `step` is not used.
+    `names.record_id`), and `data.batch` counts conversations; `step` is not used.
 
     Attributes:
       eyes: which states of the encoder are read.

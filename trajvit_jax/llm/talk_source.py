@@ -7,7 +7,6 @@ import functools
 import hashlib
 import logging
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -18,6 +17,7 @@ from trajvit_jax.data.source import Record, RecordSource
 from trajvit_jax.data.streams import trajectory_counts
 from trajvit_jax.llm.conversation import Conversation, ConversationError
 from trajvit_jax.llm.eyes import EyesSettings, slots_of, token_numbers
+from trajvit_jax.llm.names import record_id
 from trajvit_jax.llm.packing import RowPlan, RowSettings, plan_rows
 from trajvit_jax.llm.sequences import ContextOverflow
 from trajvit_jax.llm.tokenizer import ChatTokenizer, Encoded
@@ -83,11 +83,6 @@ class Reader:
     def tokens(self, trajectories: int, *, start: int = 0) -> Int32[np.ndarray, " n"]:
         """Numbers of a video's tokens in its group, see `token_numbers`."""
         return token_numbers(self.video, self.eyes, trajectories, self.slots, start=start)
-
-
-def record_id(video: str) -> str:
-    """The id of the record of a video, as a LLaVA-Video file names it: its path, no suffix."""
-    return str(PurePosixPath(video).with_suffix(""))
 
 
 class TalkSource:

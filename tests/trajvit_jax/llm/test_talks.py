@@ -11,9 +11,10 @@ import pytest
 from trajvit_jax.data.packing import PackingSettings
 from trajvit_jax.llm.conversation import Conversation, ConversationError, Turn
 from trajvit_jax.llm.eyes import EyesSettings
+from trajvit_jax.llm.names import record_id
 from trajvit_jax.llm.packing import RowSettings, plan_rows
 from trajvit_jax.llm.sequences import TEXT, ContextOverflow
-from trajvit_jax.llm.talk_source import Reader, TalkSource, plan_talks, record_id
+from trajvit_jax.llm.talk_source import Reader, TalkSource, plan_talks
 from trajvit_jax.llm.talks import talk_steps
 
 ROWS = RowSettings(group=4, rows=2, length=160)
