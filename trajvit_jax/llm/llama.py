@@ -213,16 +213,27 @@ class Llama(nnx.Module):
         x, keys, values = scan(x, self.layers, cache.keys, cache.values)
         return self.norm(x), Cache(keys, values, seen, cache.used + count)
 
+    @property
+    def head_kernel(self) -> Float[Array, "d vocabulary"]:
+        """What turns a state into logits: the head's, or the embedding table's."""
+        return self.table.embedding[...].T if self.head is None else self.head.kernel[...]
+
     def logits(self, states: Float[Array, "*b d"]) -> Float32[Array, "*b vocabulary"]:
         """Of the next token, float32."""
-        kernel = self.table.embedding[...].T if self.head is None else self.head.kernel[...]
-        return jnp.matmul(states, kernel.astype(states.dtype), preferred_element_type=jnp.float32)
+        return logits_by(self.head_kernel, states)
 
     @staticmethod
     def _mask(segments: jax.Array) -> jax.Array:
         query, key = segments[:, :, None], segments[:, None, :]
         causal = jnp.tri(segments.shape[1], dtype=bool)
         return ((query == key) & (key > 0) & causal)[:, None]
+
+
+def logits_by(
+    kernel: Float[Array, "d vocabulary"], states: Float[Array, "*b d"]
+) -> Float32[Array, "*b vocabulary"]:
+    """Logits of the next token, summed up in float32 whatever the states are in."""
+    return jnp.matmul(states, kernel.astype(states.dtype), preferred_element_type=jnp.float32)
 
 
 def positions_in(segments: Int[Array, "b l"], valid: Bool[Array, "b l"]) -> Int[Array, "b l"]:

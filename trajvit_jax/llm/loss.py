@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
-from flax import nnx, struct
-from jaxtyping import Array, Bool, Float, Float32, Int32
+from flax import struct
+from jaxtyping import Array, Float, Float32, Int32
 
-from trajvit_jax.llm.llama import Llama
+from trajvit_jax.llm.llama import Llama, logits_by
 from trajvit_jax.llm.sequences import Sequences
 
 
@@ -57,14 +57,11 @@ def answer_loss(
     ids = jnp.roll(sequences.ids, -1, axis=1)
     wanted = jnp.roll(sequences.target, -1, axis=1).at[:, -1].set(False)
 
-    def one(
-        llm: Llama, part: tuple[jax.Array, Int32[Array, "r k"], Bool[Array, "r k"]]
-    ) -> AnswerLoss:
+    def one(part: tuple[jax.Array, jax.Array, jax.Array], kernel: jax.Array) -> AnswerLoss:
         states, ids, wanted = part
-        logits = llm.logits(states)
-        nats = (
-            jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, ids[..., None], -1)[..., 0]
-        )
+        logits = logits_by(kernel, states)
+        told = jnp.take_along_axis(logits, ids[..., None], -1)[..., 0]
+        nats = jax.nn.logsumexp(logits, -1) - told
         right = (logits.argmax(-1) == ids) & wanted
         return AnswerLoss(
             jnp.where(wanted, nats, 0).sum(),
@@ -72,11 +69,12 @@ def answer_loss(
             wanted.sum(dtype=jnp.int32),
         )
 
-    @nnx.scan(in_axes=(nnx.Carry, None, 0), out_axes=nnx.Carry)
-    @nnx.remat
-    def add(sums: AnswerLoss, llm: Llama, part: tuple[jax.Array, ...]) -> AnswerLoss:
-        return jax.tree.map(jnp.add, sums, one(llm, part))
+    kernel = llm.head_kernel
+
+    @jax.checkpoint
+    def add(sums: AnswerLoss, part: Any) -> tuple[AnswerLoss, None]:
+        return jax.tree.map(jnp.add, sums, one(part, kernel)), None
 
     zero = jnp.zeros((), jnp.int32)
     sums = AnswerLoss(jnp.zeros((), jnp.float32), zero, zero)
-    return add(sums, llm, (cut(states), cut(ids), cut(wanted)))
+    return jax.lax.scan(add, sums, (cut(states), cut(ids), cut(wanted)))[0]

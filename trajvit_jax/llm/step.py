@@ -91,7 +91,7 @@ def make_step(
     """
 
     def nats(params: nnx.State, graph: Any, frozen: nnx.State, talks: Talks) -> Any:
-        model = nnx.merge(graph, params, frozen)
+        model = nnx.merge(graph, params, frozen, copy=True)
         groups = len(talks.present) // group
         found = run(model, talks, groups=groups, block=block, frozen_eyes=frozen_eyes)
         return found.nats, found

@@ -240,7 +240,7 @@ def evaluate(
 @functools.cache
 def _evaluation(group: int, block: int) -> Any:
     def one(graph: Any, params: nnx.State, frozen: nnx.State, talks: Talks) -> Any:
-        model = nnx.merge(graph, params, frozen)
+        model = nnx.merge(graph, params, frozen, copy=True)
         groups = len(talks.present) // group
         return run(model, talks, groups=groups, block=block, frozen_eyes=True)
 
