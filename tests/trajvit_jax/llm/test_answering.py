@@ -39,7 +39,7 @@ SHORT = AnswerSettings(most_tokens=6)
 def clips(tmp_path_factory):
     """Three tiny clips of the procedural world, and a frame of one as an image."""
     root = tmp_path_factory.mktemp("world")
-    world = WorldSettings(width=64, height=64, frames=4, cut_probability=0, max_objects=1)
+    world = WorldSettings(width=64, height=64, frames=4, cut_probability=0.0, max_objects=1)
     write_split(root, "train", 3, world, progress=False)
     return sorted((root / "train" / "videos").glob("*.mp4"))
 
