@@ -40,7 +40,8 @@ class Row:
     """One model at one number of frames.
 
     Attributes:
-      trajectories: as many as are assumed; 0 for patches.
+      trajectories: of a video; 0 for patches.
+      counted: they were counted at this number of frames, and not taken over from fewer.
       tokens: that the language model reads of the video.
       llm: FLOPs of its prefill, by XLA.
       formula: the same, by `trajvit_jax.llm.costs`.
@@ -51,6 +52,7 @@ class Row:
     model: str
     frames: int
     trajectories: int
+    counted: bool
     tokens: int
     llm: float
     formula: float
@@ -89,6 +91,7 @@ def rows(counts: Mapping[int, int], frames: Sequence[int], llama: str, size: str
                     model=model,
                     frames=t,
                     trajectories=n if model == "trajvit" else 0,
+                    counted=model != "trajvit" or t in counts,
                     tokens=tokens,
                     llm=count_prefill(llm, tokens + _TEXT),
                     formula=float(prefill_flops(llm, tokens + _TEXT)),
@@ -238,6 +241,8 @@ def table(found: Sequence[Row]) -> str:
         lines.append(
             f"{row.frames:6}  {row.model:8} {row.tokens:6}  {row.llm / 1e12:17.2f}  "
             f"{row.eyes / 1e12:5.2f}  {row.total / 1e12:6.2f}  {row.cache / 2**20:6.0f} MiB"
+            + ("" if row.counted else "  trajectories assumed as at fewer frames")
+            + ("  beyond the context of 8,192" if row.tokens + _TEXT > 8192 else "")
         )
     pairs = zip(found[::2], found[1::2], strict=True)
     for few, many in pairs:

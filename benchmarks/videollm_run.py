@@ -8,8 +8,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from benchmarks.videollm_questions import (
     KINDS,
@@ -156,13 +157,13 @@ def read_clips(source: RecordSource, saved: Saved) -> dict[str, Clip]:
 
 def see(clips: Mapping[str, Clip], saved: Saved) -> dict[str, tuple[Seen, int]]:
     """The tokens of every clip."""
-    eyes = saved.model.eyes
-    look = jax.jit(lambda video, labels: eyes(video, labels, groups=_BATCH))
+    look = nnx.jit(lambda eyes, *clip: eyes(*clip, groups=_BATCH))
     names, found = list(clips), {}
     for first in range(0, len(names), _BATCH):
         own = names[first : first + _BATCH]
         full = own + own[:1] * (_BATCH - len(own))
-        seen = look(*(np.stack([getattr(clips[n], part) for n in full]) for part in _READ))
+        read = (jnp.stack([getattr(clips[n], part) for n in full]) for part in _READ)
+        seen = look(saved.model.eyes, *read)
         for row, name in enumerate(own):
             found[name] = Seen(seen.states[row], seen.valid[row]), clips[name].trajectories
     return found
@@ -186,7 +187,7 @@ def answer(
             numbers = token_numbers(settings.video, settings.eyes, seen[name][1], slots)
             prompts.append(spread(text, [numbers]))
         full = [seen[name][0] for name, _ in own] + [seen[own[0][0]][0]] * (_BATCH - len(own))
-        together = Seen(*(np.stack([getattr(s, p) for s in full]) for p in ("states", "valid")))
+        together = Seen(*(jnp.stack([getattr(s, p) for s in full]) for p in ("states", "valid")))
         found = generator.generate(prompts, together, AnswerSettings(most_tokens=_ANSWER))
         answers += [saved.chat.decode(ids) for ids in found]
     return answers

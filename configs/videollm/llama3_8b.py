@@ -16,18 +16,18 @@ model, 2e-4 with adapters), no weight decay, 3% warm-up, cosine.
 Cost and memory: docs/VIDEOLLM.md. The paper's result (Table 4) is the average of six benchmarks:
 TrajViT 5.2 points above ViT3D, trained 4.2 times faster, 18 times fewer inference FLOPs.
 
-Arguments: video (a run or folder of weights; '' = random numbers), llm (a folder as Hugging Face
+Arguments: model (trajvit, vit3d, ..: the eyes'), video (their run or folder of weights; '' =
+random numbers), llm (a folder as Hugging Face
 keeps a Llama-3), tokenizer (a folder; '' = that of llm), records (of the videos), talks (files of
 conversations with ':' between them), held_out (such a file), count (conversations in them),
-epochs or steps, batch, frames, tokens (trajectories of a video), group, rows and length (of rows
-of conversations), lora (rank; 0 = none), unfreeze (the language model), see (the encoder, too),
-micro_batches, threads, seed, debug.
+epochs or steps, batch, frames, tokens (trajectories of a video), group (conversations that share
+rows), rows (of a group) and length (of a row), lora (rank; 0 = none), unfreeze (the language
+model), see (the encoder, too), micro_batches, threads, seed, debug.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import ml_collections
 
@@ -57,6 +57,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The experiment; raises ValueError for an unknown argument."""
     chosen = parse_arg(
         arg,
+        model="trajvit",
         video="",
         llm="",
         tokenizer="",
@@ -70,7 +71,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         frames=16,
         tokens=1023,
         group=4,
-        rows=2,
+        rows=0,
         length=2048,
         lora=0,
         unfreeze=False,
@@ -82,6 +83,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     if chosen.debug:
         chosen.batch = chosen.group = 4
+    if not chosen.rows:
+        # Two conversations share a row; of 1,569 patches and their text a row holds one.
+        chosen.rows = max(1, chosen.group // 2) if chosen.model == "trajvit" else chosen.group
     steps = chosen.steps or (
         2 if chosen.debug else round(chosen.epochs * chosen.count / chosen.batch)
     )
@@ -108,7 +112,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.micro_batches = chosen.micro_batches
     config.loss_block = 256
     # A model that has been trained comes with its sizes.
-    config.model = {"name": "trajvit", "frames": chosen.frames} | (
+    config.model = {"name": chosen.model, "frames": chosen.frames} | (
         _TINY_EYES
         if chosen.debug
         else {
@@ -139,8 +143,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     return config.lock()
 
 
-def _llm(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
-    own: dict[str, Any] = dict(_TINY) if chosen.debug else {"dtype": "bfloat16"}
+def _llm(chosen: ml_collections.ConfigDict) -> dict[str, object]:
+    own: dict[str, object] = dict(_TINY) if chosen.debug else {"dtype": "bfloat16"}
     # What is not trained needs no more bits than it was published in.
     own["stored"] = "float32" if chosen.debug or chosen.unfreeze else "bfloat16"
     own["remat"] = "layers"

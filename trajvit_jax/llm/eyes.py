@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import no_type_check
 
 import jax
@@ -138,6 +139,7 @@ def check_skip(settings: ModelSettings, own: EyesSettings) -> None:
         raise ValueError("eyes.skip is for encoders that run once; set encoder.passes=1")
 
 
+@functools.cache
 def slots_of(settings: ModelSettings) -> int:
     """Slots that a video has a row of its own with, when it leaves the encoder."""
     if settings.name == "trajvit":

@@ -1,4 +1,4 @@
-"""Answers, token by token: one compiled prefill a prompt length, one compiled step for all."""
+"""Answers, token by token: a compiled prefill a prompt length, a step a size of the cache."""
 
 from __future__ import annotations
 
@@ -54,14 +54,15 @@ class _Choice:
 class Generator:
     """Generates with one model.
 
-    Prompts are padded on the left to multiples of `bucket` tokens, rows to `batch`: so few
-    programs are compiled, and later batches of the same lengths compile none.
+    Prompts are padded on the left to multiples of `bucket` tokens, rows to `batch`, and the cache
+    has a power of two of slots: so few programs are compiled, and later batches of the same
+    lengths compile none.
 
     Args:
       model: the VideoLLM.
       stop: ids after which an answer is over.
       batch: rows at once; fewer prompts leave some without use.
-      bucket: prompt lengths are rounded up to a multiple of it, and answer lengths, too.
+      bucket: prompt lengths are rounded up to a multiple of it.
     """
 
     def __init__(self, model: VideoLLM, stop: Sequence[int], *, batch: int = 1, bucket: int = 64):
@@ -119,7 +120,7 @@ class Generator:
             np.float32(settings.temperature), np.float32(settings.top_p), np.int32(settings.seed)
         )
         running = self._prefill(
-            self._state, sequences, seen, choice, own, slots=length + self._rounded(most)
+            self._state, sequences, seen, choice, own, slots=1 << (length + most - 1).bit_length()
         )
         over = np.arange(self.batch) >= len(prompts)
         for number in range(most):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,8 @@ def abstract(settings: LlamaSettings) -> Llama:
     return nnx.eval_shape(lambda: Llama(settings, rngs=nnx.Rngs(0)))
 
 
-def fill(model: Llama, found: Tensors, mesh: Mesh | None = None) -> Llama:
-    """An abstract model with its arrays; see `load`."""
+def fill(model: Llama, found: Tensors, mesh: Mesh | None = None, *, seed: int = 0) -> Llama:
+    """An abstract model with its arrays; see `load`. Adapters start by the seed."""
     pieces = list(names(model.settings))
     report = match(found, their_shapes(pieces, paths(model)))
     report.raise_if_incomplete(found.path)
@@ -123,7 +123,11 @@ def fill(model: Llama, found: Tensors, mesh: Mesh | None = None) -> Llama:
 
         def block(index: tuple[slice, ...]) -> np.ndarray:
             # An adapter's parameters are small, and in no file.
-            return lora.start(names, leaf)[index] if own is None else _part(own, found, leaf, index)
+            return (
+                lora.start(names, leaf, seed=seed)[index]
+                if own is None
+                else _part(own, found, leaf, index)
+            )
 
         where = _sharding(names, leaf, mesh)
         array = jax.make_array_from_callback(leaf.shape, where, block)
@@ -162,7 +166,14 @@ def _part(
     return block
 
 
-def save(model: Llama, folder: str | os.PathLike[str], **options: int) -> None:
+def save(
+    model: Llama,
+    folder: str | os.PathLike[str],
+    *,
+    begin: int | None = None,
+    stop: Sequence[int] = (),
+    **options: int,
+) -> None:
     """Writes config.json and weights that transformers loads; the tokenizer is not written.
 
     On many hosts every process makes the same call, and process 0 writes.
@@ -170,6 +181,8 @@ def save(model: Llama, folder: str | os.PathLike[str], **options: int) -> None:
     Args:
       model: whose arrays may be shared by devices; one tensor at a time is gathered.
       folder: made where it does not exist.
+      begin: id that sequences begin with, for transformers.
+      stop: ids after which an answer is over, for transformers.
       options: see `tensors.write_tensors`.
 
     Raises:
@@ -201,9 +214,10 @@ def save(model: Llama, folder: str | os.PathLike[str], **options: int) -> None:
         if jax.process_index() == 0:
             announced = {name: (shape, dtype) for name, shape in shapes.items()}
             write_tensors(folder, announced, told, **options)
-            write_text(
-                Path(folder) / _CONFIG, json.dumps(to_hugging_face(model.settings), indent=2) + "\n"
-            )
+            config = to_hugging_face(model.settings)
+            marks = {"bos_token_id": begin, "eos_token_id": list(stop) or None}
+            config |= {name: ids for name, ids in marks.items() if ids is not None}
+            write_text(Path(folder) / _CONFIG, json.dumps(config, indent=2) + "\n")
         else:
             for name in pieces:  # gathering takes all processes
                 told(name)

@@ -50,13 +50,13 @@ def write_manifest(files: Sequence[Path], media: Path, output: Path) -> tuple[in
                         f"{file}: {other} and {video} have one name without their suffix; rename "
                         "one of them"
                     )
-    there = {name: (media / video).resolve() for name, video in videos.items()}
-    missing = [videos[name] for name, path in there.items() if not path.is_file()]
-    lines = [
-        json.dumps({"id": name, "path": str(path)}) + "\n"
-        for name, path in there.items()
-        if videos[name] not in set(missing)
-    ]
+    lines, missing = [], []
+    for name, video in tqdm(videos.items(), "looking for videos", unit="video", delay=5):
+        path = (media / video).resolve()
+        if path.is_file():
+            lines.append(json.dumps({"id": name, "path": str(path)}) + "\n")
+        else:
+            missing.append(video)
     if not lines:
         raise ValueError(f"{media} holds none of {len(videos)} videos; correct --media")
     write_text(output, "".join(lines))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from trajvit_jax.evals.loaded import hash_of
 from trajvit_jax.llm import hugging_face
 from trajvit_jax.llm.eyes import Eyes
 from trajvit_jax.llm.llama import Llama
@@ -48,7 +51,7 @@ def make(
     width, out = video.encoder.width, settings.llm.width
     model.connector = _drawn(lambda rngs: nnx.Linear(width, out, rngs=rngs), mesh, [seed, 1])
     if llm:
-        model.llm = hugging_face.fill(model.llm, hugging_face.Tensors(llm), mesh)
+        model.llm = hugging_face.fill(model.llm, hugging_face.Tensors(llm), mesh, seed=seed)
     else:
         model.llm = _drawn(lambda rngs: Llama(settings.llm, rngs=rngs), mesh, [seed, 2])
     return model
@@ -69,6 +72,19 @@ def _drawn(build: Callable[[nnx.Rngs], nnx.Module], mesh: Mesh, seed: Sequence[i
         compiler_options={"xla_backend_optimization_level": 0},
     )
     return nnx.merge(graph, draw())
+
+
+def fingerprint(encoder: VideoTextModel | None, llm: str) -> str:
+    """What a run was made of beside its data: of the encoder all numbers, of the language model
+    its config and the names, dtypes and shapes of its tensors, and how large its files are."""
+    digest = hashlib.sha256((hash_of(encoder) if encoder is not None else "").encode())
+    if llm:
+        digest.update((Path(llm) / "config.json").read_bytes())
+        for name, tensor in hugging_face.Tensors(llm).items():
+            digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        for file in sorted(Path(llm).glob("*.safetensors")):
+            digest.update(f"{file.name} {file.stat().st_size}".encode())
+    return digest.hexdigest()[:16]
 
 
 def is_trained(parts: Sequence[str]) -> Callable[[tuple[Any, ...], Any], bool]:

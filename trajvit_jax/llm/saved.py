@@ -29,14 +29,14 @@ from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.llm.eyes import EyesSettings
 from trajvit_jax.llm.llama import without_adapters
 from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
+from trajvit_jax.llm.parts import fingerprint
 from trajvit_jax.llm.tokenizer import TOKENIZER, ChatTokenizer
-from trajvit_jax.llm.train import open_state, resolve
+from trajvit_jax.llm.train import TOKENIZATION, open_state, resolve
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.optim import optimizer
 from trajvit_jax.sharding import MeshSettings, make_mesh
 
 _SETTINGS, _EYES, _LLM = "settings.json", "eyes.safetensors", "llm"
-_RECORDS = "settings.json"  # in a folder of records: how they were made
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,6 +111,13 @@ def _computed(video: ModelSettings) -> dict[str, str]:
 def _of_run(workdir: Path, mesh: Mesh) -> Saved:
     settings = read_settings(workdir, VideoLLMExperiment)
     settings, encoder = resolve(settings)
+    made_of = fingerprint(encoder, settings.weights.llm)
+    noted = json.loads((workdir / _SETTINGS).read_text("utf-8"))["records"]
+    if not noted.endswith(made_of):
+        raise ValueError(
+            f"{workdir} was trained between other models than {settings.weights.video or 'none'} "
+            f"and {settings.weights.llm or 'none'} hold now: put those back"
+        )
     with jax.set_mesh(mesh):
         tx = optimizer(settings.optimizer, settings.steps)
         state, frozen = open_state(settings, encoder, tx, mesh)
@@ -119,7 +126,12 @@ def _of_run(workdir: Path, mesh: Mesh) -> Saved:
     model = nnx.merge(state.graph, state.params, frozen)
     folder = settings.weights.tokenizer or settings.weights.llm
     chat = ChatTokenizer.load(folder, settings.llm.vocabulary)
-    made = Path(settings.data.train) / _RECORDS
+    made = workdir / TOKENIZATION
+    if not made.is_file() and settings.model.name == "trajvit":
+        raise FileNotFoundError(
+            f"{made} is missing, which tells how the videos were cut that the model learned from; "
+            "copy settings.json of its records there"
+        )
     tokenization = json.loads(made.read_text("utf-8")) if made.is_file() else {}
     return Saved(model, chat, tokenization)
 
@@ -136,7 +148,9 @@ def save(saved: Saved, folder: str | os.PathLike[str], *, tokenizer: str) -> Non
       OSError: it cannot be written.
     """
     folder, model = Path(folder), saved.model
-    hugging_face.save(without_adapters(model.llm), folder / _LLM)
+    chat = saved.chat
+    llm = without_adapters(model.llm)
+    hugging_face.save(llm, folder / _LLM, begin=chat.begin, stop=chat.stop)
     shutil.copyfile(Path(tokenizer) / TOKENIZER, folder / _LLM / TOKENIZER)
     arrays = {}
     for name in ("eyes", "connector"):

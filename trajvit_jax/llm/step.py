@@ -31,8 +31,8 @@ class Talks:
       labels: trajectory of each cell, 0 = none; with `rows`, its first slot there.
       sequences: what the language model reads; rows belong to the groups of videos.
       dropped: trajectories of each video that found no place.
-      present: False where the video cannot be used, or its conversation found no place: no
-        token of it is anywhere.
+      present: False where the video cannot be used: no token of its conversation is anywhere.
+      unplaced: True where the conversation found no place in its group's rows; likewise.
       rows: that videos share in the encoder; None = one video a row.
     """
 
@@ -41,6 +41,7 @@ class Talks:
     sequences: Sequences
     dropped: Int32[Array, " b"]
     present: Bool[Array, " b"]
+    unplaced: Bool[Array, " b"]
     rows: Rows | None = None
 
 
@@ -123,6 +124,7 @@ def make_step(
             "skipped": (~finite).astype(jnp.int32),
             "tokens": (talks.sequences.segment > 0).sum(),
             "absent": (~talks.present).sum(),
+            "unplaced": talks.unplaced.sum(),
         }
         made = updates_made(state.opt_state)
         if rate is not None and made is not None:

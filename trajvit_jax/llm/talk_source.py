@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int32, Int64
+from tqdm import tqdm
 
 from trajvit_jax.data.index import record_ids
 from trajvit_jax.data.packing import PackingSettings, place, plan
@@ -149,14 +150,24 @@ class TalkSource:
     def _measure(self, source: str) -> None:
         """Tokens of each conversation: those that are certain, and trajectories."""
         reader, counts = self.reader, trajectory_counts(self.records)
-        words = [self.encoded(number) for number in range(len(self))]
-        text = np.array([len(one.ids) - one.media for one in words], np.int64)
-        seen = np.array([one.media for one in words], np.int64)
+        text, seen = np.zeros((2, len(self)), np.int64)
+        told = tqdm(range(len(self)), "counting tokens of conversations", unit="talk", delay=5)
+        for number in told:
+            encoded = self.encoded(number)
+            seen[number] = encoded.media
+            text[number] = len(encoded.ids) - encoded.media
         stored = np.where(self.record >= 0, counts[np.maximum(self.record, 0)], 0)
         most = reader.video.trajvit.max_trajectories
         self.trajectories = np.minimum(stored, most) * reader.follows * seen
         self.fixed = text + len(reader.tokens(0)) * seen
         longest = int(self.fixed.argmax())
+        rows, mean = reader.rows, float(self.fixed.mean())
+        if mean * rows.group > rows.rows * rows.length:
+            raise ContextOverflow(
+                f"{source}: {rows.group} conversations of {mean:.0f} tokens in the mean, without "
+                f"trajectories, do not fit {rows.rows} rows of {rows.length}: raise rows.rows or "
+                "rows.length"
+            )
         if self.fixed[longest] > reader.rows.length:
             raise ContextOverflow(
                 f"{source}: conversation {self.talks[longest].id!r} takes at least "
@@ -168,10 +179,13 @@ class TalkSource:
         """Text ids of a conversation."""
         return self.reader.tokenizer.encode(self.talks[number])
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """What the conversations and their videos are, for `trajvit_jax.experiment.check`."""
-        told = hashlib.sha256(repr(self.talks).encode()).hexdigest()[:16]
+        digest = hashlib.sha256()
+        for talk in self.talks:
+            digest.update(repr(talk).encode())
+        told = digest.hexdigest()[:16]
         own = self.records.fingerprint if isinstance(self.records, RecordSource) else ""
         return f"{told}+{own}"
 

@@ -87,12 +87,13 @@ class _Samples:
             labels=labels,
             dropped=np.int32(planned.dropped[at]),
             spread=spoken,
+            unplaced=bad is None and spoken is None,
         )
 
     def _sample(self, **found: Any) -> dict[str, Any]:
         video, labels = self._nothing
         empty = {"bad": None, "video": video, "labels": labels, "dropped": np.int32(0)}
-        return empty | {"spread": None} | found
+        return empty | {"spread": None, "unplaced": False} | found
 
 
 def talk_steps(
@@ -186,7 +187,8 @@ class _Steps(Iterator[LoadedTalks]):
             labels=np.stack([sample["labels"] for sample in samples]),
             sequences=rows_of(laid, rows.length),
             dropped=np.stack([sample["dropped"] for sample in samples]),
-            present=np.array([sample["spread"] is not None for sample in samples]),
+            present=np.array([sample["bad"] is None for sample in samples]),
+            unplaced=np.array([sample["unplaced"] for sample in samples]),
             rows=encoder,
         )
         ids = tuple(sample["id"] for sample in samples)

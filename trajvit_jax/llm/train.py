@@ -16,6 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from tokenization.files import write_text
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.data.source import open_records
 from trajvit_jax.evals import loaded
@@ -27,9 +28,10 @@ from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.llm.hugging_face import read_settings
 from trajvit_jax.llm.step import Talks, make_step, run
 from trajvit_jax.llm.talk_source import Reader, TalkSource
-from trajvit_jax.llm.talks import talk_steps
+from trajvit_jax.llm.talks import LoadedTalks, talk_steps
 from trajvit_jax.llm.tokenizer import ChatTokenizer
 from trajvit_jax.loop import Run, evaluates, train_loop
+from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.optim import optimizer, schedule
 from trajvit_jax.run.compile_watch import CompileWatch
@@ -39,7 +41,7 @@ from trajvit_jax.sharding import batch_parts, make_mesh, part_of_process, put_ba
 from trajvit_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
-STREAM = "talks"
+STREAM, TOKENIZATION = "talks", "tokenization.json"
 
 
 def resolve(settings: VideoLLMExperiment) -> tuple[VideoLLMExperiment, VideoTextModel | None]:
@@ -51,13 +53,28 @@ def resolve(settings: VideoLLMExperiment) -> tuple[VideoLLMExperiment, VideoText
     weights, changes, encoder = settings.weights, {}, None
     if weights.video:
         encoder = loaded.load(weights.video).model
-        # How it computes is this config's to say.
-        own = settings.model
-        changes["model"] = dataclasses.replace(encoder.settings, dtype=own.dtype, impl=own.impl)
+        changes["model"] = _used(settings.model, encoder.settings, weights.video)
     if weights.llm:
         kept = {name: getattr(settings.llm, name) for name in _CHOICES}
         changes["llm"] = read_settings(weights.llm, **kept)
     return dataclasses.replace(settings, **changes), encoder
+
+
+def _used(own: ModelSettings, trained: ModelSettings, folder: str) -> ModelSettings:
+    """A trained encoder's settings, with what a config may say of its use."""
+    if own.name != trained.name:
+        raise ValueError(f"{folder} is of {trained.name}, the config's model is {own.name}")
+    changes: dict[str, Any] = {"dtype": own.dtype, "impl": own.impl}
+    if own.name == "trajvit":  # it takes any number of frames and trajectories
+        most = own.trajvit.max_trajectories
+        changes["frames"] = own.frames
+        changes["trajvit"] = dataclasses.replace(trained.trajvit, max_trajectories=most)
+    elif own.frames != trained.frames:
+        raise ValueError(
+            f"{folder} reads {trained.frames} frames, the config's model {own.frames}: set "
+            f"model.frames={trained.frames}"
+        )
+    return dataclasses.replace(trained, **changes)
 
 
 # What of the language model is no size, and so is the config's to say.
@@ -86,8 +103,9 @@ def open_state(
     """
     model = parts.make(settings.both, encoder, settings.weights.llm, mesh=mesh, seed=settings.seed)
     graph, params, frozen = nnx.split(model, parts.is_trained(settings.train), ...)
-    # What is trained is given away with each step: not the arrays that others may hold.
-    params = jax.tree.map(jnp.copy, params)
+    if "eyes" in settings.train:
+        # What is trained is given away with each step: not the encoder's own arrays.
+        params = jax.tree.map(jnp.copy, params)
     opt_state = tx.init(params)
     opt_state = jax.device_put(opt_state, shardings(opt_state, mesh))
     zero = jax.device_put(jnp.zeros((), jnp.int32), shardings(jnp.zeros(()), mesh))
@@ -123,7 +141,8 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         if settings.held_out:
             own = open_records(data.evaluation_folder, data.eval_split)
             held_out = open_talks(settings, (settings.held_out,), own, tokenizer)
-        check(workdir, settings, source.fingerprint)
+        made_of = f"{source.fingerprint}+{parts.fingerprint(encoder, settings.weights.llm)}"
+        check(workdir, settings, made_of)
         stack.enter_context(lock(workdir, process=jax.process_index()))
         _LOG.info("%d conversations to train on", len(source))
 
@@ -168,11 +187,25 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         )
         stack.callback(steps.close)
         if jax.process_index() == 0:
-            note(workdir, settings, source.fingerprint)
+            note(workdir, settings, made_of)
+            keep_tokenization(workdir, Path(data.train))
 
         # Loop
         log = stack.enter_context(RunLog(workdir, settings, first=first, evaluates=catches_up))
         told = functools.partial(evaluate, settings, frozen, held_out, mesh, part, processes)
+        warned: list[str] = []
+
+        def tell(number: int, read: LoadedTalks) -> None:
+            lost = [n for n, u in zip(read.ids, read.batch.unplaced, strict=True) if u]
+            if lost and not warned:
+                _LOG.warning(
+                    "step %d: no room in its rows for %s; `unplaced` of the log counts such "
+                    "conversations: raise rows.rows or rows.length",
+                    number,
+                    ", ".join(lost[:3]),
+                )
+            warned.extend(lost)
+
         loop = Run(
             settings=settings,
             mesh=mesh,
@@ -182,6 +215,7 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
             log=log,
             clock=clock,
             evaluate=told,
+            show=tell,
         )
         with log.watch(settings.model.name, clock, {STREAM: work_of(settings)}) as watch:
             state, results = train_loop(loop, state, steps, watch, catches_up=catches_up)
@@ -225,16 +259,36 @@ def evaluate(
     )
     run_one = _evaluation(settings.rows.group, settings.loss_block)
     nats = right = count = 0.0
+    left: list[str] = []
     try:
         for _ in range(-(-len(source) // batch)):
             between()
-            found = run_one(state.graph, state.params, frozen, put_batch(next(steps).batch, mesh))
+            read = next(steps)
+            told = zip(read.ids, read.batch.present, read.batch.unplaced, strict=True)
+            left += [name for name, present, unplaced in told if not present or unplaced]
+            found = run_one(state.graph, state.params, frozen, put_batch(read.batch, mesh))
             nats += float(found.nats)
             right += float(found.right)
             count += float(found.count)
     finally:
         steps.close()
-    return {"answer_loss": nats / max(count, 1), "answer_accuracy": right / max(count, 1)}
+    if left:
+        _LOG.warning(
+            "%d held-out conversations that this process read are left out: %s", len(left), left[:3]
+        )
+    return {
+        "answer_loss": nats / max(count, 1),
+        "answer_accuracy": right / max(count, 1),
+        "answer_tokens": count,
+        "left_out": float(len(left)),
+    }
+
+
+def keep_tokenization(workdir: Path, records: Path) -> None:
+    """Copies how the records were made into the workdir, for new videos to be cut alike."""
+    made_by = records / "settings.json"
+    if made_by.is_file():
+        write_text(workdir / TOKENIZATION, made_by.read_text("utf-8"))
 
 
 @functools.cache

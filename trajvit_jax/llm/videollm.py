@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -93,10 +94,9 @@ class VideoLLMAnswerer:
                 self._spread(text, videos, settings, talk.id)
                 for text, videos, talk in zip(encoded, seen, talks, strict=True)
             ]
-            seeds = range(first, first + len(own))
-            found = self._generator.generate(
-                prompts, self._together(seen), settings, seeds=tuple(seeds)
-            )
+            # By what is asked, wherever in the list it stands.
+            seeds = [zlib.crc32(f"{talk.turns} {talk.videos}".encode()) >> 1 for talk in talks]
+            found = self._generator.generate(prompts, self._together(seen), settings, seeds=seeds)
             answers += [cut_at(self._saved.chat.decode(ids), settings.stop) for ids in found]
         return answers
 

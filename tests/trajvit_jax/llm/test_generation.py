@@ -81,6 +81,9 @@ def test_programs_are_compiled_once_a_length(model, expected):
     assert generator.programs == (1, 1)
     generator.generate([text(expected[:17])], None, AnswerSettings(most_tokens=5))
     assert generator.programs == (2, 2)
+    # Another prompt length in a cache of the same size: no step of its own.
+    generator.generate([text(expected[:9])], None, AnswerSettings(most_tokens=40))
+    assert generator.programs == (3, 2)
 
 
 def test_draws_depend_on_the_seed_and_on_no_row(model, expected):

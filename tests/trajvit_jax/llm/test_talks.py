@@ -177,25 +177,18 @@ def test_evaluation_reads_each_once_and_then_nothing(source):
     first, last = next(steps), next(steps)
     assert sorted(first.ids) == sorted(f"talk{i}" for i in range(8))
     assert sorted(last.ids) == ["", "", "", "", "talk10", "talk11", "talk8", "talk9"]
-    assert last.batch.present.sum() == 4
-    assert len(np.unique(last.batch.sequences.segment)) > 1
+    assert last.batch.present.all() and not last.batch.unplaced.any()
+    talks = [int(row.max()) for row in last.batch.sequences.segment]
+    assert sum(talks) == 4
 
 
-def test_records_that_cannot_be_read_are_absent(records, reader):
-    class Broken(list):
-        failed = False
-
-        def __getitem__(self, index):
-            if index == 3 and not self.failed:
-                self.failed = True  # its id can be told
-                raise ValueError("bits fell off")
-            return super().__getitem__(index)
-
-    broken = Broken(records)
-    source = TalkSource([talk(i) for i in range(4)], broken, reader)
+def test_records_that_cannot_be_read_are_absent(reader, toy_record):
+    bad = [toy_record(i, frames=3 if i == 3 else 4) for i in range(4)]
+    source = TalkSource([talk(i) for i in range(4)], bad, reader)
     loaded = next(talk_steps(source, 4, seed=0))
     place = loaded.ids.index("talk3")
     assert loaded.batch.present.tolist() == [i != place for i in range(4)]
+    assert not loaded.batch.unplaced.any()
     assert [bad.id for bad in loaded.bad] == ["clip03"]
     assert not loaded.batch.video[place].any()
     assert loaded.batch.sequences.segment.max() <= 3
@@ -257,3 +250,18 @@ def test_plan_counts_what_was_dropped(records, reader):
     plan = plan_talks(source, np.arange(4))
     there = source.trajectories[plan.number]
     np.testing.assert_array_equal(plan.kept + plan.dropped, there)
+
+
+def test_what_finds_no_room_is_told_apart_from_damage(records, reader):
+    """Left out of its step, present all the same; rows too small for the mean are refused."""
+    long = talk(0, answer="red " * 22)
+    rows = RowSettings(group=4, rows=1, length=160)
+    source = TalkSource(
+        [long, *(talk(i) for i in range(1, 4))], records, dataclasses.replace(reader, rows=rows)
+    )
+    batch = next(talk_steps(source, 4, seed=0)).batch
+    assert batch.present.all()
+    assert batch.unplaced.sum() >= 1
+    with pytest.raises(ContextOverflow, match=r"do not fit 1 rows of 100: raise rows\.rows"):
+        small = RowSettings(group=4, rows=1, length=100)
+        TalkSource([talk(i) for i in range(4)], records, dataclasses.replace(reader, rows=small))
