@@ -265,9 +265,13 @@ def without_adapters(model: Llama) -> Llama:
             if isinstance(own, nnx.Module):
                 setattr(merged.layers, name, own)
             continue
-        change = own.factor * jnp.matmul(own.lora_in[...], own.lora_out[...])
-        kernel = own.kernel[...]
-        getattr(merged.layers, name).kernel = nnx.Param(
-            (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
-        )
+
+        def add(part: tuple[jax.Array, ...], factor: float = own.factor) -> jax.Array:
+            kernel, small_in, small_out = part
+            change = factor * jnp.matmul(small_in, small_out)
+            return (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
+
+        # Layer by layer: float32 copies of all layers at once would not fit.
+        parts = own.kernel[...], own.lora_in[...], own.lora_out[...]
+        getattr(merged.layers, name).kernel = nnx.Param(jax.lax.map(add, parts))
     return merged

@@ -62,12 +62,15 @@ class _Settings:
     tokenization: dict
 
 
-def load(folder: str | os.PathLike[str], mesh: Mesh | None = None) -> Saved:
+def load(
+    folder: str | os.PathLike[str], mesh: Mesh | None = None, *, attention: str = "xla"
+) -> Saved:
     """A VideoLLM from a folder that `save` wrote, or the workdir of `trajvit_jax.llm.teach`.
 
     Args:
       folder: either.
       mesh: whose devices share the arrays; None = one device.
+      attention: see `LlamaSettings`.
 
     Raises:
       FileNotFoundError: the folder, or one that a run was made with, is not there.
@@ -76,7 +79,7 @@ def load(folder: str | os.PathLike[str], mesh: Mesh | None = None) -> Saved:
     folder = Path(folder)
     mesh = mesh or make_mesh(MeshSettings(data=1), jax.local_devices()[:1])
     if has_run(folder):
-        return _of_run(folder, mesh)
+        return _of_run(folder, mesh, attention)
     path = folder / _SETTINGS
     if not path.is_file() or not (folder / _EYES).is_file():
         raise FileNotFoundError(
@@ -89,7 +92,9 @@ def load(folder: str | os.PathLike[str], mesh: Mesh | None = None) -> Saved:
         own = to_settings(_Settings, values | {"tokenization": {}}, "settings")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
-    llm = hugging_face.read_settings(folder / _LLM, **_computed(own.video))
+    # As the eyes compute, so does the language model, which is no longer trained.
+    dtype = own.video.dtype
+    llm = hugging_face.read_settings(folder / _LLM, dtype=dtype, stored=dtype, attention=attention)
     settings = VideoLLMSettings(own.video, own.eyes, llm)
     model = nnx.eval_shape(lambda: VideoLLM(settings, rngs=nnx.Rngs(0)))
     arrays = read_state_dict(folder / _EYES)
@@ -103,13 +108,11 @@ def load(folder: str | os.PathLike[str], mesh: Mesh | None = None) -> Saved:
     return Saved(model, chat, tokenization)
 
 
-def _computed(video: ModelSettings) -> dict[str, str]:
-    """As the eyes compute, so does the language model, which is no longer trained."""
-    return {"dtype": video.dtype, "stored": video.dtype}
-
-
-def _of_run(workdir: Path, mesh: Mesh) -> Saved:
+def _of_run(workdir: Path, mesh: Mesh, attention: str) -> Saved:
     settings = read_settings(workdir, VideoLLMExperiment)
+    settings = dataclasses.replace(
+        settings, llm=dataclasses.replace(settings.llm, attention=attention)
+    )
     settings, encoder = resolve(settings)
     made_of = fingerprint(encoder, settings.weights.llm)
     noted = json.loads((workdir / _SETTINGS).read_text("utf-8"))["records"]

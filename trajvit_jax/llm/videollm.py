@@ -34,10 +34,14 @@ _KEPT = 4  # videos whose tokens are remembered: benchmarks ask several times ab
 
 
 def load(
-    folder: str | os.PathLike[str], *, batch: int = 4, mesh: Mesh | None = None
+    folder: str | os.PathLike[str],
+    *,
+    batch: int = 4,
+    mesh: Mesh | None = None,
+    attention: str = "xla",
 ) -> VideoLLMAnswerer:
     """Loads a model; see `saved.load` for the folders and what goes wrong with them."""
-    return VideoLLMAnswerer(load_saved(folder, mesh), batch=batch)
+    return VideoLLMAnswerer(load_saved(folder, mesh, attention=attention), batch=batch)
 
 
 class VideoLLMAnswerer:
