@@ -161,18 +161,18 @@ class TalkSource:
         self.trajectories = np.minimum(stored, most) * reader.follows * seen
         self.fixed = text + len(reader.tokens(0)) * seen
         longest = int(self.fixed.argmax())
+        if self.fixed[longest] > reader.rows.length:
+            raise ContextOverflow(
+                f"{source}: conversation {self.talks[longest].id!r} takes at least "
+                f"{self.fixed[longest]} tokens ({text[longest]} of text), a row holds "
+                f"{reader.rows.length}: raise rows.length, or leave the conversation out"
+            )
         rows, mean = reader.rows, float(self.fixed.mean())
         if mean * rows.group > rows.rows * rows.length:
             raise ContextOverflow(
                 f"{source}: {rows.group} conversations of {mean:.0f} tokens in the mean, without "
                 f"trajectories, do not fit {rows.rows} rows of {rows.length}: raise rows.rows or "
                 "rows.length"
-            )
-        if self.fixed[longest] > reader.rows.length:
-            raise ContextOverflow(
-                f"{source}: conversation {self.talks[longest].id!r} takes at least "
-                f"{self.fixed[longest]} tokens ({text[longest]} of text), a row holds "
-                f"{reader.rows.length}: raise rows.length, or leave the conversation out"
             )
 
     def encoded(self, number: int) -> Encoded:

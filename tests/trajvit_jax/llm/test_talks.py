@@ -254,14 +254,16 @@ def test_plan_counts_what_was_dropped(records, reader):
 
 def test_what_finds_no_room_is_told_apart_from_damage(records, reader):
     """Left out of its step, present all the same; rows too small for the mean are refused."""
-    long = talk(0, answer="red " * 22)
-    rows = RowSettings(group=4, rows=1, length=160)
-    source = TalkSource(
-        [long, *(talk(i) for i in range(1, 4))], records, dataclasses.replace(reader, rows=rows)
-    )
-    batch = next(talk_steps(source, 4, seed=0)).batch
-    assert batch.present.all()
-    assert batch.unplaced.sum() >= 1
+    talks = [talk(0, answer="red " * 8), *(talk(i) for i in range(1, 4))]
+    fixed = TalkSource(talks, records, reader).fixed
+    assert fixed[1] < fixed[0] < 3 * fixed[1]
+    # Two rows for all of them together, where the long one leaves no room for a short one.
+    rows = RowSettings(group=4, rows=2, length=-(-int(fixed.sum()) // 2))
+    source = TalkSource(talks, records, dataclasses.replace(reader, rows=rows))
+    loaded = next(talk_steps(source, 4, seed=0))
+    assert loaded.batch.present.all() and not loaded.bad
+    assert loaded.batch.unplaced.sum() == 1
+    assert sum(int(row.max()) for row in loaded.batch.sequences.segment) == 3
     with pytest.raises(ContextOverflow, match=r"do not fit 1 rows of 100: raise rows\.rows"):
         small = RowSettings(group=4, rows=1, length=100)
         TalkSource([talk(i) for i in range(4)], records, dataclasses.replace(reader, rows=small))
