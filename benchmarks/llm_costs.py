@@ -217,6 +217,7 @@ def compile_step(argument: str) -> dict[str, float]:
         ),
         dropped=shape((b,), jnp.int32),
         present=shape((b,), jnp.bool_),
+        unplaced=shape((b,), jnp.bool_),
     )
     with jax.set_mesh(mesh):
         update = make_step(

@@ -55,6 +55,7 @@ def talks() -> Talks:
         sequences=Sequences(ids, source, segment, target),
         dropped=np.zeros(b, np.int32),
         present=np.ones(b, bool),
+        unplaced=np.zeros(b, bool),
     )
 
 
