@@ -13,6 +13,7 @@ from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.data.augment import AugmentSettings
 from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.models.settings import NAMES, ModelSettings
 from trajvit_jax.recipe import ENCODER_ABLATIONS, FED_TRAJVIT
 
@@ -39,6 +40,8 @@ PARTS = {name: {"": ExperimentSettings} for name in PRETRAINING} | {
     "tokenization/comparison.py": {"world": WorldSettings, "extract": ExtractSettings},
     "tokenization/real_and_world.py": {"world": WorldSettings, "extract": ExtractSettings},
     "tokenization/world_quality.py": {"world": WorldSettings},
+    "videollm/llama3_8b.py": {"": VideoLLMExperiment},
+    "videollm/world.py": {"world": WorldSettings, "extract": ExtractSettings},
 }
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenization.files import write_text
 from trajvit_jax.config import differences, require_positive, to_settings
@@ -73,6 +73,7 @@ class ExperimentSettings:
         check_choice("model.name", model.name, tuple(TOKENIZERS))
 
 
+E = TypeVar("E", bound=ExperimentSettings)
 _FILE = "settings.json"
 # What may change between the parts of a run: how it is told of and kept, how it reads, and how
 # the same numbers (up to rounding) are computed.
@@ -95,6 +96,8 @@ _FREE = (
         "model.text.unroll",
     ),
     "model.trajvit.resnet.remat",
+    # Of a VideoLLM.
+    *("held_out", "micro_batches", "loss_block", "llm.remat", "llm.unroll", "llm.attention"),
 )
 
 
@@ -141,8 +144,12 @@ def note(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     write_text(workdir / _FILE, json.dumps(_plain(settings, records), indent=2) + "\n")
 
 
-def read_settings(workdir: Path) -> ExperimentSettings:
+def read_settings(workdir: Path, kind: type[E] = ExperimentSettings) -> E:
     """The settings that `note` wrote.
+
+    Args:
+      workdir: of the run.
+      kind: of settings.
 
     Raises:
       FileNotFoundError: none there.
@@ -154,7 +161,7 @@ def read_settings(workdir: Path) -> ExperimentSettings:
     try:
         values = json.loads(path.read_text("utf-8"))
         values.pop("records", None)
-        return to_settings(ExperimentSettings, values, "settings")
+        return to_settings(kind, values, "settings")
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
 

@@ -18,15 +18,17 @@ On many hosts, launch/run_pod.sh starts this on each.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import logging
 import math
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -46,7 +48,21 @@ _COMES_AGAIN = 2  # exit code: starting again would not help
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same folder resumes it.")
 
 
-def main(argv: list[str]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A training command.
+
+    Attributes:
+      doc: what it says of itself.
+      load: imports JAX and what is trained; gives the class of its settings, what trains by
+        them in a workdir and returns results, and what tells the facts that results need.
+    """
+
+    doc: str | None
+    load: Callable[[], tuple[Any, Callable[..., dict[str, float]], Callable[..., dict]]]
+
+
+def main(argv: list[str], program: Program) -> None:
     """Trains as the flags say."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE")
@@ -55,10 +71,8 @@ def main(argv: list[str]) -> None:
     workdir = Path(_WORKDIR.value)
     own = None
     try:
-        from trajvit_jax.experiment import ExperimentSettings
-        from trajvit_jax.train import train
-
-        settings = to_settings(ExperimentSettings, _CONFIG.value)
+        kind, train, facts = program.load()
+        settings = to_settings(kind, _CONFIG.value)
         _compile_as(settings)
         own = cluster.from_environment(os.environ)
         cluster.start(own)
@@ -76,7 +90,7 @@ def main(argv: list[str]) -> None:
             interrupts.leave(traceback.format_exc(), 1)
         raise
     if own is None or own.process == 0:
-        _write_results(settings, results, workdir)
+        _write_results(facts(settings), results, workdir)
     cluster.stop(own)
 
 
@@ -96,20 +110,11 @@ def _fail(error: Exception, code: int, *, alone: bool) -> NoReturn:
 
 
 def _write_results(
-    settings: ExperimentSettings, results: Mapping[str, float], workdir: Path
+    facts: Mapping[str, object], results: Mapping[str, float], workdir: Path
 ) -> None:
-    facts = {
-        "model": settings.model.name,
-        "protocol": "zero-shot retrieval, one embedding a video and a text, cosine",
-        "evaluation": settings.data.evaluation_folder,
-        "split": settings.data.eval_split,
-        "frames": settings.model.frames,
-        "steps": settings.steps,
-        "seed": settings.seed,
-    }
     # JSON has no NaN.
     finite = {name: value if math.isfinite(value) else None for name, value in results.items()}
-    text = json.dumps(facts | finite, indent=2)
+    text = json.dumps({**facts, **finite}, indent=2)
     write_text(workdir / "results.json", text + "\n")
     logging.getLogger(__package__).info("results: %s", text)
 
@@ -122,14 +127,32 @@ def _log_plainly() -> None:
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
 
 
-def run() -> None:
-    """Entry point of `python -m trajvit_jax.main`."""
+def _video_text() -> Any:
+    from trajvit_jax.experiment import ExperimentSettings
+    from trajvit_jax.train import train
+
+    def facts(settings: ExperimentSettings) -> dict[str, object]:
+        return {
+            "model": settings.model.name,
+            "protocol": "zero-shot retrieval, one embedding a video and a text, cosine",
+            "evaluation": settings.data.evaluation_folder,
+            "split": settings.data.eval_split,
+            "frames": settings.model.frames,
+            "steps": settings.steps,
+            "seed": settings.seed,
+        }
+
+    return ExperimentSettings, train, facts
+
+
+def run(program: Program) -> None:
+    """Entry point of a training command."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     flags.mark_flags_as_required(["config", "workdir"])
     interrupts.install("stopping; a running step is finished and saved first", preemption=True)
-    app.run(main, flags_parser=reader(_CONFIG, __doc__))
+    app.run(functools.partial(main, program=program), flags_parser=reader(_CONFIG, program.doc))
 
 
 if __name__ == "__main__":
-    run()
+    run(Program(__doc__, _video_text))

@@ -28,6 +28,13 @@ _RULES: Mapping[tuple[str, str], tuple[str | None, ...]] = {
     ("mlp_out", "kernel"): (TENSOR, FSDP),
     # By width: divided by words, a caption would be looked up everywhere and summed.
     ("word", "embedding"): (None, FSDP),
+    # The language model's: it has no joint projection, and a gate.
+    ("query", "kernel"): (FSDP, TENSOR),
+    ("key", "kernel"): (FSDP, TENSOR),
+    ("value", "kernel"): (FSDP, TENSOR),
+    ("gate", "kernel"): (FSDP, TENSOR),
+    ("table", "embedding"): (TENSOR, FSDP),
+    ("head", "kernel"): (FSDP, TENSOR),
 }
 _SMALL = 2**14  # numbers: what is smaller is not worth gathering
 

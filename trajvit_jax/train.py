@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,15 +22,14 @@ from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
 from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
 from trajvit_jax.initial import start_from
+from trajvit_jax.loop import Run, evaluates, train_loop
 from trajvit_jax.optim import optimizer, schedule
-from trajvit_jax.pod.agreement import Agreement
 from trajvit_jax.run.compile_watch import CompileWatch
-from trajvit_jax.run.interrupts import StopRequest
-from trajvit_jax.run.run_log import Clock, InFlight, RunLog
+from trajvit_jax.run.run_log import Clock, RunLog
 from trajvit_jax.run.sample_page import SamplePages
 from trajvit_jax.run.throughput import work_of
 from trajvit_jax.run.workdir import lock
-from trajvit_jax.sharding import check_batch, make_mesh, part_of_process, put_batch
+from trajvit_jax.sharding import check_batch, make_mesh, part_of_process
 from trajvit_jax.state import TrainState
 from trajvit_jax.step import make_step
 
@@ -132,7 +130,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
                 state = start_from(state, Path(settings.initial), text, mesh=mesh)
         first = int(state.step)
         # An evaluation that a stop kept from being made is made up for; the last one is repeated.
-        behind = _evaluates(settings, first) and not (resumed and resumed.metrics)
+        behind = evaluates(settings, first) and not (resumed and resumed.metrics)
         catches_up = first == settings.steps or behind
         steps = train_steps(
             streams,
@@ -151,69 +149,17 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
 
         # Loop
         log = stack.enter_context(RunLog(workdir, settings, first=first, evaluates=catches_up))
-        agreement = Agreement(mesh)
         pages = SamplePages(workdir, settings.step, model, text, seed=settings.seed, first=first)
-        with StopRequest() as stop, log.watch(model.name, clock, works) as watch:
 
-            def evaluated(step: int) -> dict[str, float]:
-                def leave_if_asked() -> None:
-                    if agreement.ask(stop.requested):
-                        raise stop.error(f"stopped in the evaluation after step {step}")
+        def evaluated(state: TrainState, between: Callable[[], None]) -> dict[str, float]:
+            return evaluate(state, held_out, text, data.eval_batch, mesh, between=between)
 
-                with stop.at_once(), watch.paused():
-                    found = evaluate(
-                        state, held_out, text, data.eval_batch, mesh, between=leave_if_asked
-                    )
-                log.results(step, found)
-                return found
-
-            running: InFlight | None = None
-            results: dict[str, float] = {}
-            if catches_up:
-                results = evaluated(first)
-                checkpoints.add_metrics(first, results)
-            for done in range(first + 1, settings.steps + 1):
-                log.profiler.before(done - first, running and running.measures)
-                started = time.perf_counter()
-                loaded = next(steps)
-                waited = time.perf_counter() - started
-                pages.show(done, loaded)
-                batch = put_batch(loaded.batch, mesh)
-                state, measures = step(state, batch)
-                compiled.check(done, loaded.stream, batch)
-                programs = compiled.count
-                # The devices work on this step while the host reads of the one before.
-                if running is not None:
-                    watch.read(running)
-                running = InFlight(
-                    done, loaded.stream, loaded.ids, measures, waited, programs, loaded.bad
-                )
-
-                stopped, last = agreement.ask(stop.requested), done == settings.steps
-                due = _evaluates(settings, done)
-                saved = last or done % settings.checkpoint_every == 0
-                if stopped or due or saved:
-                    watch.read(running)
-                    running = None
-                results = {}
-                if due and not stopped:
-                    try:
-                        results = evaluated(done)
-                    except KeyboardInterrupt:  # the step is still to be saved
-                        stopped = True
-                if stopped or saved or (results and settings.keep_best):
-                    checkpoints.save(done, state, clock=clock.values(), metrics=results)
-                if stopped:
-                    raise stop.error(f"stopped after step {done}")
-        results["parameters"] = float(like.parameters)
-        results["seconds_a_step"] = log.median("seconds_a_step")
+        run = Run(settings, mesh, step, compiled, checkpoints, log, clock, evaluated, pages.show)
+        with log.watch(model.name, clock, works) as watch:
+            _, results = train_loop(run, state, steps, watch, catches_up=catches_up)
+    results["parameters"] = float(like.parameters)
+    results["seconds_a_step"] = log.median("seconds_a_step")
     return results
-
-
-def _evaluates(settings: ExperimentSettings, step: int) -> bool:
-    """Whether the run is evaluated after a step."""
-    every = settings.evaluate_every
-    return step > 0 and (step == settings.steps or bool(every and step % every == 0))
 
 
 def evaluate(

@@ -61,6 +61,14 @@ def read_index(source: Sequence[Record]) -> RecordIndex:
     return RecordIndex((side, side), _first_of_each(frames), np.cumsum(lengths) - lengths)
 
 
+def record_ids(source: Sequence[Record]) -> tuple[str, ...]:
+    """The ids of a source's records, in their order; one of a dataset is not opened for it."""
+    if not isinstance(source, RecordSource):
+        return tuple(record.id for record in source)
+    shards = [info for info in finished_shards(source.directory) if info.split == source.split]
+    return tuple(name for info in shards for name in info.ids)
+
+
 def _first_of_each(values: np.ndarray) -> dict[int, int]:
     found, first = np.unique(values, return_index=True)
     return dict(zip(found.tolist(), first.tolist(), strict=True))

@@ -18,6 +18,7 @@ from trajvit_jax.ops.impl import Impl, check_impl
 from trajvit_jax.ops.mesh import keep_sharded
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nnx.Module)
 
 
 class Layer(nnx.Module):
@@ -96,12 +97,12 @@ class Layer(nnx.Module):
         return jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(jnp.float32).min), axis=-1)
 
 
-def stack(depth: int, make: Callable[[nnx.Rngs], Layer], rngs: nnx.Rngs) -> Layer:
+def stack(depth: int, make: Callable[[nnx.Rngs], M], rngs: nnx.Rngs) -> M:
     """`depth` layers as one, every parameter with a leading layer axis."""
 
     @nnx.split_rngs(splits=depth)
     @nnx.vmap(in_axes=0, out_axes=0)
-    def build(rngs: nnx.Rngs) -> Layer:
+    def build(rngs: nnx.Rngs) -> M:
         return make(rngs)
 
     return build(rngs)

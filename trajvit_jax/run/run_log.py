@@ -227,7 +227,8 @@ class StepWatch:
 
     def _judge(self, step: InFlight, values: Mapping[str, float]) -> None:
         """Whether the run should go on."""
-        measures = {name: values[name] for name in ("loss", "grad_norm", "temperature")}
+        told = ("loss", "grad_norm", "temperature")
+        measures = {name: values[name] for name in told if name in values}
         self._guard.add(step.number, step.ids, measures, finite=not values["skipped"])
         self._clock.streak = self._guard.streak
         self._bad.check(

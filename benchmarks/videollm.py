@@ -1,0 +1,207 @@
+"""A tiny VideoLLM on the procedural world: does the connector alone teach text to see?
+
+  1. renders clips and cuts them into trajectories (configs/videollm/world.py);
+  2. trains TrajViT and ViT3D on their captions, by the demo's recipe;
+  3. trains a tiny Llama on scenes written as text, with questions and answers: it sees no clip;
+  4. freezes both, and trains the linear connector between them on conversations about the clips;
+  5. asks about held-out clips, and asks the same questions about other clips.
+
+Records and finished runs are kept in --output, so that an interrupted benchmark goes on.
+
+  python -m benchmarks.videollm                   # under an hour on two quiet cores
+  python -m benchmarks.videollm --models=trajvit  # one of the two
+  python -m benchmarks.videollm --quick           # few clips and steps: it runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.videollm_run import (
+    Score,
+    eyes_config,
+    known_of,
+    make_eyes,
+    score,
+    teach,
+    tokens_read,
+    write_talks,
+)
+from benchmarks.videollm_text import TextSettings
+from benchmarks.videollm_text import train as train_text
+from tokenization import interrupts
+from trajvit_jax import config as configs
+from trajvit_jax.data.source import open_records
+from trajvit_jax.demo.__main__ import DataSettings, make_records
+from trajvit_jax.demo.page import TITLES
+from trajvit_jax.llm import saved as folders
+from trajvit_jax.llm.costs import prefill_flops
+from trajvit_jax.models.costs import cost_of
+
+MODELS = ("trajvit", "vit3d")
+_QUESTION = 20  # tokens of a question with its marks
+_BOUNDS = {"colour": 90.0, "shape": 90.0, "direction": 70.0}
+_LOG = logging.getLogger("benchmarks.videollm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How much is made of everything."""
+
+    train: int = 2400
+    test: int = 400
+    eyes_steps: int = 800
+    text: TextSettings = TextSettings()
+    steps: int = 800
+    most: int = 240
+    seed: int = 0
+
+
+QUICK = Settings(
+    train=48,
+    test=32,
+    eyes_steps=2,
+    text=TextSettings(width=32, depth=1, mlp=64, scenes=40, steps=3, rows=2),
+    steps=2,
+    most=24,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One pair of eyes.
+
+    Attributes:
+      model: of the eyes.
+      scores: of its answers.
+      tokens: of a clip that the language model reads.
+      prefill: FLOPs of reading a clip and a question, by formula: eyes and language model.
+      llm_prefill: the language model's part of it.
+      seconds: of a training step of the connector.
+      retrieval: R@5 of the eyes on captions, text to video, in percent.
+    """
+
+    model: str
+    scores: tuple[Score, ...]
+    tokens: float
+    prefill: float
+    llm_prefill: float
+    seconds: float
+    retrieval: float
+
+
+def measure(output: Path, models: Sequence[str], settings: Settings) -> list[Row]:
+    """Makes what is missing, and scores each model."""
+    config = f"configs/videollm/world.py:train={settings.train},test={settings.test}"
+    data = configs.to_settings(DataSettings, configs.load(config))
+    records, text = output / "records", output / "text"
+    make_records(config, world=output / "world", records=records)
+    known = known_of("test", settings.test, data.world, data.seed)
+    talks = output / "talks.json"
+    if not talks.is_file():
+        own = known_of("train", settings.train, data.world, data.seed)
+        write_talks(talks, own, each=2, seed=settings.seed)
+    train_text(text, data.world, settings.text)
+    held_out, rows = open_records(records, "test"), []
+    for model in models:
+        eyes = output / f"eyes-{model}"
+        frames = data.world.frames
+        recipe = eyes_config(model, records, settings.eyes_steps, frames, settings.seed)
+        retrieval = make_eyes(recipe, eyes)
+        workdir = output / f"llm-{model}"
+        own, results = teach(
+            eyes, text, records, talks, workdir, steps=settings.steps, seed=settings.seed
+        )
+        saved = folders.load(workdir)
+        folders.save(saved, output / f"videollm-{model}", tokenizer=str(text))
+        tokens = tokens_read(held_out, saved)
+        read = prefill_flops(saved.model.settings.llm, round(tokens) + _QUESTION)
+        seen = cost_of(own.model)
+        rows.append(
+            Row(
+                model=model,
+                scores=tuple(score(known, held_out, saved, most=settings.most, seed=settings.seed)),
+                tokens=tokens,
+                prefill=float(read + (seen.total or seen.transformer)),
+                llm_prefill=float(read),
+                seconds=results["seconds_a_step"],
+                retrieval=retrieval["txt2vid_r5"],
+            )
+        )
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """All rows for a person to read."""
+    lines = []
+    for row in rows:
+        lines.append(
+            f"{TITLES[row.model]}: {row.tokens:.1f} tokens a clip, prefill "
+            f"{row.prefill / 1e6:.0f} MFLOP ({row.llm_prefill / 1e6:.0f} of them the language "
+            f"model's), {row.seconds:.2f} s a step, R@5 of its eyes {row.retrieval:.1f}"
+        )
+        lines += [
+            f"  {one.kind:9} {one.right:5.1f}% ({one.low:.1f} to {one.high:.1f}) of {one.asked}; "
+            f"shuffled {one.shuffled:.1f}%, chance {one.chance:.1f}%"
+            for one in row.scores
+        ]
+    return "\n".join(lines)
+
+
+def verdicts(rows: Sequence[Row]) -> dict[str, bool]:
+    """The bounds, and whether each holds: of TrajViT."""
+    found = {}
+    for row in rows:
+        if row.model != "trajvit":
+            continue
+        for one in row.scores:
+            if one.kind in _BOUNDS:
+                bound = _BOUNDS[one.kind]
+                found[f"{one.kind} at least {bound:.0f}%"] = one.right >= bound
+            near = one.chance + 300 * (one.chance / 100 * (1 - one.chance / 100) / one.asked) ** 0.5
+            found[f"{one.kind} of shuffled clips at chance"] = one.shuffled <= near
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table; returns 0 if the bounds hold."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few clips, steps and questions")
+    parser.add_argument("--models", default=",".join(MODELS), help="with ',' between them")
+    parser.add_argument("--output", type=Path, help="folder of records and runs")
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    options = parser.parse_args(argv)
+    models = options.models.split(",")
+    if not set(models) <= set(MODELS):
+        parser.error(f"--models: {', '.join(MODELS)}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    settings = QUICK if options.quick else Settings()
+    name = "videollm_quick" if options.quick else "videollm"
+    started = time.perf_counter()
+    rows = measure(options.output or Path("runs") / name, models, settings)
+    print(table(rows))
+    print(f"in {(time.perf_counter() - started) / 60:.1f} minutes, kept runs not repeated")
+    if options.json:
+        values = [dataclasses.asdict(row) for row in rows]
+        options.json.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    if options.quick:
+        print("two steps teach nothing: the verdict needs the full run")
+        return 0
+    held = verdicts(rows)
+    for text, holds in held.items():
+        print(f"{'holds' if holds else 'FAILS'}: {text}")
+    return 0 if all(held.values()) else 1
+
+
+if __name__ == "__main__":
+    interrupts.install("stopping; what is finished is kept")
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""The procedural world as text: scenes in words, and questions whose answers are known.
+
+Nothing is read from pixels here: a scene says itself what is in it. Training and test scenes are
+those of the world's splits, which share no content (`tokenization.world.captions.split_of`).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tokenization.world.captions import Split, split_of
+from tokenization.world.sampling import OPPOSITE, sample_scene
+from tokenization.world.scenes import COLOURS, SHAPES, SIZES, ObjectSpec, Scene, WorldSettings
+from trajvit_jax.llm.conversation import Conversation, Turn
+
+KINDS = ("colour", "shape", "direction", "order", "count")
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
+_HEADINGS = {"left": "left", "right": "right", "top": "up", "bottom": "down"}
+_ASKED = {
+    "colour": ("what colour is the {shape} ?", "which colour has the {shape} ?"),
+    "shape": ("what shape is the {colour} object ?", "which shape is {colour} ?"),
+    "direction": ("which way does the {thing} move ?", "where does the {thing} go ?"),
+    "order": ("which comes first , the {one} or the {other} ?",),
+    "count": ("how many objects are there ?", "count the objects ."),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """An object of a scene.
+
+    Attributes:
+      way: left, right, up, down; spins; or rests.
+      shot: 0, or 1 behind a cut.
+      named: the caption names it: nothing lies in front of it but another such.
+    """
+
+    colour: str
+    shape: str
+    size: str
+    way: str
+    shot: int
+    named: bool
+
+    @property
+    def thing(self) -> str:
+        """What it is called in questions."""
+        return f"{self.colour} {self.shape}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A question about a scene.
+
+    Attributes:
+      kind: one of `KINDS`.
+      wordings: the question in all of its wordings.
+      answer: the words of the right answer.
+      text: the wording in which it is asked.
+    """
+
+    kind: str
+    wordings: tuple[str, ...]
+    answer: str
+    text: str
+
+
+def facts(scene: Scene) -> tuple[Fact, ...]:
+    """All objects, in the order of time."""
+    found = []
+    for number, shot in enumerate(scene.shots):
+        for spec in shot.objects:
+            named = spec.id in shot.actors
+            found.append(Fact(spec.colour, spec.shape, spec.size, _way(spec), number, named))
+    return tuple(found)
+
+
+def _way(spec: ObjectSpec) -> str:
+    if spec.verb == "enters":
+        return OPPOSITE[_HEADINGS[spec.direction]]
+    if spec.verb in ("moves", "leaves"):
+        return _HEADINGS.get(spec.direction, spec.direction)
+    return spec.verb
+
+
+def in_words(known: Sequence[Fact], rng: np.random.Generator) -> str:
+    """A scene as text: its objects in any order within a shot, their words in any order."""
+    shots = []
+    for _, group in itertools.groupby(known, key=lambda fact: fact.shot):
+        own = list(group)
+        phrases = []
+        for number in rng.permutation(len(own)).tolist():
+            fact = own[number]
+            words = [fact.size, fact.colour, fact.shape, fact.way]
+            phrases.append(" ".join(words[i] for i in rng.permutation(4)))
+        shots.append(" , ".join(phrases))
+    return " then ".join(shots) + " ."
+
+
+def questions(known: Sequence[Fact]) -> list[Asked]:
+    """Every question with one right answer, by its first wording."""
+    found = []
+    colours = collections.Counter(fact.colour for fact in known)
+    shapes = collections.Counter(fact.shape for fact in known)
+    for fact in known:
+        if not fact.named:
+            continue
+        if shapes[fact.shape] == 1:
+            found.append(_ask("colour", fact.colour, shape=fact.shape))
+        if colours[fact.colour] == 1:
+            found.append(_ask("shape", fact.shape, colour=fact.colour))
+            if fact.way in _HEADINGS.values():
+                found.append(_ask("direction", fact.way, thing=fact.thing))
+    before = [fact for fact in known if fact.named and fact.shot == 0]
+    after = [fact for fact in known if fact.named and fact.shot == 1]
+    for one, other in itertools.product(before, after):
+        if one.thing != other.thing:
+            found.append(_ask("order", one.thing, one=one.thing, other=other.thing))
+            found.append(_ask("order", one.thing, one=other.thing, other=one.thing))
+    if not after:
+        found.append(_ask("count", NUMBERS[len(known)]))
+    return found
+
+
+def _ask(kind: str, answer: str, **words: str) -> Asked:
+    wordings = tuple(wording.format(**words) for wording in _ASKED[kind])
+    return Asked(kind, wordings, answer, wordings[0])
+
+
+def choose(
+    pool: Sequence[Asked], rng: np.random.Generator, most: int, kinds: Sequence[str] = KINDS
+) -> list[Asked]:
+    """Some of a scene's questions, none twice, in any wording; each kind is as likely."""
+    own = [one for one in pool if one.kind in kinds]
+    if not own:
+        return []
+    count = collections.Counter(one.kind for one in own)
+    share = np.array([1 / count[one.kind] for one in own])
+    places = rng.choice(len(own), min(most, len(own)), replace=False, p=share / share.sum())
+    found = []
+    for one in (own[int(place)] for place in places):
+        text = one.wordings[int(rng.integers(len(one.wordings)))]
+        found.append(dataclasses.replace(one, text=text))
+    return found
+
+
+def conversation(
+    name: str, before: str, asked: Sequence[Asked], videos: tuple[str, ...] = ()
+) -> Conversation:
+    """Questions and answers in turn; what is before the first is the scene, or its video."""
+    turns = []
+    for number, one in enumerate(asked):
+        text = f"{before}\n{one.text}" if number == 0 else one.text
+        turns += [Turn("user", text), Turn("assistant", one.answer)]
+    return Conversation(name, tuple(turns), videos)
+
+
+def scenes(split: Split, settings: WorldSettings, *, seed: int) -> Iterator[Scene]:
+    """Endless scenes of a split, not those of any folder of clips."""
+    for number in itertools.count():
+        scene = sample_scene(np.random.default_rng([seed, 0x74657874, number]), settings)
+        if split_of(scene) == split:
+            yield scene
+
+
+def words() -> list[str]:
+    """Every word that scenes, questions and answers are made of."""
+    parts = [*COLOURS, *SHAPES, *SIZES, *NUMBERS, "left", "right", "up", "down", "spins", "rests"]
+    parts += [",", ".", "then", "user", "assistant", "system"]
+    for wordings in _ASKED.values():
+        for wording in wordings:
+            parts += [word for word in wording.split() if not word.startswith("{")]
+    return list(dict.fromkeys(parts))
+
+
+def balanced(
+    asked: Sequence[tuple[str, Asked]], most: int, *, seed: int
+) -> list[tuple[str, Asked]]:
+    """Of questions about clips (by name) equally many with each answer, at most so many of a kind.
+
+    Orders of two things count as two answers: the first named, or the second.
+    """
+    rng = np.random.default_rng(seed)
+    groups: dict[str, dict[str, list[tuple[str, Asked]]]] = {}
+    for name, one in asked:
+        answer = one.answer
+        if one.kind == "order":
+            answer = "first" if one.text.index(one.answer) < len(one.text) // 2 else "second"
+        groups.setdefault(one.kind, {}).setdefault(answer, []).append((name, one))
+    found = []
+    for kind in sorted(groups, key=KINDS.index):
+        answers = groups[kind]
+        each = min(most // len(answers), min(map(len, answers.values())))
+        for answer in sorted(answers):
+            own = answers[answer]
+            found += [own[i] for i in sorted(rng.permutation(len(own))[:each].tolist())]
+    return found

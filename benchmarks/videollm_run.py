@@ -1,0 +1,255 @@
+"""The parts of `benchmarks.videollm`: clips and their questions, eyes, connectors, scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.videollm_questions import (
+    KINDS,
+    Asked,
+    Fact,
+    balanced,
+    choose,
+    conversation,
+    facts,
+    questions,
+)
+from tokenization.files import write_text
+from tokenization.world.captions import Split
+from tokenization.world.dataset import clips
+from tokenization.world.scenes import WorldSettings
+from trajvit_jax import config as configs
+from trajvit_jax.data.samples import in_slots, resized
+from trajvit_jax.data.source import RecordSource
+from trajvit_jax.evals import loaded
+from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.llm import hugging_face
+from trajvit_jax.llm.answering import AnswerSettings
+from trajvit_jax.llm.conversation import question, to_llava
+from trajvit_jax.llm.experiment import VideoLLMExperiment, WeightSettings
+from trajvit_jax.llm.eyes import EyesSettings, Seen, slots_of, token_numbers
+from trajvit_jax.llm.generation import Generator
+from trajvit_jax.llm.packing import RowSettings
+from trajvit_jax.llm.saved import Saved
+from trajvit_jax.llm.sequences import spread
+from trajvit_jax.llm.train import train
+from trajvit_jax.llm.videos import Clip
+from trajvit_jax.optim import OptimizerSettings
+from trajvit_jax.train import train as train_eyes
+
+_LOG = logging.getLogger("benchmarks.videollm")
+_BATCH = 32
+_LENGTH = 512
+_ANSWER = 4  # tokens at most
+_RESAMPLES = 2000
+
+Known = Mapping[str, tuple[Fact, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Right answers to questions of one kind.
+
+    Attributes:
+      kind: of the questions.
+      asked: how many.
+      answers: different right answers, all equally frequent: chance is one of them.
+      right: share, in percent.
+      low: of its 95% interval, by bootstrap over clips, as `high`.
+      high: of it.
+      shuffled: the share where every question is asked about another clip, in percent.
+    """
+
+    kind: str
+    asked: int
+    answers: int
+    right: float
+    low: float
+    high: float
+    shuffled: float
+
+    @property
+    def chance(self) -> float:
+        """In percent."""
+        return 100 / self.answers
+
+
+def known_of(split: Split, count: int, world: WorldSettings, seed: int) -> Known:
+    """What is in each clip of a split, by its id."""
+    return {clip.id: facts(clip.scene) for clip in clips(split, count, world, seed=seed)}
+
+
+def write_talks(path: Path, known: Known, *, each: int, seed: int) -> None:
+    """Conversations about clips, as LLaVA-Video has them: several with other questions a clip."""
+    rng, entries = np.random.default_rng([seed, 2]), []
+    for name, own in known.items():
+        pool = questions(own)
+        for number in range(each):
+            asked = choose(pool, rng, 4)
+            if asked:
+                talk = conversation(f"{name}-{number}", "<video>", asked, (f"{name}.mp4",))
+                entries.append(to_llava(talk))
+    write_text(path, json.dumps(entries) + "\n")
+
+
+def eyes_config(model: str, records: Path, steps: int, frames: int, seed: int) -> str:
+    """The demo's recipe on these clips."""
+    return (
+        f"configs/demo.py:model={model},records={records},frames={frames},trajectories=31,"
+        f"steps={steps},seed={seed}"
+    )
+
+
+def make_eyes(config: str, workdir: Path) -> dict[str, float]:
+    """Trains a video encoder on captions, or reads its finished run."""
+    settings = configs.to_settings(ExperimentSettings, configs.load(config))
+    return train_eyes(settings, workdir)
+
+
+def teach(
+    eyes: Path, text: Path, records: Path, talks: Path, workdir: Path, *, steps: int, seed: int
+) -> tuple[VideoLLMExperiment, dict[str, float]]:
+    """Trains the connector between two frozen models, or reads its finished run."""
+    own = loaded.load(eyes).model.settings
+    # Rows for as many tokens as 32 conversations have, and a sixth more.
+    video = 20 if own.name == "trajvit" else slots_of(own)
+    rows = -(-_BATCH * (video + 85) * 7 // (6 * _LENGTH))
+    settings = VideoLLMExperiment(
+        model=own,
+        data=configs.to_settings(
+            type(ExperimentSettings().data),
+            {"train": str(records), "batch": _BATCH, "threads": 2},
+        ),
+        optimizer=OptimizerSettings(
+            learning_rate=3e-3, beta2=0.98, weight_decay=0.0, warmup_fraction=0.05
+        ),
+        seed=seed,
+        steps=steps,
+        log_every=10,
+        checkpoint_every=200,
+        eyes=EyesSettings(),
+        llm=hugging_face.read_settings(text, dtype="float32", unroll=4),
+        weights=WeightSettings(video=str(eyes), llm=str(text)),
+        conversations=(str(talks),),
+        rows=RowSettings(group=_BATCH, rows=rows, length=_LENGTH),
+    )
+    return settings, train(settings, workdir)
+
+
+def read_clips(source: RecordSource, saved: Saved) -> dict[str, Clip]:
+    """Every record of a split as the eyes read it."""
+    video, found = saved.model.settings.video, {}
+    for record in source:
+        pixels, trajectories = resized(record, video)
+        most = video.trajvit.max_trajectories
+        labels, dropped = in_slots(trajectories, most)
+        found[record.id] = Clip(pixels, labels, min(most, len(trajectories)), dropped)
+    return found
+
+
+def see(clips: Mapping[str, Clip], saved: Saved) -> dict[str, tuple[Seen, int]]:
+    """The tokens of every clip."""
+    look = nnx.jit(lambda eyes, *clip: eyes(*clip, groups=_BATCH))
+    names, found = list(clips), {}
+    for first in range(0, len(names), _BATCH):
+        own = names[first : first + _BATCH]
+        full = own + own[:1] * (_BATCH - len(own))
+        read = (jnp.stack([getattr(clips[n], part) for n in full]) for part in _READ)
+        seen = look(saved.model.eyes, *read)
+        for row, name in enumerate(own):
+            found[name] = Seen(seen.states[row], seen.valid[row]), clips[name].trajectories
+    return found
+
+
+_READ = ("video", "labels")
+
+
+def answer(
+    asked: Sequence[tuple[str, Asked]], seen: Mapping[str, tuple[Seen, int]], saved: Saved
+) -> list[str]:
+    """The model's answer to each question about a clip."""
+    generator = Generator(saved.model, saved.chat.stop, batch=_BATCH, bucket=16)
+    settings, answers = saved.model.settings, []
+    slots = slots_of(settings.video)
+    for first in range(0, len(asked), _BATCH):
+        own = asked[first : first + _BATCH]
+        prompts = []
+        for name, one in own:
+            text = saved.chat.encode(question(one.text, (name,)), answer=True)
+            numbers = token_numbers(settings.video, settings.eyes, seen[name][1], slots)
+            prompts.append(spread(text, [numbers]))
+        full = [seen[name][0] for name, _ in own] + [seen[own[0][0]][0]] * (_BATCH - len(own))
+        together = Seen(*(jnp.stack([getattr(s, p) for s in full]) for p in ("states", "valid")))
+        found = generator.generate(prompts, together, AnswerSettings(most_tokens=_ANSWER))
+        answers += [saved.chat.decode(ids) for ids in found]
+    return answers
+
+
+def score(known: Known, source: RecordSource, saved: Saved, *, most: int, seed: int) -> list[Score]:
+    """Answers to balanced questions about held-out clips, and about clips that were shuffled."""
+    pool = [(name, one) for name, own in known.items() for one in questions(own)]
+    asked = balanced(pool, most, seed=seed)
+    seen = see(read_clips(source, saved), saved)
+    names = list(known)
+    # Every clip is another's.
+    other = dict(zip(names, names[len(names) // 2 :] + names[: len(names) // 2], strict=True))
+    right = _right(asked, answer(asked, seen, saved))
+    wrong = _right(asked, answer([(other[name], one) for name, one in asked], seen, saved))
+    scores = []
+    for kind in KINDS:
+        places = [i for i, (_, one) in enumerate(asked) if one.kind == kind]
+        if not places:
+            continue
+        own = right[places]
+        low, high = _interval([asked[i][0] for i in places], own, seed)
+        answers = 2 if kind == "order" else len({asked[i][1].answer for i in places})
+        scores.append(
+            Score(
+                kind=kind,
+                asked=len(places),
+                answers=answers,
+                right=100 * float(own.mean()),
+                low=low,
+                high=high,
+                shuffled=100 * float(wrong[places].mean()),
+            )
+        )
+    return scores
+
+
+def _right(asked: Sequence[tuple[str, Asked]], answers: Sequence[str]) -> np.ndarray:
+    pairs = zip(asked, answers, strict=True)
+    return np.array([one.answer == said.strip() for (_, one), said in pairs], float)
+
+
+def _interval(names: Sequence[str], right: np.ndarray, seed: int) -> tuple[float, float]:
+    """The middle 95% of means over clips that are drawn with all their questions."""
+    rng = np.random.default_rng(seed)
+    of = {
+        name: right[[i for i, n in enumerate(names) if n == name]] for name in dict.fromkeys(names)
+    }
+    sums = np.array([own.sum() for own in of.values()])
+    counts = np.array([len(own) for own in of.values()])
+    drawn = rng.integers(len(sums), size=(_RESAMPLES, len(sums)))
+    means = 100 * sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def tokens_read(source: RecordSource, saved: Saved) -> float:
+    """Tokens of a clip that the language model reads, in the mean."""
+    settings = saved.model.settings
+    slots = slots_of(settings.video)
+    counts = [
+        len(token_numbers(settings.video, settings.eyes, clip.trajectories, slots))
+        for clip in read_clips(source, saved).values()
+    ]
+    return float(np.mean(counts))

@@ -1,0 +1,179 @@
+"""A tiny Llama that reads scenes as text and answers questions about them: it never sees a clip."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tokenizers
+from flax import nnx
+from tqdm import tqdm
+
+from benchmarks.videollm_questions import (
+    Asked,
+    Fact,
+    choose,
+    conversation,
+    facts,
+    in_words,
+    questions,
+    scenes,
+    words,
+)
+from tokenization.files import replacing
+from tokenization.world.scenes import WorldSettings
+from trajvit_jax.llm import hugging_face
+from trajvit_jax.llm.llama import Llama, positions_in
+from trajvit_jax.llm.loss import answer_loss
+from trajvit_jax.llm.sequences import Sequences, Spread, rows_of, spread
+from trajvit_jax.llm.settings import LlamaSettings
+from trajvit_jax.llm.tokenizer import SPECIAL, TOKENIZER, ChatTokenizer
+from trajvit_jax.optim import OptimizerSettings, optimizer
+
+_TURNS = 4  # questions about a scene
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSettings:
+    """How the tiny language model is made.
+
+    Attributes:
+      scenes: that it reads again and again, each time in other words.
+      rows: of a step.
+      length: tokens of a row.
+    """
+
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+    key_heads: int = 2
+    mlp: int = 384
+    scenes: int = 8000
+    steps: int = 1500
+    rows: int = 16
+    length: int = 256
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+
+def word_tokenizer() -> tokenizers.Tokenizer:
+    """A token a word of the world, and Llama-3's marks."""
+    vocabulary = {word: number for number, word in enumerate(["<unknown>", *words()])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "<unknown>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.add_special_tokens(list(SPECIAL))
+    return made
+
+
+def llama_settings(settings: TextSettings) -> LlamaSettings:
+    """Of the tiny model: a row for each word, rounded up."""
+    count = -(-word_tokenizer().get_vocab_size() // 16) * 16
+    return LlamaSettings(
+        vocabulary=count,
+        width=settings.width,
+        depth=settings.depth,
+        heads=settings.heads,
+        key_heads=settings.key_heads,
+        mlp=settings.mlp,
+        context=512,
+        theta=10_000.0,
+        tied=True,
+        dtype="float32",
+        unroll=settings.depth,
+    )
+
+
+def read_aloud(
+    known: Sequence[Fact], rng: np.random.Generator, chat: ChatTokenizer, most: int = _TURNS
+) -> Spread | None:
+    """A conversation about a scene in words; None = there is nothing to ask."""
+    asked = choose(questions(known), rng, most)
+    if not asked:
+        return None
+    text = conversation("text", in_words(known, rng), asked)
+    return spread(chat.encode(text), [])
+
+
+def batches(
+    pool: Sequence[tuple[Fact, ...]], chat: ChatTokenizer, settings: TextSettings
+) -> Iterator[Sequences]:
+    """Endless rows, each as full as whole conversations make it."""
+    rng = np.random.default_rng([settings.seed, 1])
+    while True:
+        rows: list[list[Spread]] = []
+        for _ in range(settings.rows):
+            own: list[Spread] = []
+            room = settings.length
+            while True:
+                talk = read_aloud(pool[int(rng.integers(len(pool)))], rng, chat)
+                if talk is None:
+                    continue
+                if len(talk) > room:
+                    break
+                own.append(talk)
+                room -= len(talk)
+            rows.append(own)
+        yield rows_of(rows, settings.length)
+
+
+def train(folder: Path, world: WorldSettings, settings: TextSettings) -> None:
+    """Trains the model, and writes it as Hugging Face keeps a Llama; keeps one that is there."""
+    if (folder / "config.json").is_file():
+        return
+    with replacing(folder / TOKENIZER) as partial:
+        word_tokenizer().save(str(partial))
+    chat = ChatTokenizer(word_tokenizer(), llama_settings(settings).vocabulary)
+    source = scenes("train", world, seed=settings.seed)
+    known = [
+        facts(next(source))
+        for _ in tqdm(range(settings.scenes), "scenes in words", unit="scene", delay=5)
+    ]
+    model = Llama(llama_settings(settings), rngs=nnx.Rngs(settings.seed))
+    schedule = OptimizerSettings(
+        learning_rate=settings.learning_rate, beta2=0.98, warmup_fraction=0.05
+    )
+    tx = optimizer(schedule, settings.steps)
+    graph, state = nnx.split(model)
+    step, opt_state = _step(graph, tx), tx.init(state)
+    bar = tqdm(total=settings.steps, desc="train tiny llama", unit="step", mininterval=1)
+    with bar:
+        for number, batch in zip(
+            range(settings.steps), batches(known, chat, settings), strict=False
+        ):
+            state, opt_state, loss, accuracy = step(state, opt_state, batch)
+            bar.update()
+            if number % 20 == 0:
+                bar.set_postfix(loss=f"{float(loss):.3f}", right=f"{float(accuracy):.1%}")
+    hugging_face.save(nnx.merge(graph, state), folder)
+
+
+def _step(graph: nnx.GraphDef, tx: optax.GradientTransformation):
+    def loss(state: nnx.State, batch: Sequences):
+        model = nnx.merge(graph, state)
+        segments = batch.segment
+        states = model(model.embed(batch.ids), segments, positions_in(segments, segments > 0))
+        found = answer_loss(model, states, batch)
+        count = jnp.maximum(found.count, 1)
+        return found.nats / count, found.right / count
+
+    @jax.jit
+    def step(state: nnx.State, opt_state: optax.OptState, batch: Sequences):
+        (value, accuracy), gradient = jax.value_and_grad(loss, has_aux=True)(state, batch)
+        updates, opt_state = tx.update(gradient, opt_state, state)
+        return optax.apply_updates(state, updates), opt_state, value, accuracy
+
+    return step
+
+
+def by_kind(asked: Sequence[Asked], right: Sequence[bool]) -> dict[str, tuple[int, int]]:
+    """(right, all) of each kind."""
+    found: dict[str, tuple[int, int]] = {}
+    for one, is_right in zip(asked, right, strict=True):
+        good, count = found.get(one.kind, (0, 0))
+        found[one.kind] = (good + bool(is_right), count + 1)
+    return found

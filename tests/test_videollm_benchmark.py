@@ -1,0 +1,154 @@
+"""The questions of benchmarks.videollm are true, balanced, and made of words that are known."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+
+import numpy as np
+import pytest
+
+from benchmarks.llm_costs import rows as cost_rows
+from benchmarks.videollm import Row, Score, verdicts
+from benchmarks.videollm_questions import (
+    KINDS,
+    NUMBERS,
+    balanced,
+    choose,
+    conversation,
+    facts,
+    in_words,
+    questions,
+    scenes,
+    words,
+)
+from benchmarks.videollm_run import _interval, known_of, write_talks
+from benchmarks.videollm_text import TextSettings, batches, llama_settings, word_tokenizer
+from tokenization.world.captions import content, split_of
+from tokenization.world.dataset import clips
+from tokenization.world.events import events
+from tokenization.world.render import render
+from tokenization.world.scenes import WorldSettings
+from trajvit_jax.llm.conversation import read_conversations
+from trajvit_jax.llm.tokenizer import ChatTokenizer
+
+WORLD = WorldSettings(width=64, height=64, frames=8, max_objects=3, cut_probability=0.4)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return list(itertools.islice(scenes("train", WORLD, seed=7), 60))
+
+
+def test_answers_are_those_of_the_event_log(pool):
+    """Who moves which way, and how many there are, as the log reads it off the pixels."""
+    asked = collections.Counter()
+    for scene in pool[:25]:
+        log = events(scene, render(scene, WORLD))
+        moves = {(e.colour, e.shape): e.direction for e in log if e.what == "moves"}
+        for one in questions(facts(scene)):
+            if one.kind == "direction":
+                colour, shape = one.text.split()[4:6]
+                assert moves[colour, shape] == one.answer
+            if one.kind == "count":
+                assert NUMBERS.index(one.answer) == len(scene.objects)
+            asked[one.kind] += 1
+    assert set(asked) == set(KINDS)
+
+
+def test_questions_have_one_right_answer(pool):
+    for scene in pool:
+        known = facts(scene)
+        for one in questions(known):
+            if one.kind == "colour":
+                shape = one.text.split()[-2]
+                assert [f.colour for f in known if f.shape == shape] == [one.answer]
+            if one.kind == "shape":
+                colour = one.text.split()[4]
+                assert [f.shape for f in known if f.colour == colour] == [one.answer]
+            if one.kind == "order":
+                first = {f.thing for f in known if f.shot == 0}
+                assert one.answer in first
+
+
+def test_all_words_are_known(pool):
+    cut, rng = word_tokenizer(), np.random.default_rng(0)
+    unknown = cut.token_to_id("<unknown>")
+    for scene in pool:
+        known = facts(scene)
+        asked = choose(questions(known), rng, 4)
+        talk = conversation("a", in_words(known, rng), asked)
+        for turn in talk.turns:
+            assert unknown not in cut.encode(turn.text).ids, turn.text
+    assert len(words()) == len(set(words()))
+    assert cut.get_vocab_size() <= llama_settings(TextSettings()).vocabulary
+
+
+def test_splits_share_no_content():
+    train, test = (
+        {content(clip.scene) for clip in clips(split, 40, WORLD)} for split in ("train", "test")
+    )
+    text = {content(scene) for scene in itertools.islice(scenes("train", WORLD, seed=3), 80)}
+    assert not test & (train | text)
+    assert all(split_of(clip.scene) == "test" for clip in clips("test", 10, WORLD))
+
+
+def test_balanced_answers(pool):
+    asked = [(str(i), one) for i, scene in enumerate(pool) for one in questions(facts(scene))]
+    chosen = balanced(asked, 48, seed=0)
+    assert chosen == balanced(asked, 48, seed=0)
+    assert all(one in asked for one in chosen)
+    for kind in ("colour", "shape", "direction", "count"):
+        counts = collections.Counter(one.answer for _, one in chosen if one.kind == kind)
+        assert len(set(counts.values())) == 1 and sum(counts.values()) <= 48
+    order = [one for _, one in chosen if one.kind == "order"]
+    first = sum(one.text.index(one.answer) < len(one.text) // 2 for one in order)
+    assert 0 < len(order) == 2 * first
+
+
+def test_text_rows_hold_whole_conversations(pool):
+    settings = TextSettings(rows=2, length=160)
+    chat = ChatTokenizer(word_tokenizer(), llama_settings(settings).vocabulary)
+    batch = next(batches([facts(scene) for scene in pool], chat, settings))
+    assert batch.ids.shape == (2, 160)
+    assert batch.target.any(1).all() and (batch.source == -1).all()
+
+
+def test_talks_are_read_back(tmp_path):
+    known = known_of("train", 6, WORLD, 0)
+    write_talks(tmp_path / "talks.json", known, each=2, seed=0)
+    talks = read_conversations(tmp_path / "talks.json")
+    assert len(talks) == 12
+    assert {talk.videos[0].removesuffix(".mp4") for talk in talks} == set(known)
+    answers = {turn.text for talk in talks for turn in talk.turns if turn.role == "assistant"}
+    assert answers <= {one.answer for own in known.values() for one in questions(own)}
+
+
+def test_intervals_are_over_clips():
+    """Questions about one clip count as one draw: four equal ones tell no more than one."""
+    names = [str(i) for i in range(50)]
+    right = np.array([i % 2 for i in range(50)], float)
+    low, high = _interval(names, right, 0)
+    assert 30 < low < 50 < high < 70
+    again = _interval([n for n in names for _ in range(4)], np.repeat(right, 4), 0)
+    assert abs(again[0] - low) < 3 and abs(again[1] - high) < 3
+
+
+def test_verdicts_follow_the_bounds():
+    def row(right, shuffled):
+        scores = tuple(Score(kind, 100, 4, right, 0, 0, shuffled) for kind in KINDS)
+        return Row("trajvit", scores, 12.0, 1.0, 1.0, 0.1, 50.0)
+
+    assert all(verdicts([row(95.0, 27.0)]).values())
+    held = verdicts([row(80.0, 60.0)])
+    assert not held["colour at least 90%"] and held["direction at least 70%"]
+    assert not held["count of shuffled clips at chance"]
+
+
+def test_cost_rows_agree_with_the_formula():
+    found = cost_rows({16: 20}, [16], "tiny", "S")
+    assert [row.tokens for row in found] == [21, 1569]
+    for row in found:
+        assert abs(row.llm / row.formula - 1) < 0.2
+    # Of one key head a query group: keys and values of two layers in bfloat16.
+    assert found[0].cache == 2 * 2 * (21 + 64) * 32 * 2

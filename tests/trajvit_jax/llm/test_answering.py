@@ -1,0 +1,198 @@
+"""A VideoLLM in a folder answers about files: moved, asked in batches, in a terminal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from tokenization.video import VideoError
+from tokenization.world.dataset import write_split
+from tokenization.world.scenes import WorldSettings
+from trajvit_jax.llm import chat as command
+from trajvit_jax.llm import saved as folders
+from trajvit_jax.llm import videollm
+from trajvit_jax.llm.answering import AnswerSettings, Question
+from trajvit_jax.llm.conversation import ConversationError, Turn
+from trajvit_jax.llm.eyes import EyesSettings
+from trajvit_jax.llm.manifest import main as manifest
+from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
+from trajvit_jax.llm.sequences import ContextOverflow
+from trajvit_jax.llm.settings import LlamaSettings
+
+TOKENIZATION = {
+    "record_size": 64,
+    "pipeline": {
+        "frames": 4,
+        "classical": {"superpixels": 60, "threshold": 5.0},
+        "flow": {"superpixels": 60},
+    },
+}
+SHORT = AnswerSettings(most_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Three tiny clips of the procedural world, and a frame of one as an image."""
+    root = tmp_path_factory.mktemp("world")
+    world = WorldSettings(width=64, height=64, frames=4, cut_probability=0.0, max_objects=1)
+    write_split(root, "train", 3, world, progress=False)
+    return sorted((root / "train" / "videos").glob("*.mp4"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, randomized, tiny):
+    """A VideoLLM of random numbers, as it is kept."""
+    import tokenizers
+
+    from trajvit_jax.llm.tokenizer import SPECIAL, ChatTokenizer
+
+    root = tmp_path_factory.mktemp("videollm")
+    cut = tokenizers.Tokenizer(tokenizers.models.BPE())
+    cut.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    cut.decoder = tokenizers.decoders.ByteLevel()
+    letters = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=270, initial_alphabet=letters, show_progress=False
+    )
+    cut.train_from_iterator(["what is it"], trainer)
+    cut.add_special_tokens(list(SPECIAL))
+    (root / "words").mkdir()
+    cut.save(str(root / "words" / "tokenizer.json"))
+    llm = LlamaSettings(
+        vocabulary=288,
+        width=32,
+        depth=2,
+        heads=4,
+        key_heads=2,
+        mlp=48,
+        context=256,
+        dtype="float32",
+    )
+    settings = VideoLLMSettings(tiny(), EyesSettings(), llm)
+    model = randomized(lambda: VideoLLM(settings, rngs=nnx.Rngs(0)))
+    chat = ChatTokenizer(cut, 288)
+    saved = folders.Saved(model, chat, TOKENIZATION)
+    folders.save(saved, root / "model", tokenizer=str(root / "words"))
+    return root / "model"
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return videollm.load(folder, batch=2)
+
+
+def test_a_folder_comes_back_as_it_was(folder, tmp_path, randomized, tiny):
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    one, other = folders.load(folder), folders.load(moved)
+    assert one.tokenization == TOKENIZATION
+    expected = randomized(lambda: VideoLLM(one.model.settings, rngs=nnx.Rngs(0)))
+    for a, b, c in zip(
+        *(jax.tree.leaves(nnx.state(m)) for m in (one.model, other.model, expected)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_questions_together_are_answered_as_alone(model, clips):
+    questions = [
+        Question("What is it?", (clips[0],)),
+        Question("Is it what it is?", (clips[1],)),
+        Question("What?", (clips[2], clips[0])),
+        Question("What is what?"),
+    ]
+    together = model.answer_all(questions, SHORT)
+    assert together == [model.answer_all([one], SHORT)[0] for one in questions]
+    assert together[0] == model.answer(clips[0], "What is it?", SHORT)
+    assert len(set(together)) > 1
+
+
+def test_frames_and_spans_are_what_is_asked_for(model, clips):
+    whole = model.answer(clips[0], "What is it?", SHORT)
+    more = AnswerSettings(most_tokens=6, frames=2)
+    assert model._look(clips[0], 2)[0].valid.shape == model._look(clips[0], 0)[0].valid.shape
+    model.answer(clips[0], "What is it?", more)
+    # The span of the whole clip is the clip.
+    same = Question("What is it?", (clips[0],), start=0.0, stop=100.0)
+    assert model.answer_all([same], SHORT) == [whole]
+
+
+def test_a_stop_text_ends_an_answer(model, clips):
+    whole = model.answer(clips[0], "What is it?", SHORT)
+    stop = whole[len(whole) // 2]
+    cut = AnswerSettings(most_tokens=6, stop=(stop,))
+    assert model.answer(clips[0], "What is it?", cut) == whole.partition(stop)[0].strip()
+    assert videollm.cut_at(" a\nb ", ("\n",)) == "a"
+
+
+def test_what_cannot_be_answered(model, clips, tmp_path):
+    (tmp_path / "no.mp4").write_bytes(b"no video")
+    with pytest.raises(VideoError, match=r"no\.mp4"):
+        model.answer(tmp_path / "no.mp4", "What?", SHORT)
+    with pytest.raises(ContextOverflow, match=r"question 0 with an answer .* context holds 256"):
+        model.answer(clips[0], "what is it " * 200, SHORT)
+    with pytest.raises(ConversationError, match=r"1 placeholders .* for 2 videos"):
+        list(model.reply([Turn("user", "<video>?")], clips[:2], SHORT))
+
+
+def test_terminal(folder, clips, capsys, monkeypatch):
+    """One question, and lines that are typed; the second turn reads the first."""
+    line = [f"--model={folder}", f"--video={clips[0]}", "--most=6"]
+    assert command.main([*line, "--question=What is it?"]) == 0
+    one = capsys.readouterr()
+    assert "tokens" in one.err and one.out.strip()
+    lines = iter(["What is it?", "What?", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    assert command.main(line) == 0
+    typed = capsys.readouterr().out
+    assert typed.splitlines()[0] == one.out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (["--model=nowhere"], "nowhere holds no VideoLLM"),
+        (["--temperature=-1"], "temperature must be at least 0"),
+        (["--video=nowhere.mp4"], "nowhere.mp4"),
+    ],
+)
+def test_terminal_tells_in_a_line(folder, capsys, change, told):
+    line = [f"--model={folder}", "--question=What?", "--most=2"]
+    assert command.main(line + change) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith("error: ") and told in error[-1]
+
+
+def test_damaged_folders(folder, tmp_path):
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    (moved / "settings.json").write_text("{")
+    with pytest.raises(ValueError, match=r"settings\.json cannot be read"):
+        folders.load(moved)
+    shutil.copyfile(folder / "settings.json", moved / "settings.json")
+    (moved / "llm" / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json does not exist"):
+        folders.load(moved)
+
+
+def test_manifest_of_a_file_of_conversations(clips, tmp_path, capsys):
+    media = clips[0].parent
+    entries = [
+        {"id": str(i), "video": name, "conversations": [{"from": "human", "value": "<image>?"}]}
+        for i, name in enumerate([clips[0].name, clips[0].name, clips[1].name, "gone/x.mp4"])
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(entries))
+    output = tmp_path / "a.jsonl"
+    line = [str(tmp_path / "a.json"), f"--media={media}", f"--output={output}"]
+    assert manifest(line) == 0
+    told = capsys.readouterr().out
+    assert "2 videos" in told and "1 videos are not in" in told and "gone/x.mp4" in told
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["id"] for line in lines] == [clips[0].stem, clips[1].stem]
+    entries[0]["video"] = f"{clips[0].stem}.webm"
+    (tmp_path / "a.json").write_text(json.dumps(entries))
+    assert manifest(line) == 2
+    assert "one name without their suffix" in capsys.readouterr().err

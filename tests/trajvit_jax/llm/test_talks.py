@@ -1,0 +1,269 @@
+"""Conversations among records: plans, rows, what is left out and told."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+from trajvit_jax.data.packing import PackingSettings
+from trajvit_jax.llm.conversation import Conversation, ConversationError, Turn
+from trajvit_jax.llm.eyes import EyesSettings
+from trajvit_jax.llm.names import record_id
+from trajvit_jax.llm.packing import RowSettings, plan_rows
+from trajvit_jax.llm.sequences import TEXT, ContextOverflow
+from trajvit_jax.llm.talk_source import Reader, TalkSource, plan_talks
+from trajvit_jax.llm.talks import talk_steps
+
+ROWS = RowSettings(group=4, rows=2, length=160)
+
+
+def talk(number, *, answer="red", video=True):
+    """About clip `number` of the toy."""
+    text = "<image>\nWhat is it?" if video else "What is it?"
+    turns = (Turn("user", text), Turn("assistant", f"{answer} {number}"))
+    return Conversation(f"talk{number}", turns, (f"clip{number:02d}.mp4",) if video else ())
+
+
+@pytest.fixture(scope="module")
+def records(toy_record):
+    return [toy_record(i) for i in range(12)]
+
+
+@pytest.fixture
+def reader(tiny, chat):
+    return Reader(tiny(), EyesSettings(), chat, ROWS)
+
+
+@pytest.fixture
+def source(records, reader):
+    return TalkSource([talk(i) for i in range(12)], records, reader)
+
+
+class TestPlan:
+    def test_everything_fits_where_there_is_room(self):
+        fixed, counts = np.array([10, 30, 20, 40] * 2), np.array([5, 1, 9, 3] * 2)
+        plan = plan_rows(fixed, counts, RowSettings(4, 2, 60))
+        assert sorted(plan.order) == list(range(8))
+        np.testing.assert_array_equal(plan.kept, counts[plan.order])
+        assert not plan.dropped.any()
+        used = np.bincount(plan.row, (fixed + counts)[plan.order], minlength=4)
+        assert used.max() <= 60
+        # Both groups carry about as much, and own two rows each.
+        assert sorted(set(plan.row[:4])) == [0, 1] and sorted(set(plan.row[4:])) == [2, 3]
+
+    def test_the_largest_video_gives_up_trajectories_first(self):
+        fixed, counts = np.array([5, 5]), np.array([40, 8])
+        plan = plan_rows(fixed, counts, RowSettings(2, 1, 40), each=1)
+        assert dict(zip(plan.order.tolist(), plan.kept.tolist(), strict=True)) == {0: 22, 1: 8}
+        assert plan.dropped.sum() == 18
+        # Of two tokens each, half as many fit.
+        plan = plan_rows(fixed, counts, RowSettings(2, 1, 40), each=2)
+        assert sorted(plan.kept.tolist()) == [7, 7]
+
+    def test_a_text_that_finds_no_room_is_left_out(self):
+        plan = plan_rows(np.array([30, 25]), np.array([2, 2]), RowSettings(2, 1, 40))
+        assert plan.row[plan.order.tolist().index(1)] == -1
+        assert plan.kept[plan.order.tolist().index(1)] == 0
+
+    def test_random_plans_keep_to_their_rows(self):
+        rng = np.random.default_rng(0)
+        for _ in range(200):
+            rows = RowSettings(int(rng.integers(1, 6)), int(rng.integers(1, 4)), 50)
+            b = rows.group * int(rng.integers(1, 4))
+            each = int(rng.integers(1, 3))
+            fixed, counts = rng.integers(1, 50, b), rng.integers(0, 60, b)
+            plan = plan_rows(fixed, counts, rows, each=each)
+            there = plan.row >= 0
+            sizes = (fixed[plan.order] + plan.kept * each)[there]
+            used = np.bincount(plan.row[there], sizes, minlength=1)
+            assert used.max() <= 50
+            group = np.arange(b) // rows.group
+            assert (plan.row[there] // rows.rows == group[there]).all()
+            np.testing.assert_array_equal(plan.kept + plan.dropped, counts[plan.order])
+
+    def test_groups_divide_a_batch(self):
+        with pytest.raises(ValueError, match="3 conversations is not a multiple of groups of 2"):
+            plan_rows(np.ones(3, int), np.ones(3, int), RowSettings(2, 1, 9))
+
+
+def spelled(chat, batch, row, segment):
+    """Text of one conversation in a row."""
+    own = (batch.sequences.segment[row] == segment) & (batch.sequences.source[row] == TEXT)
+    return chat.decode(batch.sequences.ids[row, own].tolist())
+
+
+def test_steps_read_every_conversation_once_an_epoch(source, chat):
+    steps = talk_steps(source, 4, seed=1, threads=2)
+    loaded = [next(steps) for _ in range(6)]
+    steps.close()
+    ids = [name for one in loaded for name in one.ids]
+    assert sorted(ids[:12]) == sorted(ids[12:]) == sorted(f"talk{i}" for i in range(12))
+    assert ids[:12] != ids[12:]
+    for one in loaded:
+        batch = one.batch
+        assert batch.present.all() and not one.bad
+        assert batch.sequences.ids.shape == (2, 160)
+        found = [
+            spelled(chat, batch, row, segment)
+            for row in range(2)
+            for segment in range(1, batch.sequences.segment[row].max() + 1)
+        ]
+        expected = [f"assistant\n\nred {name.removeprefix('talk')}" for name in one.ids]
+        assert sorted(text[text.index("assistant") :] for text in found) == sorted(expected)
+
+
+def test_video_tokens_are_those_of_the_own_video(source, toy_record):
+    """Each conversation looks up the slots of its video, in which that video's labels are."""
+    loaded = next(talk_steps(source, 8, seed=0))
+    batch, slots = loaded.batch, source.reader.slots
+    for group in range(2):
+        rows = slice(2 * group, 2 * group + 2)
+        source_of = batch.sequences.source[rows]
+        seen = {int(n) // slots for n in source_of[source_of >= 0]}
+        assert seen == set(range(4))
+        for place, name in enumerate(loaded.ids[4 * group : 4 * group + 4]):
+            record = toy_record(int(name.removeprefix("talk")))
+            own = np.unique(source_of[(source_of >= 0) & (source_of // slots == place)]) % slots
+            assert own.tolist() == list(range(1 + len(record.trajectories)))
+            assert batch.labels[4 * group + place].max() == len(record.trajectories)
+            np.testing.assert_array_equal(batch.video[4 * group + place], record.frames)
+
+
+def test_a_step_depends_on_its_number_alone(source):
+    steps = talk_steps(source, 4, seed=3)
+    unbroken = [next(steps) for _ in range(5)]
+    again = next(talk_steps(source, 4, seed=3, start=4, threads=1))
+    assert again.ids == unbroken[4].ids
+    for one, other in zip(*map(leaves, (again, unbroken[4])), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def leaves(loaded):
+    sequences = loaded.batch.sequences
+    return [loaded.batch.video, loaded.batch.labels, *vars(sequences).values()]
+
+
+def test_processes_read_their_parts(source):
+    whole = next(talk_steps(source, 8, seed=5))
+    parts = [next(talk_steps(source, 8, seed=5, process=i, processes=2)) for i in range(2)]
+    assert whole.ids == parts[0].ids + parts[1].ids
+    for name in ("ids", "source", "segment", "target"):
+        halves = [getattr(part.batch.sequences, name) for part in parts]
+        np.testing.assert_array_equal(np.concatenate(halves), getattr(whole.batch.sequences, name))
+
+
+def test_rows_of_the_encoder_are_those_of_its_group(records, reader, tiny):
+    """Packed videos: the slots that are looked up hold that conversation's video."""
+    packing = PackingSettings(group=4, rows=2, slots=8)
+    packed = dataclasses.replace(reader, packing=packing)
+    source = TalkSource([talk(i) for i in range(12)], records, packed)
+    loaded = next(talk_steps(source, 8, seed=0))
+    rows, sequences = loaded.batch.rows, loaded.batch.sequences
+    for group in range(2):
+        flat = rows.video[group].reshape(-1)
+        for row in range(2 * group, 2 * group + 2):
+            for segment in range(1, sequences.segment[row].max() + 1):
+                own = sequences.source[row, sequences.segment[row] == segment]
+                assert len(set(flat[own[own >= 0]])) == 1
+        own = sequences.source[2 * group : 2 * group + 2]
+        assert len(set(flat[own[own >= 0]])) == 4
+
+
+def test_evaluation_reads_each_once_and_then_nothing(source):
+    steps = talk_steps(source, 8, seed=0, ordered=True)
+    first, last = next(steps), next(steps)
+    assert sorted(first.ids) == sorted(f"talk{i}" for i in range(8))
+    assert sorted(last.ids) == ["", "", "", "", "talk10", "talk11", "talk8", "talk9"]
+    assert last.batch.present.all() and not last.batch.unplaced.any()
+    talks = [int(row.max()) for row in last.batch.sequences.segment]
+    assert sum(talks) == 4
+
+
+def test_records_that_cannot_be_read_are_absent(reader, toy_record):
+    bad = [toy_record(i, frames=3 if i == 3 else 4) for i in range(4)]
+    source = TalkSource([talk(i) for i in range(4)], bad, reader)
+    loaded = next(talk_steps(source, 4, seed=0))
+    place = loaded.ids.index("talk3")
+    assert loaded.batch.present.tolist() == [i != place for i in range(4)]
+    assert not loaded.batch.unplaced.any()
+    assert [bad.id for bad in loaded.bad] == ["clip03"]
+    assert not loaded.batch.video[place].any()
+    assert loaded.batch.sequences.segment.max() <= 3
+
+
+def test_conversations_without_video_read_nothing_of_it(records, reader):
+    source = TalkSource([talk(i, video=i % 2 == 0) for i in range(4)], records, reader)
+    loaded = next(talk_steps(source, 4, seed=0))
+    for place, name in enumerate(loaded.ids):
+        has_video = int(name.removeprefix("talk")) % 2 == 0
+        assert loaded.batch.labels[place].any() == has_video
+    assert loaded.batch.present.all()
+
+
+class TestWhatDoesNotFit:
+    def test_videos_without_record(self, records, reader, caplog):
+        with caplog.at_level(logging.WARNING):
+            source = TalkSource([talk(0), talk(77)], records, reader, source="a.json")
+        assert len(source) == 1
+        assert "a.json: 1 of 2 conversations are left out" in caplog.text
+        assert "clip77" in caplog.text
+        with pytest.raises(ConversationError, match="no conversation's video has a record"):
+            TalkSource([talk(77)], records, reader)
+
+    def test_several_videos(self, records, reader):
+        turns = (Turn("user", "<video> <video>?"), Turn("assistant", "Yes."))
+        two = Conversation("x", turns, ("clip00", "clip01"))
+        with pytest.raises(ConversationError, match="'x' has 2 videos; training reads one"):
+            TalkSource([two], records, reader)
+
+    def test_no_answer(self, records, reader):
+        with pytest.raises(ConversationError, match="'x' has no answer"):
+            TalkSource([Conversation("x", (Turn("user", "?"),))], records, reader)
+
+    def test_a_conversation_longer_than_a_row(self, records, reader):
+        long = talk(0, answer="red " * 200)
+        with pytest.raises(ContextOverflow, match=r"'talk0' takes at least \d+ .*row holds 160"):
+            TalkSource([long], records, reader)
+
+    def test_batches(self, source):
+        with pytest.raises(ValueError, match="12 conversations, 16 a step"):
+            talk_steps(source, 16, seed=0)
+        with pytest.raises(ValueError, match="multiple of 8"):
+            talk_steps(source, 4, seed=0, processes=2)
+
+    def test_groups(self, reader):
+        with pytest.raises(ValueError, match=r"packing\.group=2 and rows\.group=4"):
+            dataclasses.replace(reader, packing=PackingSettings(group=2, rows=1, slots=9))
+
+
+def test_record_ids_are_paths_without_suffix():
+    assert record_id("academic_source/Charades/X1.mp4") == "academic_source/Charades/X1"
+    assert record_id("a.b.mkv") == "a.b"
+
+
+def test_plan_counts_what_was_dropped(records, reader):
+    small = dataclasses.replace(reader, rows=RowSettings(group=4, rows=1, length=160))
+    source = TalkSource([talk(i) for i in range(4)], records, small)
+    plan = plan_talks(source, np.arange(4))
+    there = source.trajectories[plan.number]
+    np.testing.assert_array_equal(plan.kept + plan.dropped, there)
+
+
+def test_what_finds_no_room_is_told_apart_from_damage(records, reader):
+    """Left out of its step, present all the same; rows too small for the mean are refused."""
+    talks = [talk(0, answer="red " * 8), *(talk(i) for i in range(1, 4))]
+    fixed = TalkSource(talks, records, reader).fixed
+    assert fixed[1] < fixed[0] < 3 * fixed[1]
+    # Two rows for all of them together, where the long one leaves no room for a short one.
+    rows = RowSettings(group=4, rows=2, length=-(-int(fixed.sum()) // 2))
+    source = TalkSource(talks, records, dataclasses.replace(reader, rows=rows))
+    loaded = next(talk_steps(source, 4, seed=0))
+    assert loaded.batch.present.all() and not loaded.bad
+    assert loaded.batch.unplaced.sum() == 1
+    assert sum(int(row.max()) for row in loaded.batch.sequences.segment) == 3
+    with pytest.raises(ContextOverflow, match=r"do not fit 1 rows of 100: raise rows\.rows"):
+        small = RowSettings(group=4, rows=1, length=100)
+        TalkSource([talk(i) for i in range(4)], records, dataclasses.replace(reader, rows=small))

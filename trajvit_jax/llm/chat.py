@@ -1,0 +1,119 @@
+r"""Asks a language model about a video, in a terminal.
+
+Examples:
+  python -m trajvit_jax.llm.chat --model=runs/videollm/videollm-trajvit --video=clip.mp4
+  python -m trajvit_jax.llm.chat --model=runs/llama3 --video=a.mp4 --video=b.png \
+      --question="What do they have in common?"
+
+--model is the workdir of `python -m trajvit_jax.llm.teach`, or a folder as
+`python -m benchmarks.videollm` leaves behind. Without --question every line that is typed is one;
+an empty line or Ctrl-D ends. Videos are read before the first question, or where it says <video>.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tokenization import interrupts
+
+if TYPE_CHECKING:
+    from trajvit_jax.llm.answering import AnswerSettings
+    from trajvit_jax.llm.conversation import Turn
+    from trajvit_jax.llm.videollm import VideoLLMAnswerer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="folder of the VideoLLM")
+    parser.add_argument("--video", action="append", default=[], help="file; several, if repeated")
+    parser.add_argument("--question", help="ask this alone")
+    parser.add_argument("--frames", type=int, default=0, help="of each video; 0 = as in training")
+    parser.add_argument("--most", type=int, default=256, help="tokens of an answer at most")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 = the likeliest token")
+    parser.add_argument("--top_p", type=float, default=1.0, help="of the likeliest tokens")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    options = parser.parse_args(argv)
+    try:
+        from trajvit_jax.llm import videollm
+        from trajvit_jax.llm.answering import AnswerSettings
+
+        settings = AnswerSettings(
+            frames=options.frames,
+            most_tokens=options.most,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            seed=options.seed,
+        )
+        model = videollm.load(options.model, batch=1)
+        for path in options.video:
+            print(f"{path}: {model.tokens_of(path, options.frames)} tokens", file=sys.stderr)
+        talk(model, options.video, settings, options.question)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def talk(
+    model: VideoLLMAnswerer,
+    videos: Sequence[str],
+    settings: AnswerSettings,
+    question: str | None,
+) -> None:
+    """Asks one question, or all that are typed; a bad one is told of, and can be asked anew."""
+    from trajvit_jax.llm.conversation import PLACEHOLDER, Turn
+
+    turns: list[Turn] = []
+    for text in [question] if question is not None else typed():
+        asked = text
+        if not turns and videos and not PLACEHOLDER.search(text):
+            asked = "<video>\n" * len(videos) + text
+        try:
+            answer = _told(model, [*turns, Turn("user", asked)], videos, settings)
+        except ValueError as error:
+            if question is not None:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        turns += [Turn("user", asked), Turn("assistant", answer or ".")]
+
+
+def typed() -> Iterator[str]:
+    """Lines that are typed, up to an empty one or the end."""
+    while True:
+        try:
+            line = input("> ")
+        except EOFError:
+            print()
+            return
+        if not line.strip():
+            return
+        yield line
+
+
+def _told(
+    model: VideoLLMAnswerer,
+    turns: Sequence[Turn],
+    videos: Sequence[str],
+    settings: AnswerSettings,
+) -> str:
+    """Prints the answer as it comes, and returns it."""
+    shown = ""
+    for text in model.reply(turns, videos, settings):
+        # The last characters may be half of one: they are shown once the next token tells.
+        if text.startswith(shown) and not text.endswith("�"):
+            print(text[len(shown) :], end="", flush=True)
+            shown = text
+    print()
+    return shown
+
+
+if __name__ == "__main__":
+    interrupts.install("leaving")
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""A whole VideoLLM in a folder, to be moved, shipped and loaded again.
+
+FOLDER/settings.json        of the eyes, and how videos are cut for them
+FOLDER/eyes.safetensors     the video encoder and the connector, by dotted path
+FOLDER/llm/                 the language model and its tokenizer, as Hugging Face keeps them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from tokenization.files import write_text
+from trajvit_jax.checkpoints import Checkpoints
+from trajvit_jax.config import to_settings
+from trajvit_jax.convert.files import read_state_dict, write_state_dict
+from trajvit_jax.convert.pieces import fill, paths
+from trajvit_jax.experiment import has_run, read_settings
+from trajvit_jax.llm import hugging_face
+from trajvit_jax.llm.experiment import VideoLLMExperiment
+from trajvit_jax.llm.eyes import EyesSettings
+from trajvit_jax.llm.llama import without_adapters
+from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
+from trajvit_jax.llm.parts import fingerprint
+from trajvit_jax.llm.tokenizer import TOKENIZER, ChatTokenizer
+from trajvit_jax.llm.train import TOKENIZATION, open_state, resolve
+from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.optim import optimizer
+from trajvit_jax.sharding import MeshSettings, make_mesh
+
+_SETTINGS, _EYES, _LLM = "settings.json", "eyes.safetensors", "llm"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Saved:
+    """A VideoLLM, and what it takes to use it.
+
+    Attributes:
+      model: the VideoLLM.
+      chat: its tokenizer.
+      tokenization: settings of `tokenization.extract` by which its videos were cut, as JSON; {}
+        where that is not known.
+    """
+
+    model: VideoLLM
+    chat: ChatTokenizer
+    tokenization: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    video: ModelSettings
+    eyes: EyesSettings
+    tokenization: dict
+
+
+def load(
+    folder: str | os.PathLike[str], mesh: Mesh | None = None, *, attention: str = "xla"
+) -> Saved:
+    """A VideoLLM from a folder that `save` wrote, or the workdir of `trajvit_jax.llm.teach`.
+
+    Args:
+      folder: either.
+      mesh: whose devices share the arrays; None = one device.
+      attention: see `LlamaSettings`.
+
+    Raises:
+      FileNotFoundError: the folder, or one that a run was made with, is not there.
+      ValueError: files that are damaged or do not belong together.
+    """
+    folder = Path(folder)
+    mesh = mesh or make_mesh(MeshSettings(data=1), jax.local_devices()[:1])
+    if has_run(folder):
+        return _of_run(folder, mesh, attention)
+    path = folder / _SETTINGS
+    if not path.is_file() or not (folder / _EYES).is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no VideoLLM: name the --workdir of python -m trajvit_jax.llm.teach, "
+            f"or a folder with {_SETTINGS}, {_EYES} and {_LLM}/"
+        )
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        tokenization = values.pop("tokenization")
+        own = to_settings(_Settings, values | {"tokenization": {}}, "settings")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+    # As the eyes compute, so does the language model, which is no longer trained.
+    dtype = own.video.dtype
+    llm = hugging_face.read_settings(folder / _LLM, dtype=dtype, stored=dtype, attention=attention)
+    settings = VideoLLMSettings(own.video, own.eyes, llm)
+    model = nnx.eval_shape(lambda: VideoLLM(settings, rngs=nnx.Rngs(0)))
+    arrays = read_state_dict(folder / _EYES)
+    for name in ("eyes", "connector"):
+        part = {
+            n.removeprefix(f"{name}."): x for n, x in arrays.items() if n.startswith(f"{name}.")
+        }
+        setattr(model, name, fill(getattr(model, name), part))
+    model.llm = hugging_face.fill(model.llm, hugging_face.Tensors(folder / _LLM), mesh)
+    chat = ChatTokenizer.load(folder / _LLM, llm.vocabulary)
+    return Saved(model, chat, tokenization)
+
+
+def _of_run(workdir: Path, mesh: Mesh, attention: str) -> Saved:
+    settings = read_settings(workdir, VideoLLMExperiment)
+    settings = dataclasses.replace(
+        settings, llm=dataclasses.replace(settings.llm, attention=attention)
+    )
+    settings, encoder = resolve(settings)
+    made_of = fingerprint(encoder, settings.weights.llm)
+    noted = json.loads((workdir / _SETTINGS).read_text("utf-8"))["records"]
+    if not noted.endswith(made_of):
+        raise ValueError(
+            f"{workdir} was trained between other models than {settings.weights.video or 'none'} "
+            f"and {settings.weights.llm or 'none'} hold now: put those back"
+        )
+    with jax.set_mesh(mesh):
+        tx = optimizer(settings.optimizer, settings.steps)
+        state, frozen = open_state(settings, encoder, tx, mesh)
+        with Checkpoints(workdir, read_only=True) as checkpoints:
+            state = checkpoints.restore(state)
+    model = nnx.merge(state.graph, state.params, frozen)
+    folder = settings.weights.tokenizer or settings.weights.llm
+    chat = ChatTokenizer.load(folder, settings.llm.vocabulary)
+    made = workdir / TOKENIZATION
+    if not made.is_file() and settings.model.name == "trajvit":
+        raise FileNotFoundError(
+            f"{made} is missing, which tells how the videos were cut that the model learned from; "
+            "copy settings.json of its records there"
+        )
+    tokenization = json.loads(made.read_text("utf-8")) if made.is_file() else {}
+    return Saved(model, chat, tokenization)
+
+
+def save(saved: Saved, folder: str | os.PathLike[str], *, tokenizer: str) -> None:
+    """Writes a folder that `load` reads. Adapters are added to the matrices that they adapt.
+
+    Args:
+      saved: what is written.
+      folder: made where it does not exist.
+      tokenizer: a folder, whose tokenizer.json is copied.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    folder, model = Path(folder), saved.model
+    chat = saved.chat
+    llm = without_adapters(model.llm)
+    hugging_face.save(llm, folder / _LLM, begin=chat.begin, stop=chat.stop)
+    shutil.copyfile(Path(tokenizer) / TOKENIZER, folder / _LLM / TOKENIZER)
+    arrays = {}
+    for name in ("eyes", "connector"):
+        part = paths(getattr(model, name))
+        arrays |= {f"{name}.{path}": np.asarray(x) for path, x in part.items()}
+    write_state_dict(folder / _EYES, arrays)
+    own = model.settings
+    told = {"video": dataclasses.asdict(own.video), "eyes": dataclasses.asdict(own.eyes)}
+    told["tokenization"] = saved.tokenization
+    write_text(folder / _SETTINGS, json.dumps(told, indent=1) + "\n")

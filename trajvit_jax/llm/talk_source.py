@@ -1,0 +1,235 @@
+"""Conversations joined with records of their videos, and where a batch of them goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int32, Int64
+from tqdm import tqdm
+
+from trajvit_jax.data.index import record_ids
+from trajvit_jax.data.packing import PackingSettings, place, plan
+from trajvit_jax.data.source import Record, RecordSource
+from trajvit_jax.data.streams import trajectory_counts
+from trajvit_jax.llm.conversation import Conversation, ConversationError
+from trajvit_jax.llm.eyes import EyesSettings, slots_of, token_numbers
+from trajvit_jax.llm.names import record_id
+from trajvit_jax.llm.packing import RowPlan, RowSettings, plan_rows
+from trajvit_jax.llm.sequences import ContextOverflow
+from trajvit_jax.llm.tokenizer import ChatTokenizer, Encoded
+from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.tokens import Rows
+
+NO_VIDEO = -1
+"""In `TalkSource.record`: the conversation is about no video."""
+NOTHING = -1
+"""In `TalkPlan.number`: there is no conversation in this place."""
+_LOG = logging.getLogger(__name__)
+_MOST_NAMES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """How conversations become what the model reads.
+
+    Attributes:
+      video: settings of the video encoder.
+      eyes: which of its states are read.
+      tokenizer: of the text.
+      rows: into which conversations are packed.
+      packing: rows that videos share in the encoder, in groups as large; None = one a video.
+
+    Raises:
+      ValueError: groups of two sizes.
+    """
+
+    video: ModelSettings
+    eyes: EyesSettings
+    tokenizer: ChatTokenizer
+    rows: RowSettings
+    packing: PackingSettings | None = None
+
+    def __post_init__(self) -> None:
+        if self.packing is not None and self.packing.group != self.rows.group:
+            raise ValueError(
+                f"data.packing.group={self.packing.group} and rows.group={self.rows.group} must "
+                "be the same: conversations stay with their videos"
+            )
+
+    @functools.cached_property
+    def slots(self) -> int:
+        """Of a video in a row of its own."""
+        return slots_of(self.video)
+
+    @property
+    def row_slots(self) -> int:
+        """Of a row of the encoder."""
+        return self.slots if self.packing is None else self.packing.slots
+
+    @property
+    def each(self) -> int:
+        """Tokens of a trajectory."""
+        return self.video.trajvit.tokens_each
+
+    @property
+    def follows(self) -> bool:
+        """Whether tokens are trajectories, of which a video has more or fewer."""
+        return self.video.name == "trajvit"
+
+    def tokens(self, trajectories: int, *, start: int = 0) -> Int32[np.ndarray, " n"]:
+        """Numbers of a video's tokens in its group, see `token_numbers`."""
+        return token_numbers(self.video, self.eyes, trajectories, self.slots, start=start)
+
+
+class TalkSource:
+    """Conversations whose videos have records.
+
+    Args:
+      conversations: all of them.
+      records: that hold their videos.
+      reader: how they are read.
+      source: what messages call the conversations.
+
+    Raises:
+      ConversationError: one without an answer, or with several videos, or none at all whose
+        video has a record. Conversations whose video has none are left out and told of.
+      ContextOverflow: one that is longer than a row, however few trajectories are read.
+    """
+
+    def __init__(
+        self,
+        conversations: Sequence[Conversation],
+        records: Sequence[Record],
+        reader: Reader,
+        *,
+        source: str = "conversations",
+    ):
+        self.records, self.reader = records, reader
+        numbers = {name: number for number, name in enumerate(record_ids(records))}
+        kept, missing = [], []
+        for one in conversations:
+            if len(one.videos) > 1:
+                raise ConversationError(
+                    f"{source}: conversation {one.id!r} has {len(one.videos)} videos; training "
+                    "reads one a conversation: leave the others out"
+                )
+            if not any(turn.role == "assistant" for turn in one.turns):
+                raise ConversationError(f"{source}: conversation {one.id!r} has no answer")
+            name = record_id(one.videos[0]) if one.videos else None
+            if name is None or name in numbers:
+                kept.append((one, NO_VIDEO if name is None else numbers[name]))
+            else:
+                missing.append(name)
+        if missing:
+            _LOG.warning(
+                "%s: %d of %d conversations are left out, whose videos have no record: %s%s",
+                source,
+                len(missing),
+                len(conversations),
+                ", ".join(missing[:_MOST_NAMES]),
+                ", .." if len(missing) > _MOST_NAMES else "",
+            )
+        if not kept:
+            raise ConversationError(
+                f"{source}: no conversation's video has a record in {records!r}; a record's id is "
+                "the video's path without its suffix: extract a manifest of python -m "
+                "trajvit_jax.llm.manifest"
+            )
+        self.talks = [one for one, _ in kept]
+        self.record = np.array([number for _, number in kept], np.int64)
+        self._measure(source)
+
+    def __len__(self) -> int:
+        return len(self.talks)
+
+    def _measure(self, source: str) -> None:
+        """Tokens of each conversation: those that are certain, and trajectories."""
+        reader, counts = self.reader, trajectory_counts(self.records)
+        text, seen = np.zeros((2, len(self)), np.int64)
+        told = tqdm(range(len(self)), "counting tokens of conversations", unit="talk", delay=5)
+        for number in told:
+            encoded = self.encoded(number)
+            seen[number] = encoded.media
+            text[number] = len(encoded.ids) - encoded.media
+        stored = np.where(self.record >= 0, counts[np.maximum(self.record, 0)], 0)
+        most = reader.video.trajvit.max_trajectories
+        self.trajectories = np.minimum(stored, most) * reader.follows * seen
+        self.fixed = text + len(reader.tokens(0)) * seen
+        longest = int(self.fixed.argmax())
+        if self.fixed[longest] > reader.rows.length:
+            raise ContextOverflow(
+                f"{source}: conversation {self.talks[longest].id!r} takes at least "
+                f"{self.fixed[longest]} tokens ({text[longest]} of text), a row holds "
+                f"{reader.rows.length}: raise rows.length, or leave the conversation out"
+            )
+        rows, mean = reader.rows, float(self.fixed.mean())
+        if mean * rows.group > rows.rows * rows.length:
+            raise ContextOverflow(
+                f"{source}: {rows.group} conversations of {mean:.0f} tokens in the mean, without "
+                f"trajectories, do not fit {rows.rows} rows of {rows.length}: raise rows.rows or "
+                "rows.length"
+            )
+
+    def encoded(self, number: int) -> Encoded:
+        """Text ids of a conversation."""
+        return self.reader.tokenizer.encode(self.talks[number])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What the conversations and their videos are, for `trajvit_jax.experiment.check`."""
+        digest = hashlib.sha256()
+        for talk in self.talks:
+            digest.update(repr(talk).encode())
+        told = digest.hexdigest()[:16]
+        own = self.records.fingerprint if isinstance(self.records, RecordSource) else ""
+        return f"{told}+{own}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TalkPlan:
+    """What all processes together read in a step, in its order.
+
+    Attributes:
+      number: of each conversation, or `NOTHING`.
+      row: as in `RowPlan`, as the next.
+      kept: trajectories.
+      dropped: likewise.
+      start: the slot of each video's CLS in its group.
+      rows: of the encoder, or None.
+    """
+
+    number: Int64[np.ndarray, " b"]
+    row: Int64[np.ndarray, " b"]
+    kept: Int64[np.ndarray, " b"]
+    dropped: Int64[np.ndarray, " b"]
+    start: Int64[np.ndarray, " b"]
+    rows: Rows | None
+
+
+def plan_talks(source: TalkSource, numbers: Int64[np.ndarray, " b"]) -> TalkPlan:
+    """Where a batch of conversations (or `NOTHING`) and their videos go."""
+    reader, there = source.reader, numbers != NOTHING
+    fixed, counts = source.fixed[numbers] * there, source.trajectories[numbers] * there
+    each, group = reader.each, reader.rows.group
+    if reader.packing is None or not reader.follows:
+        made = plan_rows(fixed, counts, reader.rows, each=each)
+        start = np.arange(len(numbers)) % group * reader.slots
+        return _planned(numbers, made, start, None)
+    # The encoder's rows say who is in a group, and how many trajectories it has slots for.
+    eyes = plan(counts, reader.packing, each=each)
+    given = np.empty(len(numbers), np.int64)
+    given[eyes.order] = eyes.kept
+    made = plan_rows(fixed, given, reader.rows, each=each, order=eyes.order)
+    slots = reader.packing.slots
+    first = eyes.row % reader.packing.rows * slots + eyes.start
+    whole = _planned(numbers, made, first, place(eyes, reader.packing, each=each))
+    return dataclasses.replace(whole, dropped=counts[made.order] - made.kept)
+
+
+def _planned(numbers: np.ndarray, made: RowPlan, start: np.ndarray, rows: Rows | None) -> TalkPlan:
+    return TalkPlan(numbers[made.order], made.row, made.kept, made.dropped, start, rows)

@@ -1,0 +1,200 @@
+"""What training reads of conversations, step by step.
+
+The position in the data is one number, the step, as in `trajvit_jax.data.steps`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import numpy as np
+from grain.experimental import ThreadPrefetchIterDataset
+
+from trajvit_jax.data.index import find_place, read_index
+from trajvit_jax.data.samples import in_slots, resized
+from trajvit_jax.data.schedule import reads
+from trajvit_jax.data.unusable import BadRecord, UnusableRecord, read_record
+from trajvit_jax.llm.sequences import Spread, rows_of, spread
+from trajvit_jax.llm.step import Talks
+from trajvit_jax.llm.talk_source import NOTHING, TalkPlan, TalkSource, plan_talks
+from trajvit_jax.models.tokens import Rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedTalks:
+    """What a process reads for a step, as `data.steps.Loaded`."""
+
+    stream: str
+    batch: Talks
+    ids: tuple[str, ...]
+    bad: tuple[BadRecord, ...] = ()
+
+
+class _Samples:
+    """Position in the data -> one conversation; positions count this process's."""
+
+    def __init__(
+        self, source: TalkSource, plans: Callable[[int], TalkPlan], size: int, process: int
+    ):
+        self._source, self._plans, self._size, self._process = source, plans, size, process
+        video = source.reader.video
+        self._nothing = (
+            np.zeros((video.frames, video.image_size, video.image_size, 3), np.uint8),
+            np.zeros((video.frames, video.grid, video.grid), np.int32),
+        )
+
+    def __call__(self, position: int) -> dict[str, Any]:
+        earlier, own = divmod(position, self._size)
+        at = own + self._process * self._size
+        planned, source = self._plans(earlier), self._source
+        number, reader = int(planned.number[at]), source.reader
+        if number == NOTHING:
+            return self._sample(id="")
+        record = int(source.record[number])
+        frames, labels = self._nothing
+        kept, bad = int(planned.kept[at]), None
+        if record >= 0:
+            try:
+                found, trajectories = resized(read_record(source.records, record), reader.video)
+            except UnusableRecord as problem:
+                where = find_place(source.records, read_index(source.records), record)
+                bad = BadRecord(where.id, where.file, str(problem))
+            else:
+                kept = min(kept, len(trajectories))
+                start = int(planned.start[at]) % reader.row_slots
+                packed = planned.rows is not None
+                labels, _ = in_slots(
+                    trajectories,
+                    kept if reader.follows else reader.video.trajvit.max_trajectories,
+                    start=start if packed else 0,
+                    each=reader.each if packed else 1,
+                )
+                frames = found
+        spoken: Spread | None = None
+        if bad is None and planned.row[at] >= 0:
+            media = [reader.tokens(kept, start=int(planned.start[at]))] if record >= 0 else []
+            name = f"conversation {source.talks[number].id!r}"
+            spoken = spread(source.encoded(number), media, name=name)
+        return self._sample(
+            id=source.talks[number].id,
+            bad=bad,
+            video=frames,
+            labels=labels,
+            dropped=np.int32(planned.dropped[at]),
+            spread=spoken,
+            unplaced=bad is None and spoken is None,
+        )
+
+    def _sample(self, **found: Any) -> dict[str, Any]:
+        video, labels = self._nothing
+        empty = {"bad": None, "video": video, "labels": labels, "dropped": np.int32(0)}
+        return empty | {"spread": None, "unplaced": False} | found
+
+
+def talk_steps(
+    source: TalkSource,
+    batch: int,
+    *,
+    seed: int,
+    start: int = 0,
+    process: int = 0,
+    processes: int = 1,
+    threads: int = 4,
+    stream: str = "talks",
+    ordered: bool = False,
+) -> Iterator[LoadedTalks]:
+    """Endless steps from `start` on; each epoch has another order.
+
+    Args:
+      source: the conversations.
+      batch: conversations a step, of all processes together.
+      seed: of the run.
+      start: the first step.
+      process: which part of each batch is read.
+      processes: parts of a batch.
+      threads: that read and decode.
+      stream: what logs call it.
+      ordered: for evaluation: each conversation once, in the file's own order, and then none:
+        places of the last batch stay empty.
+
+    Raises:
+      ValueError: fewer conversations than a batch, or one that processes cannot share.
+      OSError: the storage cannot be read (when a step is).
+    """
+    group = source.reader.rows.group
+    if batch % (group * processes) or (len(source) < batch and not ordered):
+        raise ValueError(
+            f"{len(source)} conversations, {batch} a step, cannot be read in groups of {group} by "
+            f"{processes} processes: take a batch that is a multiple of {group * processes} and "
+            "no more than there are"
+        )
+
+    @functools.lru_cache(maxsize=8)
+    def plans(earlier: int) -> TalkPlan:
+        if ordered:
+            places = np.arange(earlier * batch, (earlier + 1) * batch)
+            return plan_talks(source, np.where(places < len(source), places, NOTHING))
+        return plan_talks(source, reads((batch,), (len(source),), earlier, seed=seed).record)
+
+    size = batch // processes
+    positions = grain.MapDataset.range(start * size, sys.maxsize)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(size, threads))
+    samples: Any = positions.map(_Samples(source, plans, size, process)).to_iter_dataset(options)
+    stacked = samples.batch(size, drop_remainder=True, batch_fn=list)
+    batches = iter(ThreadPrefetchIterDataset(stacked, prefetch_buffer_size=1))
+    return _Steps(source, plans, batches, start, process, processes, stream)
+
+
+class _Steps(Iterator[LoadedTalks]):
+    """Batches, laid into rows."""
+
+    def __init__(
+        self,
+        source: TalkSource,
+        plans: Callable[[int], TalkPlan],
+        batches: Any,
+        earlier: int,
+        process: int,
+        processes: int,
+        stream: str,
+    ):
+        self._source, self._plans, self._batches = source, plans, batches
+        self._earlier, self._process, self._processes = earlier, process, processes
+        self._stream = stream
+
+    def __next__(self) -> LoadedTalks:
+        samples = next(self._batches)
+        planned, rows = self._plans(self._earlier), self._source.reader.rows
+        self._earlier += 1
+        size, groups = len(samples), len(samples) // rows.group
+        first = self._process * groups * rows.rows
+        laid: list[list[Spread]] = [[] for _ in range(groups * rows.rows)]
+        own = planned.row[self._process * size : (self._process + 1) * size]
+        for sample, row in zip(samples, own.tolist(), strict=True):
+            if sample["spread"] is not None:
+                laid[row - first].append(sample["spread"])
+        encoder = planned.rows
+        if encoder is not None:
+            part = slice(self._process * groups, (self._process + 1) * groups)
+            encoder = Rows(encoder.video[part], encoder.query[part], encoder.row[part])
+        talks = Talks(
+            video=np.stack([sample["video"] for sample in samples]),
+            labels=np.stack([sample["labels"] for sample in samples]),
+            sequences=rows_of(laid, rows.length),
+            dropped=np.stack([sample["dropped"] for sample in samples]),
+            present=np.array([sample["bad"] is None for sample in samples]),
+            unplaced=np.array([sample["unplaced"] for sample in samples]),
+            rows=encoder,
+        )
+        ids = tuple(sample["id"] for sample in samples)
+        bad = tuple(sample["bad"] for sample in samples if sample["bad"] is not None)
+        return LoadedTalks(self._stream, talks, ids, bad)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._batches.close()

@@ -1,0 +1,301 @@
+"""Training of a VideoLLM, read from top to bottom: data, model, step, restore, loop."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from tokenization.files import write_text
+from trajvit_jax.checkpoints import Checkpoints
+from trajvit_jax.data.source import open_records
+from trajvit_jax.evals import loaded
+from trajvit_jax.experiment import check, note
+from trajvit_jax.llm import parts
+from trajvit_jax.llm.conversation import read_conversations
+from trajvit_jax.llm.costs import work_of
+from trajvit_jax.llm.experiment import VideoLLMExperiment
+from trajvit_jax.llm.hugging_face import read_settings
+from trajvit_jax.llm.step import Talks, make_step, run
+from trajvit_jax.llm.talk_source import Reader, TalkSource
+from trajvit_jax.llm.talks import LoadedTalks, talk_steps
+from trajvit_jax.llm.tokenizer import ChatTokenizer
+from trajvit_jax.loop import Run, evaluates, train_loop
+from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.video_text import VideoTextModel
+from trajvit_jax.optim import optimizer, schedule
+from trajvit_jax.run.compile_watch import CompileWatch
+from trajvit_jax.run.run_log import Clock, RunLog
+from trajvit_jax.run.workdir import lock
+from trajvit_jax.sharding import batch_parts, make_mesh, part_of_process, put_batch, shardings
+from trajvit_jax.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+STREAM, TOKENIZATION = "talks", "tokenization.json"
+
+
+def resolve(settings: VideoLLMExperiment) -> tuple[VideoLLMExperiment, VideoTextModel | None]:
+    """The settings with the sizes of what was trained before, and the video encoder.
+
+    Raises:
+      FileNotFoundError, ValueError: folders that hold no such models.
+    """
+    weights, changes, encoder = settings.weights, {}, None
+    if weights.video:
+        encoder = loaded.load(weights.video).model
+        changes["model"] = _used(settings.model, encoder.settings, weights.video)
+    if weights.llm:
+        kept = {name: getattr(settings.llm, name) for name in _CHOICES}
+        changes["llm"] = read_settings(weights.llm, **kept)
+    return dataclasses.replace(settings, **changes), encoder
+
+
+def _used(own: ModelSettings, trained: ModelSettings, folder: str) -> ModelSettings:
+    """A trained encoder's settings, with what a config may say of its use."""
+    if own.name != trained.name:
+        raise ValueError(f"{folder} is of {trained.name}, the config's model is {own.name}")
+    changes: dict[str, Any] = {"dtype": own.dtype, "impl": own.impl}
+    if own.name == "trajvit":  # it takes any number of frames and trajectories
+        most = own.trajvit.max_trajectories
+        changes["frames"] = own.frames
+        changes["trajvit"] = dataclasses.replace(trained.trajvit, max_trajectories=most)
+    elif own.frames != trained.frames:
+        raise ValueError(
+            f"{folder} reads {trained.frames} frames, the config's model {own.frames}: set "
+            f"model.frames={trained.frames}"
+        )
+    return dataclasses.replace(trained, **changes)
+
+
+# What of the language model is no size, and so is the config's to say.
+_CHOICES = ("dtype", "stored", "remat", "unroll", "attention", "lora")
+
+
+def open_talks(
+    settings: VideoLLMExperiment, files: tuple[str, ...], records: Any, tokenizer: ChatTokenizer
+) -> TalkSource:
+    """Conversations of files, joined with records; raises as `TalkSource` does."""
+    packing = settings.data.packing
+    reader = Reader(settings.model, settings.eyes, tokenizer, settings.rows, packing)
+    talks = [one for file in files for one in read_conversations(file)]
+    return TalkSource(talks, records, reader, source=", ".join(files))
+
+
+def open_state(
+    settings: VideoLLMExperiment,
+    encoder: VideoTextModel | None,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+) -> tuple[TrainState, nnx.State]:
+    """What is trained, before the first step, and all other arrays of the model.
+
+    Raises: as `parts.make` does.
+    """
+    model = parts.make(settings.both, encoder, settings.weights.llm, mesh=mesh, seed=settings.seed)
+    graph, params, frozen = nnx.split(model, parts.is_trained(settings.train), ...)
+    if "eyes" in settings.train:
+        # What is trained is given away with each step: not the encoder's own arrays.
+        params = jax.tree.map(jnp.copy, params)
+    opt_state = tx.init(params)
+    opt_state = jax.device_put(opt_state, shardings(opt_state, mesh))
+    zero = jax.device_put(jnp.zeros((), jnp.int32), shardings(jnp.zeros(()), mesh))
+    return TrainState(zero, params, nnx.State({}), opt_state, None, graph), frozen
+
+
+def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
+    """Trains, or goes on from the last checkpoint, and evaluates.
+
+    Returns:
+      `answer_loss` and `answer_accuracy` of the held-out conversations' answers, where there are
+      any, with `parameters` that are trained and `seconds_a_step`.
+
+    Raises: as `trajvit_jax.train.train` does, and as `open_talks` and `resolve` do.
+    """
+    with contextlib.ExitStack() as stack:
+        # Devices
+        mesh = make_mesh(settings.mesh)
+        part, processes = part_of_process(mesh)
+        _check_groups(settings, mesh)
+
+        # What was trained before
+        settings, encoder = resolve(settings)
+
+        # Data
+        data = settings.data
+        tokenizer = ChatTokenizer.load(
+            settings.weights.tokenizer or settings.weights.llm, settings.llm.vocabulary
+        )
+        records = open_records(data.train, data.train_split)
+        source = open_talks(settings, settings.conversations, records, tokenizer)
+        held_out = None
+        if settings.held_out:
+            own = open_records(data.evaluation_folder, data.eval_split)
+            held_out = open_talks(settings, (settings.held_out,), own, tokenizer)
+        made_of = f"{source.fingerprint}+{parts.fingerprint(encoder, settings.weights.llm)}"
+        check(workdir, settings, made_of)
+        stack.enter_context(lock(workdir, process=jax.process_index()))
+        _LOG.info("%d conversations to train on", len(source))
+
+        # Model
+        stack.enter_context(jax.set_mesh(mesh))
+        tx = optimizer(settings.optimizer, settings.steps)
+        state, frozen = open_state(settings, encoder, tx, mesh)
+        del encoder
+        trained = state.parameters
+        _LOG.info("%s: %.1f M parameters are trained", settings.model.name, trained / 1e6)
+        update = make_step(
+            tx,
+            group=settings.rows.group,
+            micro_batches=settings.micro_batches,
+            block=settings.loss_block,
+            frozen_eyes="eyes" not in settings.train,
+            where=jax.tree.map(lambda x: x.sharding, state),
+            rate=schedule(settings.optimizer, settings.steps),
+        )
+        compiled = CompileWatch(update)
+
+        # Restore
+        checkpoints = stack.enter_context(
+            Checkpoints(workdir, keep=settings.keep, best=settings.keep_best)
+        )
+        clock, resumed = Clock(), checkpoints.resume(state)
+        if resumed:
+            state, clock = resumed.state, Clock(**resumed.clock)
+            _LOG.info("goes on from step %d of %s", resumed.step, workdir)
+        first = int(state.step)
+        behind = evaluates(settings, first) and not (resumed and resumed.metrics)
+        catches_up = first == settings.steps or behind
+        steps = talk_steps(
+            source,
+            data.batch,
+            seed=settings.seed,
+            start=first,
+            process=part,
+            processes=processes,
+            threads=data.threads,
+            stream=STREAM,
+        )
+        stack.callback(steps.close)
+        if jax.process_index() == 0:
+            note(workdir, settings, made_of)
+            keep_tokenization(workdir, Path(data.train))
+
+        # Loop
+        log = stack.enter_context(RunLog(workdir, settings, first=first, evaluates=catches_up))
+        told = functools.partial(evaluate, settings, frozen, held_out, mesh, part, processes)
+        warned: list[str] = []
+
+        def tell(number: int, read: LoadedTalks) -> None:
+            lost = [n for n, u in zip(read.ids, read.batch.unplaced, strict=True) if u]
+            if lost and not warned:
+                _LOG.warning(
+                    "step %d: no room in its rows for %s; `unplaced` of the log counts such "
+                    "conversations: raise rows.rows or rows.length",
+                    number,
+                    ", ".join(lost[:3]),
+                )
+            warned.extend(lost)
+
+        loop = Run(
+            settings=settings,
+            mesh=mesh,
+            step=lambda state, batch: update(state, frozen, batch),
+            compiled=compiled,
+            checkpoints=checkpoints,
+            log=log,
+            clock=clock,
+            evaluate=told,
+            show=tell,
+        )
+        with log.watch(settings.model.name, clock, {STREAM: work_of(settings)}) as watch:
+            state, results = train_loop(loop, state, steps, watch, catches_up=catches_up)
+    results["parameters"] = float(trained)
+    results["seconds_a_step"] = log.median("seconds_a_step")
+    return results
+
+
+def _check_groups(settings: VideoLLMExperiment, mesh: Mesh) -> None:
+    groups, devices = settings.data.batch // settings.rows.group, batch_parts(mesh)
+    if groups % (devices * settings.micro_batches):
+        raise ValueError(
+            f"{groups} groups ({settings.data.batch} conversations in groups of "
+            f"{settings.rows.group}) cannot be shared by {devices} devices in "
+            f"{settings.micro_batches} micro-batches: their number must be a multiple of both"
+        )
+
+
+def evaluate(
+    settings: VideoLLMExperiment,
+    frozen: nnx.State,
+    source: TalkSource | None,
+    mesh: Mesh,
+    process: int,
+    processes: int,
+    state: TrainState,
+    between: Callable[[], None],
+) -> dict[str, float]:
+    """The loss of held-out answers, and the share of their tokens that are the likeliest."""
+    if source is None:
+        return {}
+    batch = settings.data.batch
+    steps = talk_steps(
+        source,
+        batch,
+        seed=0,
+        process=process,
+        processes=processes,
+        threads=settings.data.threads,
+        ordered=True,
+    )
+    run_one = _evaluation(settings.rows.group, settings.loss_block)
+    nats = right = count = 0.0
+    left: list[str] = []
+    try:
+        for _ in range(-(-len(source) // batch)):
+            between()
+            read = next(steps)
+            told = zip(read.ids, read.batch.present, read.batch.unplaced, strict=True)
+            left += [name for name, present, unplaced in told if not present or unplaced]
+            found = run_one(state.graph, state.params, frozen, put_batch(read.batch, mesh))
+            nats += float(found.nats)
+            right += float(found.right)
+            count += float(found.count)
+    finally:
+        steps.close()
+    if left:
+        _LOG.warning(
+            "%d held-out conversations that this process read are left out: %s", len(left), left[:3]
+        )
+    return {
+        "answer_loss": nats / max(count, 1),
+        "answer_accuracy": right / max(count, 1),
+        "answer_tokens": count,
+        "left_out": float(len(left)),
+    }
+
+
+def keep_tokenization(workdir: Path, records: Path) -> None:
+    """Copies how the records were made into the workdir, for new videos to be cut alike."""
+    made_by = records / "settings.json"
+    if made_by.is_file():
+        write_text(workdir / TOKENIZATION, made_by.read_text("utf-8"))
+
+
+@functools.cache
+def _evaluation(group: int, block: int) -> Any:
+    def one(graph: Any, params: nnx.State, frozen: nnx.State, talks: Talks) -> Any:
+        model = nnx.merge(graph, params, frozen, copy=True)
+        groups = len(talks.present) // group
+        return run(model, talks, groups=groups, block=block, frozen_eyes=True)
+
+    return jax.jit(one, static_argnums=0)

@@ -1,0 +1,214 @@
+"""A VideoLLM that answers: files and questions in, text out.
+
+from trajvit_jax.llm import videollm
+model = videollm.load("runs/llama3")
+model.answer("clip.mp4", "What happens?")
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from trajvit_jax.llm.answering import AnswerSettings, Question
+from trajvit_jax.llm.conversation import Conversation, Turn, question
+from trajvit_jax.llm.eyes import Seen, slots_of, token_numbers
+from trajvit_jax.llm.generation import Generator
+from trajvit_jax.llm.saved import Saved
+from trajvit_jax.llm.saved import load as load_saved
+from trajvit_jax.llm.sequences import Spread, check_length, spread
+from trajvit_jax.llm.tokenizer import Encoded
+from trajvit_jax.llm.videos import Clip, VideoReader
+
+_PLAIN = AnswerSettings()
+_KEPT = 4  # videos whose tokens are remembered: benchmarks ask several times about each
+
+
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    batch: int = 4,
+    mesh: Mesh | None = None,
+    attention: str = "xla",
+) -> VideoLLMAnswerer:
+    """Loads a model; see `saved.load` for the folders and what goes wrong with them."""
+    return VideoLLMAnswerer(load_saved(folder, mesh, attention=attention), batch=batch)
+
+
+class VideoLLMAnswerer:
+    """Ours of `answering.VideoAnswerer`.
+
+    Args:
+      saved: the model and what belongs to it.
+      batch: questions that are answered at once.
+    """
+
+    def __init__(self, saved: Saved, *, batch: int = 4):
+        from tokenization.recorder import ExtractSettings
+        from trajvit_jax.config import to_settings
+
+        self._saved, self._batch = saved, batch
+        video = saved.model.settings.video
+        own = to_settings(ExtractSettings, saved.tokenization, "tokenization")
+        self._reader = VideoReader(video, own)
+        self._generator = Generator(saved.model, saved.chat.stop, batch=batch)
+        self._graph, self._state = nnx.split(saved.model.eyes)
+        self._see = jax.jit(
+            lambda state, video, labels: nnx.merge(self._graph, state)(video, labels, groups=1)
+        )
+        self._seen: collections.OrderedDict[object, tuple[Seen, int]] = collections.OrderedDict()
+
+    @property
+    def context(self) -> int:
+        """Tokens that a conversation and its answer may have together."""
+        return self._saved.model.settings.llm.context
+
+    def answer(
+        self,
+        video: str | os.PathLike[str],
+        question: str,
+        settings: AnswerSettings = _PLAIN,
+    ) -> str:
+        """See `VideoAnswerer.answer`."""
+        return self.answer_all([Question(question, (video,))], settings)[0]
+
+    def answer_all(
+        self, questions: Sequence[Question], settings: AnswerSettings = _PLAIN
+    ) -> list[str]:
+        """See `VideoAnswerer.answer_all`."""
+        answers = []
+        for first in range(0, len(questions), self._batch):
+            own = questions[first : first + self._batch]
+            seen = [self._look_all(one, settings.frames) for one in own]
+            talks = [
+                question(one.text, tuple(map(os.fspath, one.videos)), id=f"question {first + i}")
+                for i, one in enumerate(own)
+            ]
+            encoded = [self._saved.chat.encode(talk, answer=True) for talk in talks]
+            prompts = [
+                self._spread(text, videos, settings, talk.id)
+                for text, videos, talk in zip(encoded, seen, talks, strict=True)
+            ]
+            # By what is asked, wherever in the list it stands.
+            seeds = [zlib.crc32(f"{talk.turns} {talk.videos}".encode()) >> 1 for talk in talks]
+            found = self._generator.generate(prompts, self._together(seen), settings, seeds=seeds)
+            answers += [cut_at(self._saved.chat.decode(ids), settings.stop) for ids in found]
+        return answers
+
+    def reply(
+        self,
+        turns: Sequence[Turn],
+        videos: Sequence[str | os.PathLike[str]],
+        settings: AnswerSettings = _PLAIN,
+    ) -> Iterator[str]:
+        """The answer to a conversation's last turn, as far as it is known, again and again.
+
+        Raises: as `answer` does, and `ConversationError` for placeholders that do not fit.
+        """
+        chat = self._saved.chat
+        talk = Conversation("this conversation", tuple(turns), tuple(map(os.fspath, videos)))
+        seen = [self._look(path, settings.frames) for path in videos]
+        prompt = self._spread(chat.encode(talk, answer=True), seen, settings, talk.id)
+        ids: list[int] = []
+        for tokens in self._generator.stream([prompt], self._together([seen]), settings):
+            if int(tokens[0]) in chat.stop:
+                return
+            ids.append(int(tokens[0]))
+            text = cut_at(chat.decode(ids), settings.stop)
+            yield text
+            if settings.stop and text != chat.decode(ids).strip():
+                return
+
+    def tokens_of(self, video: str | os.PathLike[str], frames: int = 0) -> int:
+        """How many tokens the language model reads of a video."""
+        seen, trajectories = self._look(video, frames)
+        return len(self._numbers(seen, trajectories))
+
+    def _look_all(self, one: Question, frames: int) -> list[tuple[Seen, int]]:
+        looked = []
+        for number, path in enumerate(one.videos):
+            span = (one.start, one.stop) if number == 0 else (0.0, None)
+            looked.append(self._look(path, frames, *span))
+        return looked
+
+    def _look(
+        self,
+        path: str | os.PathLike[str],
+        frames: int,
+        start: float = 0.0,
+        stop: float | None = None,
+    ) -> tuple[Seen, int]:
+        """Tokens of a video, and how many trajectories it has."""
+        key = (Path(path), frames, start, stop)
+        if key not in self._seen:
+            clip = self._reader.read(path, frames=frames, start=start, stop=stop)
+            self._seen[key] = self.look(clip), clip.trajectories
+            while len(self._seen) > max(_KEPT, self._batch):
+                self._seen.popitem(last=False)
+        self._seen.move_to_end(key)
+        return self._seen[key]
+
+    def look(self, clip: Clip) -> Seen:
+        """The tokens of one clip."""
+        return self._see(self._state, jnp.asarray(clip.video[None]), jnp.asarray(clip.labels[None]))
+
+    def _numbers(self, seen: Seen, trajectories: int, start: int = 0) -> np.ndarray:
+        model = self._saved.model.settings
+        slots = seen.valid.shape[1]
+        return token_numbers(model.video, model.eyes, trajectories, slots, start=start)
+
+    def _spread(
+        self,
+        text: Encoded,
+        seen: Sequence[tuple[Seen, int]],
+        settings: AnswerSettings,
+        name: str,
+    ) -> Spread:
+        start, media = 0, []
+        for one, trajectories in seen:
+            media.append(self._numbers(one, trajectories, start))
+            start += one.valid.shape[1]
+        made = spread(text, media, name=name)
+        words = int((made.source < 0).sum())
+        check_length(
+            len(made) + settings.most_tokens,
+            self.context,
+            name=f"{name} with an answer of up to {settings.most_tokens}",
+            text=words + settings.most_tokens,
+        )
+        return made
+
+    def _together(self, seen: Sequence[Sequence[tuple[Seen, int]]]) -> Seen | None:
+        """The videos of each question as those of a group, filled up to one shape."""
+        own = slots_of(self._saved.model.settings.video)
+        counts = [sum(one.valid.shape[1] for one, _ in videos) for videos in seen]
+        if not any(counts):
+            return None
+        most = -(-max(counts) // own) * own
+        rows = []
+        for videos, count in zip(seen, counts, strict=True):
+            pad = most - count
+            width = self._saved.model.eyes.width
+            states = [one.states[0] for one, _ in videos] + [jnp.zeros((pad, width))]
+            valid = [one.valid[0] for one, _ in videos] + [jnp.zeros(pad, bool)]
+            rows.append((jnp.concatenate(states), jnp.concatenate(valid)))
+        rows += [(jnp.zeros_like(rows[0][0]), jnp.zeros_like(rows[0][1]))] * (
+            self._batch - len(rows)
+        )
+        return Seen(jnp.stack([s for s, _ in rows]), jnp.stack([v for _, v in rows]))
+
+
+def cut_at(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the stops, without surrounding blanks."""
+    for stop in stops:
+        text = text.partition(stop)[0]
+    return text.strip()

@@ -1,0 +1,132 @@
+"""The loop of every training run: steps, their log, checkpoints, evaluations, a stop in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from trajvit_jax.checkpoints import Checkpoints
+from trajvit_jax.data.unusable import BadRecord
+from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.pod.agreement import Agreement
+from trajvit_jax.run.compile_watch import CompileWatch
+from trajvit_jax.run.interrupts import StopRequest
+from trajvit_jax.run.run_log import Clock, InFlight, RunLog, StepWatch
+from trajvit_jax.sharding import put_batch
+from trajvit_jax.state import TrainState
+
+Evaluation = Callable[[TrainState, Callable[[], None]], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """What a loop works with.
+
+    Attributes:
+      settings: of the experiment.
+      mesh: on which batches are put.
+      step: the compiled update, of state and batch.
+      compiled: watches its programs.
+      checkpoints: where the state is kept.
+      log: where it is told of.
+      clock: what the run has done so far.
+      evaluate: of the state, for results; it calls its second argument between batches.
+      show: is given each batch and its number before it is put on the devices.
+    """
+
+    settings: ExperimentSettings
+    mesh: Mesh
+    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    compiled: CompileWatch
+    checkpoints: Checkpoints
+    log: RunLog
+    clock: Clock
+    evaluate: Evaluation
+    show: Callable[[int, Any], None] = lambda number, loaded: None
+
+
+def evaluates(settings: ExperimentSettings, step: int) -> bool:
+    """Whether a run is evaluated after a step."""
+    every = settings.evaluate_every
+    return step > 0 and (step == settings.steps or bool(every and step % every == 0))
+
+
+def train_loop(
+    run: Run, state: TrainState, steps: Iterator[Any], watch: StepWatch, *, catches_up: bool
+) -> tuple[TrainState, dict[str, float]]:
+    """Runs all steps that are left.
+
+    Ctrl-C, or another signal to stop, ends it after the running step, which is saved.
+
+    Args:
+      run: what it works with.
+      state: to begin with; its memory is given away.
+      steps: what each reads, from the state's on: with `stream`, `batch`, `ids` and `bad`.
+      watch: reads of steps.
+      catches_up: an evaluation is due before the first step.
+
+    Returns:
+      The last state, and the results of the last evaluation if it was at the end.
+
+    Raises:
+      KeyboardInterrupt: it was stopped; the message names the step.
+      FloatingPointError, ValueError: see `StepWatch.read`.
+      OSError: storage that cannot be read or written.
+    """
+    settings, checkpoints = run.settings, run.checkpoints
+    agreement, first = Agreement(run.mesh), int(state.step)
+    with StopRequest() as stop:
+
+        def evaluated(state: TrainState, step: int) -> dict[str, float]:
+            def leave_if_asked() -> None:
+                if agreement.ask(stop.requested):
+                    raise stop.error(f"stopped in the evaluation after step {step}")
+
+            with stop.at_once(), watch.paused():
+                found = run.evaluate(state, leave_if_asked)
+            run.log.results(step, found)
+            return found
+
+        running: InFlight | None = None
+        results: dict[str, float] = {}
+        if catches_up:
+            results = evaluated(state, first)
+            checkpoints.add_metrics(first, results)
+        for done in range(first + 1, settings.steps + 1):
+            run.log.profiler.before(done - first, running and running.measures)
+            started = time.perf_counter()
+            loaded = next(steps)
+            waited = time.perf_counter() - started
+            run.show(done, loaded)
+            batch = put_batch(loaded.batch, run.mesh)
+            state, measures = run.step(state, batch)
+            run.compiled.check(done, loaded.stream, batch)
+            programs = run.compiled.count
+            # The devices work on this step while the host reads of the one before.
+            if running is not None:
+                watch.read(running)
+            bad: tuple[BadRecord, ...] = loaded.bad
+            running = InFlight(done, loaded.stream, loaded.ids, measures, waited, programs, bad)
+
+            stopped, last = agreement.ask(stop.requested), done == settings.steps
+            due = evaluates(settings, done)
+            saved = last or done % settings.checkpoint_every == 0
+            if stopped or due or saved:
+                watch.read(running)
+                running = None
+            results = {}
+            if due and not stopped:
+                try:
+                    results = evaluated(state, done)
+                except KeyboardInterrupt:  # the step is still to be saved
+                    stopped = True
+            if stopped or saved or (results and settings.keep_best):
+                checkpoints.save(done, state, clock=run.clock.values(), metrics=results)
+            if stopped:
+                raise stop.error(f"stopped after step {done}")
+    return state, results
