@@ -1,0 +1,264 @@
+"""The command: answers kept and resumed, videos missing, results, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.trajvit_jax.llm.benchmarks.conftest import NEXTQA, NEXTQA_OPEN, csv
+from trajvit_jax.llm import evaluate
+from trajvit_jax.llm.benchmarks.lines_file import LinesFile
+
+ROOT = Path(__file__).parents[4]
+MODEL = "--model=tests.trajvit_jax.llm.benchmarks.scripted:load"
+JUDGE = f"{sys.executable} {Path(__file__).parent / 'judge_program.py'}"
+
+
+@pytest.fixture
+def job(folder, monkeypatch):
+    """A folder with annotations of four questions, three videos and a scripted model."""
+    rows = [
+        NEXTQA | {"video": name, "qid": str(number), "question": word}
+        for number, (name, word) in enumerate(
+            [("one", "first"), ("two", "second"), ("two", "third"), ("gone", "fourth")]
+        )
+    ]
+    folder.put("test.csv", csv(*rows))
+    folder.put("videos/deep/one.mp4")
+    folder.put("videos/two.webm")
+    monkeypatch.setenv("SCRIPT", str(folder.put("script.json", {"first": "B", "second": "A"})))
+    monkeypatch.chdir(folder.path)
+    return folder
+
+
+def run(*arguments: str, benchmark: str = "nextqa_mc", files: str = "test.csv") -> int:
+    common = [f"--benchmark={benchmark}", f"--annotations={files}", "--videos=videos", MODEL]
+    return evaluate.main([*common, "--json=r.json", *arguments])
+
+
+def result(name: str = "r.json"):
+    return json.loads(Path(name).read_text())
+
+
+def calls() -> list[str]:
+    return Path("script.log").read_text().splitlines()
+
+
+def test_a_result_says_what_it_is_of(job, capsys):
+    assert run("--frames=32") == 0
+    found = result()
+    # first right, second wrong, third read as nothing.
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(100 * (1 + 0 + 0.2) / 3)
+    assert (found["count"], found["of"], found["frames"]) == (3, 4, 32)
+    assert found["missing"] == [
+        {"id": "gone_3", "file": "gone", "reason": "its video is not there"}
+    ]
+    assert found["protocol"] == "videoqa"
+    assert found["groups"]["type"]["DL"]["accuracy"]["videos"] == 2
+    assert "--frames=32" in found["command"]
+    assert set(calls()) == {"one.mp4 32 1024", "two.webm 32 1024"}
+    out = capsys.readouterr().out
+    assert "3 of 4 questions; 32 frames" in out
+    assert "left out: gone_3: its video is not there" in out
+    assert "37.0, 29.5" in out
+
+
+def test_what_is_answered_is_not_asked_again(job):
+    assert run("--batch=1") == 0
+    first = result()
+    assert run("--batch=1") == 0
+    assert len(calls()) == 3
+    # A line cut off by a kill is dropped, and its question asked again.
+    path = Path("r.answers.jsonl")
+    content = path.read_bytes()
+    path.write_bytes(content[:-5])
+    assert run() == 0
+    assert len(calls()) == 4
+    assert result()["metrics"] == first["metrics"]
+    assert path.read_bytes() == content
+    assert run("--overwrite") == 0
+    assert len(calls()) == 7
+
+
+def test_answers_of_other_settings_are_refused(job, capsys):
+    assert run() == 0
+    assert run("--frames=64") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "r.answers.jsonl has results of frames=16, not 64" in error
+    assert "--overwrite" in error
+    assert run("--frames=64", "--answers=other.jsonl") == 0
+
+
+def test_a_broken_video_stops_nothing_and_is_named(job, capsys):
+    rows = [NEXTQA | {"qid": str(number), "question": "first"} for number in range(3)]
+    rows[1] |= {"video": "broken"}
+    job.put("b.csv", csv(*rows))
+    for name in ("257", "broken"):
+        job.put(f"videos/{name}.mp4")
+    assert run(files="b.csv") == 1
+    found = result()
+    assert (found["count"], found["metrics"]["accuracy"]["value"]) == (2, 100.0)
+    (gone,) = found["missing"]
+    assert gone["id"] == "broken_1"
+    assert "cannot be decoded" in gone["reason"]
+    assert "1 of 3 questions could not be answered" in capsys.readouterr().err
+    assert run(files="b.csv") == 1  # not asked again,
+    assert len(calls()) == 2
+    (job.path / "videos/broken.mp4").rename(job.path / "videos/other.mp4")
+    job.put("videos/x/broken.txt")
+    assert run("--retry_failed", files="b.csv") == 0  # but told as missing once it is gone
+    assert result()["missing"][0]["reason"] == "its video is not there"
+
+
+def test_where_nothing_works_it_ends_at_once(job, capsys):
+    rows = [NEXTQA | {"qid": str(n), "video": "broken", "question": "x"} for n in range(30)]
+    job.put("b.csv", csv(*rows))
+    job.put("videos/broken.mp4")
+    assert run("--batch=5", files="b.csv") == 2
+    assert "the first 5 questions all failed" in capsys.readouterr().err
+    assert not Path("r.json").exists()
+
+
+def test_a_judge_can_come_later_and_is_asked_once(job, capsys):
+    row = {"video_name": "one", "question": "what", "question_id": "q"}
+    asked = [row | {"question_id": f"q{n}", "question": word} for n, word in
+             enumerate(["first", "second", "third"])]  # fmt: skip
+    answers = [{"question_id": f"q{n}", "answer": "b", "type": 8} for n in range(3)]
+    job.put("qa/test_q.json", asked)
+    job.put("qa/test_a.json", answers)
+    assert run(benchmark="activitynet_qa", files="qa") == 0
+    found = result()
+    assert list(found["metrics"]) == ["exact_match"]
+    assert "exact match alone" in found["notes"]["judge"]
+    assert run(f"--judge={JUDGE}", benchmark="activitynet_qa", files="qa") == 0
+    found = result()
+    assert found["metrics"]["judge_accuracy"]["value"] == pytest.approx(100 / 3)
+    assert found["metrics"]["judge_score"]["value"] == pytest.approx((5 + 1 + 1) / 3)
+    assert found["metrics"]["exact_match"]["value"] == pytest.approx(100 / 3)
+    assert (found["judge"], len(calls())) == (JUDGE, 3)
+    before = Path("r.answers.judged.jsonl").read_text()
+    assert run(f"--judge={JUDGE}", benchmark="activitynet_qa", files="qa") == 0
+    assert Path("r.answers.judged.jsonl").read_text() == before
+    faulty = f"--judge={JUDGE} --fault=score"
+    assert run(faulty, benchmark="activitynet_qa", files="qa") == 2
+    assert "r.answers.judged.jsonl has results of judge=" in capsys.readouterr().err
+    Path("r.answers.judged.jsonl").unlink()
+    assert run(faulty, benchmark="activitynet_qa", files="qa") == 2
+    assert "'q0': its 'score' is 7" in capsys.readouterr().err
+
+
+def test_answers_that_a_judge_skips_are_counted(job):
+    rows = [{"video_name": "one", "question": "first", "question_id": f"q{n}"} for n in range(3)]
+    job.put("qa/test_q.json", rows)
+    answers = [{"question_id": f"q{n}", "answer": "b", "type": 8} for n in range(3)]
+    job.put("qa/test_a.json", answers)
+    judge = f"--judge={JUDGE} --fault=error"
+    assert run(judge, benchmark="activitynet_qa", files="qa") == 0
+    found = result()
+    assert found["notes"]["unjudged"] == "1 answers, such as 'q1'"
+    assert found["metrics"]["judge_accuracy"]["questions"] == 2
+
+
+def test_wups_needs_a_wordnet_and_says_so(job, wordnet_folder):
+    job.put("oe.csv", csv(NEXTQA_OPEN | {"video": "one", "question": "first", "answer": "b"}))
+    assert run(benchmark="nextqa_oe", files="oe.csv") == 0
+    assert list(result()["metrics"]) == ["exact_match"]
+    assert "no WUPS" in result()["notes"]["wordnet"]
+    assert run(f"--wordnet={wordnet_folder}", benchmark="nextqa_oe", files="oe.csv") == 0
+    assert result()["metrics"]["wups"]["value"] == 100.0
+    assert "wordnet" not in result()["notes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--benchmark=nextqa"], "there is no benchmark 'nextqa' (did you mean 'nextqa_"),
+        (["--frames=-1"], "--frames=-1 must be at least 0"),
+        (["--batch=0"], "--batch=0 must be at least 1"),
+        (["--videos=nowhere"], "nowhere is no folder; --videos names"),
+        (["--judge=cat"], "nextqa_mc is scored by rules alone"),
+        (["--wordnet=x"], "--wordnet is for nextqa_oe"),
+        (["--model=nowhere"], "neither a folder that exists nor package.module:function"),
+        (["--model=json:nothing"], "cannot be loaded"),
+        (
+            ["--model=tests.trajvit_jax.llm.benchmarks.scripted:broken"],
+            "has no method answer()",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(job, capsys, arguments, message):
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error.splitlines()[-1]
+    assert not Path("r.json").exists()
+
+
+def test_videos_that_are_nowhere_or_twice(job, capsys):
+    job.put("none.csv", csv(NEXTQA))
+    assert run(files="none.csv") == 2
+    assert "--videos has no video of any question" in capsys.readouterr().err
+    job.put("videos/other/one.mp4")
+    assert run() == 2
+    assert "may be" in capsys.readouterr().err
+
+
+def test_missing_options_are_named(capsys):
+    assert evaluate.main([]) == 2
+    assert "--benchmark is missing (--list shows" in capsys.readouterr().err
+
+
+def test_the_list_and_the_help_name_all_benchmarks(capsys):
+    assert evaluate.main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        evaluate.main(["--help"])
+    helped = capsys.readouterr().out
+    for name in evaluate.registry.BENCHMARKS:
+        assert name in listed
+        assert name in helped
+
+
+def test_an_interrupt_keeps_the_answers(job):
+    command = [sys.executable, "-m", "trajvit_jax.llm.evaluate", "--benchmark=nextqa_mc"]
+    command += ["--annotations=test.csv", "--videos=videos", MODEL, "--json=r.json", "--batch=1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "INTERRUPT_AFTER": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        130,
+        "interrupted; run the same command again to go on",
+    )
+    assert not Path("r.json").exists()
+    assert len(Path("r.answers.jsonl").read_text().splitlines()) == 1
+    done = subprocess.run(command, env=environment | {"INTERRUPT_AFTER": ""})
+    assert done.returncode == 0
+    assert result()["count"] == 3
+
+
+def test_benchmarks_load_no_array_framework():
+    script = (
+        "import sys, trajvit_jax.llm.evaluate, trajvit_jax.llm.serve\n"
+        "print([name for name in ('jax', 'torch', 'tensorflow', 'pyarrow') if name in sys.modules])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_one_process_has_a_file_at_a_time_and_others_are_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with LinesFile(path, {"frames": 16}, option="--answers") as file:
+        file.add({"id": "a", "prediction": "half a character \ud800"})
+        with pytest.raises(BlockingIOError, match="in use by another process"):
+            LinesFile(path, {"frames": 16}, option="--answers")
+    with LinesFile(path, {"frames": 16}, option="--answers") as file:
+        assert list(file.lines) == ["a"]
+    path.write_text("no JSON\n")
+    with pytest.raises(ValueError, match="line 1 is no result"):
+        LinesFile(path, {"frames": 16}, option="--answers")
