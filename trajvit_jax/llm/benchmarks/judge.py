@@ -68,7 +68,7 @@ def match_marks(item: Item, reply: Mapping[str, Any]) -> Marks:
     """`judge_accuracy`, and `judge_score` from 0 to 5."""
     return {
         "judge_accuracy": float(_truth(reply, "correct")),
-        "judge_score": _number(reply, "score", 0, 5),
+        "judge_score": _number(reply, "score", 0.0, 5.0),
     }
 
 
@@ -108,7 +108,7 @@ def rate_request(
 
 def rate_marks(reply: Mapping[str, Any], ratings: Sequence[str]) -> Marks:
     """Each rating, and `judge_score`, their sum."""
-    marks = {f"judge_{name}": _number(reply, name, 1, 5) for name in ratings}
+    marks = {f"judge_{name}": _number(reply, name, 1.0, 5.0) for name in ratings}
     return marks | {"judge_score": sum(marks.values())}
 
 
@@ -133,7 +133,9 @@ def _number(reply: Mapping[str, Any], key: str, low: float, high: float) -> floa
     found = reply.get(key)
     good = isinstance(found, int | float) and not isinstance(found, bool)
     if not good or not low <= found <= high:
-        raise JudgeError(f"its {key!r} is {shown(found)}, which must be a number {low} to {high}")
+        raise JudgeError(
+            f"its {key!r} is {shown(found)}, which must be a number {low:g} to {high:g}"
+        )
     return float(found)
 
 
@@ -175,7 +177,7 @@ class Judge:
                 with contextlib.suppress(OSError):
                     pipe.close()
         try:
-            process.wait(5)
+            process.wait(5 if error[0] is None else 0.1)  # one that hangs is not waited for
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -9,7 +9,6 @@ definition leaves one: tests compare with NLTK itself.
 from __future__ import annotations
 
 import functools
-import io
 import os
 import zipfile
 from collections.abc import Iterator
@@ -51,7 +50,7 @@ class WordNet:
     """The senses of words and how alike they are."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Reads the indices; the data stays in its files.
+        """Reads the files, 22 MB in all.
 
         Raises:
           OSError: a file that cannot be read.
@@ -65,7 +64,7 @@ class WordNet:
             self._offsets[pos] = dict(map(_index_entry, files.lines(f"index.{ending}")))
             entries = (line.split() for line in files.lines(f"{ending}.exc"))
             self._irregular[pos] = {entry[0]: tuple(entry[1:]) for entry in entries if entry}
-            self._data[pos] = files.seekable(f"data.{ending}")
+            self._data[pos] = files.read(f"data.{ending}")
 
     def base_forms(self, word: str, pos: str) -> list[str]:
         """The forms of a word that WordNet lists, the word itself first if it does.
@@ -143,8 +142,8 @@ class WordNet:
     def _line(self, sense: Sense) -> tuple[str, tuple[Sense, ...], str]:
         """First word, senses right above, and part of speech as written (s for satellites)."""
         data = self._data[sense.pos]
-        data.seek(sense.offset)
-        text = data.readline().decode("utf-8").partition("|")[0]
+        line = data[sense.offset : data.find(b"\n", sense.offset)]
+        text = line.decode("utf-8", "replace").partition("|")[0]
         fields = text.split()
         try:
             if int(fields[0]) != sense.offset:
@@ -206,11 +205,6 @@ class _Files:
         for line in self.read(name).decode("utf-8").splitlines():
             if line and not line.startswith(" "):
                 yield line
-
-    def seekable(self, name: str) -> io.BufferedIOBase:
-        if self._zip:
-            return io.BytesIO(self.read(name))
-        return Path(self._below + name).open("rb")
 
 
 def _index_entry(line: str) -> tuple[str, tuple[int, ...]]:

@@ -107,12 +107,12 @@ def test_a_choice_must_be_a_letter_of_the_question(folder):
 @pytest.mark.parametrize(
     ("command", "patience", "message"),
     [
-        ("no-such-program", 9, "cannot be started: No such file"),
-        ("", 9, "--judge is empty"),
-        ("'", 9, "cannot be read: No closing quotation"),
-        (f"{PROGRAM} --fault=text", 9, "printed 'what?', not one JSON object"),
+        ("no-such-program", 9.0, "cannot be started: No such file"),
+        ("", 9.0, "--judge is empty"),
+        ("'", 9.0, "cannot be read: No closing quotation"),
+        (f"{PROGRAM} --fault=text", 9.0, "printed 'what?', not one JSON object"),
         (f"{PROGRAM} --fault=slow", 0.3, "did not reply within 0.3 seconds"),
-        ("false", 9, "ended with exit code 1"),
+        ("false", 9.0, "ended with exit code 1"),
     ],
 )
 def test_judges_that_fail_are_named(command, patience, message):

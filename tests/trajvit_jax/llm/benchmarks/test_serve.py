@@ -22,6 +22,9 @@ MODEL = "tests.trajvit_jax.llm.benchmarks.brightness:load"
 class Echo:
     """Answers with what it was asked."""
 
+    def answer(self, video, question, settings):
+        raise NotImplementedError
+
     def answer_all(self, questions, settings):
         return [f"{question} {settings}" for question in questions]
 

@@ -45,6 +45,7 @@ def test_base_forms(wordnet):
         "n't",
         "walk",
         ",",
+        "'s",
         "two",
         ".",
     ]
