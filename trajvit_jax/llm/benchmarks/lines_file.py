@@ -92,7 +92,8 @@ class LinesFile:
         if len(whole) < len(content):
             self._file.truncate(len(whole))
         found = []
-        for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
+        # Not splitlines, which also splits at characters that an answer may hold.
+        for number, line in enumerate(whole.decode("utf-8", "replace").split("\n")[:-1], 1):
             try:
                 entry = json.loads(line)
             except ValueError:

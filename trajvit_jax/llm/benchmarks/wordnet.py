@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,9 +123,10 @@ class WordNet:
         return steps
 
     @functools.lru_cache(maxsize=2**17)  # noqa: B019
-    def _depth(self, sense: Sense, least_or_most) -> int:
+    def _depth(self, sense: Sense, which: Callable[[Iterable[int]], int]) -> int:
+        """Steps to the top by the shortest way (`min`) or the longest (`max`)."""
         above = self._above(sense)
-        return 1 + least_or_most(self._depth(up, least_or_most) for up in above) if above else 0
+        return 1 + which(self._depth(up, which) for up in above) if above else 0
 
     def _above(self, sense: Sense) -> tuple[Sense, ...]:
         return () if sense == _ROOT else self._line(sense)[1]

@@ -255,7 +255,7 @@ def test_benchmarks_load_no_array_framework():
 def test_one_process_has_a_file_at_a_time_and_others_are_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     with LinesFile(path, {"frames": 16}, option="--answers") as file:
-        file.add({"id": "a", "prediction": "half a character \ud800"})
+        file.add({"id": "a", "prediction": "half a character \ud800, a line\u2028and\nmore"})
         with pytest.raises(BlockingIOError, match="in use by another process"):
             LinesFile(path, {"frames": 16}, option="--answers")
     with LinesFile(path, {"frames": 16}, option="--answers") as file:
