@@ -2,9 +2,10 @@
 
 As NExT-QA's open questions are scored (github.com/doc-doc/NExT-OE), which lmms-eval follows: for
 each word of one answer the most similar word of the other, multiplied; the smaller of both ways.
-One step differs. There each word is brought to its base form with the part of speech that NLTK's
-tagger gives it, whose model is a separate download. Here a word ending in -ing or -ed is taken
-for a verb if it can be one, any other for a noun if it can be one.
+Base forms differ. There the part of speech is what NLTK's tagger gives, whose model is a separate
+download; here a word ending in -ing or -ed is taken for a verb if it can be one, any other for a
+noun if it can be one. And there (pywsd) a word whose form WordNet does not list becomes its Porter
+stem if it lists that; here it stays as it is.
 """
 
 from __future__ import annotations
