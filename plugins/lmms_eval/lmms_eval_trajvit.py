@@ -14,9 +14,12 @@ from typing import Any
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
+from loguru import logger
 from PIL import Image
 from tqdm import tqdm
 from trajvit_process import Process
+
+_HOPELESS = 5  # questions that fail while none was ever answered: nothing works
 
 
 class TrajViT(lmms):
@@ -37,7 +40,7 @@ class TrajViT(lmms):
           python: of the environment that has trajvit_jax.
           model: as --model of trajvit_jax.llm.serve.
           frames: that it reads of each video; 0 = as it was trained.
-          batch_size: questions at once.
+          batch_size: questions that are sent and computed at once.
           cwd: folder to start in: a clone of trajvit_jax that is not installed.
           unused: what lmms-eval passes to all models.
         """
@@ -46,19 +49,37 @@ class TrajViT(lmms):
         if unknown := set(unused) - known:
             raise ValueError(f"unknown model arguments {sorted(unknown)}")
         self._batch = max(1, int(batch_size))
-        self._process = Process(python, [f"--model={model}", f"--frames={frames}"], cwd)
+        arguments = [f"--model={model}", f"--frames={frames}", f"--batch={self._batch}"]
+        self._process = Process(python, arguments, cwd)
         atexit.register(self._process.close)
         self._images = tempfile.TemporaryDirectory(prefix="trajvit-")
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answers to questions about videos and images."""
+        """Answers to questions about videos and images.
+
+        A question that cannot be answered (a broken video, a prompt too long) is told, and its
+        answer is empty, which counts as wrong.
+
+        Raises:
+          RuntimeError: the first questions all failed, or the process ended.
+        """
         answers: list[str] = []
+        failed = 0
         with tqdm(total=len(requests), desc="trajvit", unit="question") as bar:
             while len(answers) < len(requests):
                 part = self._alike(requests, len(answers))
                 settings = _settings(part[0].args[1])
-                answers += self._process.ask([self._question(one) for one in part], settings)
+                found, reasons = self._process.ask([self._question(one) for one in part], settings)
+                for place, reason in reasons.items():
+                    _, _, _, number, task, _ = part[place].args
+                    logger.warning(f"{task} {number} has no answer: {reason}")
+                answers += found
+                failed += len(reasons)
                 bar.update(len(part))
+                if failed == len(answers) >= min(_HOPELESS, len(requests)):
+                    raise RuntimeError(f"the first {failed} questions all failed; see above")
+        if failed:
+            logger.error(f"{failed} of {len(answers)} questions failed; their answers are empty")
         return answers
 
     def _alike(self, requests: list[Instance], start: int) -> list[Instance]:

@@ -34,11 +34,13 @@ class Process:
         if "ready" not in self._read():
             raise RuntimeError(f"{' '.join(command)} did not say that it is ready")
 
-    def ask(self, questions: list[dict[str, Any]], settings: dict[str, Any]) -> list[str]:
-        """One answer a question.
+    def ask(
+        self, questions: list[dict[str, Any]], settings: dict[str, Any]
+    ) -> tuple[list[str], dict[int, str]]:
+        """One answer a question, "" where there is none, and why there is none by position.
 
         Raises:
-          RuntimeError: the questions cannot be answered, or the process ended.
+          RuntimeError: the request cannot be read, or the process ended.
         """
         assert self._process.stdin is not None
         try:
@@ -49,7 +51,8 @@ class Process:
         reply = self._read()
         if "answers" not in reply:
             raise RuntimeError(f"trajvit_jax cannot answer: {reply.get('error', reply)}")
-        return reply["answers"]
+        failed = {int(place): reason for place, reason in reply.get("failed", {}).items()}
+        return reply["answers"], failed
 
     def close(self) -> None:
         """Ends it."""

@@ -12,7 +12,8 @@ Examples:
 Each answer is written to a file at once (ANSWERS.jsonl beside the result), and the same command
 goes on where it was stopped; with everything answered it only scores again, for example with a
 --judge that was not at hand before. Questions whose video is not there are left out and named, and
-the result says on how many of how many it was computed.
+the result says on how many of how many it was computed. Where the model failed to answer, each
+number stands a second time with those questions counted as wrong: compare models by that one.
 
 docs/VIDEOQA.md has every benchmark: where to get it, prompt, metric, what the paper reports.
 """
@@ -23,6 +24,7 @@ import argparse
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from trajvit_jax.llm.benchmarks.intervals import LEVEL, RESAMPLES
 from trajvit_jax.llm.benchmarks.judge import Judge
 from trajvit_jax.llm.benchmarks.lines_file import LinesFile
 from trajvit_jax.llm.benchmarks.results import Result
-from trajvit_jax.llm.benchmarks.scores import Scored, score
+from trajvit_jax.llm.benchmarks.scores import Scored, Scores, score, with_failures
 from trajvit_jax.llm.benchmarks.videos import Videos
 from trajvit_jax.llm.benchmarks.wordnet import WordNet
 
@@ -91,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "--retry_failed",
         "--retry-failed",
         action="store_true",
-        help="ask again what could not be answered",
+        help="ask again what could not be answered, and about what the judge had an error",
     )
     parser.add_argument(
         "--judge",
@@ -114,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         "only exact match",
     )
     parser.add_argument(
-        "--batch", type=int, default=8, help="questions that the model gets at once (default: 8)"
+        "--batch", type=int, default=8, help="questions that are computed at once (default: 8)"
     )
     parser.add_argument(
         "--most_tokens", "--most-tokens", type=int, help="of an answer (default: as lmms-eval)"
@@ -160,7 +162,7 @@ def _found(
       AnnotationError: there is no video of any question.
     """
     asked: list[Asked] = []
-    missing = [{"id": one.where, "file": "", "reason": one.reason} for one in annotations.unusable]
+    missing = [_left_out(one.where, "", "unusable", one.reason) for one in annotations.unusable]
     paths: dict[tuple[str, ...], Path | None] = {}
     for item in annotations.items[:limit]:
         if item.videos not in paths:
@@ -168,7 +170,7 @@ def _found(
         path = paths[item.videos]
         if path is None:
             reason = "its video is not there"
-            missing.append({"id": item.id, "file": item.videos[0], "reason": reason})
+            missing.append(_left_out(item.id, item.videos[0], "missing", reason))
         else:
             asked.append(Asked(item, path))
     if not asked:
@@ -177,6 +179,10 @@ def _found(
             f"--videos has no video of any question; that of the first is looked for as {names}"
         )
     return sorted(asked, key=lambda one: str(one.video)), missing
+
+
+def _left_out(name: str, file: str, kind: str, reason: str) -> dict[str, str]:
+    return {"id": name, "file": file, "kind": kind, "reason": reason}
 
 
 def evaluate(options: argparse.Namespace, command: str) -> tuple[Result, Benchmark]:
@@ -190,7 +196,9 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[Result, Benchma
     annotations = benchmark.read(options.annotations)
     questions, missing = _found(annotations, Videos(options.videos), options.limit)
     settings = AnswerSettings(
-        frames=options.frames, most_tokens=options.most_tokens or benchmark.most_tokens
+        frames=options.frames,
+        most_tokens=options.most_tokens or benchmark.most_tokens,
+        stop=benchmark.stop,
     )
     checkpoint = fingerprint(options.model)
     of = {
@@ -199,30 +207,32 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[Result, Benchma
         "checkpoint": checkpoint,
         "frames": settings.frames,
         "most_tokens": settings.most_tokens,
+        "stop": settings.stop,
     }
     path = options.answers or options.json.with_suffix(".answers.jsonl")
     if options.overwrite:
         for file in (path, _judged(path)):
             file.unlink(missing_ok=True)
     answers = _answers(options, questions, settings, path, of)
-    answered = []
-    for one in questions:
-        line = answers[one.item.id]
-        if "prediction" in line:
-            answered.append((one, line["prediction"]))
-        else:
-            missing.append({"id": one.item.id, "file": str(one.video), "reason": line["failed"]})
+    lines = [(one, answers[one.item.id]) for one in questions]
+    answered = [(one, line["prediction"]) for one, line in lines if "prediction" in line]
+    failed = [(one, line) for one, line in lines if "failed" in line]
+    missing += [
+        _left_out(one.item.id, str(one.video), "failed", line["failed"]) for one, line in failed
+    ]
     verdicts = _verdicts(options, benchmark, answered, path, of) if options.judge else {}
     scored = [
         Scored(one.item, str(one.video), asking.marks_of(benchmark, one.item, reply, verdicts))
         for one, reply in answered
     ]
     scores = score(benchmark, scored, seed=options.seed)
+    unanswered = [(one.item, str(one.video)) for one, _ in failed]
     result = Result(
         dataset=benchmark.name,
         split=benchmark.split,
         metrics=scores.metrics,
         groups=scores.groups,
+        with_failures=with_failures(benchmark, scored, unanswered, seed=options.seed),
         count=len(scored),
         of=len(annotations.items) + len(annotations.unusable),
         missing=missing,
@@ -230,8 +240,17 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[Result, Benchma
         model=options.model,
         checkpoint=checkpoint,
         judge=options.judge or "",
-        settings={"most_tokens": settings.most_tokens, "seed": options.seed, "lmms_eval": "0.7.3"},
-        notes=_notes(benchmark, options, verdicts, scored),
+        settings={
+            "most_tokens": settings.most_tokens,
+            "stop": settings.stop,
+            "seed": options.seed,
+            "lmms_eval": "0.7.3",
+        },
+        notes={
+            **_notes(benchmark, options, scores),
+            **_unjudged(benchmark, answered, verdicts),
+            **_failures([line["error"] for _, line in failed]),
+        },
         interval=f"{LEVEL:.0%} bootstrap over videos, {RESAMPLES} draws",
         command=command,
         commit=results.commit(),
@@ -264,7 +283,7 @@ def _answers(
     with LinesFile(path, of, option="--answers") as file:
         todo = asking.pending(questions, file, retry=options.retry_failed)
         if todo:
-            answerer = load_answerer(options.model)
+            answerer = load_answerer(options.model, batch=options.batch)
             asking.ask_model(todo, answerer, settings, file, batch=options.batch)
         return file.lines
 
@@ -281,7 +300,7 @@ def _verdicts(
     with LinesFile(_judged(path), settings, option="--answers") as file:
         with Judge(options.judge, patience=options.judge_patience) as judge:
             pairs = [(one.item, reply) for one, reply in answered]
-            asking.ask_judge(benchmark, pairs, judge, file)
+            asking.ask_judge(benchmark, pairs, judge, file, retry=options.retry_failed)
         return file.lines
 
 
@@ -289,12 +308,7 @@ def _judged(answers: Path) -> Path:
     return answers.with_suffix(".judged.jsonl")
 
 
-def _notes(
-    benchmark: Benchmark,
-    options: argparse.Namespace,
-    verdicts: dict[str, dict[str, Any]],
-    scored: Sequence[Scored],
-) -> dict[str, str]:
+def _notes(benchmark: Benchmark, options: argparse.Namespace, scores: Scores) -> dict[str, str]:
     notes = {}
     if options.limit is not None:
         notes["limit"] = f"only the first {options.limit:,} questions were asked"
@@ -304,14 +318,38 @@ def _notes(
             if benchmark.judging.needed
             else "none: answers that the rules cannot read count as wrong"
         )
-    unjudged = [
-        one.item.id for one in scored if "error" in verdicts.get(one.item.id, {}).get("reply", {})
-    ]
-    if unjudged:
-        notes["unjudged"] = f"{len(unjudged):,} answers, such as {unjudged[0]!r}"
+    first = benchmark.metrics[0]
+    if (there := len(scores.groups.get(first.each, {}))) < first.groups:
+        notes["mean"] = (
+            f"over {there} of {first.groups} {first.each}s, which is no number to compare"
+        )
     if benchmark.name == registry.NEXTQA_OPEN.name and not options.wordnet:
         notes["wordnet"] = "none: exact match alone, no WUPS; see --wordnet"
     return notes
+
+
+def _unjudged(
+    benchmark: Benchmark,
+    answered: Sequence[tuple[Asked, str]],
+    verdicts: dict[str, dict[str, Any]],
+) -> dict[str, str]:
+    """A note on answers of which the judge said nothing but an error."""
+    found = [
+        one.item.id
+        for one, reply in answered
+        if "error" in asking.verdict_on(benchmark, one.item, reply, verdicts).get("reply", {})
+    ]
+    if not found:
+        return {}
+    return {"unjudged": f"{len(found):,} answers, such as {found[0]!r}; --retry_failed asks again"}
+
+
+def _failures(errors: Sequence[str]) -> dict[str, str]:
+    """A note on questions that the model failed to answer, by kind of error."""
+    if not errors:
+        return {}
+    kinds = ", ".join(f"{name} {n:,}" for name, n in Counter(errors).most_common())
+    return {"failed": f"{len(errors):,} questions ({kinds}); compare models by with_failures"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -335,11 +373,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(results.table(result, benchmark))
     print(f"wrote {options.json}")
-    failed = [one for one in result.missing if one["file"] and "not there" not in one["reason"]]
-    if len(failed) > _MAX_FAILED * (result.count + len(failed)):
+    failed, asked = len(result.failed), result.count + len(result.failed)
+    if failed > _MAX_FAILED * asked:
         print(
-            f"error: {len(failed):,} of {result.count + len(failed):,} questions could not be "
-            f"answered; see `missing` in {options.json}",
+            f"error: {failed:,} of {asked:,} questions could not be answered; see `missing` in "
+            f"{options.json}",
             file=sys.stderr,
         )
         return 1

@@ -6,8 +6,10 @@ Example:
 First it prints {"ready": true}. Each line it then reads is {"questions": [{"text": "...",
 "videos": ["a.mp4"]}, ..]}, with `start` and `stop` (seconds) of a question if need be, and settings
 beside `questions`: frames, most_tokens, temperature, top_p, stop, seed. It prints {"answers":
-["...", ..]}, or {"error": "..."}, in which case it goes on with the next line. It ends with its
-input. Nothing else is printed on standard output: what libraries say goes to standard error.
+["...", ..]}. A question that cannot be answered (a broken video, a prompt too long) has "" there,
+and the reason in a key beside it, by position: "failed": {"0": "..."}. A line that is no request
+gets {"error": "..."}. It goes on with the next line either way, and ends with its input. Nothing
+else is printed on standard output: what libraries say goes to standard error.
 
 The lmms-eval plugin in plugins/lmms_eval talks to it.
 """
@@ -24,24 +26,24 @@ from typing import Any, TextIO
 
 from tokenization import interrupts
 from trajvit_jax.config import nearest
-from trajvit_jax.llm.answerers import HELP, load_answerer
+from trajvit_jax.llm.answerers import HELP, answer_each, load_answerer
 from trajvit_jax.llm.answering import AnswerSettings, Question, VideoAnswerer
 
 _SETTINGS = tuple(field.name for field in dataclasses.fields(AnswerSettings))
 _QUESTION = tuple(field.name for field in dataclasses.fields(Question))
 
 
-def answer_line(
-    line: str, answerer: VideoAnswerer, defaults: AnswerSettings
-) -> dict[str, list[str] | str]:
+def answer_line(line: str, answerer: VideoAnswerer, defaults: AnswerSettings) -> dict[str, Any]:
     """The reply to a line."""
     try:
         request = json.loads(line)
         questions, settings = _read(request, defaults)
-        answers = answerer.answer_all(questions, settings)
-        return {"answers": [str(answer) for answer in answers]}
-    except (ValueError, OSError, TypeError) as error:
+        replies = answer_each(answerer, questions, settings)
+    except (ValueError, TypeError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
+    failed = {str(place): one.failed for place, one in enumerate(replies) if one.failed}
+    answers = {"answers": [one.text for one in replies]}
+    return answers | {"failed": failed} if failed else answers
 
 
 def _read(request: Any, defaults: AnswerSettings) -> tuple[list[Question], AnswerSettings]:
@@ -96,13 +98,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=1024,
         help="of an answer, where a request does not say (default: 1024)",
     )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        help="questions of a request that are computed at once (default: 1)",
+    )
     options = parser.parse_args(arguments)
     # Whatever else prints must not get between the lines.
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:
+        if options.batch < 1:
+            raise ValueError(f"--batch={options.batch} must be at least 1")
         defaults = AnswerSettings(frames=options.frames, most_tokens=options.most_tokens)
-        serve(sys.stdin, own, load_answerer(options.model), defaults)
+        answerer = load_answerer(options.model, batch=options.batch)
+        serve(sys.stdin, own, answerer, defaults)
     except KeyboardInterrupt:
         interrupts.leave("interrupted")
     except BrokenPipeError:

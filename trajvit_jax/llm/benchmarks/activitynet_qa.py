@@ -102,10 +102,11 @@ ACTIVITYNET_QA = Benchmark(
     marks=marks,
     metrics=(
         Metric("judge_accuracy", "gpt_eval_accuracy"),
-        Metric("judge_score", "gpt_eval_score, 0 to 5", scale=1.0),
+        Metric("judge_score", "gpt_eval_score, 0 to 5", scale=1.0, most=5.0),
         Metric("exact_match", "equal up to articles and punctuation"),
     ),
     most_tokens=64,
+    stop=("ASSISTANT:",),
     judging=Judging(judge.match_request, judge.match_marks),
     paper={"judge_accuracy": (38.0, 30.7), "judge_score": (2.7, 2.6)},
 )

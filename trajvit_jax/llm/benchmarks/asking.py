@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from trajvit_jax.llm.answerers import answer_each
 from trajvit_jax.llm.answering import AnswerSettings, Question, VideoAnswerer
 from trajvit_jax.llm.benchmarks.contract import Benchmark, Item, Marks
 from trajvit_jax.llm.benchmarks.judge import Judge, JudgeError
@@ -28,11 +32,24 @@ class Asked:
         """As a model is asked."""
         return Question(self.item.prompt, (self.video,), stop=self.item.stop)
 
+    @property
+    def asked(self) -> str:
+        """Tells it from a question that had its id in other annotations."""
+        return _digest([self.item.prompt, self.video.name, self.item.stop])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
 
 def pending(questions: Sequence[Asked], answers: LinesFile, *, retry: bool) -> list[Asked]:
-    """The questions without an answer; with `retry` also those that failed."""
-    done = {name for name, line in answers.lines.items() if not (retry and "failed" in line)}
-    return [one for one in questions if one.item.id not in done]
+    """The questions that were never asked as they are now; with `retry` also those that failed."""
+    todo = []
+    for one in questions:
+        line = answers.lines.get(one.item.id)
+        if line is None or line.get("asked") != one.asked or (retry and "failed" in line):
+            todo.append(one)
+    return todo
 
 
 def ask_model(
@@ -59,16 +76,18 @@ def ask_model(
       ValueError: the first questions all failed.
     """
     failed: list[str] = []
-    done = len(answers.lines)
-    with tqdm(
-        total=done + len(questions), initial=done, desc="answers", unit="question", mininterval=1
-    ) as bar:
+    with tqdm(total=len(questions), desc="answers", unit="question", mininterval=1) as bar:
         for start in range(0, len(questions), batch):
             part = questions[start : start + batch]
-            for one, line in zip(part, _answered(part, answerer, settings), strict=True):
-                answers.add({"id": one.item.id} | line)
-                if "failed" in line:
-                    failed.append(f"{one.item.id!r} ({one.video}): {line['failed']}")
+            replies = answer_each(answerer, [one.question for one in part], settings)
+            for one, reply in zip(part, replies, strict=True):
+                line = {"id": one.item.id, "asked": one.asked}
+                if reply.failed:
+                    line |= {"failed": reply.failed, "error": reply.error}
+                    failed.append(f"{one.item.id!r} ({one.video}): {reply.failed}")
+                else:
+                    line["prediction"] = reply.text
+                answers.add(line)
             bar.update(len(part))
             if len(failed) >= min(_HOPELESS, len(questions)) and not _any_answer(answers):
                 raise ValueError(
@@ -81,26 +100,22 @@ def _any_answer(answers: LinesFile) -> bool:
     return any("prediction" in line for line in answers.lines.values())
 
 
-def _answered(
-    part: Sequence[Asked], answerer: VideoAnswerer, settings: AnswerSettings
-) -> list[dict[str, str]]:
-    try:
-        replies = answerer.answer_all([one.question for one in part], settings)
-        return [{"prediction": reply} for reply in replies]
-    except (ValueError, OSError) as error:
-        if len(part) == 1:
-            return [{"failed": f"{type(error).__name__}: {error}"}]
-    # One of them is at fault: alone the others can be answered.
-    return [line for one in part for line in _answered([one], answerer, settings)]
-
-
 def ask_judge(
     benchmark: Benchmark,
     answered: Sequence[tuple[Item, str]],
     judge: Judge,
     verdicts: LinesFile,
+    *,
+    retry: bool = False,
 ) -> None:
     """Asks about each answer that no rule settles and that was not judged yet.
+
+    Args:
+      benchmark: says what the judge is asked.
+      answered: questions and their answers.
+      judge: who is asked.
+      verdicts: where its replies are written.
+      retry: whether it is also asked again where it replied with an error.
 
     Raises:
       JudgeError: a reply of another form than agreed, or the judge ended; what it said before is
@@ -109,14 +124,15 @@ def ask_judge(
     assert benchmark.judging is not None
     with tqdm(answered, desc="verdicts", unit="answer", mininterval=1) as bar:
         for item, prediction in bar:
-            known = verdicts.lines.get(item.id)
-            if known is not None and known.get("prediction") == prediction:
-                continue
             request = benchmark.judging.request(item, prediction)
             if request is None:
                 continue
+            asked = _digest(request)
+            known = verdicts.lines.get(item.id, {})
+            if known.get("asked") == asked and not (retry and "error" in known["reply"]):
+                continue
             reply = judge.ask(request)
-            line = {"id": item.id, "prediction": prediction, "reply": reply}
+            line = {"id": item.id, "asked": asked, "prediction": prediction, "reply": reply}
             if "error" not in reply:
                 try:
                     line["marks"] = benchmark.judging.marks(item, reply)
@@ -127,12 +143,27 @@ def ask_judge(
             verdicts.add(line)
 
 
+def verdict_on(
+    benchmark: Benchmark, item: Item, prediction: str, verdicts: Mapping[str, dict]
+) -> Mapping[str, Any]:
+    """The line with what a judge said of this very answer; {} = it was not asked."""
+    line = verdicts.get(item.id)
+    if line is None or benchmark.judging is None:
+        return {}
+    request = benchmark.judging.request(item, prediction)
+    return line if request is not None and line.get("asked") == _digest(request) else {}
+
+
 def marks_of(
     benchmark: Benchmark, item: Item, prediction: str, verdicts: Mapping[str, dict]
 ) -> Marks:
-    """Marks by rules, and what a judge said of this very answer."""
+    """Marks by rules, and what a judge said of this very answer.
+
+    Where the judge replied with an error the mark that it was asked for is not there: rules that
+    could not read an answer do not make it a wrong one.
+    """
     found = benchmark.marks(item, prediction)
-    verdict = verdicts.get(item.id, {})
-    if verdict.get("prediction") == prediction:
-        found |= verdict.get("marks", {})
-    return found
+    verdict = verdict_on(benchmark, item, prediction, verdicts)
+    if "error" in verdict.get("reply", {}):
+        found.pop(benchmark.metrics[0].name, None)
+    return found | verdict.get("marks", {})

@@ -79,12 +79,18 @@ class Metric:
       about: in a few words; what lmms-eval calls it.
       scale: 100 for percent, 1 for a judge's score.
       each: name of a group: the mean of its groups' means; "" = over all questions alike.
+      groups: how many groups there are; 0 = it is no mean of them.
+      most: the highest mark.
+      worst: the mark of a question that the model failed to answer.
     """
 
     name: str
     about: str
     scale: float = 100.0
     each: str = ""
+    groups: int = 0
+    most: float = 1.0
+    worst: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +122,7 @@ class Benchmark:
       marks: of an answer, by rules alone.
       metrics: the first is the one that papers report.
       most_tokens: of an answer, as lmms-eval lets models write.
+      stop: texts that end an answer: an empty line, where lmms-eval's task does not say.
       judging: None = rules are enough.
       paper: what Table 4 of the paper reports, by metric: (TrajViT, ViT3D).
     """
@@ -129,5 +136,6 @@ class Benchmark:
     marks: Callable[[Item, str], Marks]
     metrics: tuple[Metric, ...]
     most_tokens: int
+    stop: tuple[str, ...] = ("\n\n",)
     judging: Judging | None = None
     paper: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)

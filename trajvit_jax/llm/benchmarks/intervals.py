@@ -37,32 +37,36 @@ class Mean:
         return dataclasses.replace(self, value=self.value * by, low=low, high=high)
 
 
-def mean(marks: Sequence[float], videos: Sequence[str], *, seed: int = 0) -> Mean:
+def mean(
+    marks: Sequence[float], videos: Sequence[str], *, seed: int = 0, most: float = 1.0
+) -> Mean:
     """The mean of marks and its interval, by bootstrap over videos.
 
     Videos are drawn with all their questions, `RESAMPLES` times; the interval holds the middle
-    95% of the means. Where all marks are 0 or all are 1 every draw is alike, and the interval is
-    Wilson's (1927) for as many questions as there are videos.
+    95% of the means. Where all marks are alike every draw is, too, and the interval is Wilson's
+    (1927) for as many questions as there are videos: marks of 0 or `most` spread widest.
 
     Args:
-      marks: one a question.
+      marks: one a question, from 0 to `most`.
       videos: that each question is about.
       seed: of the draws.
+      most: the highest mark.
 
     Raises:
       ValueError: no marks.
     """
-    return _summary(*_draws(marks, videos, seed), marks, videos)
+    return _summary(*_draws(marks, videos, seed), marks, videos, most)
 
 
 def mean_of_means(
-    groups: Sequence[tuple[Sequence[float], Sequence[str]]], *, seed: int = 0
+    groups: Sequence[tuple[Sequence[float], Sequence[str]]], *, seed: int = 0, most: float = 1.0
 ) -> Mean:
     """The mean of several groups' means, each counting alike; draws are made in each group.
 
     Args:
       groups: marks and videos of each.
       seed: of the draws.
+      most: the highest mark.
 
     Raises:
       ValueError: no groups, or one without marks.
@@ -73,7 +77,7 @@ def mean_of_means(
     marks = [mark for own, _ in groups for mark in own]
     videos = [video for _, own in groups for video in own]
     value = float(np.mean([value for value, _ in parts]))
-    return _summary(value, np.mean([draws for _, draws in parts], axis=0), marks, videos)
+    return _summary(value, np.mean([draws for _, draws in parts], axis=0), marks, videos, most)
 
 
 def wilson(mark: float, count: int) -> tuple[float, float]:
@@ -104,13 +108,13 @@ def _draws(marks: Sequence[float], videos: Sequence[str], seed: int) -> tuple[fl
 
 
 def _summary(
-    value: float, draws: np.ndarray, marks: Sequence[float], videos: Sequence[str]
+    value: float, draws: np.ndarray, marks: Sequence[float], videos: Sequence[str], most: float
 ) -> Mean:
     different = len(set(videos))
     if different < 2:
         return Mean(value, None, None, len(marks), different)
-    if set(marks) in ({0.0}, {1.0}):
-        low, high = wilson(value, different)
+    if len(set(marks)) == 1:
+        low, high = (end * most for end in wilson(value / most, different))
     else:
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return Mean(value, low, high, len(marks), different)

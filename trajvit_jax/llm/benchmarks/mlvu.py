@@ -8,8 +8,9 @@ answer that is none of their candidates: they are left out, and named.
 
 Multiple choice: prompt, rule and metric as lmms-eval's task `mlvu_dev`: options as MLVU's own
 programs write them, the letter in its surest form, accuracy in each task and the mean over tasks
-(M-Avg). lmms-eval's data holds a letter for the answer; the public files only its text, so an
-option that reads the same is right, too.
+(M-Avg). lmms-eval always divides by seven; here it is the mean over the tasks that are there, and
+the result says over how many. lmms-eval's data holds a letter for the answer; the public files only
+its text, so an option that reads the same is right, too.
 
 Generation, which lmms-eval lacks, as github.com/JUNJIE99/MLVU: a judge rates captions for accuracy
 (against the scoring points) and relevance, summaries for completeness and reliability, 1 to 5
@@ -194,9 +195,9 @@ MLVU = Benchmark(
     read=read_choices,
     marks=marks,
     metrics=(
-        Metric("accuracy", "mlvu_percetion_score, M-Avg: mean over tasks", each="task"),
-        Metric("accuracy_any_form", "the letter or option in any usual form", each="task"),
-        Metric("unread", "replies in which the rule finds no letter"),
+        Metric("accuracy", "mlvu_percetion_score, M-Avg: mean over tasks", each="task", groups=7),
+        Metric("accuracy_any_form", "in any usual form", each="task", groups=7),
+        Metric("unread", "replies in which the rule finds no letter", worst=1.0),
     ),
     most_tokens=16,
     paper={"accuracy": (32.2, 19.2)},
@@ -210,9 +211,18 @@ MLVU_GENERATION = Benchmark(
     read=read_generation,
     marks=generation_marks,
     metrics=(
-        Metric("judge_score", "G-Avg, 2 to 10: mean over both tasks", scale=1.0, each="task"),
-        Metric("exact_match", "equal up to articles and punctuation", each="task"),
+        Metric(
+            "judge_score",
+            "G-Avg, 2 to 10: mean over both tasks",
+            scale=1.0,
+            each="task",
+            groups=2,
+            most=10.0,
+            worst=2.0,
+        ),
+        Metric("exact_match", "equal up to articles and punctuation", each="task", groups=2),
     ),
     most_tokens=1024,
+    stop=(),
     judging=Judging(_rate_request, _rate_marks),
 )

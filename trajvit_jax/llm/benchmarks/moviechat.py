@@ -117,7 +117,7 @@ def _mode(mode: str, paper: dict[str, tuple[float, float]]) -> Benchmark:
         marks=marks,
         metrics=(
             Metric("judge_accuracy", "gpt_eval_acc, in percent"),
-            Metric("judge_score", "gpt_eval_score, 0 to 5", scale=1.0),
+            Metric("judge_score", "gpt_eval_score, 0 to 5", scale=1.0, most=5.0),
             Metric("exact_match", "equal up to articles and punctuation"),
         ),
         most_tokens=1024,

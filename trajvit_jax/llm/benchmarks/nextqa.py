@@ -11,7 +11,9 @@ Prompts, rules and metrics as lmms-eval's tasks `nextqa_mc_test` and `nextqa_oe_
 choice: the last letter named (`choices.last_letter`). Where that finds none lmms-eval draws an
 option at random; here the reply counts a fifth, which is what that brings on average. Open-ended:
 WUPS at threshold 0, over all questions; answers to counting and yes/no questions (DC, DB) count
-only if equal. See `wups` for the one step that differs.
+only if equal. lmms-eval also computes WUPS at 0.9, with the second answer at threshold 0, but
+does not report it; here both are at 0.9, as in the benchmark's own program. See `wups` for what
+differs there.
 """
 
 from __future__ import annotations
@@ -187,7 +189,7 @@ NEXTQA_CHOICES = Benchmark(
     metrics=(
         Metric("accuracy", "exact_match"),
         Metric("accuracy_any_form", "the letter or option in any usual form; no guesses"),
-        Metric("unread", "replies for which lmms-eval would guess"),
+        Metric("unread", "replies for which lmms-eval would guess", worst=1.0),
     ),
     most_tokens=1024,
     paper={"accuracy": (37.0, 29.5)},

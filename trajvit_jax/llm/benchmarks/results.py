@@ -29,12 +29,16 @@ class Result:
       split: that the benchmark usually reports.
       metrics: by name: value, low and high of the interval, questions and videos.
       groups: the same by kind of group, group and metric.
-      count: questions that the numbers are of.
+      with_failures: the metrics with questions that the model failed to answer counted as wrong,
+        which is what numbers of two models are compared by; the same as `metrics` without any.
+      count: questions that `metrics` are of.
       of: how many there were to be.
-      missing: those that are not among the `count`: id, file and reason.
+      missing: those that are not among the `count`: id, file, kind and reason. Kinds: "missing",
+        the video is not there; "failed", the model could not answer; "unusable", the annotation
+        is wrong.
       frames: that the model read of a video; 0 = as many as it was trained with.
       model: that answered, as the command names it.
-      checkpoint: hash of its files' names, sizes and times; "" = it is made by a function.
+      checkpoint: fingerprint of its files; "" = it is made by a function.
       judge: the command that judged, or "".
       settings: of the answers.
       notes: what else must be said.
@@ -51,6 +55,7 @@ class Result:
     split: str
     metrics: Mapping[str, Mean]
     groups: Mapping[str, Mapping[str, Mapping[str, Mean]]]
+    with_failures: Mapping[str, Mean]
     count: int
     of: int
     missing: Sequence[Mapping[str, str]]
@@ -67,6 +72,11 @@ class Result:
     seconds: float
     format: int = FORMAT
 
+    @property
+    def failed(self) -> list[Mapping[str, str]]:
+        """Those of `missing` that the model could not answer."""
+        return [one for one in self.missing if one["kind"] == "failed"]
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes it as JSON, whole or not at all."""
         write_text(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
@@ -80,6 +90,9 @@ def table(result: Result, benchmark: Benchmark) -> str:
             paper = benchmark.paper.get(metric.name)
             said = "" if paper is None else f"{paper[0]:.1f}, {paper[1]:.1f}"
             rows.append((metric.name, *_cells(result.metrics[metric.name]), said))
+            if result.failed:
+                cells = _cells(result.with_failures[metric.name])
+                rows.append(("  failed ones wrong", *cells, ""))
     first = next((one.name for one in benchmark.metrics if one.name in result.metrics), "")
     for kind, groups in result.groups.items():
         rows.append((f"{first} by {kind}", "", "", "", "", ""))

@@ -53,6 +53,30 @@ def score(benchmark: Benchmark, scored: Sequence[Scored], *, seed: int = 0) -> S
     )
 
 
+def with_failures(
+    benchmark: Benchmark,
+    scored: Sequence[Scored],
+    failed: Sequence[tuple[Item, str]],
+    *,
+    seed: int = 0,
+) -> Mapping[str, Mean]:
+    """The metrics where questions that the model failed to answer count as wrong.
+
+    Models fail on different questions (one with more tokens a video on long ones): only these
+    numbers are over the same questions for all.
+
+    Args:
+      benchmark: of the questions.
+      scored: those that were answered.
+      failed: those that were not, and what their videos are called.
+      seed: of the intervals' draws.
+    """
+    given = {name for one in scored for name in one.marks}
+    worst = {one.name: one.worst for one in benchmark.metrics if one.name in given}
+    wrong = [Scored(item, video, worst) for item, video in failed]
+    return _metrics(benchmark.metrics, [*scored, *wrong], seed)
+
+
 def _metrics(
     metrics: Iterable[Metric], scored: Sequence[Scored], seed: int, within: str = ""
 ) -> dict[str, Mean]:
@@ -61,11 +85,11 @@ def _metrics(
         own = [one for one in scored if metric.name in one.marks]
         if own and metric.each and metric.each != within:
             groups = [_marks(group, metric) for group in _split(own, metric.each).values()]
-            found[metric.name] = intervals.mean_of_means(groups, seed=seed).scaled(metric.scale)
+            mean = intervals.mean_of_means(groups, seed=seed, most=metric.most)
+            found[metric.name] = mean.scaled(metric.scale)
         elif own:
-            found[metric.name] = intervals.mean(*_marks(own, metric), seed=seed).scaled(
-                metric.scale
-            )
+            mean = intervals.mean(*_marks(own, metric), seed=seed, most=metric.most)
+            found[metric.name] = mean.scaled(metric.scale)
     return found
 
 

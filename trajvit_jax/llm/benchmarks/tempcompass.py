@@ -229,7 +229,7 @@ def _by_rules(
         metrics=(
             Metric("accuracy", "avg_accuracy"),
             Metric("accuracy_any_form", "in any usual form"),
-            Metric("unread", "replies that the rules cannot read, the judge's part"),
+            Metric("unread", "replies that the rules cannot read, the judge's part", worst=1.0),
         ),
         most_tokens=1024,
         judging=Judging(functools.partial(_unread_request, marks), _unread_marks, needed=False),

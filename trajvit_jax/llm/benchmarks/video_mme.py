@@ -96,7 +96,7 @@ VIDEO_MME = Benchmark(
     metrics=(
         Metric("accuracy", "videomme_perception_score"),
         Metric("accuracy_any_form", "the letter or option in any usual form"),
-        Metric("unread", "replies in which the rule finds no letter"),
+        Metric("unread", "replies in which the rule finds no letter", worst=1.0),
     ),
     most_tokens=16,
     paper={"accuracy": (32.0, 28.9)},

@@ -1,6 +1,7 @@
 """A judge that compares words; --fault=NAME makes it misbehave."""
 
 import json
+import os
 import sys
 import time
 
@@ -18,7 +19,7 @@ for number, line in enumerate(sys.stdin):
     reply = replies[request["task"]]
     if FAULT == "score":
         reply = {"correct": same, "score": 7}
-    if FAULT == "error" and number == 1:
+    if (FAULT == "error" or os.environ.get("JUDGE_ERROR")) and number == 1:
         reply = {"error": "rate limit"}
     if FAULT == "end" and number == 1:
         sys.exit(3)

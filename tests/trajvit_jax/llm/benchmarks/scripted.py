@@ -7,6 +7,10 @@ import os
 from pathlib import Path
 
 
+class TooLong(ValueError):
+    """A prompt longer than the context."""
+
+
 class Scripted:
     """Answers by a word of the question; counts its calls in a file."""
 
@@ -21,12 +25,17 @@ class Scripted:
         answers = []
         for question in questions:
             (video,) = question.videos
+            if "long" in Path(video).name:
+                raise TooLong(f"{video} has more tokens than fit")
             if "broken" in Path(video).name:
                 raise ValueError(f"{video} cannot be decoded")
             with self._script.with_suffix(".log").open("a") as log:
                 log.write(f"{Path(video).name} {settings.frames} {settings.most_tokens}\n")
             found = [one for word, one in script.items() if word in question.text]
-            answers.append(found[0] if found else "")
+            text = found[0] if found else ""
+            for stop in settings.stop:
+                text = text.partition(stop)[0]
+            answers.append(text)
         if os.environ.get("INTERRUPT_AFTER"):
             raise KeyboardInterrupt
         return answers

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trajvit_jax.llm.benchmarks.conftest import NEXTQA, NEXTQA_OPEN, csv
+from tests.trajvit_jax.llm.benchmarks.conftest import CHOICE, MLVU, NEXTQA, NEXTQA_OPEN, csv
 from trajvit_jax.llm import evaluate
 from trajvit_jax.llm.benchmarks.lines_file import LinesFile
 
@@ -56,8 +56,9 @@ def test_a_result_says_what_it_is_of(job, capsys):
     assert found["metrics"]["accuracy"]["value"] == pytest.approx(100 * (1 + 0 + 0.2) / 3)
     assert (found["count"], found["of"], found["frames"]) == (3, 4, 32)
     assert found["missing"] == [
-        {"id": "gone_3", "file": "gone", "reason": "its video is not there"}
+        {"id": "gone_3", "file": "gone", "kind": "missing", "reason": "its video is not there"}
     ]
+    assert found["with_failures"] == found["metrics"]  # nobody failed to answer it
     assert found["protocol"] == "videoqa"
     assert found["groups"]["type"]["DL"]["accuracy"]["videos"] == 2
     assert "--frames=32" in found["command"]
@@ -104,7 +105,7 @@ def test_a_broken_video_stops_nothing_and_is_named(job, capsys):
     found = result()
     assert (found["count"], found["metrics"]["accuracy"]["value"]) == (2, 100.0)
     (gone,) = found["missing"]
-    assert gone["id"] == "broken_1"
+    assert (gone["id"], gone["kind"]) == ("broken_1", "failed")
     assert "cannot be decoded" in gone["reason"]
     assert "1 of 3 questions could not be answered" in capsys.readouterr().err
     asked = calls()
@@ -114,6 +115,131 @@ def test_a_broken_video_stops_nothing_and_is_named(job, capsys):
     job.put("videos/x/broken.txt")
     assert run("--retry_failed", files="b.csv") == 0  # but told as missing once it is gone
     assert result()["missing"][0]["reason"] == "its video is not there"
+
+
+def test_failures_count_as_wrong_in_a_second_number(job, capsys):
+    videos = ["one", "one", "broken", "long", "long"]
+    rows = [
+        NEXTQA | {"qid": str(number), "video": video, "question": "first"}
+        for number, video in enumerate(videos)
+    ]
+    job.put("b.csv", csv(*rows))
+    for name in ("broken", "long"):
+        job.put(f"videos/{name}.mp4")
+    assert run("--batch=2", files="b.csv") == 1
+    found = result()
+    assert found["metrics"]["accuracy"]["value"] == 100.0
+    assert found["with_failures"]["accuracy"]["value"] == pytest.approx(40.0)
+    assert found["with_failures"]["accuracy"]["questions"] == 5
+    assert found["with_failures"]["unread"]["value"] == pytest.approx(60.0)
+    assert "3 questions (TooLong 2, ValueError 1)" in found["notes"]["failed"]
+    table = capsys.readouterr().out.splitlines()
+    place = next(n for n, line in enumerate(table) if line.startswith("accuracy "))
+    assert table[place + 1].split() == [
+        "failed",
+        "ones",
+        "wrong",
+        "40.00",
+        "0.0",
+        "to",
+        "100.0",
+        "5",
+        "3",
+    ]
+
+
+def test_a_decoder_that_says_not_there_has_failed_all_the_same(job):
+    rows = [NEXTQA | {"qid": str(number), "question": "first"} for number in range(2)]
+    rows[1] |= {"video": "broken, which is not there"}
+    job.put("b.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    for name in ("257", "broken, which is not there"):
+        job.put(f"videos/{name}.mp4")
+    assert run(files="b.jsonl") == 1
+    assert [one["kind"] for one in result()["missing"]] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"question": "What comes first?"},
+        {"candidates": ["a sponge", "a pen", "the first apple", "a banana"]},
+        {"video": "two.webm"},
+    ],
+)
+def test_a_question_that_changed_is_asked_again(job, changed):
+    """Benchmarks that number their questions have the same ids in other files, too."""
+    row = MLVU | {"video": "one.mp4", "question_type": "findNeedle"}
+    job.put("script.json", {"": "A"})
+    job.put("2_needle.json", [row])
+    assert run(benchmark="mlvu", files="2_needle.json") == 0
+    assert result()["metrics"]["accuracy"]["value"] == 0.0
+    job.put("script.json", {"": "B"})
+    job.put("2_needle.json", [row | changed])
+    for _ in range(2):
+        assert run(benchmark="mlvu", files="2_needle.json") == 0
+        assert len(calls()) == 2
+        assert result()["metrics"]["accuracy"]["value"] == 100.0
+
+
+def test_answers_stop_where_those_of_lmms_eval_do(job):
+    said = "B\n\nA. ASSISTANT: C"
+    job.put("script.json", {"first": said})
+    assert run() == 0
+    lines = [json.loads(line) for line in Path("r.answers.jsonl").read_text().splitlines()]
+    assert lines[0]["stop"] == ["\n\n"]
+    assert {one["id"]: one["prediction"] for one in lines[1:]}["one_0"] == "B"
+    assert result()["settings"]["stop"] == ["\n\n"]
+    stops = {name: one.stop for name, one in evaluate.registry.BENCHMARKS.items()}
+    assert stops.pop("activitynet_qa") == ("ASSISTANT:",)
+    assert stops.pop("mlvu_generation") == ()  # not one of its tasks
+    assert set(stops.values()) == {("\n\n",)}
+
+
+def test_the_batch_is_that_of_the_model(job, monkeypatch):
+    load, batches = evaluate.load_answerer, []
+
+    def recorded(name, *, batch):
+        batches.append(batch)
+        return load(name, batch=batch)
+
+    monkeypatch.setattr(evaluate, "load_answerer", recorded)
+    assert run("--batch=3") == 0
+    assert batches == [3]
+
+
+def test_a_mean_over_some_of_the_tasks_says_so(job):
+    job.put("2_needle.json", [MLVU | {"video": "one.mp4", "question_type": "findNeedle"}])
+    assert run(benchmark="mlvu", files="2_needle.json") == 0
+    assert "over 1 of 7 tasks" in result()["notes"]["mean"]
+
+
+def test_what_the_judge_failed_at_can_be_asked_again_and_is_not_wrong(job, monkeypatch):
+    choices = {str(n): {"action": [CHOICE]} for n in range(3)}
+    for number in range(3):
+        job.put(f"videos/{number}.mp4")
+    job.put("multi-choice.json", choices)
+    job.put("script.json", {"What": "so B it is"})
+    monkeypatch.setenv("JUDGE_ERROR", "1")
+    again = [f"--judge={JUDGE}"]
+    where = {"benchmark": "tempcompass_multi_choice", "files": "multi-choice.json"}
+    assert run(*again, **where) == 0
+    found = result()
+    # Two were judged right; the third has no verdict, which is no wrong answer.
+    assert found["metrics"]["accuracy"] | {"low": 0, "high": 0} == {
+        "value": 100.0, "low": 0, "high": 0, "questions": 2, "videos": 2
+    }  # fmt: skip
+    assert found["notes"]["unjudged"].startswith("1 answers")
+    monkeypatch.setenv("JUDGE_ERROR", "")
+    assert run(*again, **where) == 0
+    assert result()["metrics"]["accuracy"]["questions"] == 2  # not asked again unless told to
+    assert run(*again, "--retry_failed", **where) == 0
+    assert result()["metrics"]["accuracy"]["questions"] == 3
+    assert "unjudged" not in result()["notes"]
+    # With another right answer to the same question, what the judge said is of no use.
+    turned = CHOICE | {"answer": "A. dunking"}
+    job.put("multi-choice.json", {str(n): {"action": [turned]} for n in range(3)})
+    assert run(*again, **where) == 0
+    assert result()["metrics"]["accuracy"]["value"] == 0.0
 
 
 def test_where_nothing_works_it_ends_at_once(job, capsys):
@@ -161,7 +287,7 @@ def test_answers_that_a_judge_skips_are_counted(job):
     judge = f"--judge={JUDGE} --fault=error"
     assert run(judge, benchmark="activitynet_qa", files="qa") == 0
     found = result()
-    assert found["notes"]["unjudged"] == "1 answers, such as 'q1'"
+    assert found["notes"]["unjudged"] == "1 answers, such as 'q1'; --retry_failed asks again"
     assert found["metrics"]["judge_accuracy"]["questions"] == 2
 
 

@@ -62,7 +62,7 @@ def lmms_python() -> str:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two clips, one that gets brighter and one that gets darker, as a task of lmms-eval."""
+    """Two clips, one that gets brighter and one that gets darker, and a broken one, as a task."""
     folder = tmp_path_factory.mktemp("task")
     lines = []
     for answer, levels in (("A", range(20, 220, 20)), ("B", range(220, 20, -20))):
@@ -73,6 +73,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.release()
         question = "Does it get\nA. brighter\nB. darker"
         lines.append({"video": str(path), "question": question, "answer": answer})
+    broken = folder / "broken.mp4"
+    broken.write_bytes(b"no video")
+    lines.append({"video": str(broken), "question": question, "answer": "A"})
     (folder / "questions.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
     (folder / "two_clips.yaml").write_text(TASK.format(folder=folder))
     (folder / "two_clips.py").write_text(FUNCTIONS)
@@ -100,7 +103,10 @@ def test_the_harness_calls_the_model(lmms_python, clips, tmp_path):
     (found,) = (tmp_path / "out").rglob("*_results.json")
     assert done.returncode == 0, done.stderr
     result = json.loads(found.read_text())["results"]["two_clips"]
-    assert result["accuracy,none"] == 1.0
+    assert result["accuracy,none"] == pytest.approx(2 / 3)
+    said = done.stdout + done.stderr
+    assert "two_clips 2 has no answer: " in said
+    assert "1 of 3 questions failed; their answers are empty" in said
     (samples,) = (tmp_path / "out").rglob("*_samples_two_clips.jsonl")
     answers = [json.loads(line)["filtered_resps"] for line in samples.read_text().splitlines()]
-    assert sorted(str(answer) for answer in answers) == ["A", "B"]
+    assert sorted(str(answer) for answer in answers) == ["", "A", "B"]

@@ -17,7 +17,7 @@ from tests.trajvit_jax.llm.benchmarks.conftest import (
     csv,
 )
 from trajvit_jax.llm.benchmarks import intervals, registry
-from trajvit_jax.llm.benchmarks.scores import Scored, score
+from trajvit_jax.llm.benchmarks.scores import Scored, score, with_failures
 
 
 def scores(name, items, replies):
@@ -145,6 +145,29 @@ def test_equal_marks_have_wilsons_interval():
     assert found.low == pytest.approx(1 / (1 + 1.959964**2 / 10))
     low, high = intervals.wilson(0.3, 10)
     assert (low, high) == pytest.approx((0.10779, 0.60322), abs=1e-5)
+
+
+def test_equal_scores_of_a_judge_are_a_part_of_the_highest():
+    videos = [str(number) for number in range(10)]
+    found = intervals.mean([1.0] * 10, videos, most=5.0)
+    low, high = intervals.wilson(0.2, 10)
+    assert (found.value, found.low, found.high) == (1.0, 5 * low, 5 * high)
+    best = intervals.mean([5.0] * 10, videos, most=5.0)
+    assert (best.high, best.low) == (pytest.approx(5.0), pytest.approx(5 / (1 + 1.959964**2 / 10)))
+
+
+def test_failures_of_mlvu_count_in_their_task(folder):
+    folder.put("3_ego.json", [MLVU] * 2)
+    folder.put("4_count.json", [MLVU | {"question_type": "count"}])
+    items = folder.read("mlvu", folder.path).items
+    mlvu = registry.find("mlvu")
+    scored = [Scored(one, "v", mlvu.marks(one, "B")) for one in items[:2]]
+    found = with_failures(mlvu, scored, [(items[2], "w")])
+    assert found["accuracy"].value == 50.0
+    generation = registry.find("mlvu_generation")
+    judged = [Scored(items[0], "v", {"judge_score": 8.0, "exact_match": 0.0})]
+    found = with_failures(generation, judged, [(items[1], "w")])
+    assert found["judge_score"].value == 5.0  # of 8 and 2, the lowest there is
 
 
 def test_one_video_has_no_interval_and_no_marks_no_mean():

@@ -41,6 +41,27 @@ def test_a_request_becomes_questions_and_settings():
     assert reply == {"answers": [f"{question} {settings}"]}
 
 
+class Half:
+    """Answers about a.mp4 alone."""
+
+    def answer(self, video, question, settings):
+        raise NotImplementedError
+
+    def answer_all(self, questions, settings):
+        if any("b.mp4" in one.videos for one in questions):
+            raise OSError("b.mp4 is broken")
+        return ["yes"] * len(questions)
+
+
+def test_a_broken_video_leaves_the_others_of_its_batch():
+    questions = [{"text": "why", "videos": [name]} for name in ("a.mp4", "b.mp4", "a.mp4")]
+    reply = answer_line(json.dumps({"questions": questions}), Half(), AnswerSettings())
+    assert reply == {
+        "answers": ["yes", "", "yes"],
+        "failed": {"1": "OSError: b.mp4 is broken"},
+    }
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -69,7 +90,14 @@ def test_the_process_decodes_videos_and_keeps_its_output_clean(tmp_path):
         {"questions": [{"text": "brighter?", "videos": [str(path)]}] * 2},
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "trajvit_jax.llm.serve", f"--model={MODEL}", "--frames=4"],
+        [
+            sys.executable,
+            "-m",
+            "trajvit_jax.llm.serve",
+            f"--model={MODEL}",
+            "--frames=4",
+            "--batch=2",
+        ],
         input="".join(f"{json.dumps(request)}\n" for request in requests),
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -78,5 +106,6 @@ def test_the_process_decodes_videos_and_keeps_its_output_clean(tmp_path):
     )
     ready, first, second, third = map(json.loads, done.stdout.splitlines())
     assert (ready, first, third) == ({"ready": True}, {"answers": ["A"]}, {"answers": ["A", "A"]})
-    assert "gone.mp4" in second["error"]
+    assert second["answers"] == [""]
+    assert "gone.mp4" in second["failed"]["0"]
     assert "a line that must not reach the protocol" in done.stderr
