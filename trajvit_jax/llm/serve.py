@@ -52,14 +52,22 @@ def _read(request: Any, defaults: AnswerSettings) -> tuple[list[Question], Answe
     changed = {name: value for name, value in request.items() if name != "questions"}
     _known(changed, _SETTINGS)
     if "stop" in changed:
-        changed["stop"] = tuple(changed["stop"])
+        changed["stop"] = _texts(changed, "stop")
     questions = []
     for found in request["questions"]:
         if not isinstance(found, dict) or not isinstance(found.get("text"), str):
             raise ValueError(f"a question needs a text, got {found!r}")
         _known(found, _QUESTION)
-        questions.append(Question(**found | {"videos": tuple(found.get("videos", ()))}))
+        given: dict[str, Any] = found | {"videos": _texts(found, "videos")}
+        questions.append(Question(**given))
     return questions, dataclasses.replace(defaults, **changed)
+
+
+def _texts(found: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    texts = found.get(name, [])
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+        raise ValueError(f"{name!r} must be a list of texts, got {texts!r}")
+    return tuple(texts)
 
 
 def _known(found: Mapping[str, Any], names: Iterable[str]) -> None:

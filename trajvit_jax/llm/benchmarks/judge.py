@@ -131,9 +131,9 @@ def _truth(reply: Mapping[str, Any], key: str) -> bool:
 
 
 def _number(reply: Mapping[str, Any], key: str, low: float, high: float) -> float:
-    found = reply.get(key)
-    good = isinstance(found, int | float) and not isinstance(found, bool)
-    if not good or not low <= found <= high:
+    found: Any = reply.get(key)
+    number = isinstance(found, int | float) and not isinstance(found, bool)
+    if not (number and low <= found <= high):
         raise JudgeError(
             f"its {key!r} is {shown(found)}, which must be a number {low:g} to {high:g}"
         )

@@ -69,6 +69,8 @@ def test_a_broken_video_leaves_the_others_of_its_batch():
         ("[]", "a request is like"),
         ('{"questions": [{"txt": "a"}]}', "a question needs a text"),
         ('{"questions": [{"text": "a", "video": "b"}]}', "did you mean 'videos'"),
+        ('{"questions": [{"text": "a", "videos": "b.mp4"}]}', "'videos' must be a list of texts"),
+        ('{"questions": [], "stop": "b"}', "'stop' must be a list of texts"),
         ('{"questions": [], "most_token": 3}', "did you mean 'most_tokens'"),
         ('{"questions": [], "most_tokens": 0}', "most_tokens must be"),
     ],
