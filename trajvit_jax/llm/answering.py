@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trajvit_jax.config import require_positive
 
@@ -62,6 +62,7 @@ class Question:
     stop: float | None = None
 
 
+@runtime_checkable
 class VideoAnswerer(Protocol):
     """A model that answers questions about videos; see `videollm.load` for ours."""
 

@@ -1,0 +1,144 @@
+"""lmms-eval's model `trajvit`: questions go to a process of trajvit_jax, answers come back.
+
+    lmms-eval --model trajvit --tasks videomme --batch_size 8 \
+        --model_args python=/path/to/trajvit_jax/.venv/bin/python,model=/path/to/videollm,frames=16
+"""
+
+from __future__ import annotations
+
+import atexit
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from lmms_eval.models.registry_v2 import ModelManifest
+from loguru import logger
+from PIL import Image
+from tqdm import tqdm
+from trajvit_process import Process
+
+_HOPELESS = 5  # questions that fail while none was ever answered: nothing works
+
+
+class TrajViT(lmms):
+    """A VideoLLM of trajvit_jax, which runs in a process and an environment of its own."""
+
+    def __init__(
+        self,
+        python: str,
+        model: str,
+        frames: int | str = 16,
+        batch_size: int | str = 1,
+        cwd: str | None = None,
+        **unused: Any,
+    ) -> None:
+        """Starts the process.
+
+        Args:
+          python: of the environment that has trajvit_jax.
+          model: as --model of trajvit_jax.llm.serve.
+          frames: that it reads of each video; 0 = as it was trained.
+          batch_size: questions that are sent and computed at once.
+          cwd: folder to start in: a clone of trajvit_jax that is not installed.
+          unused: what lmms-eval passes to all models.
+        """
+        super().__init__()
+        known = {"device", "max_batch_size"}
+        if unknown := set(unused) - known:
+            raise ValueError(f"unknown model arguments {sorted(unknown)}")
+        self._batch = max(1, int(batch_size))
+        arguments = [f"--model={model}", f"--frames={frames}", f"--batch={self._batch}"]
+        self._process = Process(python, arguments, cwd)
+        atexit.register(self._process.close)
+        self._images = tempfile.TemporaryDirectory(prefix="trajvit-")
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Answers to questions about videos and images.
+
+        A question that cannot be answered (a broken video, a prompt too long) is told, and its
+        answer is empty, which counts as wrong.
+
+        Raises:
+          RuntimeError: the first questions all failed, or the process ended.
+        """
+        answers: list[str] = []
+        failed = 0
+        with tqdm(total=len(requests), desc="trajvit", unit="question") as bar:
+            while len(answers) < len(requests):
+                part = self._alike(requests, len(answers))
+                settings = _settings(part[0].args[1])
+                found, reasons = self._process.ask([self._question(one) for one in part], settings)
+                for place, reason in reasons.items():
+                    _, _, _, number, task, _ = part[place].args
+                    logger.warning(f"{task} {number} has no answer: {reason}")
+                answers += found
+                failed += len(reasons)
+                bar.update(len(part))
+                if failed == len(answers) >= min(_HOPELESS, len(requests)):
+                    raise RuntimeError(f"the first {failed} questions all failed; see above")
+        if failed:
+            logger.error(f"{failed} of {len(answers)} questions failed; their answers are empty")
+        return answers
+
+    def _alike(self, requests: list[Instance], start: int) -> list[Instance]:
+        """The next requests that want the same kind of answer, a batch at most."""
+        kind = requests[start].args[1]
+        end = start + 1
+        while end < min(start + self._batch, len(requests)) and requests[end].args[1] == kind:
+            end += 1
+        return requests[start:end]
+
+    def _question(self, request: Instance) -> dict[str, Any]:
+        text, _, to_visual, number, task, split = request.args
+        visuals = to_visual(self.task_dict[task][split][number]) or []
+        question: dict[str, Any] = {"text": text, "videos": []}
+        for visual in visuals if isinstance(visuals, list | tuple) else [visuals]:
+            if isinstance(visual, dict):  # MovieChat's breakpoints: the frame to stop at
+                question["stop"] = visual["timestep"] / _rate(visual["video_path"])
+                visual = visual["video_path"]
+            if isinstance(visual, Image.Image):
+                visual = self._saved(visual)
+            question["videos"].append(str(visual))
+        return question
+
+    def _saved(self, image: Image.Image) -> str:
+        folder = Path(self._images.name)
+        path = folder / f"{len(list(folder.iterdir()))}.png"
+        image.convert("RGB").save(path)
+        return str(path)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not offered: tasks of videos generate."""
+        raise NotImplementedError("trajvit answers generate_until tasks, not loglikelihood")
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not offered."""
+        raise NotImplementedError("trajvit answers generate_until tasks, not of several rounds")
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """What a task says of its answers, as trajvit_jax.llm.serve takes it."""
+    settings: dict[str, Any] = {}
+    if "max_new_tokens" in given:
+        settings["most_tokens"] = int(given["max_new_tokens"])
+    if given.get("do_sample") and given.get("temperature"):
+        settings["temperature"] = float(given["temperature"])
+        settings["top_p"] = float(given.get("top_p") or 1.0)
+    until = given.get("until") or []
+    if stop := [one for one in ([until] if isinstance(until, str) else until) if one]:
+        settings["stop"] = stop
+    return settings
+
+
+def _rate(path: str) -> float:
+    import av  # of lmms-eval
+
+    with av.open(path) as container:
+        return float(container.streams.video[0].average_rate)
+
+
+def manifest() -> ModelManifest:
+    """Tells lmms-eval where the model is."""
+    return ModelManifest(model_id="trajvit", simple_class_path="lmms_eval_trajvit.TrajViT")

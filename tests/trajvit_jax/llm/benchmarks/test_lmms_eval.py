@@ -1,0 +1,112 @@
+"""The plugin in lmms-eval itself, which has an environment of its own: see docs/VIDEOQA.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[4]
+TASK = """\
+task: two_clips
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {folder}/questions.jsonl
+  cache_dir: {folder}
+test_split: test
+output_type: generate_until
+doc_to_visual: !function two_clips.visual
+doc_to_text: !function two_clips.text
+doc_to_target: answer
+generation_kwargs:
+  max_new_tokens: 16
+  do_sample: false
+process_results: !function two_clips.results
+metric_list:
+  - metric: accuracy
+    aggregation: mean
+    higher_is_better: true
+"""
+FUNCTIONS = """\
+from lmms_eval.tasks._task_utils.mcq_extract import extract_mcq_answer
+
+
+def visual(doc):
+    return [doc["video"]]
+
+
+def text(doc, lmms_eval_specific_kwargs=None):
+    return doc["question"]
+
+
+def results(doc, results):
+    return {"accuracy": float(extract_mcq_answer(results[0], ["A", "B"]) == doc["answer"])}
+"""
+
+
+@pytest.fixture(scope="module")
+def lmms_python() -> str:
+    """The Python of lmms-eval's environment, with the plugin."""
+    python = os.environ.get("TRAJVIT_LMMS_EVAL_PYTHON", "")
+    if not Path(python).is_file():
+        pytest.skip("TRAJVIT_LMMS_EVAL_PYTHON names no Python with lmms-eval and plugins/lmms_eval")
+    return python
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips, one that gets brighter and one that gets darker, and a broken one, as a task."""
+    folder = tmp_path_factory.mktemp("task")
+    lines = []
+    for answer, levels in (("A", range(20, 220, 20)), ("B", range(220, 20, -20))):
+        path = folder / f"{answer}.mp4"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 8, (64, 48))
+        for level in levels:
+            writer.write(np.full((48, 64, 3), level, np.uint8))
+        writer.release()
+        question = "Does it get\nA. brighter\nB. darker"
+        lines.append({"video": str(path), "question": question, "answer": answer})
+    broken = folder / "broken.mp4"
+    broken.write_bytes(b"no video")
+    lines.append({"video": str(broken), "question": question, "answer": "A"})
+    (folder / "questions.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    (folder / "two_clips.yaml").write_text(TASK.format(folder=folder))
+    (folder / "two_clips.py").write_text(FUNCTIONS)
+    return folder
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+@pytest.mark.slow
+def test_the_harness_calls_the_model(lmms_python, clips, tmp_path):
+    model = "tests.trajvit_jax.llm.benchmarks.brightness:load"
+    arguments = f"python={sys.executable},model={model},frames=4,cwd={ROOT}"
+    done = subprocess.run(
+        [lmms_python, "-m", "lmms_eval", "--model=trajvit", f"--model_args={arguments}",
+         "--tasks=two_clips", f"--include_path={clips}", "--batch_size=2", "--log_samples",
+         f"--output_path={tmp_path / 'out'}"],
+        cwd=tmp_path,
+        env=environment() | {"HF_HOME": str(tmp_path / "hf")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )  # fmt: skip
+    (found,) = (tmp_path / "out").rglob("*_results.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(found.read_text())["results"]["two_clips"]
+    assert result["accuracy,none"] == pytest.approx(2 / 3)
+    said = done.stdout + done.stderr
+    assert "two_clips 2 has no answer: " in said
+    assert "1 of 3 questions failed; their answers are empty" in said
+    (samples,) = (tmp_path / "out").rglob("*_samples_two_clips.jsonl")
+    answers = [json.loads(line)["filtered_resps"] for line in samples.read_text().splitlines()]
+    assert sorted(str(answer) for answer in answers) == ["", "A", "B"]

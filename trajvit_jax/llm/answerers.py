@@ -1,0 +1,113 @@
+"""The model that a command names: a folder of ours, or a Python function that makes one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from trajvit_jax.llm.answering import AnswerSettings, Question, VideoAnswerer
+
+_FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+
+# Of a saved model and of a run; and of a large file as many parts of so many bytes.
+_FILES = ("settings.json", "tokenization.json", "eyes.safetensors")
+_SAMPLES, _SAMPLE = 16, 2**16
+
+HELP = (
+    "folder of a trained VideoLLM, or package.module:function: a function without arguments that "
+    "returns an object with the methods of trajvit_jax.llm.answering.VideoAnswerer"
+)
+
+
+def fingerprint(name: str) -> str:
+    """Tells a model's folder from itself at another time, without loading it.
+
+    Of the files that are the model, and nothing else that lies there: their names, sizes and
+    content, of large files a part. A copy of the folder has the same. "" for a function, which
+    nothing is known of.
+    """
+    folder, found = Path(name), hashlib.sha256()
+    if not folder.is_dir():
+        return ""
+    for file in sorted(_model_files(folder)):
+        size = file.stat().st_size
+        found.update(f"{file.relative_to(folder).as_posix()}\0{size}\n".encode())
+        with file.open("rb") as opened:
+            for start in sorted({size * part // _SAMPLES for part in range(_SAMPLES)}):
+                opened.seek(start)
+                found.update(opened.read(_SAMPLE))
+    return found.hexdigest()[:16]
+
+
+def _model_files(folder: Path) -> Iterator[Path]:
+    """What `videollm.load` reads: a saved model, or a run's settings and newest checkpoint."""
+    yield from (file for name in _FILES if (file := folder / name).is_file())
+    steps = [one for one in (folder / "checkpoints").glob("*") if one.name.isdigit()]
+    for part in (folder / "llm", *sorted(steps, key=lambda one: int(one.name))[-1:]):
+        yield from (file for file in part.rglob("*") if file.is_file())
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What became of a question.
+
+    Attributes:
+      text: the answer.
+      failed: why there is none; "" = there is one.
+      error: name of the exception.
+    """
+
+    text: str = ""
+    failed: str = ""
+    error: str = ""
+
+
+def answer_each(
+    answerer: VideoAnswerer, questions: Sequence[Question], settings: AnswerSettings
+) -> list[Reply]:
+    """A reply to each question: one that cannot be answered does not keep the others from it."""
+    try:
+        return [Reply(str(text)) for text in answerer.answer_all(questions, settings)]
+    except (ValueError, OSError) as error:
+        if len(questions) == 1:
+            name = type(error).__name__
+            return [Reply(failed=f"{name}: {error}", error=name)]
+    # One of them is at fault: alone the others can be answered.
+    return [reply for one in questions for reply in answer_each(answerer, [one], settings)]
+
+
+def load_answerer(name: str, *, batch: int) -> VideoAnswerer:
+    """Loads the model.
+
+    Args:
+      name: as `HELP` says.
+      batch: questions that a model of ours computes at once.
+
+    Raises:
+      ValueError: it is neither a folder nor such a function.
+      OSError: a file of it cannot be read.
+    """
+    if Path(name).is_dir():
+        from trajvit_jax.llm import videollm  # late: it loads JAX
+
+        return videollm.load(name, batch=batch)
+    match = _FUNCTION.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f"--model={name} is neither a folder that exists nor package.module:function"
+        )
+    try:
+        made = getattr(importlib.import_module(match[1]), match[2])()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--model={name} cannot be loaded: {error}") from error
+    for method in ("answer", "answer_all"):
+        if not callable(getattr(made, method, None)):
+            raise ValueError(
+                f"--model={name} made a {type(made).__name__}, which has no method {method}(); see "
+                "trajvit_jax.llm.answering.VideoAnswerer"
+            )
+    return made
