@@ -29,9 +29,9 @@ from trajvit_jax.data.samples import resized
 from trajvit_jax.data.schedule import SourceSettings
 from trajvit_jax.data.source import open_records
 from trajvit_jax.data.streams import trajectory_counts
+from trajvit_jax.evals.loaded import load
 from trajvit_jax.evals.retrieval import compare
 from trajvit_jax.experiment import ExperimentSettings
-from trajvit_jax.initial import load_run
 from trajvit_jax.metrics import retrieval_ranks
 from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.settings import ModelSettings
@@ -218,7 +218,8 @@ def run_row(row: Row, seed: int, output: Path) -> Finished:
     workdir = output / "runs" / f"{row.name}-seed{seed}-{row.made_of()}"
     _LOG.info("%s, seed %d: %d steps", row.name, seed, settings.steps)
     results = train(settings, workdir)
-    model, text = load_run(workdir)
+    found = load(workdir)
+    model, text = found.model, found.words()
     ranks, tokens = {}, []
     for source in settings.data.train_sources:
         held_out = open_records(source.path, settings.data.eval_split)

@@ -7,7 +7,6 @@ images, and a ViT3D starts from its weights on videos (`convert.inflation`).
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from pathlib import Path
 
@@ -16,16 +15,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from trajvit_jax.checkpoints import Checkpoints
-from trajvit_jax.config import to_settings
 from trajvit_jax.convert.kinds import Layout
 from trajvit_jax.convert.pieces import paths
 from trajvit_jax.convert.stored import Stored, put_into, read_folder
 from trajvit_jax.data.wordpiece import WordPiece
-from trajvit_jax.experiment import ExperimentSettings, has_run
-from trajvit_jax.models.video_text import VideoTextModel
-from trajvit_jax.optim import optimizer
-from trajvit_jax.sharding import MeshSettings, make_mesh
+from trajvit_jax.evals.loaded import load
+from trajvit_jax.experiment import has_run
 from trajvit_jax.state import TrainState
 
 VIDEO_SIDE = ("tokenizer", "encoder", "project_video")
@@ -69,46 +64,12 @@ def start_from(state: TrainState, folder: Path, text: WordPiece, *, mesh: Mesh) 
 
 def _of_run(workdir: Path, text: WordPiece, mesh: Mesh) -> tuple[Stored, tuple[str, ...] | None]:
     """The newest arrays of a run, and which parts of them mean the same here."""
-    found, own = load_run(workdir, mesh=mesh)
-    arrays = {name: np.asarray(value) for name, value in paths(found).items()}
-    same = own.vocabulary == text.vocabulary
+    found = load(workdir, mesh=mesh)
+    # Whole on every device, so that every process has all of them.
+    whole = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    arrays = {name: np.asarray(value) for name, value in whole(paths(found.model)).items()}
+    same = found.words().vocabulary == text.vocabulary
     if not same:
         _LOG.warning("%s has another vocabulary: its text side is not taken", workdir)
-    stored = Stored(arrays, found.settings, Layout("run", whole=True))
+    stored = Stored(arrays, found.model.settings, Layout("run", whole=True))
     return stored, None if same else VIDEO_SIDE
-
-
-def load_run(workdir: Path, *, mesh: Mesh | None = None) -> tuple[VideoTextModel, WordPiece]:
-    """The model of a run's newest checkpoint, and its vocabulary.
-
-    Args:
-      workdir: of the run.
-      mesh: on every device of which the arrays lie whole, so that every process has all of
-        them; None = of this process.
-
-    Raises:
-      FileNotFoundError: a folder without a run, or without a checkpoint.
-      ValueError: a checkpoint that cannot be read, or settings of another version.
-    """
-    if not has_run(workdir):
-        raise FileNotFoundError(f"{workdir} holds no checkpoints of a run")
-    noted = json.loads((workdir / "settings.json").read_text("utf-8"))
-    noted.pop("records", None)
-    settings = to_settings(ExperimentSettings, noted)
-    text = WordPiece.load(workdir / "vocab.txt", settings.model.text.length)
-    model = dataclasses.replace(
-        settings.model, text=dataclasses.replace(settings.model.text, vocabulary=len(text))
-    )
-    mesh = make_mesh(MeshSettings()) if mesh is None else mesh
-    like = TrainState.shapes(
-        model,
-        optimizer(settings.optimizer, settings.steps),
-        mesh=mesh,
-        averaged=settings.step.average_decay > 0,
-    )
-    whole = NamedSharding(mesh, PartitionSpec())
-    like = jax.tree.map(
-        lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=whole), like
-    )
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        return checkpoints.restore(like).best_model(), text

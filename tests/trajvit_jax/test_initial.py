@@ -14,8 +14,9 @@ from trajvit_jax.convert.inflation import inflate
 from trajvit_jax.convert.pieces import paths
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.data.wordpiece import WordPiece
+from trajvit_jax.evals.loaded import load
 from trajvit_jax.experiment import ExperimentSettings
-from trajvit_jax.initial import load_run, start_from
+from trajvit_jax.initial import start_from
 from trajvit_jax.models.settings import ViT3DSettings
 from trajvit_jax.optim import OptimizerSettings, optimizer
 from trajvit_jax.sharding import MeshSettings, make_mesh
@@ -62,7 +63,7 @@ def test_a_run_on_videos_starts_from_a_run_on_images(experiment, images, tmp_pat
     with caplog.at_level(logging.INFO):
         train(settings, tmp_path / "videos")
     assert f"starts from {images}" in caplog.text
-    image, video = load_run(images)[0], load_run(tmp_path / "videos")[0]
+    image, video = load(images).model, load(tmp_path / "videos").model
     expected, _ = inflate(arrays_of(image), image.settings, video.settings)
     found = arrays_of(video)
     assert found.keys() == expected.keys()
@@ -88,7 +89,7 @@ def test_another_vocabulary_leaves_the_text_side_as_it_is(experiment, images, ca
     started = start_from(state, images, text, mesh=mesh)
     assert "another vocabulary" in caplog.text
     old, new = arrays_of(state.model()), arrays_of(started.model())
-    image = arrays_of(load_run(images)[0])
+    image = arrays_of(load(images).model)
     for name in old:
         mine = name.startswith(("text", "project_text", "temperature"))
         if name.startswith("encoder"):
@@ -101,11 +102,9 @@ def test_another_vocabulary_leaves_the_text_side_as_it_is(experiment, images, ca
 
 
 def test_what_does_not_fit_is_refused(experiment, images, tmp_path):
-    text = load_run(images)[1]
+    text = load(images).words()
     mesh = make_mesh(MeshSettings())
     with pytest.raises(ValueError, match=r"images does not fit the model"):
         start_from(state_of(experiment("vivit", 4), text), images, text, mesh=mesh)
     with pytest.raises(FileNotFoundError, match=r"python -m trajvit_jax\.convert"):
         start_from(state_of(experiment("vit3d", 4), text), tmp_path, text, mesh=mesh)
-    with pytest.raises(FileNotFoundError, match="holds no checkpoints"):
-        load_run(tmp_path)

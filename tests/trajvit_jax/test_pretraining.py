@@ -10,8 +10,8 @@ import pytest
 
 from tokenization.shards import write_records
 from trajvit_jax import config as configs
+from trajvit_jax.evals.loaded import load
 from trajvit_jax.experiment import ExperimentSettings
-from trajvit_jax.initial import load_run
 from trajvit_jax.train import train
 
 ROOT = Path(__file__).parent.parent.parent / "configs"
@@ -59,7 +59,8 @@ def test_videos_go_on_from_images(toys, tmp_path):
         config = configs.load(f"{ROOT}/{name}:debug,{arguments}")
         settings = configs.to_settings(ExperimentSettings, config)
         train(settings, tmp_path / settings.model.name)
-        return load_run(tmp_path / settings.model.name)
+        found = load(tmp_path / settings.model.name)
+        return found.model, found.words()
 
     image, words = run("datacomp50m.py", f"model=vit,image_records={toys}/images")
     started = f"initial={tmp_path}/vit,records={toys}/videos,frames=4,seed=3"

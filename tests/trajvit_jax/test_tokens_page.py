@@ -105,7 +105,7 @@ def tokens_name(name):
     [
         (["missing.mp4"], "missing.mp4 does not exist"),
         ([".", "--output", "tokens.png"], "must end in .html"),
-        ([".", "--workdir", "nowhere"], "nowhere holds no checkpoints"),
+        ([".", "--workdir", "nowhere"], "nowhere does not exist"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(arguments, said, capsys, tmp_path, monkeypatch):

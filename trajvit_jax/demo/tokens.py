@@ -40,8 +40,8 @@ from trajvit_jax import config as configs
 from trajvit_jax.convert.stored import load_model
 from trajvit_jax.data.samples import video_sample
 from trajvit_jax.demo.page import TITLES
+from trajvit_jax.evals.loaded import load
 from trajvit_jax.experiment import ExperimentSettings
-from trajvit_jax.initial import load_run
 from trajvit_jax.models.footprints import at_pixels, footprint
 from trajvit_jax.models.settings import ModelSettings, check_choice
 from trajvit_jax.models.video_text import VideoTextModel
@@ -127,7 +127,7 @@ def items(options: argparse.Namespace) -> list[Item]:
     # `disable=None`: no bar where nobody looks.
     for name in tqdm(options.models, unit="model", leave=False, disable=None):
         if options.workdir:
-            model = load_run(options.workdir)[0]
+            model = load(options.workdir).model
         elif options.weights:
             model = load_model(options.weights, rngs=nnx.Rngs(options.seed))
         else:
