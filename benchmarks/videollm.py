@@ -183,7 +183,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = options.models.split(",")
     if not set(models) <= set(MODELS):
         parser.error(f"--models: {', '.join(MODELS)}")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    for ours in ("trajvit_jax", "benchmarks"):  # libraries tell of every file
+        logging.getLogger(ours).setLevel(logging.INFO)
     settings = QUICK if options.quick else Settings()
     name = "videollm_quick" if options.quick else "videollm"
     started = time.perf_counter()
