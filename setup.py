@@ -30,6 +30,7 @@ setup(
         "tokenization.explore": ["*.html", "*.js", "*.css"],
         "trajvit_jax.demo": ["*.html"],
         "trajvit_jax.pretrained": ["*/*"],
+        "trajvit_jax.evals": ["*.json"],
     },
     install_requires=[
         "absl-py>=2.5",

@@ -171,6 +171,7 @@ class Recorder:
             between=self._settings.pipeline.between,
             start=entry.start,
             end=entry.end,
+            annotated=_annotated_seconds(entry),
             video_id=entry.id,
             max_side=self._settings.pipeline.max_side,
             threads=1,
@@ -199,6 +200,15 @@ def annotated(entry: Entry, trajectories: Trajectories, frames: video.Frames, si
         boxes=read_boxes(extra.pop("boxes", None)),
         extra=extra,
     )
+
+
+def _annotated_seconds(entry: Entry) -> list[float]:
+    """When the entry has boxes, if they can be read: `read_boxes` tells where they cannot."""
+    try:
+        boxes = read_boxes(entry.extra.get("boxes"))
+    except ValueError:
+        return []
+    return [] if boxes is None else np.unique(boxes.times).tolist()
 
 
 def read_boxes(value: Any) -> Boxes | None:

@@ -25,9 +25,10 @@ from jaxtyping import Float32, Int64, UInt8
 
 from tokenization import file_head, orientation
 from tokenization.resizing import fit
-from tokenization.sampling import indices_between, sample_indices
+from tokenization.sampling import indices_between, sample_indices, with_annotated
 from tokenization.trajectories import VideoInfo
 
+_SAME = 1e-3  # seconds: times of frames are rounded
 _LEAD = 1.0  # seconds that a seek goes before the start: containers index decoding times
 
 
@@ -77,6 +78,7 @@ def decode(
     between: int = 0,
     start: float | None = None,
     end: float | None = None,
+    annotated: Collection[float] = (),
     video_id: str | None = None,
     max_side: int | None = None,
     threads: int | None = None,
@@ -92,6 +94,8 @@ def decode(
       between: most frames to give between two sampled ones (`indices_between`).
       start: seconds; sampling begins with the frame on screen then. None = the first.
       end: seconds; sampling ends before the frame on screen then. None = after the last.
+      annotated: seconds whose frames on screen are to be among the sampled ones, in place of
+        those nearest to them (`with_annotated`); those outside the span are none.
       video_id: name in `VideoInfo`; the file's stem by default.
       max_side: the longer side of the result at most, in pixels; frames are scaled while they
         are converted, so no full-size RGB image is made. None = as they are.
@@ -119,7 +123,7 @@ def decode(
     if start is not None and end is not None and end <= start:
         raise VideoError(path, f"the span {start}..{end} s is empty", "give an end after the start")
 
-    span = _Span(path, start, end)
+    span = _Span(path, start, end, tuple(annotated))
     listed: list[float] = []
     for seek in dict.fromkeys((span.seek, None)):
         with _opened(path) as source:
@@ -180,6 +184,7 @@ class _Span:
     path: Path
     start: float | None
     end: float | None
+    annotated: tuple[float, ...] = ()
 
     @property
     def seek(self) -> float | None:
@@ -205,7 +210,10 @@ class _Span:
     def sample(self, times: list[float], frames: int, frame_seconds: float) -> list[int]:
         """Positions in `times` of the frames to take."""
         first, last = self.bounds(times, frame_seconds)
-        return [first + int(i) for i in sample_indices(last - first, frames)]
+        chosen = first + sample_indices(last - first, frames)
+        shown = np.searchsorted(times, [second + _SAME for second in self.annotated], "right") - 1
+        inside = [int(frame) for frame in shown if first <= frame < last]
+        return [int(i) for i in with_annotated(chosen, inside)]
 
 
 @dataclasses.dataclass

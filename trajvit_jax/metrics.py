@@ -31,9 +31,14 @@ def retrieval_ranks(
     return above + tied / 2
 
 
+def hits_at(ranks: Float64[np.ndarray, " q"], k: int) -> Bool[np.ndarray, " q"]:
+    """Whether each query's positive is among the first `k`."""
+    return ranks + 1 <= k
+
+
 def recall_at(ranks: Float64[np.ndarray, " q"], k: int) -> float:
     """Percentage of queries whose positive is among the first `k`."""
-    return float((ranks + 1 <= k).mean() * 100)
+    return float(hits_at(ranks, k).mean() * 100)
 
 
 def recall_interval(

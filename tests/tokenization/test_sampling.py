@@ -63,3 +63,33 @@ def test_frames_between_are_spread_over_the_gap(indices, most):
         steps = np.diff([start, *gap.tolist(), end])
         if start < end:
             assert steps.min() >= 1 and steps.max() - steps.min() <= 1
+
+
+@settings(deadline=None)
+@given(length=st.integers(1, 200), frames=st.integers(1, 20), data=st.data())
+def test_annotated_frames_are_among_the_sampled_ones(length, frames, data):
+    sampled = video.sample_indices(length, frames)
+    annotated = data.draw(st.lists(st.integers(0, length - 1), max_size=frames))
+    found = video.with_annotated(sampled, annotated)
+    assert len(found) == frames and set(annotated) <= set(found.tolist())
+    assert (np.diff(found) >= 0).all()
+    # No more is changed than must be.
+    assert len(set(found) - set(sampled)) == len(set(annotated) - set(sampled.tolist()))
+    more = list(range(length))
+    if len(more) > frames:
+        np.testing.assert_array_equal(video.with_annotated(sampled, more), sampled)
+
+
+def test_the_nearest_sampled_frame_gives_way():
+    sampled = np.array([2, 7, 12, 17])
+    np.testing.assert_array_equal(video.with_annotated(sampled, [10]), [2, 7, 10, 17])
+    np.testing.assert_array_equal(video.with_annotated(sampled, [7, 8]), [2, 7, 8, 17])
+    np.testing.assert_array_equal(video.with_annotated(sampled, []), sampled)
+
+
+def test_a_clip_around_an_annotated_second_has_its_frame(clips):
+    """The frame on screen then; seconds outside the span are none."""
+    path = clips.video(frames=clips.grey(60, 16, 16), fps=10)
+    found = video.decode(path, frames=4, start=1.5, end=4.5, annotated=[3.04, 5.5, 0.2])
+    assert 3.0 in np.round(found.times, 3).tolist() and len(found.times) == 4
+    assert found.times.min() >= 1.5 and found.times.max() < 4.5

@@ -182,7 +182,7 @@ def test_evaluation_reads_every_video_once(records, tiny, batch):
     groups = list(eval_videos(records, tiny(), batch))
     assert sum(group.count for group in groups) == len(records)
     assert {len(group.video) for group in groups} == {batch}
-    captions = [captions for group in groups for captions in group.captions]
+    captions = [captions for group in groups for captions in group.kept]
     assert captions == [record.captions for record in records]
     videos = np.concatenate([group.video[: group.count] for group in groups])
     expected = [video_sample(record, tiny()).video for record in records]

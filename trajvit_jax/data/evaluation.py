@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -31,27 +31,27 @@ class EvalVideos:
       video: pixels; black where a record cannot be used.
       labels: of the same; nothing there.
       rows: slots that they share, or None: a row each.
-      captions: of each video; none there.
+      kept: of each video, what `keep` says; None there.
       bad: what cannot be used, None where all is well.
     """
 
     video: UInt8[np.ndarray, "b t h w 3"]
     labels: Int32[np.ndarray, "b t y x"]
     rows: Rows | None
-    captions: tuple[tuple[str, ...], ...]
+    kept: tuple[Any, ...]
     bad: tuple[BadRecord | None, ...]
 
     @property
     def count(self) -> int:
         """Records that were read."""
-        return len(self.captions)
+        return len(self.kept)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Sample:
     video: UInt8[np.ndarray, "t h w 3"]
     labels: Int32[np.ndarray, "t y x"]
-    captions: tuple[str, ...] = ()
+    kept: Any = None
     bad: BadRecord | None = None
 
 
@@ -60,6 +60,7 @@ def eval_videos(
     model: ModelSettings,
     batch: int,
     *,
+    keep: Callable[[Record], Any] = usable_captions,
     group: int | None = None,
     threads: int = 4,
 ) -> Iterator[EvalVideos]:
@@ -69,6 +70,8 @@ def eval_videos(
       source: the records.
       model: whose sizes videos get.
       batch: videos at once.
+      keep: what is wanted of a record besides its frames; raises UnusableRecord where that is
+        not there.
       group: so many videos share rows, in which each has as many slots as it has tokens; the
         batch is a multiple of it. None = each has all slots of the model.
       threads: that read.
@@ -98,13 +101,13 @@ def eval_videos(
     def load(number: int) -> _Sample:
         try:
             record = read_record(source, number)
-            captions = usable_captions(record)
+            kept = keep(record)
             frames, trajectories = resized(record, model)
         except UnusableRecord as problem:
             where = find_place(source, index(), number)
             return dataclasses.replace(nothing, bad=BadRecord(where.id, where.file, str(problem)))
         labels, _ = in_slots(trajectories, **slots(number))
-        return _Sample(frames, labels, captions)
+        return _Sample(frames, labels, kept)
 
     dataset = grain.MapDataset.range(len(source)).map(load)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=batch)
@@ -118,6 +121,6 @@ def eval_videos(
             video=np.stack([sample.video for sample in full]),
             labels=np.stack([sample.labels for sample in full]),
             rows=own,
-            captions=tuple(sample.captions for sample in read),
+            kept=tuple(sample.kept for sample in read),
             bad=tuple(sample.bad for sample in read),
         )

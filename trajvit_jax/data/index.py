@@ -10,6 +10,7 @@ from jaxtyping import Int64
 
 from tokenization.records import RecordsError, ShardInfo, finished_shards
 from tokenization.shards import shard_info_path, shard_path
+from trajvit_jax.data.clips import Clips
 from trajvit_jax.data.source import Record, RecordSource
 
 
@@ -42,6 +43,8 @@ def read_index(source: Sequence[Record]) -> RecordIndex:
     Raises:
       RecordsError: notes that describe other records than there are.
     """
+    if isinstance(source, Clips):
+        return dataclasses.replace(read_index(source.source), frames={source.frames: 0})
     if not isinstance(source, RecordSource):
         frames = np.array([len(record.frames) for record in source])
         height, width = source[0].frames.shape[1:3]
@@ -65,6 +68,8 @@ def _first_of_each(values: np.ndarray) -> dict[int, int]:
 
 def find_place(source: Sequence[Record], index: RecordIndex, number: int) -> Place:
     """Where a record is; one of a dataset is not opened for it."""
+    if isinstance(source, Clips):
+        return find_place(source.source, index, number // source.views)
     if not isinstance(source, RecordSource):
         return Place(source[number].id, type(source).__name__)
     shard = int(np.searchsorted(index.first, number, side="right")) - 1

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
+from trajvit_jax.data.clips import Clips
 from trajvit_jax.data.index import Place, RecordIndex, check_index, find_place, read_index
 from trajvit_jax.data.packing import place, plan
 from trajvit_jax.data.schedule import Reads, StreamSettings, reads, shares
@@ -113,6 +114,8 @@ class Stream:
 
 def trajectory_counts(source: Sequence[Record]) -> Int64[np.ndarray, " n"]:
     """Trajectories of every record, as stored."""
+    if isinstance(source, Clips):  # a view has at most as many
+        return np.repeat(trajectory_counts(source.source), source.views)
     if isinstance(source, RecordSource):
         return source.counts
     return np.array([len(record.trajectories) for record in source], np.int64)

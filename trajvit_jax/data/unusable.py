@@ -48,7 +48,7 @@ def read_record(source: Sequence[T], number: int) -> T:
     """
     try:
         return source[number]
-    except MemoryError:
+    except (MemoryError, UnusableRecord):
         raise
     except OSError as error:
         if error.errno is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -46,7 +47,7 @@ class Loaded:
     seed: int | None = None
     settings: ExperimentSettings | None = None
 
-    @property
+    @functools.cached_property
     def checkpoint(self) -> str:
         """Hash of all the model's numbers: equal wherever and however they are stored."""
         return hash_of(self.model)

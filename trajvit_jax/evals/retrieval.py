@@ -1,48 +1,63 @@
-"""Zero-shot video-text retrieval (paper §4.1): rank captions for videos and back."""
+r"""Zero-shot retrieval: captions find videos (or images), and videos captions (paper, section 4.1).
+
+R@1, R@5 and R@10 in percent, and the median rank, both ways. Each caption of a video is a right
+answer for it, equal captions are one query with several right videos, and of several right
+answers the best-placed counts. Candidates that are equally similar share the middle of their
+places, so that a model which tells nothing apart does not find everything.
+
+  python -m trajvit_jax.evals.retrieval --workdir=runs/panda4m --records=data/msrvtt \
+      --config=configs/eval/msrvtt.py
+  python -m trajvit_jax.evals.retrieval --workdir=runs/mine --records=runs/records --captions=first
+
+Images are videos of one frame: --frames=1. Any model, on all devices that JAX sees; on several
+hosts, start it in each as launch/README.md says of training.
+"""
 
 from __future__ import annotations
 
-import logging
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, UInt8
-from tqdm import tqdm
+from jaxtyping import Bool, Float, Int64
 
-from trajvit_jax.data.evaluation import eval_videos
-from trajvit_jax.data.samples import same_text
+from trajvit_jax.data.samples import same_text, usable_captions
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.data.wordpiece import WordPiece
-from trajvit_jax.metrics import retrieval_metrics
-from trajvit_jax.models.tokens import Rows
+from trajvit_jax.evals import command
+from trajvit_jax.evals.embedding import Embedder, do_nothing
+from trajvit_jax.evals.ranking import Ranks, rank_pairs
+from trajvit_jax.evals.results import Measured, Metric
+from trajvit_jax.metrics import hits_at
+from trajvit_jax.models.settings import check_choice
 from trajvit_jax.models.video_text import VideoTextModel
-from trajvit_jax.ops.mesh import everywhere
-from trajvit_jax.sharding import batch_parts, put_whole
 
-_LOG = logging.getLogger(__name__)
-
-
-@nnx.jit
-def _embed_video(
-    model: VideoTextModel,
-    video: UInt8[Array, "b t h w 3"],
-    labels: Int[Array, "b t y x"],
-    rows: Rows | None,
-) -> Float[Array, "b p"]:
-    return everywhere(model.embed_video(video, labels, rows))
+CAPTIONS = ("all", "first", "paragraph")
+RECALLS = (1, 5, 10)
 
 
-@nnx.jit
-def _embed_text(
-    model: VideoTextModel, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]
-) -> Float[Array, "b p"]:
-    return everywhere(model.embed_text(ids, mask))
+@dataclasses.dataclass(frozen=True)
+class RetrievalSettings(command.CommonSettings):
+    """How retrieval is measured.
+
+    Attributes:
+      captions: of a video: 'all' of them, one by one; 'first'; or 'paragraph', all in one.
+      dual_softmax: temperature of the dual softmax, which sees all queries at once; names of
+        metrics then say so. 0 = none, as in the paper.
+    """
+
+    captions: str = "all"
+    dual_softmax: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("captions", self.captions, CAPTIONS)
+        if not 0 <= self.dual_softmax < float("inf"):
+            raise ValueError(f"--dual-softmax={self.dual_softmax} must be a temperature, or 0")
 
 
 class Comparison(NamedTuple):
@@ -61,115 +76,133 @@ class Comparison(NamedTuple):
     bad: tuple[BadRecord, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gallery:
+    """Videos, captions, and who belongs to whom.
+
+    Attributes:
+      videos: unit vectors.
+      texts: unit vectors.
+      pairs: (video, text), by their numbers.
+      captions: all captions once, in the form in which they are compared.
+      bad: records that could not be used, and are no part of this.
+    """
+
+    videos: Float[np.ndarray, "v p"]
+    texts: Float[np.ndarray, "l p"]
+    pairs: Int64[np.ndarray, "n 2"]
+    captions: tuple[str, ...]
+    bad: tuple[BadRecord, ...] = ()
+
+    def ranks(self, *, dual_softmax: float = 0.0) -> Ranks:
+        """Of all queries, both ways; see `rank_pairs`."""
+        return rank_pairs(self.videos, self.texts, self.pairs, dual_softmax=dual_softmax)
+
+    def compared(self) -> Comparison:
+        """All similarities at once: for few videos."""
+        similarity = self.videos.astype(np.float64) @ self.texts.astype(np.float64).T
+        positives = np.zeros(similarity.shape, bool)
+        positives[tuple(self.pairs.T)] = True
+        return Comparison(similarity.astype(np.float32), positives, self.captions, self.bad)
+
+
 def evaluate(
     model: VideoTextModel,
     source: Sequence[Record],
     text: WordPiece,
     *,
+    captions: str = "all",
     batch: int = 64,
     mesh: Mesh | None = None,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = do_nothing,
 ) -> Iterator[tuple[str, float]]:
     """Yields (name, value): R@1/5/10 in percent and median rank both ways, and the counts.
 
-    Args and errors are those of `compare`.
+    Args and errors are those of `embed_pairs`.
     """
-    compared = compare(model, source, text, batch=batch, mesh=mesh, between=between)
-    yield from retrieval_metrics(compared.similarity, compared.positives).items()
-    yield "videos", float(len(compared.similarity))
-    yield "texts", float(len(compared.texts))
-    yield "bad_records", float(len(compared.bad))
+    embedder = Embedder(model, batch=batch, mesh=mesh, between=between)
+    yield from measure(embed_pairs(embedder, source, text, captions=captions)).values()
 
 
 def compare(
-    model: VideoTextModel,
-    source: Sequence[Record],
-    text: WordPiece,
-    *,
-    batch: int = 64,
-    mesh: Mesh | None = None,
-    between: Callable[[], None] = lambda: None,
+    model: VideoTextModel, source: Sequence[Record], text: WordPiece, *, batch: int = 64
 ) -> Comparison:
+    """Embeds all videos and their captions on one device, and compares all with all.
+
+    Args and errors are those of `embed_pairs`.
+    """
+    return embed_pairs(Embedder(model, batch=batch), source, text).compared()
+
+
+def embed_pairs(
+    embedder: Embedder, source: Sequence[Record], text: WordPiece, *, captions: str = "all"
+) -> Gallery:
     """Embeds all videos and their captions.
 
-    Every caption of a video is a positive of it, and equal captions are one text. Records that
-    cannot be used are left out, and named in a warning.
+    Equal captions are one text. Records that cannot be used are left out, and named in a warning.
 
     Args:
-      model: what embeds.
+      embedder: with the model.
       source: held-out records.
       text: of the model.
-      batch: videos, or captions, embedded at once; with `mesh` rounded up to its parts.
-      mesh: of the devices that share the work; every process reads all records. None = one
-        device.
-      between: called after each batch, at the same places by all processes; what it raises ends
-        the evaluation.
+      captions: see `RetrievalSettings`.
 
     Raises:
-      ValueError: embeddings that are not finite, or more than a tenth of the records damaged or
-        without a caption.
+      ValueError: more than a tenth of the records damaged or without a caption.
       OSError: the storage cannot be read.
     """
-    devices = 1 if mesh is None else batch_parts(mesh)
-    batch = -(-batch // devices) * devices
-    if jax.default_backend() == "cpu" and devices == 1:
-        model = model.for_cpu()
-
-    def put(tree: Any) -> Any:
-        return jax.tree.map(jnp.asarray if mesh is None else lambda x: put_whole(x, mesh), tree)
-
-    embeddings, texts = [], {}
-    pairs: list[tuple[int, int]] = []
-    bad: list[BadRecord] = []
-    # Videos share rows where their numbers of tokens differ; a device has rows of its own.
-    group = batch // devices if model.settings.name == "trajvit" else None
-    read = eval_videos(source, model.settings, batch, group=group)
-    batches = -(-len(source) // batch)
-    bar = tqdm(read, desc="embed videos", total=batches, unit="batch", leave=False, mininterval=1)
-    for videos in bar:
-        embedded = _embed_video(model, *put((videos.video, videos.labels, videos.rows)))
-        each = zip(np.asarray(embedded), videos.captions, videos.bad, strict=False)
-        for embedding, captions, problem in each:
-            if problem is not None:
-                bad.append(problem)
-                continue
-            own = (texts.setdefault(same_text(caption), len(texts)) for caption in captions)
-            pairs += [(len(embeddings), number) for number in own]
-            embeddings.append(embedding)
-        between()
-    _tell(bad, len(source))
-    embedded_texts = _embed_captions(model, list(texts), text, batch, put, between)
-    positives = np.zeros((len(embeddings), len(texts)), bool)
-    positives[tuple(np.array(pairs, np.int64).reshape(-1, 2).T)] = True
-    similarity = np.stack(embeddings) @ embedded_texts.T
-    return Comparison(similarity, positives, tuple(texts), tuple(bad))
+    videos = embedder.videos(source, functools.partial(own_captions, how=captions))
+    numbers: dict[str, int] = {}
+    pairs = [
+        (video, numbers.setdefault(same_text(caption), len(numbers)))
+        for video, own in enumerate(videos.kept)
+        for caption in own
+    ]
+    texts = embedder.texts(list(numbers), text)
+    return Gallery(videos.vectors, texts, np.array(pairs, np.int64), tuple(numbers), videos.bad)
 
 
-def _tell(bad: Sequence[BadRecord], count: int) -> None:
-    """Raises ValueError where they are more than a tenth."""
-    if not bad:
-        return
-    first = "; ".join(f"{one.file}: record {one.id!r}: {one.reason}" for one in bad[:3])
-    first += "; .." if len(bad) > 3 else ""
-    message = f"{len(bad)} of {count} records cannot be evaluated ({first})"
-    if len(bad) > count / 10:
-        raise ValueError(f"{message}; extract them again")
-    _LOG.warning("%s: they are left out", message)
+def own_captions(record: Record, *, how: str) -> tuple[str, ...]:
+    """The texts that are right answers for a record.
+
+    Raises:
+      UnusableRecord: there is none.
+    """
+    found = usable_captions(record)
+    if how == "paragraph":
+        return (" ".join(caption.strip() for caption in found),)
+    return found[:1] if how == "first" else found
 
 
-def _embed_captions(
-    model: VideoTextModel,
-    captions: Sequence[str],
-    text: WordPiece,
-    batch: int,
-    put: Callable[[Any], Any],
-    between: Callable[[], None],
-) -> Float[np.ndarray, "n p"]:
-    parts = []
-    for start in range(0, len(captions), batch):
-        chunk = list(captions[start : start + batch])
-        tokens = text(chunk + chunk[-1:] * (batch - len(chunk)))
-        embedded = _embed_text(model, put(tokens.ids), put(tokens.mask))
-        parts.append(np.asarray(embedded)[: len(chunk)])
-        between()
-    return np.concatenate(parts)
+def measure(gallery: Gallery, *, dual_softmax: float = 0.0) -> Measured:
+    """The metrics of a gallery.
+
+    Raises:
+      ValueError: embeddings that are not finite.
+    """
+    ranks = gallery.ranks(dual_softmax=dual_softmax)
+    suffix = "_dual_softmax" if dual_softmax else ""
+    metrics = []
+    for way, own in (("vid2txt", ranks.of_videos), ("txt2vid", ranks.of_texts)):
+        for k in RECALLS:
+            metrics.append(Metric.percent(f"{way}_r{k}{suffix}", hits_at(own, k)))
+        metrics.append(Metric.median(f"{way}_median_rank{suffix}", own + 1))
+    counts = {"videos": gallery.videos, "texts": gallery.texts, "bad_records": gallery.bad}
+    metrics += [Metric(name, float(len(some))) for name, some in counts.items()]
+    notes = {"dual softmax": f"temperature {dual_softmax:g}"} if dual_softmax else {}
+    return Measured(metrics, len(gallery.videos), gallery.bad, notes)
+
+
+def _measure(job: command.Job[RetrievalSettings]) -> Measured:
+    own = job.settings
+    source = job.open(own.split)
+    gallery = embed_pairs(job.embedder, source, job.loaded.words(), captions=own.captions)
+    measured = measure(gallery, dual_softmax=own.dual_softmax)
+    notes = {"captions": own.captions} | dict(measured.notes)
+    return dataclasses.replace(measured, notes=notes)
+
+
+PROTOCOL = command.Protocol("retrieval", __doc__ or "", RetrievalSettings, _measure)
+
+if __name__ == "__main__":
+    command.run(PROTOCOL)

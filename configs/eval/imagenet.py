@@ -1,0 +1,39 @@
+"""ImageNet, zero-shot classification (paper, Table 12).
+
+Split: validation (50,000 images).
+Captions: the classes' names in CLIP's seven sentences.
+Sampling: an image is a video of one frame.
+Paper, datacomp50m, top-5: ViT 77.7, TrajViT 74.9.
+
+Records:
+  python -m tokenization.annotations imagenet --annotations=LOC_val_solution.csv \\
+      --media=ILSVRC --labels=LOC_synset_mapping.txt --output=ILSVRC/test.jsonl
+  python -m tokenization.extract --input=ILSVRC/test.jsonl --split=test \\
+      --output=data/imagenet
+
+Command:
+  python -m trajvit_jax.evals.classification --workdir=runs/panda4m --records=data/imagenet \\
+      --config=configs/eval/imagenet.py
+Names of classes may be curated ones: --classes=FILE with LABEL<TAB>NAME a line.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from trajvit_jax.config import parse_arg
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """Seven sentences a class."""
+    chosen = parse_arg(arg, ensemble="mean")
+    return ml_collections.ConfigDict(
+        {
+            "protocol": "classification",
+            "dataset": "imagenet",
+            "split": "test",
+            "frames": 1,
+            "prompts": "imagenet",
+            "ensemble": chosen.ensemble,
+        }
+    ).lock()

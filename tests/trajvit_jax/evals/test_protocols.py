@@ -1,0 +1,285 @@
+"""Every protocol as a command, on tiny models: what it writes, and what it says of bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tokenization.records import Boxes
+from tokenization.shards import write_records
+from trajvit_jax.evals import command
+from trajvit_jax.evals.results import read_result
+
+PROTOCOLS = ("retrieval", "classification", "probing", "detection", "temporal_clips", "scaling")
+LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+
+
+def protocol(name):
+    return importlib.import_module(f"trajvit_jax.evals.{name}").PROTOCOL
+
+
+@pytest.fixture(scope="module")
+def evaluated(runs, tmp_path_factory):
+    """The result of a protocol on a run; `options` as on the command line."""
+
+    def run(name, model, records, *options):
+        path = tmp_path_factory.mktemp("results") / "result.json"
+        given = [f"--workdir={runs(model)}", f"--records={records}", f"--json={path}"]
+        code = command.main(protocol(name), [*given, "--draws=20", "--batch=8", *options])
+        assert code == 0
+        return read_result(path)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def long_records(tmp_path_factory, toy_record):
+    """Eight clips of twice as many frames as the tiny models read, in both splits."""
+    folder = tmp_path_factory.mktemp("long")
+    made = [
+        dataclasses.replace(toy_record(i, frames=8), label=("red", "green")[i % 2])
+        for i in range(8)
+    ]
+    for split in ("train", "test"):
+        write_records(folder, made, split=split)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def boxed_records(tmp_path_factory, toy_record):
+    """Clips whose square, label 2, is on one side; two people, one of them with two actions."""
+    folder = tmp_path_factory.mktemp("boxed")
+    made = []
+    for i in range(8):
+        record = toy_record(i)
+        side = LEFT if i // 4 % 2 == 0 else RIGHT
+        other = RIGHT if side is LEFT else LEFT
+        boxes = Boxes(
+            np.array([side, side, other], np.float32),
+            np.full(3, 2.0, np.float32),
+            ("walk", "talk", "sit"),
+        )
+        extra = {"video": f"film{i // 2}"}
+        made.append(dataclasses.replace(record, boxes=boxes, extra=extra))
+    for split in ("train", "test"):
+        write_records(folder, made, split=split)
+    return folder
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_help_teaches(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        command.main(protocol(name), ["--help"])
+    said = capsys.readouterr().out
+    assert left.value.code == 0
+    assert f"python -m trajvit_jax.evals.{name} --workdir=" in said
+    for field in dataclasses.fields(protocol(name).settings):
+        assert f"--{field.name.replace('_', '-')} " in said.replace(",", " ")
+
+
+def test_a_result_says_what_is_needed_to_repeat_it(evaluated, runs, toy_records, capsys):
+    result = evaluated("retrieval", "vit3d", toy_records, "--dataset=toys")
+    said = capsys.readouterr().out
+    assert (result.protocol, result.dataset, result.split) == ("retrieval", "toys", "test")
+    assert (result.count, result.of, result.missing) == (12, 12, [])
+    assert (result.frames, result.stored, result.views, result.seed) == (4, 4, 1, 0)
+    assert (result.model, result.step, result.train_seed) == ("vit3d", 6, 3)
+    assert result.train_records == ["records"] and result.source == str(runs("vit3d"))
+    assert len(result.checkpoint) == 16 and len(result.fingerprint) == 16
+    assert "--dataset=toys" in result.command and "jax" in result.versions
+    recall = result.metrics["txt2vid_r5"]
+    assert recall.low <= recall.value <= recall.high
+    assert result.metrics["vid2txt_r10"].value is not None
+    assert "12 of 12" in said and result.checkpoint in said and "| vid2txt_r1 |" in said
+
+
+def test_the_same_command_gives_the_same_numbers(evaluated, toy_records):
+    one, two = (evaluated("retrieval", "vit3d", toy_records) for _ in range(2))
+    assert (one.metrics, one.checkpoint) == (two.metrics, two.checkpoint)
+
+
+@pytest.mark.parametrize("model", ["vit3d", "trajvit"])
+def test_classes_are_found_by_sentences(evaluated, toy_records, tmp_path, model):
+    result = evaluated("classification", model, toy_records, "--prompts=actionclip")
+    assert result.notes["classes"] == 4 and result.metrics["chance_top1"].value == 25
+    assert 0 <= result.metrics["top1"].value <= 100 and "top5" not in result.metrics
+    classes = tmp_path / "classes.txt"
+    classes.write_text("grey\nred\tscarlet\nblue\ngreen\nyellow\npink\n")
+    more = evaluated("classification", model, toy_records, f"--classes={classes}", "--prompts=none")
+    assert more.notes["classes"] == 6 and "top5" in more.metrics
+
+
+def test_views_are_averaged(evaluated, long_records):
+    result = evaluated("classification", "vit3d", long_records, "--views=2", "--prompts=none")
+    assert (result.count, result.views, result.stored, result.frames) == (8, 2, 8, 4)
+
+
+@pytest.mark.parametrize("model", ["vit3d", "trajvit"])
+def test_a_head_learns_from_frozen_tokens(evaluated, long_records, tmp_path, model):
+    options = ("--views=2", "--epochs=60", "--learning-rate=0.01", "--weight-decay=0.0", "--size=8")
+    kept = f"--features={tmp_path / 'features'}"
+    result = evaluated("probing", model, long_records, *options, kept)
+    assert result.metrics["top1"].value == 100  # of the same clips
+    assert result.notes["training videos"] == 8
+    files = sorted(path.name for path in (tmp_path / "features" / "test").iterdir())
+    assert files == ["about.json", "starts.npy", "values.bin"]
+    again = evaluated("probing", model, long_records, *options, kept)
+    plain = evaluated("probing", model, long_records, *options)
+    assert again.metrics == plain.metrics == result.metrics
+
+
+def test_features_of_something_else_are_refused(evaluated, runs, long_records, tmp_path, capsys):
+    kept = f"--features={tmp_path / 'features'}"
+    evaluated("probing", "vit3d", long_records, "--views=2", "--epochs=1", kept)
+    given = [f"--workdir={runs('vit3d')}", f"--records={long_records}", kept, "--views=1"]
+    assert command.main(protocol("probing"), given) == 2
+    assert "features of something else (views: 2, not 1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["vit3d", "trajvit", "vivit", "tome", "automerge"])
+def test_actions_in_boxes(evaluated, boxed_records, model):
+    options = ("--epochs=60", "--learning-rate=0.01", "--weight-decay=0", "--boxes-a-step=8")
+    result = evaluated("detection", model, boxed_records, *options)
+    assert (result.count, result.of) == (8, 8)
+    assert result.notes["boxes"] == 16 and result.notes["classes with a box"] == 3
+    ways = {"trajvit": "trajectories", "vivit": "factorized", "automerge": "weights"}
+    assert result.notes["tokens by"] == ways.get(model, "map")
+    if model == "trajvit":
+        # The square lies in its box; in the other box no trajectory lies: it is missed.
+        assert result.notes["boxes without a token"] == 8
+        assert result.notes["average precision"]["sit"] == 0
+        assert result.metrics["map"].value == pytest.approx(200 / 3)
+    elif model == "vit3d":
+        assert result.metrics["map"].value == pytest.approx(100)
+
+
+def test_given_boxes(evaluated, runs, boxed_records, tmp_path, capsys):
+    boxes = tmp_path / "boxes.csv"
+    rows = [f"film{i // 2},2,0.0,0.0,0.5,1.0,,0.9" for i in range(8)]
+    boxes.write_text("\n".join([*rows, "film0,2,0.5,0.0,1.0,1.0,,0.1"]) + "\n")
+    result = evaluated("detection", "vit3d", boxed_records, f"--boxes={boxes}", "--epochs=1")
+    assert result.notes["boxes from"] == str(boxes)
+    assert result.notes["boxes"] == 16  # two rows of a film are the boxes of its two clips
+    boxes.write_text("film0,2,0.0,0.0,1.5,1.0,,0.9\n")
+    given = [f"--workdir={runs('vit3d')}", f"--records={boxed_records}", f"--boxes={boxes}"]
+    assert command.main(protocol("detection"), given) == 2
+    assert "boxes.csv line 1: the box [0.0, 0.0, 1.5, 1.0] is empty or leaves" in (
+        capsys.readouterr().err
+    )
+
+
+def test_descriptions_of_one_video(evaluated, boxed_records):
+    result = evaluated("temporal_clips", "vit3d", boxed_records)
+    assert result.notes == {"videos": 4, "videos of one clip": 0}
+    assert result.metrics["chance"].value == 50
+    assert set(result.metrics) >= {"vid2txt", "txt2vid", "vid2txt_over_clips"}
+
+
+@pytest.mark.parametrize("model", ["vit3d", "trajvit"])
+def test_fewer_frames_of_the_same_records(evaluated, long_records, model):
+    result = evaluated("scaling", model, long_records, "--at=2,8")
+    values = {name: one.value for name, one in result.metrics.items()}
+    if model == "vit3d":  # a tubelet has two frames
+        assert (values["2/tokens"], values["8/tokens"]) == (1 + 4, 1 + 16)
+        assert values["8/gflop"] > 3 * values["2/gflop"]
+    else:  # a trajectory is one token, however long it is
+        assert values["2/tokens"] == values["8/tokens"] == 3
+    assert values["8/memory_mib"] > values["2/memory_mib"] and values["8/seconds"] > 0
+
+
+# Bad input
+
+
+def fails(name, capsys, *options):
+    assert command.main(protocol(name), list(options)) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ")
+    return said
+
+
+def test_a_label_outside_the_list_is_named(runs, toy_records, tmp_path, capsys):
+    classes = tmp_path / "classes.txt"
+    classes.write_text("red\ngreen\nblue\ngray\n")
+    target = tmp_path / "result.json"
+    said = fails(
+        "classification",
+        capsys,
+        f"--workdir={runs('vit3d')}",
+        f"--records={toy_records}",
+        f"--classes={classes}",
+        f"--json={target}",
+    )
+    assert "3 records are labelled 'grey'" in said and "did you mean 'gray'?" in said
+    assert not target.exists()
+
+
+def test_too_few_frames_are_told_before_anything_is_compiled(runs, toy_records, capsys):
+    where = (f"--workdir={runs('vit3d')}", f"--records={toy_records}")
+    said = fails("retrieval", capsys, *where, "--frames=8")
+    assert "record 'clip00' has 4 frames, 8 frames are to be read" in said
+    assert "frames=8)" in said
+    assert "multiples of 2 frames, not 3" in fails("retrieval", capsys, *where, "--frames=3")
+    assert "4 views of 4 frames" in fails("probing", capsys, *where, "--train-split=test")
+
+
+def test_records_without_what_a_protocol_reads(runs, toy_records, long_records, capsys):
+    where = (f"--workdir={runs('vit3d')}", f"--records={toy_records}", "--train-split=test")
+    assert "has no boxes; add 'boxes'" in fails("detection", capsys, *where)
+    assert "does not say which video" in fails("temporal_clips", capsys, *where[:2])
+    assert "has no split 'tset'" in fails("retrieval", capsys, *where[:2], "--split=tset")
+
+
+def test_boxes_that_leave_the_frame_are_counted_and_named(
+    evaluated, boxed_records, toy_record, tmp_path
+):
+    folder = tmp_path / "records"
+    shutil.copytree(boxed_records, folder)
+    made = []
+    for i in range(12):
+        corners = np.array([LEFT if i else (0.5, 0.0, 1.25, 1.0)], np.float32)
+        boxes = Boxes(corners, np.array([2.0], np.float32), ("walk",))
+        made.append(dataclasses.replace(toy_record(i), boxes=boxes))
+    write_records(folder, made, split="test")
+    result = evaluated("detection", "vit3d", folder, "--epochs=1")
+    assert (result.count, result.of) == (11, 12)
+    assert result.missing[0]["id"] == "clip00"
+    assert "[0.5, 0.0, 1.25, 1.0] that is empty or leaves" in result.missing[0]["reason"]
+
+
+def test_an_annotated_frame_must_be_among_the_sampled_ones(runs, toy_record, tmp_path, capsys):
+    boxes = Boxes(np.array([LEFT], np.float32), np.array([20.0], np.float32), ("walk",))
+    write_records(tmp_path, [dataclasses.replace(toy_record(0), boxes=boxes)], split="test")
+    where = (f"--workdir={runs('vit3d')}", f"--records={tmp_path}", "--train-split=test")
+    said = fails("detection", capsys, *where)
+    assert "is annotated at 20.000 s, its nearest frame is at 3.000 s" in said
+
+
+def test_videos_that_are_gone_are_counted_and_named(evaluated, toy_records, tmp_path):
+    folder = tmp_path / "records"
+    shutil.copytree(toy_records, folder)
+    [info] = (folder / "shards").glob("*.json")
+    noted = json.loads(info.read_text())
+    noted["quarantine"] = [{"id": "x", "path": "x.mp4", "reason": "is empty", "remedy": "copy"}]
+    info.write_text(json.dumps(noted))
+    missing = tmp_path / "test.missing.txt"
+    missing.write_text("videos/y.mp4\n\n")
+    result = evaluated("retrieval", "vit3d", folder, f"--missing={missing}")
+    assert (result.count, result.of) == (12, 14)
+    assert [one["id"] for one in result.missing] == ["x", "videos/y.mp4"]
+
+
+def test_configs_say_which_protocol_they_are_for(runs, toy_records, tmp_path, capsys):
+    config = tmp_path / "own.py"
+    config.write_text(
+        "import ml_collections\ndef get_config(arg=None):\n"
+        "    return ml_collections.ConfigDict({'protocol': 'probing', 'veiws': 2}).lock()\n"
+    )
+    where = (f"--workdir={runs('vit3d')}", f"--records={toy_records}", f"--config={config}")
+    said = fails("retrieval", capsys, *where)
+    assert "is for python -m trajvit_jax.evals.probing, not for retrieval" in said
+    assert "did you mean 'views'?" in fails("probing", capsys, *where)

@@ -1,0 +1,197 @@
+"""Intervals, result files, and the report beside the paper's numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trajvit_jax.evals import command, paper, report
+from trajvit_jax.evals.results import Measured, Metric, Result, Value, read_result, with_intervals
+
+ROOT = Path(__file__).parents[3]
+
+
+def result(**changes):
+    values = {
+        "protocol": "retrieval",
+        "dataset": "msrvtt",
+        "split": "test",
+        "metrics": {"txt2vid_r5": Value(30.0, 25.0, 35.0)},
+        "count": 99,
+        "of": 100,
+        "missing": [{"id": "a", "file": "a.mp4", "reason": "is empty"}],
+        "frames": 16,
+        "stored": 16,
+        "views": 1,
+        "seed": 0,
+        "model": "trajvit",
+        "checkpoint": "0" * 16,
+        "source": "runs/a",
+        "step": 7,
+        "train_seed": 0,
+        "train_records": ["data/panda4m"],
+        "records": "data/msrvtt",
+        "fingerprint": "f",
+        "settings": {"captions": "all"},
+        "notes": {},
+        "interval": "95% bootstrap, 9 draws",
+        "command": "python -m trajvit_jax.evals.retrieval",
+        "commit": "c",
+        "versions": {"jax": "1"},
+        "devices": "1 cpu",
+        "seconds": 1.5,
+    }
+    return Result(**values | changes)
+
+
+# Intervals
+
+
+def test_an_interval_is_that_of_the_mean_s_spread():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=400)
+    low, high = Metric.mean("x", values).interval(draws=2000, seed=1)
+    spread = values.std() / 20
+    assert low == pytest.approx(values.mean() - 1.96 * spread, abs=0.2 * spread)
+    assert high == pytest.approx(values.mean() + 1.96 * spread, abs=0.2 * spread)
+
+
+def test_intervals_cover_what_they_say():
+    """Of 200 draws of 60 samples, about 95% of the intervals hold the true share."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for seed in range(200):
+        low, high = Metric.percent("x", rng.random(60) < 0.3).interval(draws=200, seed=seed)
+        held += low <= 30 <= high
+    assert 180 <= held <= 198
+
+
+def test_the_same_seed_gives_the_same_interval():
+    metric = Metric.median("x", np.random.default_rng(0).normal(size=50))
+    assert metric.interval(draws=50, seed=3) == metric.interval(draws=50, seed=3)
+    assert metric.interval(draws=50, seed=3) != metric.interval(draws=50, seed=4)
+
+
+def test_what_has_no_interval():
+    measured = Measured([Metric("chance", 5.0), Metric.mean("one", np.array([3.0]))], 1)
+    assert with_intervals(measured, draws=100, seed=0) == {"chance": Value(5.0), "one": Value(3.0)}
+    assert Metric.mean("x", np.arange(3.0)).interval(draws=0, seed=0) is None
+    assert dict(measured.values()) == {"chance": 5.0, "one": 3.0}
+
+
+# Files
+
+
+def test_a_result_comes_back_as_it_was_written(tmp_path):
+    result().write(tmp_path / "one.json")
+    assert read_result(tmp_path / "one.json") == result()
+    assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    result(metrics={"map": Value(float("nan"))}).write(tmp_path / "one.json")
+    assert json.loads((tmp_path / "one.json").read_text())["metrics"]["map"]["value"] is None
+    assert str(read_result(tmp_path / "one.json").metrics["map"]) == "-"
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "no", '{"format": 1, "metrics": {}}'])
+def test_a_file_that_is_no_result(tmp_path, text):
+    (tmp_path / "one.json").write_text(text)
+    with pytest.raises(ValueError, match=r"one\.json is no result of python -m trajvit_jax\.evals"):
+        read_result(tmp_path / "one.json")
+
+
+def test_a_result_is_told_with_what_it_is_of():
+    said = result(stored=64, views=4, notes={"captions": "all"}).markdown()
+    assert "| txt2vid_r5 |" in said and "30.00 (25.0 to 35.0)" in said
+    for part in ("99 of 100", "0" * 16, "step 7", "16 frames of 64 stored, 4 views", "captions"):
+        assert part in said
+
+
+# Report
+
+
+def test_runs_lie_beside_the_paper_s_numbers(tmp_path, capsys):
+    for seed, value in ((0, 30.0), (1, 34.0)):
+        own = result(metrics={"txt2vid_r5": Value(value)}, train_seed=seed)
+        own.write(tmp_path / f"seed{seed}" / "evals" / "retrieval.json")
+    runs = [str(tmp_path / f"seed{seed}") for seed in (0, 1)]
+    assert report.main([*runs, f"--output={tmp_path / 'table.md'}"]) == 0
+    said = capsys.readouterr().out
+    assert "32.00 (30.0 to 34.0 over seeds)" in said and "| panda4m |" in said
+    assert "31.7 (panda4m, Table 1)" in said and "47.38 (panda8m_datacomp50m, Table 11)" in said
+    assert "1 of 100 are missing, the first 'a': is empty" in said
+    assert (tmp_path / "table.md").read_text() == said
+
+
+def test_seeds_of_other_settings_are_other_lines(tmp_path):
+    one, two = result(), result(settings={"captions": "first"}, train_seed=1)
+    made = report.rows([(tmp_path, one), (tmp_path, two)])
+    assert [row["seeds"] for row in made] == ["1", "1"]
+
+
+def test_a_place_without_results(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    assert "holds no results: run python -m trajvit_jax.evals.PROTOCOL" in capsys.readouterr().err
+    result().write(tmp_path / "one.json")
+    assert report.main([str(tmp_path / "one.json"), "--metric", "top1"]) == 2
+    assert "no result has the metric top1" in capsys.readouterr().err
+
+
+# The paper
+
+
+def test_the_document_is_that_of_the_data():
+    assert (ROOT / "docs" / "PAPER.md").read_text("utf-8") == paper.document(), (
+        "python -m trajvit_jax.evals.paper --output=docs/PAPER.md"
+    )
+
+
+def test_every_number_of_the_tables_is_in_the_document():
+    document = paper.document()
+    found = paper.numbers()
+    assert len(found) > 250
+    for one in found:
+        assert one.value is None or f" {one.value:g} |" in document, one
+    assert {one.place for one in found} == {
+        f"Table {i}" for i in (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12)
+    }
+
+
+def test_rows_are_as_long_as_their_heads():
+    for block in paper.blocks():
+        for model, values in block.rows.items():
+            assert len(values) == len(block.columns), (block.place, model)
+
+
+def test_configs_and_commands_of_the_document_exist():
+    checked = set()
+    for block in paper.blocks():
+        for dataset, _ in block.columns:
+            path = paper.command_of(block, dataset).partition("--config=")[2].rstrip("`")
+            if not path or block.protocol == "summary":
+                continue
+            checked.add(path)
+            protocol = importlib.import_module(f"trajvit_jax.evals.{block.protocol}").PROTOCOL
+            options = command.parser_of(protocol).parse_args(
+                ["--workdir=a", "--records=b", f"--config={ROOT / path}"]
+            )
+            assert command.settings_of(protocol, options).dataset == dataset
+            file = ROOT / path.partition(":")[0]
+            assert f"trajvit_jax.evals.{block.protocol} " in file.read_text("utf-8")
+    files = {path.partition(":")[0] for path in checked}
+    left = {
+        f"configs/eval/{path.name}" for path in (ROOT / "configs" / "eval").glob("*.py")
+    } - files
+    assert left == {"configs/eval/activitynet_scaling.py"} and len(checked) == 15
+
+
+def test_a_paper_s_row_has_one_number_a_run_can_stand_beside():
+    own = dataclasses.replace(result(), dataset="ucf101", protocol="classification")
+    assert report.paper_of(own, "top1") == "42.1 (panda4m, Table 9)"
+    assert report.paper_of(dataclasses.replace(own, dataset="mine"), "top1") == "-"

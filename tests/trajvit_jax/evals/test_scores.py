@@ -1,0 +1,129 @@
+"""Accuracies of classes and of clips within their video, against slow programs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trajvit_jax.evals.classification import Classified, averaged, measure
+from trajvit_jax.evals.prompts import (
+    TEMPLATES,
+    check_labels,
+    name_of,
+    read_classes,
+    read_templates,
+)
+from trajvit_jax.evals.temporal_clips import within
+
+
+def place(scores, right):
+    """Middle of the places that the best of the right ones could have."""
+    best = max(scores[i] for i in right)
+    others = [score for i, score in enumerate(scores) if i not in right]
+    return sum(s > best for s in others) + sum(s == best for s in others) / 2
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 9))
+def test_accuracies_are_the_slow_ones(seed, n, c):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 4, (n, c)).astype(np.float32)
+    found = Classified(scores, rng.integers(c, size=n), tuple(map(str, range(c))))
+    values = dict(measure(found).values())
+    places = [place(row, {int(own)}) for row, own in zip(found.scores, found.truth, strict=True)]
+    right = [at + 1 <= 1 for at in places]
+    assert values["top1"] == pytest.approx(100 * np.mean(right))
+    classes = sorted(set(found.truth.tolist()))
+    by_class = [
+        np.mean([r for r, own in zip(right, found.truth, strict=True) if own == one])
+        for one in classes
+    ]
+    assert values["class_mean"] == pytest.approx(100 * np.mean(by_class))
+    if len(found.labels) > 5:
+        assert values["top5"] == pytest.approx(100 * np.mean([at + 1 <= 5 for at in places]))
+    else:
+        assert "top5" not in values
+    assert values["chance_top1"] == 100 / len(found.labels)
+
+
+def test_a_constant_score_is_no_hit():
+    values = dict(measure(Classified(np.ones((9, 3)), np.arange(9) % 3, ("a", "b", "c"))).values())
+    assert values["top1"] == values["class_mean"] == 0
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_clips_find_their_description_as_the_slow_program_says(seed, count):
+    rng = np.random.default_rng(seed)
+    clips, texts = rng.integers(-1, 2, (2, 9, 2)).astype(np.float32)
+    words = [str(word) for word in rng.integers(4, size=9)]  # some are equal
+    texts = np.stack([texts[words.index(word)] for word in words])
+    group = rng.permutation(9)[:count]
+    found = within(clips, texts, words, group)
+    scores = clips[group] @ texts[group].T
+    same = [{j for j in range(count) if words[group[j]] == words[group[i]]} for i in range(count)]
+    for way, own in (("vid2txt", scores), ("txt2vid", scores.T)):
+        expected = [float(place(own[i], same[i]) + 1 <= 1) for i in range(count)]
+        np.testing.assert_array_equal(found[way], expected)
+
+
+# Sentences and classes
+
+
+def test_a_class_is_the_mean_of_its_sentences_as_the_released_program_has_it():
+    """Which weighs by how much sentences agree: the mean is not normalized."""
+    vectors = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    found = averaged(vectors, "mean")
+    np.testing.assert_allclose(found, [own.astype(np.float64).sum(0) / 3 for own in vectors])
+    assert (np.linalg.norm(found, axis=1) < 0.99).all()
+    unit = averaged(vectors, "unit")
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1)
+    np.testing.assert_allclose(unit * np.linalg.norm(found, axis=1)[:, None], found)
+
+
+def test_the_published_sets():
+    assert {name: len(own) for name, own in TEMPLATES.items()} == {
+        "none": 1,
+        "kinetics": 28,
+        "ucf101": 48,
+        "imagenet": 7,
+        "actionclip": 16,
+    }
+    for name, own in TEMPLATES.items():
+        assert len(set(own)) == len(own) and all(one.count("{}") == 1 for one in own), name
+    assert "a photo of {}." in TEMPLATES["kinetics"]
+    assert "a demonstration of a person practicing {}." in TEMPLATES["kinetics"]
+    assert "a video of the person {}." in TEMPLATES["ucf101"]
+
+
+def test_files_of_sentences_and_of_classes(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("a {} there\n\n{}\n")
+    assert read_templates(str(own)) == ("a {} there", "{}")
+    own.write_text("a {} there\nnothing\n")
+    with pytest.raises(ValueError, match=r"sentence 2, 'nothing', needs one \{\}"):
+        read_templates(str(own))
+    with pytest.raises(ValueError, match="no set of prompts and no file; did you mean 'kinetics'"):
+        read_templates("kinetic")
+    own.write_text("ApplyEyeMakeup\nn01440764\ttench\nbrush_hair\n")
+    assert read_classes(str(own)) == {
+        "ApplyEyeMakeup": "apply eye makeup",
+        "n01440764": "tench",
+        "brush_hair": "brush hair",
+    }
+    own.write_text("a\na\n")
+    with pytest.raises(ValueError, match="has the class 'a' twice"):
+        read_classes(str(own))
+    with pytest.raises(FileNotFoundError, match="--classes names a file"):
+        read_classes(str(tmp_path / "none.txt"))
+
+
+def test_names_and_labels():
+    assert name_of("Pushing something so that it falls") == "Pushing something so that it falls"
+    assert name_of("TaiChi") == "tai chi"
+    check_labels(["a", "b"], ["a", "b", "c"], "here")
+    with pytest.raises(ValueError, match=r"here: 2 records are labelled 'walkng', .* 'walking'"):
+        check_labels(["walkng", "walking", "walkng"], ["walking"], "here")

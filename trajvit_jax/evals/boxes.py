@@ -1,0 +1,144 @@
+"""Annotated boxes of records, and given ones, as detection reads them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from trajvit_jax.data.source import Record
+from trajvit_jax.data.unusable import UnusableRecord
+
+_SLACK = 1e-3  # seconds: times are stored in float32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoxedFrame:
+    """The boxes of one annotated frame of a record.
+
+    Attributes:
+      record: its id.
+      video: that it is from: frames of one video are not independent.
+      second: of the annotation.
+      frame: number of the frame among those of the record.
+      corners: one row a person: (x0, y0, x1, y1) / size.
+      labels: of each person.
+    """
+
+    record: str
+    video: str
+    second: float
+    frame: int
+    corners: Float32[np.ndarray, "n 4"]
+    labels: tuple[frozenset[str], ...]
+
+
+def boxed_frames(record: Record) -> tuple[BoxedFrame, ...]:
+    """All annotated frames of a record, in the order of time.
+
+    Raises:
+      UnusableRecord: no boxes, a box that is empty or leaves the frame, or an annotated frame
+        that is not among those of the record.
+    """
+    boxes = record.boxes
+    if boxes is None:
+        raise UnusableRecord(
+            f"record {record.id!r} has no boxes; add 'boxes' to its manifest line (python -m "
+            "tokenization.annotations ava) and extract again"
+        )
+    low, high = boxes.corners[:, :2], boxes.corners[:, 2:]
+    wrong = ~((low >= 0) & (high <= 1) & (low < high)).all(1)
+    if wrong.any():
+        corners = np.round(boxes.corners[wrong][0], 4).tolist()
+        raise UnusableRecord(
+            f"record {record.id!r} has a box {corners} that is empty or leaves the frame; corners "
+            "are (x0, y0, x1, y1) / size, within 0..1"
+        )
+    found = []
+    for second in np.unique(boxes.times):
+        own = np.flatnonzero(boxes.times == second)
+        people: dict[tuple[float, ...], set[str]] = {}
+        for number in own:
+            corners = tuple(boxes.corners[number].tolist())
+            people.setdefault(corners, set()).add(boxes.labels[number])
+        found.append(
+            BoxedFrame(
+                record.id,
+                str(record.extra.get("video", record.id)),
+                float(second),
+                _frame_at(record, float(second)),
+                np.array(list(people), np.float32),
+                tuple(frozenset(labels) for labels in people.values()),
+            )
+        )
+    return tuple(found)
+
+
+def _frame_at(record: Record, second: float) -> int:
+    """The frame that was annotated."""
+    times = record.trajectories.frame_times
+    frame = int(np.abs(times - second).argmin())
+    fps = record.trajectories.video.fps
+    if abs(float(times[frame]) - second) > (1 / fps if fps else 0) + _SLACK:
+        raise UnusableRecord(
+            f"record {record.id!r} is annotated at {second:.3f} s, its nearest frame is at "
+            f"{times[frame]:.3f} s: extract again, one annotated frame a record (python -m "
+            "tokenization.annotations ava --per=keyframe)"
+        )
+    return frame
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GivenBoxes:
+    """Boxes that a person detector found in a frame.
+
+    Attributes:
+      corners: (x0, y0, x1, y1) / size.
+      scores: of the detector.
+    """
+
+    corners: Float64[np.ndarray, "n 4"]
+    scores: Float64[np.ndarray, " n"]
+
+
+def read_given(path: str, *, least: float) -> Mapping[tuple[str, float], GivenBoxes]:
+    """Reads a detector's boxes, by video and second.
+
+    Rows are video,second,x0,y0,x1,y1,score, or with a column of actions before the score, which
+    is not read: the forms in which detections on AVA are passed on.
+
+    Args:
+      path: of the csv file, without a header.
+      least: score that a box has at least.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a row of another form, or a box that leaves the frame; the message names it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist: --boxes names a csv file of boxes")
+    found: dict[tuple[str, float], list[list[float]]] = {}
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.reader(file), 1):
+            try:
+                if len(row) not in (7, 8):
+                    raise ValueError(f"{len(row)} fields")
+                second, *corners = map(float, row[1:6])
+                score = float(row[-1])
+                x0, y0, x1, y1 = corners
+                if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+                    raise ValueError(f"the box {corners} is empty or leaves the frame")
+            except ValueError as error:
+                raise ValueError(
+                    f"{path} line {number}: {error}; each should be like "
+                    "1j20qq1JyX4,0902,0.002,0.118,0.714,0.977,,0.995"
+                ) from error
+            if score >= least:
+                found.setdefault((row[0], second), []).append([*corners, score])
+    return {
+        key: GivenBoxes(np.array(rows)[:, :4], np.array(rows)[:, 4]) for key, rows in found.items()
+    }

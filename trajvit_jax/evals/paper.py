@@ -1,0 +1,284 @@
+"""The numbers of the paper's tables, and the document that says how each is made here.
+
+  python -m trajvit_jax.evals.paper --output=docs/PAPER.md
+
+`paper_numbers.json` holds the numbers, what they need, and where they stand; the document and
+`report` are made of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenization.files import write_text
+
+_DATA = Path(__file__).with_name("paper_numbers.json")
+
+# What a training is made with, and what it is called in GPU-hours.
+_TRAININGS = {
+    "panda2m": "configs/panda2m.py",
+    "panda4m": "configs/panda4m.py",
+    "panda8m": "configs/panda8m.py",
+    "panda8m_datacomp50m": "configs/panda8m_datacomp50m.py",
+    "datacomp50m": "configs/datacomp50m.py",
+    "ablation880k": "configs/ablation880k.py",
+}
+_CONFIG_OF = {
+    "activitynet": "activitynet",
+    "vatex": "vatex",
+    "msrvtt": "msrvtt",
+    "charades": "charades",
+    "kinetics400": "kinetics400",
+    "ssv2": "ssv2",
+    "ucf101": "ucf101",
+    "ava": "ava",
+    "activitynet_clips": "activitynet_clips",
+    "youcook2_clips": "youcook2_clips",
+    "imagenet": "imagenet",
+    "coco": "coco",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """One number of a table.
+
+    Attributes:
+      place: of the paper.
+      model: by the name of its tokenization here, or of an ablation.
+      training: the data it was trained on; '' = none.
+      protocol: that measures it.
+      dataset: that it is measured on.
+      metric: by the name that the protocol gives it.
+      value: of the paper; None = the paper has none.
+    """
+
+    place: str
+    model: str
+    training: str
+    protocol: str
+    dataset: str
+    metric: str
+    value: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Part of a table: one protocol, one training.
+
+    Attributes:
+      place: of the paper.
+      title: what it shows.
+      protocol: that measures it.
+      training: the data the models were trained on.
+      unit: of the numbers.
+      columns: dataset and metric of each.
+      rows: numbers by model.
+      status: 'measured here', 'small-scale' or 'needs data'.
+      small: what was measured, and by which command.
+    """
+
+    place: str
+    title: str
+    protocol: str
+    training: str
+    unit: str
+    columns: tuple[tuple[str, str], ...]
+    rows: Mapping[str, tuple[float | None, ...]]
+    status: str
+    small: str
+
+    def numbers(self) -> Iterator[Number]:
+        """One by one."""
+        for model, values in self.rows.items():
+            for (dataset, metric), value in zip(self.columns, values, strict=True):
+                yield Number(
+                    self.place, model, self.training, self.protocol, dataset, metric, value
+                )
+
+
+@functools.cache
+def _read() -> dict[str, Any]:
+    return json.loads(_DATA.read_text("utf-8"))
+
+
+def blocks() -> tuple[Block, ...]:
+    """All tables, in the order of the paper."""
+    return tuple(
+        Block(
+            **one
+            | {
+                "columns": tuple(map(tuple, one["columns"])),
+                "rows": {
+                    model: tuple(None if value is None else float(value) for value in values)
+                    for model, values in one["rows"].items()
+                },
+            }
+        )
+        for one in _read()["blocks"]
+    )
+
+
+def numbers() -> tuple[Number, ...]:
+    """All numbers of all tables."""
+    return tuple(number for block in blocks() for number in block.numbers())
+
+
+def command_of(block: Block, dataset: str) -> str:
+    """What evaluates a model as a table does."""
+    if block.protocol in ("videoqa", "summary", "ablation"):
+        return {
+            "videoqa": "the VideoLLM's evaluation (`trajvit_jax/llm`)",
+            "summary": "`python -m trajvit_jax.models.summary --config=configs/models.py`",
+            "ablation": "those of Table 2 and Table 1 (mean over its data sets)",
+        }[block.protocol]
+    name = _CONFIG_OF[dataset]
+    if name in ("kinetics400", "ssv2", "ucf101") and block.protocol == "classification":
+        name += ".py:zero_shot"
+    else:
+        name += ".py"
+    return f"`python -m trajvit_jax.evals.{block.protocol} --config=configs/eval/{name}`"
+
+
+def hours_of(training: str, model: str) -> str:
+    """GPU-hours that a training is planned to take, or '-'."""
+    found = _read()["gpu_hours"].get(training, {}).get(model)
+    return "-" if found is None else f"{found[0]:,.0f} to {found[1]:,.0f}"
+
+
+def training_of(training: str, model: str) -> str:
+    """The config that trains a model of a table."""
+    if not training:
+        return "none"
+    path = _TRAININGS[training]
+    if training == "ablation880k":  # its first lines name the argument of each row
+        return f"`{path}`"
+    return f"`{path}`" if model == "trajvit" else f"`{path}:model={model}`"
+
+
+def document() -> str:
+    """The whole document."""
+    parts = [_HEAD, _summary(), *map(_section, blocks()), _claims(), _FOOT]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+_HEAD = """
+# The paper, line by line
+
+Every number in the tables and figures of "One Trajectory, One Token"
+([arXiv 2505.23617](https://arxiv.org/abs/2505.23617)), with what makes it here. Made by
+`python -m trajvit_jax.evals.paper --output=docs/PAPER.md` from
+`trajvit_jax/evals/paper_numbers.json`, which `python -m trajvit_jax.evals.report` reads, too.
+
+No model of the paper's size has been trained with this code yet. *Status* says how far each table
+is: **measured here** (the number itself), **small-scale** (the protocol runs end to end on small
+models and real clips, by the command named), **needs data** (the protocol is tested on toy records
+alone), **needs an accelerator**.
+
+*GPU-hours* are those of training, planned by the formula of [SCALING.md](SCALING.md) (989 TFLOP/s
+of an H100 at 25% to 45% of its peak, assumed; runs of the ablations are not planned yet).
+Evaluation costs little beside: in four views, all of Kinetics-400 is under two GPU-hours for
+ViT3D-L. A config's first lines name the argument of each row of Tables 5 and 6.
+
+Every command takes `--workdir=RUN --records=FOLDER` besides; each config's first lines name the
+split, the captions, the sampling, and the commands that make its records. Where the videos are
+had is in [DATA.md](DATA.md).
+"""
+
+_FOOT = """
+## Where the paper leaves a choice
+
+- *Top-5 recall.* The tables do not name their metric; the abstract says "top-5 recall", which is
+  `txt2vid_r5` and `vid2txt_r5` here.
+- *Captions.* Recall from videos is nearly twice that from captions on VATEX and MSR-VTT, and the
+  same on ActivityNet and Charades: so all captions of a video seem to be right answers on the first
+  two (10 and 20 a video), and one paragraph on the others. The configs do so. The released list of
+  MSR-VTT has one caption a video (1k-A); `configs/eval/msrvtt.py:captions=first` reads it.
+- *Two versions of a number.* ViT3D's and TrajViT's panda-4m rows differ in the second digit between
+  Tables 1 and 10, and its panda-8m rows between Tables 10 and 11. All are here.
+- *Templates.* The released program averages the unit vectors of a class's sentences and does not
+  normalize the mean; its list of sentences is not among its files. CLIP's for Kinetics stand in.
+- *Probing.* A constant learning rate, an attention-pooling head with an MLP (Zhai et al.), views
+  that are consecutive quarters of the video: the paper says none of it.
+- *AVA.* RoIAlign reads the mean over time of the map, 7x7 cells, as VideoMAE's setup does; the
+  paper's own sizes are not given.
+"""
+
+
+def _summary() -> str:
+    lines = [
+        "| where | what | trained on | numbers | status |",
+        "|---|---|---|---:|---|",
+    ]
+    for block in blocks():
+        count = sum(value is not None for values in block.rows.values() for value in values)
+        said = block.status + (f": {block.small}" if block.small else "")
+        lines.append(
+            f"| {block.place} | {block.title} | {block.training or '-'} | {count} | {said} |"
+        )
+    return "\n".join(lines)
+
+
+def _section(block: Block) -> str:
+    names = [f"{dataset} {metric}" for dataset, metric in block.columns]
+    lines = [
+        f"## {block.place}: {block.title}",
+        "",
+        f"{block.unit}. Status: **{block.status}**{'; ' + block.small if block.small else ''}.",
+        "",
+        f"| model | {' | '.join(names)} | training | GPU-hours |",
+        f"|---|{'---:|' * len(names)}---|---:|",
+    ]
+    for model, values in block.rows.items():
+        cells = ["-" if value is None else f"{value:g}" for value in values]
+        trained = training_of(block.training, model) if block.training else "none"
+        lines.append(
+            f"| {model} | {' | '.join(cells)} | {trained} | {hours_of(block.training, model)} |"
+        )
+    datasets = list(dict.fromkeys(dataset for dataset, _ in block.columns))
+    lines += ["", "| data needed | command |", "|---|---|"]
+    if block.protocol in ("videoqa", "summary", "ablation"):
+        lines.append(f"| {', '.join(datasets)} | {command_of(block, datasets[0])} |")
+    else:
+        lines += [f"| {name} | {command_of(block, name)} |" for name in datasets]
+    return "\n".join(lines)
+
+
+def _claims() -> str:
+    lines = [
+        "## Figures, and numbers in the text",
+        "",
+        "| where | what | command | status | measured |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join(
+        lines + [f"| {' | '.join(cell or '-' for cell in row)} |" for row in _read()["claims"]]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the document; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trajvit_jax.evals.paper",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, help="file to write; by default it is printed")
+    options = parser.parse_args(arguments)
+    if options.output is None:
+        print(document(), end="")
+    else:
+        write_text(options.output, document())
+        print(f"wrote {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

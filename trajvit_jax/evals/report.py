@@ -1,0 +1,139 @@
+r"""Results of several runs side by side, beside the paper's numbers.
+
+  python -m trajvit_jax.evals.report runs/panda4m runs/panda4m_vit3d
+  python -m trajvit_jax.evals.report runs/*/evals/retrieval-*.json --output=results.md
+
+A RUN is a workdir, whose `evals` folder holds results, or a result itself. The paper's number is
+shown where it has one of the same protocol, dataset, metric and tokenization, with what the
+paper's model was trained on: a run on other data is not comparable, and the table says which it is.
+Runs that differ only in the seed of their training are one line: mean, lowest and highest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenization.files import write_text
+from trajvit_jax.evals.paper import numbers
+from trajvit_jax.evals.results import Result, read_result
+
+
+def find_results(places: Iterable[str]) -> list[tuple[Path, Result]]:
+    """All results below workdirs, and those named, in order.
+
+    Raises:
+      FileNotFoundError: a place that holds none.
+      ValueError: a file that is no result.
+    """
+    found = []
+    for place in places:
+        path = Path(place)
+        files = sorted((path / "evals").glob("*.json")) if path.is_dir() else [path]
+        if not files or not files[0].is_file():
+            raise FileNotFoundError(
+                f"{place} holds no results: run python -m trajvit_jax.evals.PROTOCOL "
+                f"--workdir={place} first"
+            )
+        found += [(file, read_result(file)) for file in files]
+    return found
+
+
+def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
+    """A row for each metric of each evaluation; seeds of one training are one."""
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for _, one in results:
+        key = (
+            *(one.protocol, one.dataset, one.split, one.model, one.frames, one.views, one.step),
+            *(one.records, tuple(one.train_records), one.fingerprint),
+            tuple(sorted((name, str(value)) for name, value in one.settings.items())),
+        )
+        groups.setdefault(key, []).append(one)
+    made = []
+    for own in groups.values():
+        first = own[0]
+        for name, metric in first.metrics.items():
+            values = [one.metrics[name].value for one in own if name in one.metrics]
+            made.append(
+                {
+                    "protocol": first.protocol,
+                    "dataset": f"{first.dataset}, {first.split}",
+                    "model": first.model,
+                    "trained on": ", ".join(Path(p).name for p in first.train_records) or "?",
+                    "step": "-" if first.step is None else str(first.step),
+                    "frames x views": f"{first.frames} x {first.views}",
+                    "seeds": str(len(own)),
+                    "n of m": f"{first.count} of {first.of}",
+                    "metric": name,
+                    "value": str(metric) if len(own) == 1 else _over_seeds(values),
+                    "paper": paper_of(first, name),
+                }
+            )
+    return made
+
+
+def _over_seeds(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    spread = f"{statistics.mean(known):.2f} ({min(known):.1f} to {max(known):.1f} over seeds)"
+    return spread if len(known) == len(values) else f"{spread}, of {len(known)} seeds"
+
+
+def paper_of(result: Result, metric: str) -> str:
+    """The paper's numbers of the same kind, with what those models were trained on."""
+    same = (result.protocol, result.dataset, result.model, metric)
+    found = [
+        f"{one.value:g} ({one.training}, {one.place})"
+        for one in numbers()
+        if (one.protocol, one.dataset, one.model, one.metric) == same and one.value is not None
+    ]
+    return "; ".join(dict.fromkeys(found)) or "-"
+
+
+def table(made: Sequence[dict[str, str]]) -> str:
+    """Rows as a Markdown table."""
+    names = list(made[0])
+    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row[n] for n in names)} |" for row in made)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trajvit_jax.evals.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="workdirs, or files of results")
+    parser.add_argument("--output", type=Path, help="also write the table here, as Markdown")
+    parser.add_argument("--metric", nargs="*", help="only these metrics, as txt2vid_r5")
+    options = parser.parse_args(arguments)
+    try:
+        results = find_results(options.runs)
+        made = rows(results)
+        if options.metric:
+            made = [row for row in made if row["metric"] in options.metric]
+            if not made:
+                raise ValueError(f"no result has the metric {', '.join(options.metric)}")
+        gone = [
+            f"{one.protocol} on {one.dataset}: {len(one.missing)} of {one.of} are missing, the "
+            f"first {one.missing[0]['id']!r}: {one.missing[0]['reason']}"
+            for _, one in results
+            if one.missing
+        ]
+        text = "\n\n".join([table(made), *dict.fromkeys(gone)])
+        print(text)
+        if options.output is not None:
+            write_text(options.output, text + "\n")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

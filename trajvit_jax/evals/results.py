@@ -1,0 +1,249 @@
+"""What an evaluation found, with everything that is needed to find it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+from tqdm import tqdm
+
+from tokenization.files import write_text
+from trajvit_jax.data.unusable import BadRecord
+
+FORMAT = 1  # of the JSON files
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Metric:
+    """A number, and how it comes out of other samples of the same size.
+
+    Attributes:
+      name: of it.
+      value: of all samples.
+      samples: how many there are to draw from: queries, videos, boxes; 0 = it has no interval.
+      statistic: the value of some of them, by their numbers, which may repeat.
+    """
+
+    name: str
+    value: float
+    samples: int = 0
+    statistic: Callable[[Int64[np.ndarray, " n"]], float] | None = None
+
+    @classmethod
+    def mean(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
+        """The mean of a number that each sample has."""
+        values = values.astype(np.float64)
+        return cls(name, float(values.mean()), len(values), lambda own: float(values[own].mean()))
+
+    @classmethod
+    def percent(cls, name: str, hits: Bool[np.ndarray, " n"]) -> Metric:
+        """How many of the samples are hits, in percent."""
+        value = float(hits.mean() * 100)
+        return cls(name, value, len(hits), lambda own: float(hits[own].mean() * 100))
+
+    @classmethod
+    def median(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
+        """The median of a number that each sample has."""
+        return cls(
+            name, float(np.median(values)), len(values), lambda own: float(np.median(values[own]))
+        )
+
+    def interval(self, *, draws: int, seed: int) -> tuple[float, float] | None:
+        """Where 95% of the values lie that as many samples drawn from these have.
+
+        The percentile bootstrap (Efron 1979). Samples count as independent.
+
+        Args:
+          draws: of all samples; 0 = no interval.
+          seed: of the draws.
+        """
+        if not draws or self.statistic is None or self.samples < 2:
+            return None
+        rng = np.random.default_rng(seed)
+        bar = tqdm(range(draws), desc=f"interval of {self.name}", unit="draw", leave=False, delay=2)
+        values = [self.statistic(rng.integers(self.samples, size=self.samples)) for _ in bar]
+        ends = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
+        low, high = np.nanpercentile(values, ends)
+        return float(low), float(high)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """What a protocol measured.
+
+    Attributes:
+      metrics: in the order in which they are told.
+      count: videos (or boxes) that the numbers are of.
+      bad: records that could not be used.
+      notes: what else must be said, in words or numbers.
+    """
+
+    metrics: Sequence[Metric]
+    count: int
+    bad: tuple[BadRecord, ...] = ()
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def values(self) -> Iterator[tuple[str, float]]:
+        """(name, value) of all metrics."""
+        for metric in self.metrics:
+            yield metric.name, metric.value
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A metric's value and its interval; None where there is none."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "-"
+        text = f"{self.value:.4g}" if abs(self.value) >= 100 else f"{self.value:.2f}"
+        return text if self.low is None else f"{text} ({self.low:.1f} to {self.high:.1f})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One evaluation.
+
+    Attributes:
+      protocol: name of the command.
+      dataset: that it is known by in the paper's tables, or the folder's name.
+      split: of the records.
+      metrics: by name, with intervals.
+      count: videos (or boxes) that the numbers are of.
+      of: how many there were to be, with those that are missing.
+      missing: those that are not among the `count`: id, file and reason.
+      frames: that the model read of a video.
+      stored: frames that its record has; 0 = records differ.
+      views: of each video.
+      seed: of what is drawn.
+      model: name of its tokenization.
+      checkpoint: hash of the model's numbers.
+      source: folder of the model.
+      step: updates made, or None.
+      train_seed: seed of its training, or None.
+      train_records: folders it was trained on.
+      records: folder of the records that were read.
+      fingerprint: hash of what these were made of.
+      settings: of the protocol.
+      notes: what else must be said.
+      interval: how intervals were made.
+      command: that made this.
+      commit: of the code, '+' if it was changed; '' where it is not known.
+      versions: of the programs below.
+      devices: kind and number.
+      seconds: it took.
+      format: of this file.
+    """
+
+    protocol: str
+    dataset: str
+    split: str
+    metrics: Mapping[str, Value]
+    count: int
+    of: int
+    missing: Sequence[Mapping[str, str]]
+    frames: int
+    stored: int
+    views: int
+    seed: int
+    model: str
+    checkpoint: str
+    source: str
+    step: int | None
+    train_seed: int | None
+    train_records: Sequence[str]
+    records: str
+    fingerprint: str
+    settings: Mapping[str, Any]
+    notes: Mapping[str, Any]
+    interval: str
+    command: str
+    commit: str
+    versions: Mapping[str, str]
+    devices: str
+    seconds: float
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """One JSON object; a value that is not finite is null."""
+        return json.dumps(_finite(dataclasses.asdict(self)), indent=2) + "\n"
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes it as JSON, whole or not at all."""
+        write_text(path, self.to_json())
+
+    def markdown(self) -> str:
+        """The metrics as a table, and below it what they are of."""
+        names = list(self.metrics)
+        return "\n".join(
+            [
+                f"| {' | '.join(names)} |",
+                f"|{'---:|' * len(names)}",
+                f"| {' | '.join(str(self.metrics[name]) for name in names)} |",
+                "",
+                self.about(),
+            ]
+        )
+
+    def about(self) -> str:
+        """In a paragraph, what the numbers are of."""
+        step = "" if self.step is None else f", step {self.step}"
+        views = f", {self.views} views" if self.views > 1 else ""
+        stored = f" of {self.stored} stored" if self.stored not in (0, self.frames) else ""
+        seed = "" if self.train_seed is None else f", trained with seed {self.train_seed}"
+        notes = "".join(f"; {name}: {value}" for name, value in self.notes.items())
+        interval = f"; in brackets: {self.interval}" if self.interval else ""
+        return (
+            f"{self.protocol} on {self.dataset}, split {self.split}: {self.count} of {self.of}; "
+            f"{self.model} (checkpoint {self.checkpoint}{step}{seed}); {self.frames} frames{stored}"
+            f"{views}; seed {self.seed}{notes}{interval}"
+        )
+
+
+def read_result(path: str | os.PathLike[str]) -> Result:
+    """Reads what `Result.write` wrote.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a file that is no result, or of another version.
+    """
+    path = Path(path)
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise ValueError(f"it is no result of format {FORMAT}")
+        values["metrics"] = {name: Value(**one) for name, one in values["metrics"].items()}
+        return Result(**values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no result of python -m trajvit_jax.evals.PROTOCOL: {error}"
+        ) from error
+
+
+def with_intervals(measured: Measured, *, draws: int, seed: int) -> dict[str, Value]:
+    """All metrics by name, with their intervals."""
+    values = {}
+    for metric in measured.metrics:
+        ends = metric.interval(draws=draws, seed=seed) or (None, None)
+        values[metric.name] = Value(metric.value, *ends)
+    return values
+
+
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _finite(value) for name, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -1,0 +1,196 @@
+r"""More frames: accuracy, tokens, FLOPs, memory and time of a model that reads 16, 32, .. frames.
+
+Retrieval (R@5 both ways) at each number of frames, with what embedding a video costs: tokens that
+the encoder reads, FLOPs by formula, memory of the compiled program by XLA's analysis, and measured
+seconds, compilation and reading left out (paper, section 4.2 and Fig. 6).
+
+  python -m trajvit_jax.evals.scaling --workdir=runs/panda4m --records=data/activitynet_256 \
+      --at=16,32,64,128,256 --captions=paragraph
+  python -m trajvit_jax.evals.scaling --workdir=runs/panda4m --records=data/activitynet_{frames} \
+      --at=16,32,64
+
+Records of one folder that have the most frames give fewer of them, with the trajectories of all;
+with {frames} in its name each number has records of its own, whose trajectories were made of so
+many frames, as in the paper. What trajectories take is told by python -m benchmarks.extraction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from trajvit_jax.data.source import Record, open_records
+from trajvit_jax.data.wordpiece import WordPiece
+from trajvit_jax.evals import command
+from trajvit_jax.evals.embedding import Embedder, embed_video
+from trajvit_jax.evals.loaded import with_frames
+from trajvit_jax.evals.results import Measured, Metric
+from trajvit_jax.evals.retrieval import CAPTIONS, embed_pairs
+from trajvit_jax.evals.retrieval import measure as measure_retrieval
+from trajvit_jax.models.costs import cost_of, tokens_of
+from trajvit_jax.models.settings import check_choice
+from trajvit_jax.models.video_text import VideoTextModel
+
+_TIMED = 5  # batches of which the median is told
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingSettings(command.CommonSettings):
+    """How scaling by frames is measured.
+
+    Attributes:
+      at: numbers of frames, with commas.
+      captions: as in retrieval; ActivityNet's are read as a 'paragraph'.
+    """
+
+    at: str = "16,32,64"
+    captions: str = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("captions", self.captions, CAPTIONS)
+        self.frame_counts()
+
+    def frame_counts(self) -> list[int]:
+        """The numbers of frames.
+
+        Raises:
+          ValueError: text that is no list of numbers from 1.
+        """
+        parts = [part.strip() for part in self.at.split(",")]
+        if not all(part.isdecimal() and int(part) for part in parts):
+            raise ValueError(f"--at={self.at} must be whole numbers from 1, as 16,32,64")
+        return [int(part) for part in parts]
+
+
+def evaluate(
+    model: VideoTextModel,
+    source: Sequence[Record],
+    text: WordPiece,
+    *,
+    at: Sequence[int],
+    captions: str = "all",
+    batch: int = 64,
+) -> Iterator[tuple[str, float]]:
+    """Yields (name, value) for each number of frames, names being like '32/txt2vid_r5'.
+
+    Args and errors are those of `measure_at`.
+    """
+    for frames in at:
+        own = command.as_read(source, frames)
+        for metric in measure_at(model, own, text, frames, captions=captions, batch=batch).metrics:
+            yield metric.name, metric.value
+
+
+def measure_at(
+    model: VideoTextModel,
+    source: Sequence[Record],
+    text: WordPiece,
+    frames: int,
+    *,
+    captions: str = "all",
+    batch: int = 64,
+    mesh: Any = None,
+) -> Measured:
+    """Retrieval and cost at one number of frames.
+
+    Args:
+      model: of any tokenization that can read so many.
+      source: records with as many.
+      text: of the model.
+      frames: how many.
+      captions: see `RetrievalSettings`.
+      batch: videos at once.
+      mesh: of the devices; None = one device.
+
+    Raises:
+      ValueError: a number of frames that the model cannot read, and as `embed_pairs` says.
+    """
+    embedder = Embedder(with_frames(model, frames), batch=batch, mesh=mesh)
+    measured = measure_retrieval(embed_pairs(embedder, source, text, captions=captions))
+    shown = [m for m in measured.metrics if m.name in ("txt2vid_r5", "vid2txt_r5")]
+    costs = _cost(embedder, source)
+    metrics = [dataclasses.replace(m, name=f"{frames}/{m.name}") for m in shown]
+    metrics += [Metric(f"{frames}/{name}", value) for name, value in costs.items()]
+    return Measured(metrics, measured.count, measured.bad)
+
+
+def _cost(embedder: Embedder, source: Sequence[Record]) -> dict[str, float]:
+    """What embedding a video costs, on average over a batch."""
+    settings = embedder.model.settings
+    videos = next(iter(embedder.batches(source, lambda _: None, name="cost")))
+    arrays = embedder.put((videos.video, videos.labels, videos.rows))
+    jax.block_until_ready(embed_video(embedder.model, *arrays))  # compiled, if it was not
+    seconds = []
+    for _ in range(_TIMED):
+        started = time.perf_counter()
+        jax.block_until_ready(embed_video(embedder.model, *arrays))
+        seconds.append(time.perf_counter() - started)
+    b = len(videos.video)
+    tokens, slots = float(tokens_of(settings).first), tokens_of(settings).first
+    if settings.name == "trajvit":
+        most = settings.trajvit.max_trajectories
+        counts = [len(np.unique(own[own > 0])) for own in videos.labels[: videos.count]]
+        each = settings.trajvit.tokens_each
+        tokens = 1 + each * float(np.mean(np.minimum(counts, most)))
+        slots = 1 + each * round(float(np.mean(np.minimum(counts, most))))
+        sized = dataclasses.replace(settings.trajvit, max_trajectories=max(1, slots // each))
+        settings = dataclasses.replace(settings, trajvit=sized)
+    flops = cost_of(settings).total
+    costs = {"tokens": tokens}
+    if flops is not None:
+        costs["gflop"] = flops / 1e9
+    memory = _memory(embedder.model, arrays)
+    if memory is not None:
+        costs["memory_mib"] = memory / b / 2**20
+    return costs | {"seconds": statistics.median(seconds) / b}
+
+
+def _memory(model: VideoTextModel, arrays: tuple[Any, ...]) -> float | None:
+    """Bytes of a batch besides the model: XLA's analysis of the compiled program."""
+    graph, state = nnx.split(model)
+
+    def run(state: Any, *arrays: Any) -> jax.Array:
+        return nnx.merge(graph, state).embed_video(*arrays)
+
+    analysis = jax.jit(run).lower(state, *arrays).compile().memory_analysis()
+    if analysis is None:
+        return None
+    inputs = sum(x.nbytes for x in jax.tree.leaves(arrays))
+    return float(analysis.temp_size_in_bytes + inputs)
+
+
+def _measure(job: command.Job[ScalingSettings]) -> Measured:
+    own = job.settings
+    metrics: list[Metric] = []
+    found: Measured | None = None
+    for frames in own.frame_counts():
+        folder = job.folder.replace("{frames}", str(frames))
+        found = measure_at(
+            job.loaded.model,
+            command.as_read(open_records(folder, own.split), frames),
+            job.loaded.words(),
+            frames,
+            captions=own.captions,
+            batch=own.batch,
+            mesh=job.mesh,
+        )
+        metrics += found.metrics
+    assert found is not None
+    made = "each its own" if "{frames}" in job.folder else f"those of {Path(job.folder).name}"
+    notes = {"trajectories": made, "seconds and memory": "of a video, in batches"}
+    return Measured(metrics, found.count, found.bad, notes)
+
+
+PROTOCOL = command.Protocol("scaling", __doc__ or "", ScalingSettings, _measure)
+
+if __name__ == "__main__":
+    command.run(PROTOCOL)
