@@ -19,7 +19,7 @@ PACKING = {"group": 8, "rows": 1, "slots": 160}
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The experiment."""
-    chosen = parse_arg(arg, model="trajvit", records="runs/pretrained/records", steps=1000, seed=0)
+    chosen = parse_arg(arg, model="trajvit", records="runs/pretrained/records", steps=800, seed=0)
     config = ml_collections.ConfigDict()
     config.seed = chosen.seed
     config.steps = chosen.steps
