@@ -12,6 +12,8 @@ while there is none.
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import os
 import re
 import sys
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
@@ -41,7 +44,8 @@ if importlib.util.find_spec("trajvit_jax") is None:
 
 def repository() -> str:
     """Address of the repository, or '' while CITATION.cff names none."""
-    found = re.search(r"^repository-code: *\"?([^\"\s]+)", (ROOT / "CITATION.cff").read_text(), re.M)
+    text = (ROOT / "CITATION.cff").read_text("utf-8")
+    found = re.search(r"^repository-code: *\"?([^\"\s]+)", text, re.M)
     return found[1].removesuffix(".git") if found else ""
 
 
@@ -91,8 +95,22 @@ def run(notebook: nbformat.NotebookNode, folder: Path = FOLDER) -> nbformat.Note
     client.execute(env=kernel_env)
     for cell in notebook.cells:
         cell.metadata = {}  # times of execution
+        if cell.cell_type == "code":  # without bars and warnings
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "image/png" in data:
+                data["image/png"] = _smaller(data["image/png"])
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook
+
+
+def _smaller(png: str) -> str:
+    """The picture in 128 colours: a third of the bytes."""
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(128)
+    packed = io.BytesIO()
+    picture.save(packed, "PNG", optimize=True)
+    return base64.b64encode(packed.getvalue()).decode()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -37,7 +37,7 @@ frames = decode(VIDEO, frames=8, between=settings.between, max_side=320)
 trajectories = build(settings).tokenize(frames)
 
 sheet = compose(Item(frames.rgb, trajectories), columns=4, width=200)
-plt.figure(figsize=(13, 13 * sheet.shape[0] / sheet.shape[1]))
+plt.figure(figsize=(11, 11 * sheet.shape[0] / sheet.shape[1]))
 plt.imshow(sheet)
 plt.axis("off")
 plt.show()
@@ -93,9 +93,9 @@ figure, rows = plt.subplots(3, len(shown), figsize=(11, 6.4), layout="constraine
 for column, t in enumerate(shown):
     rows[0, column].imshow(made.frames[t])
     rows[1, column].imshow(painted(looked)[t], cmap="magma", vmin=0, vmax=looked.max())
-    last = rows[2, column].imshow(painted(alike)[t], cmap="RdBu_r", vmin=-1, vmax=1)
+    rows[2, column].imshow(painted(alike)[t], cmap="viridis", vmin=alike.min(), vmax=1)
     outline = made.trajectories.labels[t] == made.token_ids[largest]
-    rows[2, column].contour(outline, [0.5], colors="black", linewidths=1)
+    rows[2, column].contour(outline, [0.5], colors="white", linewidths=1)
 for row, title in zip(rows[:, 0], ("frame", "attention of CLS", "alike to the largest")):
     row.set_ylabel(title)
 for axis in rows.flat:

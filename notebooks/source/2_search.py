@@ -9,6 +9,7 @@
 import logging
 import shutil
 import tempfile
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -61,19 +62,18 @@ print(len(index), "embeddings of", index.embeddings.shape[1], "numbers")
 def show(text, k=5):
     """The best clips for a text: a frame of each, its score, and its caption if it has one."""
     hits = model.search(text, index, k)
-    figure, axes = plt.subplots(1, k, figsize=(2.6 * k, 3.3), layout="constrained")
+    figure, axes = plt.subplots(1, k, figsize=(2.6 * k, 3.8), layout="constrained")
     figure.suptitle(text, fontsize=13)
     for axis, hit in zip(axes, hits):
         axis.imshow(decode(hit.path, frames=3, max_side=160).rgb[1])
         told = captions.get(Path(hit.path).name, Path(hit.path).name)
-        lines = np.array_split(told.split(), 4)
         axis.set_title(f"{hit.score:.2f}", fontsize=11)
-        axis.set_xlabel("\n".join(" ".join(line) for line in lines), fontsize=9)
+        axis.set_xlabel(textwrap.fill(told, 27), fontsize=9)
         axis.set(xticks=[], yticks=[])
     plt.show()
 
 
-first, second = list(captions.values())[3], list(captions.values())[10]
+first, second = sorted(captions.values(), key=len)[:2]
 show(first)
 show(second)
 
