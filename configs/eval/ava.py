@@ -1,6 +1,6 @@
 """AVA v2.2, spatio-temporal action detection (paper, Table 3, supplementary section 9).
 
-Split: train trains the head, val (57,051 annotated frames before exclusions) tests it.
+Split: train trains the head, val tests it.
 Captions: none; 60 actions count.
 Sampling: 16 frames of the 3 seconds around an annotated frame, which is one of them.
 Paper, panda4m, frame mAP: TrajViT 13.7, ViT3D 10.6.

@@ -12,7 +12,7 @@ Records:
       --output=data/coco
 
 Command:
-  python -m trajvit_jax.evals.retrieval --workdir=runs/panda4m --records=data/coco \\
+  python -m trajvit_jax.evals.retrieval --workdir=runs/datacomp50m --records=data/coco \\
       --config=configs/eval/coco.py
 """
 

@@ -12,9 +12,9 @@ Records:
       --output=data/imagenet
 
 Command:
-  python -m trajvit_jax.evals.classification --workdir=runs/panda4m --records=data/imagenet \\
-      --config=configs/eval/imagenet.py
-Names of classes may be curated ones: --classes=FILE with LABEL<TAB>NAME a line.
+  python -m trajvit_jax.evals.classification --workdir=runs/datacomp50m --records=data/imagenet \\
+      --config=configs/eval/imagenet.py --classes=LOC_synset_mapping.txt
+Curated names: --classes=FILE with SYNSET<TAB>NAME a line.
 """
 
 from __future__ import annotations

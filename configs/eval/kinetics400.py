@@ -1,6 +1,6 @@
 """Kinetics-400: attentive probing, or zero-shot (paper, Tables 2 and 9).
 
-Split: training videos train the head, validation (UCF-101: list 01) tests it.
+Split: training videos train the head, validation videos test it.
 Captions: none; zero-shot reads the classes' names in sentences.
 Sampling: 4 views of 16 frames: quarters of 64 sampled frames; zero-shot one view of 16.
 Paper, panda4m, top-1: probing TrajViT 55.6, ViT3D 53.4; zero-shot 42.4 and 42.0.

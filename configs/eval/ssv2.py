@@ -1,6 +1,6 @@
 """Something-Something v2: attentive probing, or zero-shot (paper, Tables 2 and 9).
 
-Split: training videos train the head, validation (UCF-101: list 01) tests it.
+Split: training videos train the head, validation videos test it.
 Captions: none; zero-shot reads the classes' names in sentences.
 Sampling: 4 views of 16 frames: quarters of 64 sampled frames; zero-shot one view of 16.
 Paper, panda4m, top-1: probing TrajViT 45.8, ViT3D 46.1; zero-shot 11.8 and 12.3.

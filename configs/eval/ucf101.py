@@ -1,6 +1,6 @@
 """UCF-101: attentive probing, or zero-shot (paper, Tables 2 and 9).
 
-Split: training videos train the head, validation (UCF-101: list 01) tests it.
+Split: trainlist01 trains the head, testlist01 tests it (the paper does not say which list).
 Captions: none; zero-shot reads the classes' names in sentences.
 Sampling: 4 views of 16 frames: quarters of 64 sampled frames; zero-shot one view of 16.
 Paper, panda4m, top-1: probing TrajViT 84.5, ViT3D 83.8; zero-shot 42.1 and 40.4.
@@ -15,9 +15,9 @@ Records:
 
 Command:
   python -m trajvit_jax.evals.probing --workdir=runs/panda4m --records=data/ucf101 \\
-      --config=configs/eval/ucf101.py --classes=ucf101.txt
+      --config=configs/eval/ucf101.py --classes=classInd.txt
   python -m trajvit_jax.evals.classification --workdir=runs/panda4m --records=data/ucf101 \\
-      --config=configs/eval/ucf101.py:zero_shot --classes=ucf101.txt
+      --config=configs/eval/ucf101.py:zero_shot --classes=classInd.txt
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def read(
         for second, found in sorted(seconds.items()):
             start = max(0.0, second - offset - window / 2)
             end = second - offset + window / 2
-            extra: dict[str, object] = {"video": video, "boxes": found}
+            extra: dict[str, object] = {"video": video, "second": second, "boxes": found}
             yield Entry(f"{video}_{second:04g}", path, start, end, extra=extra)
 
 

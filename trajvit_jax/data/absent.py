@@ -23,6 +23,9 @@ def absent_records(source: Sequence[Record], missing: Collection[str] = ()) -> l
             if info.split == source.split
             for one in info.quarantine
         ]
+    known = {one["file"] for one in found}
     return found + [
-        {"id": path, "file": path, "reason": "it is not there"} for path in sorted(missing)
+        {"id": path, "file": path, "reason": "it is not there"}
+        for path in sorted(missing)
+        if path not in known
     ]

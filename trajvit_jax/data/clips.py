@@ -6,9 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, SupportsIndex, overload
 
-from tokenization.sampling import sample_indices
+import numpy as np
+
+from tokenization.sampling import sample_indices, with_annotated
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import UnusableRecord
+
+SAME = 1e-3  # seconds: times are stored in float32
 
 
 class Clips(Sequence[Record]):
@@ -44,6 +48,14 @@ class Clips(Sequence[Record]):
         return f"Clips({self.source!r}, {self.frames} frames, {self.views} views)"
 
 
+def annotated_frames(record: Record) -> np.ndarray:
+    """The stored frames on screen when the record has boxes."""
+    if record.boxes is None:
+        return np.zeros(0, np.int64)
+    times = record.trajectories.frame_times
+    return np.searchsorted(times, np.unique(record.boxes.times) + SAME, "right") - 1
+
+
 def view(record: Record, number: int, *, frames: int, views: int = 1) -> Record:
     """One of the views of a record; annotations stay as they are.
 
@@ -59,7 +71,9 @@ def view(record: Record, number: int, *, frames: int, views: int = 1) -> Record:
         )
     if stored == frames:
         return record
-    chosen = number * part + sample_indices(part, frames)
+    shown = annotated_frames(record) - number * part
+    inside = [int(one) for one in shown if 0 <= one < part]
+    chosen = number * part + with_annotated(sample_indices(part, frames), inside)
     return dataclasses.replace(
         record,
         frames=record.frames[chosen],

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from trajvit_jax.data.clips import SAME
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import UnusableRecord
-
-_SLACK = 1e-3  # seconds: times are stored in float32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,7 +22,7 @@ class BoxedFrame:
     Attributes:
       record: its id.
       video: that it is from: frames of one video are not independent.
-      second: of the annotation.
+      second: of the annotation, as the dataset counts.
       frame: number of the frame among those of the record.
       corners: one row a person: (x0, y0, x1, y1) / size.
       labels: of each person.
@@ -69,7 +68,7 @@ def boxed_frames(record: Record) -> tuple[BoxedFrame, ...]:
             BoxedFrame(
                 record.id,
                 str(record.extra.get("video", record.id)),
-                float(second),
+                float(record.extra.get("second", second)),  # pyright: ignore[reportArgumentType]
                 _frame_at(record, float(second)),
                 np.array(list(people), np.float32),
                 tuple(frozenset(labels) for labels in people.values()),
@@ -81,12 +80,13 @@ def boxed_frames(record: Record) -> tuple[BoxedFrame, ...]:
 def _frame_at(record: Record, second: float) -> int:
     """The frame that was annotated."""
     times = record.trajectories.frame_times
-    frame = int(np.abs(times - second).argmin())
+    frame = int(np.searchsorted(times, second + SAME, "right")) - 1
     fps = record.trajectories.video.fps
-    if abs(float(times[frame]) - second) > (1 / fps if fps else 0) + _SLACK:
+    if frame < 0 or second - float(times[frame]) > (1 / fps if fps else 0) + SAME:
+        nearest = times[int(np.abs(times - second).argmin())]
         raise UnusableRecord(
             f"record {record.id!r} is annotated at {second:.3f} s, its nearest frame is at "
-            f"{times[frame]:.3f} s: extract again, one annotated frame a record (python -m "
+            f"{nearest:.3f} s: extract again, one annotated frame a record (python -m "
             "tokenization.annotations ava --per=keyframe)"
         )
     return frame

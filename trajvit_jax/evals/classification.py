@@ -16,7 +16,8 @@ many times the frames that the model reads, and similarities are averaged over v
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
@@ -62,16 +63,22 @@ class ClassificationSettings(command.CommonSettings):
         require_positive(self, "views")
 
 
-def own_label(record: Record) -> tuple[str, str]:
-    """Id and class of a record.
+def own_label(record: Record, classes: Collection[str] | None = None) -> tuple[str, str]:
+    """Id and class of a record; ImageNet's classes are synsets, for some share their name.
 
     Raises:
       UnusableRecord: it has no class.
+      ValueError: it has none of these classes.
     """
+    synset = record.extra.get("synset")
+    if isinstance(synset, str):
+        record = dataclasses.replace(record, label=synset)
     if record.label is None:
         raise UnusableRecord(
             f"record {record.id!r} has no label; add 'label' to its manifest line and extract again"
         )
+    if classes is not None:  # at the first record, not after hours
+        check_labels([record.label], classes, f"record {record.id!r}")
     return record.id, record.label
 
 
@@ -92,7 +99,7 @@ def class_vectors(
       templates: sentences with {} for the name.
       ensemble: see `ClassificationSettings`.
     """
-    sentences = [template.format(name) for name in names for template in templates]
+    sentences = [template.replace("{}", name) for name in names for template in templates]
     vectors = embedder.texts(sentences, text)
     return averaged(vectors.reshape(len(names), len(templates), -1), ensemble)
 
@@ -171,11 +178,11 @@ def classify(
         a label.
       OSError: the storage cannot be read.
     """
-    videos = embedder.videos(source, own_label)
+    keep = functools.partial(own_label, classes=None if classes is None else frozenset(classes))
+    videos = embedder.videos(source, keep)
     labels = [label for _, label in videos.kept]
     if classes is None:
         classes = {label: name_of(label) for label in sorted(set(labels))}
-    check_labels(labels, list(classes), repr(source))
     numbers = {label: number for number, label in enumerate(classes)}
     of_classes = class_vectors(embedder, text, list(classes.values()), templates, ensemble=ensemble)
     scores = videos.vectors.astype(np.float64) @ of_classes.T

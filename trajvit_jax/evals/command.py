@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import inspect
+import json
 import logging
 import os
 import platform
@@ -270,6 +272,7 @@ def evaluate(
     absent = absent_records(source, known)
     bad = {one.id: dataclasses.asdict(one) for one in measured.bad}
     gone = [*bad.values(), *absent]
+    count = len(source) - len(bad)
     stored = read_index(source).frames
     draws, seed = settings.draws, settings.seed
     return Result(
@@ -277,8 +280,8 @@ def evaluate(
         dataset=settings.dataset or Path(records).resolve().name,
         split=settings.split,
         metrics=with_intervals(measured, draws=draws, seed=seed),
-        count=measured.count,
-        of=measured.count + len(gone),
+        count=count,
+        of=count + len(gone),
         missing=gone,
         frames=loaded.model.settings.frames,
         stored=next(iter(stored)) if len(stored) == 1 else 0,
@@ -289,6 +292,7 @@ def evaluate(
         source=loaded.source,
         step=loaded.step,
         train_seed=loaded.seed,
+        training=_training(loaded),
         train_records=_trained_on(loaded),
         records=records,
         fingerprint=source.fingerprint if isinstance(source, RecordSource) else "",
@@ -313,6 +317,18 @@ def _trained_on(loaded: Loaded) -> list[str]:
     if loaded.settings is None:
         return []
     return [source.path for source in loaded.settings.data.train_sources]
+
+
+def _training(loaded: Loaded) -> str:
+    if loaded.settings is None:
+        return loaded.checkpoint
+    same = dataclasses.replace(loaded.settings, seed=0)
+    return _hash(dataclasses.asdict(same))
+
+
+def _hash(values: Any) -> str:
+    noted = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(noted.encode()).hexdigest()[:8]
 
 
 def _lines(file: str) -> set[str]:
@@ -350,6 +366,7 @@ def main(protocol: Protocol[Any], arguments: Sequence[str] | None = None) -> int
     options = parser_of(protocol).parse_args(arguments)
     logging.basicConfig(format="%(message)s", force=True)  # a library may have been first
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of reading only
     own = None
     try:
         settings = settings_of(protocol, options)
@@ -387,6 +404,7 @@ def default_path(workdir: str, result: Result) -> Path:
     parts.append(f"{result.frames}f")
     if result.step is not None:
         parts.append(f"step{result.step}")
+    parts.append(_hash(result.settings))  # other settings, another file
     name = re.sub(r"[^\w.-]+", "_", "-".join(parts))
     return Path(workdir) / "evals" / f"{name}.json"
 

@@ -188,7 +188,8 @@ def box_features(
         for own in videos.kept:
             asked.append([])
             for frame in own or ():
-                number, frames = len(frames), [*frames, frame]
+                number = len(frames)
+                frames.append(frame)
                 boxes = frame.corners if given is None else _given(frame, given)
                 for person, box in enumerate(boxes):
                     asked[-1].append((frame, box))
@@ -197,6 +198,13 @@ def box_features(
                     corners.append(box)
         tokens += [one for video in box_tokens(embedder, videos, asked, settings) for one in video]
     tell_bad(bad, len(source))
+    if given is not None and not numbers:
+        first, own = next(iter(given), None), frames[0] if frames else None
+        raise ValueError(
+            f"none of {len(given)} frames with given boxes is among the {len(frames)} annotated "
+            f"ones; the first is {first}, the first annotated one "
+            f"{own and (own.video, own.second)}: videos and seconds must be the dataset's"
+        )
     return BoxedFeatures(
         tuple(frames),
         np.array(numbers, np.int64),
@@ -208,9 +216,7 @@ def box_features(
 
 
 def _given(frame: BoxedFrame, given: Given) -> Float[np.ndarray, "n 4"]:
-    """By the second in the record's name, as clips around key frames have it."""
-    _, _, second = frame.record.rpartition("_")
-    key = (frame.video, float(second) if second.isdecimal() else frame.second)
+    key = (frame.video, frame.second)
     return given[key].corners if key in given else np.zeros((0, 4))
 
 
@@ -260,6 +266,8 @@ def detect(
         "frames": count,
         "boxes": len(test.tokens),
         "boxes without a token": len(test.tokens) - len(test.full),
+        "frames without a box": count - len(np.unique(test.frame)),
+        "training records left out": len({one.id for one in train.bad}),
         "training boxes": len(train.full),
         "training boxes without a token": len(train.tokens) - len(train.full),
         "classes": len(names),

@@ -46,11 +46,6 @@ class Embedded:
     kept: tuple[Any, ...]
     bad: tuple[BadRecord, ...]
 
-    @property
-    def read(self) -> int:
-        """Records that there were, good and bad."""
-        return len(self.kept) + len(self.bad)
-
 
 @nnx.jit
 def embed_video(
@@ -110,7 +105,6 @@ class Embedder:
         keep: Callable[[Record], Any] = usable_captions,
         *,
         name: str = "embed videos",
-        packed: bool = True,
     ) -> Iterator[EvalVideos]:
         """Reads all records, with a progress bar; see `eval_videos`.
 
@@ -118,12 +112,10 @@ class Embedder:
           source: the records.
           keep: what is wanted of a record besides its frames.
           name: of the bar.
-          packed: TrajViT's videos may share rows.
         """
         settings = self.model.settings
         # Videos share rows where their numbers of tokens differ; a device has rows of its own.
-        share = packed and settings.name == "trajvit"
-        group = self.batch // self._devices if share else None
+        group = self.batch // self._devices if settings.name == "trajvit" else None
         read = eval_videos(source, settings, self.batch, keep=keep, group=group)
         total = -(-len(source) // self.batch)
         shown = jax.process_index() == 0

@@ -62,12 +62,13 @@ class Features:
     def batch(
         self, samples: Int64[np.ndarray, " b"], length: int
     ) -> tuple[Float[np.ndarray, "b length d"], Bool[np.ndarray, "b length"]]:
-        """Some samples, filled up to one length, and which tokens are theirs."""
-        values = np.zeros((len(samples), length, self.width), np.float32)
+        """Some samples, filled up to one length, and which tokens are theirs; as they are kept."""
+        values = np.empty((len(samples), length, self.width), self.values.dtype)
         used = np.zeros((len(samples), length), bool)
         for row, sample in enumerate(samples.tolist()):
             first, last = self.starts[sample], self.starts[sample + 1]
             values[row, : last - first] = self.values[first:last]
+            values[row, last - first :] = 0
             used[row, : last - first] = True
         return values, used
 

@@ -30,20 +30,6 @@ _TRAININGS = {
     "datacomp50m": "configs/datacomp50m.py",
     "ablation880k": "configs/ablation880k.py",
 }
-_CONFIG_OF = {
-    "activitynet": "activitynet",
-    "vatex": "vatex",
-    "msrvtt": "msrvtt",
-    "charades": "charades",
-    "kinetics400": "kinetics400",
-    "ssv2": "ssv2",
-    "ucf101": "ucf101",
-    "ava": "ava",
-    "activitynet_clips": "activitynet_clips",
-    "youcook2_clips": "youcook2_clips",
-    "imagenet": "imagenet",
-    "coco": "coco",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +125,7 @@ def command_of(block: Block, dataset: str) -> str:
             "summary": "`python -m trajvit_jax.models.summary --config=configs/models.py`",
             "ablation": "those of Table 2 and Table 1 (mean over its data sets)",
         }[block.protocol]
-    name = _CONFIG_OF[dataset]
+    name = dataset
     if name in ("kinetics400", "ssv2", "ucf101") and block.protocol == "classification":
         name += ".py:zero_shot"
     else:

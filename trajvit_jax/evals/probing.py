@@ -18,10 +18,14 @@ another head costs minutes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -42,6 +46,7 @@ from trajvit_jax.ops.impl import Impl
 from trajvit_jax.sharding import MeshSettings, make_mesh
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +141,8 @@ def _step(
     multi_label: bool,
     impl: Impl,
 ) -> Float[Array, ""]:
+    tokens = tokens.astype(jnp.float32)
+
     def loss(head: MapHead) -> jax.Array:
         scores = head(tokens, used, impl=impl)
         if multi_label:
@@ -153,7 +160,7 @@ def _step(
 def _scores(
     head: MapHead, tokens: Float[Array, "b n d"], used: Bool[Array, "b n"]
 ) -> Float[Array, "b classes"]:
-    return head(tokens, used)
+    return head(tokens.astype(jnp.float32), used)
 
 
 def train_head(
@@ -185,7 +192,6 @@ def train_head(
         raise ValueError(f"{len(features)} samples are not {views} views of {len(targets)} videos")
     size = min(settings.size, len(targets))
     steps = -(-len(targets) // size)
-    length = features.longest
     with jax.set_mesh(make_mesh(MeshSettings(data=1), jax.local_devices()[:1])):
         head = nnx.jit(
             lambda: MapHead(
@@ -213,22 +219,11 @@ def train_head(
         loss: jax.Array | None = None
         with bar:
             for epoch in range(settings.epochs):
-                rng = np.random.default_rng((settings.seed, epoch))
-                order = rng.permutation(len(targets))
-                drawn = rng.integers(views, size=len(targets))
-                for start in range(0, len(order), size):
-                    own = order[start : start + size]
-                    absent = size - len(own)  # of the last batch: it keeps its shape
-                    filled = np.pad(own, (0, absent), mode="edge")
-                    weight = (np.arange(size) < len(own)).astype(np.float32)
-                    tokens, used = features.batch(filled * views + drawn[filled], length)
+                for batch in _prefetched(_batches(features, targets, settings, epoch, views)):
                     loss = _step(
                         head,
                         optimizer,
-                        tokens,
-                        used,
-                        targets[filled],
-                        weight,
+                        *batch,
                         multi_label=settings.multi_label,
                         impl=settings.impl,
                     )
@@ -243,6 +238,34 @@ def train_head(
                     )
                 bar.set_postfix(loss=f"{told:.3f}", refresh=False)
     return head
+
+
+def _batches(
+    features: Features,
+    targets: Shaped[np.ndarray, "n ..."],
+    settings: HeadSettings,
+    epoch: int,
+    views: int,
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Tokens, which are used, targets and weights of an epoch's steps, all of one shape."""
+    size = min(settings.size, len(targets))
+    rng = np.random.default_rng((settings.seed, epoch))
+    order, drawn = rng.permutation(len(targets)), rng.integers(views, size=len(targets))
+    for start in range(0, len(order), size):
+        own = order[start : start + size]
+        filled = np.pad(own, (0, size - len(own)), mode="edge")
+        weight = (np.arange(size) < len(own)).astype(np.float32)
+        tokens, used = features.batch(filled * views + drawn[filled], features.longest)
+        yield tokens, used, targets[filled], weight
+
+
+def _prefetched(batches: Iterator[T]) -> Iterator[T]:
+    """The same, the next one being made meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(next, batches, None)
+        while (batch := ahead.result()) is not None:
+            ahead = thread.submit(next, batches, None)
+            yield batch
 
 
 def score_samples(
@@ -306,6 +329,7 @@ def probe(
     measured = measure(Classified(scores, truth, tuple(classes), test.bad))
     notes = {
         "training videos": len(learned),
+        "training records left out": len({one.id for one in train.bad}),
         "tokens a sample": round(test.features.mean, 1),
         "head": dataclasses.asdict(settings),
     }
@@ -328,6 +352,8 @@ def evaluate(
 
 def _measure(job: command.Job[ProbingSettings]) -> Measured:
     own, model = job.settings, job.loaded.model.settings
+    classes = list(read_classes(own.classes)) if own.classes else None
+    keep = functools.partial(own_label, classes=None if classes is None else frozenset(classes))
 
     def frozen(split: str) -> Frozen:
         source = job.open(split, views=own.views)
@@ -340,10 +366,9 @@ def _measure(job: command.Job[ProbingSettings]) -> Measured:
             "views": own.views,
         }
         return frozen_tokens(
-            job.embedder, source, own_label, folder=folder, about=about, dtype=own.feature_dtype
+            job.embedder, source, keep, folder=folder, about=about, dtype=own.feature_dtype
         )
 
-    classes = list(read_classes(own.classes)) if own.classes else None
     settings = own.head(model.encoder.heads)
     return probe(
         frozen(own.train_split), frozen(own.split), settings, classes=classes, views=own.views

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from trajvit_jax.config import nearest
 
+_SYNSET = re.compile(r"(n\d{8}) (.+)")
+_NUMBERED = re.compile(r"\d+ (\S+)")
 _KINDS = ("photo", "video", "example", "demonstration")
 _DOING = ("", "using ", "doing ", "during ", "performing ", "practicing ")
 
@@ -83,8 +85,9 @@ def read_templates(name: str) -> tuple[str, ...]:
 def read_classes(path: str) -> dict[str, str]:
     """Classes of a file, one a line, in their order: label -> what it is called in a sentence.
 
-    A line is the label as records have it, or LABEL<TAB>NAME. Without a name, it is the label
-    with spaces for underscores.
+    A line is the label as records have it, or LABEL<TAB>NAME; or as datasets have it: ImageNet's
+    "n01440764 tench, Tinca tinca" (label and first name), UCF-101's "1 ApplyEyeMakeup". Without a
+    name, it is the label with spaces for underscores.
 
     Raises:
       FileNotFoundError: no such file.
@@ -95,6 +98,10 @@ def read_classes(path: str) -> dict[str, str]:
         raise FileNotFoundError(f"{path} does not exist: --classes names a file, a class a line")
     for line in Path(path).read_text("utf-8").splitlines():
         label, _, name = (part.strip() for part in line.partition("\t"))
+        if of_imagenet := _SYNSET.fullmatch(line):
+            label, name = of_imagenet[1], of_imagenet[2].split(",")[0]
+        elif of_ucf101 := _NUMBERED.fullmatch(line):
+            label = of_ucf101[1]
         if not label:
             continue
         if label in classes:
@@ -112,13 +119,12 @@ def name_of(label: str) -> str:
     return spaced.lower() if is_camel else spaced
 
 
-def check_labels(found: Sequence[str], classes: Sequence[str], where: str) -> None:
+def check_labels(found: Sequence[str], classes: Collection[str], where: str) -> None:
     """Raises ValueError for a label that is no class; the message names the nearest."""
     known = set(classes)
     for label in dict.fromkeys(found):
         if label not in known:
-            count = sum(one == label for one in found)
             raise ValueError(
-                f"{where}: {count} records are labelled {label!r}, which is none of the "
-                f"{len(known)} classes; {nearest(label, known)}"
+                f"{where} is labelled {label!r}, which is none of the {len(known)} classes; "
+                f"{nearest(label, known)}"
             )

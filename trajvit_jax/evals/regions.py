@@ -78,8 +78,9 @@ def _states(
 @nnx.jit
 def _maps(
     model: VideoTextModel, video: UInt8[Array, "b t h w 3"], labels: Int[Array, "b t y x"]
-) -> tuple[Float[Array, "b k y x d"], Float[Array, "b k d"] | None]:
-    """A map of each video's tokens, and what there is of its time steps besides."""
+) -> tuple[Float[Array, "b k _ _ d"], Float[Array, "b k d"] | None]:
+    """The mean over time of each video's map of tokens; or of ViViT all time steps of its map,
+    and the states of these."""
     states, _, named = model.encode_video(video, labels)
     states = states.astype(jnp.float32)
     way = way_of(model.settings)
@@ -88,9 +89,10 @@ def _maps(
         spatial = named["spatial"].astype(jnp.float32).reshape(shape)
         return everywhere((spatial, states[:, 1:]))
     if way == "weights":
-        return everywhere(dense_by_weights(states, named["weights"])), None
+        return everywhere(dense_by_weights(states, named["weights"]).mean(1, keepdims=True)), None
     group = len(video) // len(states)  # videos that share a row
-    return everywhere(dense_by_labels(jnp.repeat(states, group, axis=0), named["labels"])), None
+    dense = dense_by_labels(jnp.repeat(states, group, axis=0), named["labels"])
+    return everywhere(dense.mean(1, keepdims=True)), None
 
 
 def box_tokens(
@@ -128,7 +130,7 @@ def box_tokens(
     for number, asked in enumerate(boxes):
         for frame, corners in asked:
             if steps is None:
-                tokens = roi_align(maps[number].mean(0), corners, size=settings.size)
+                tokens = roi_align(maps[number, 0], corners, size=settings.size)
             else:
                 step = frame.frame * maps.shape[1] // videos.video.shape[1]
                 tokens = roi_align(maps[number, step], corners, size=settings.size)

@@ -48,10 +48,16 @@ def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
     for _, one in results:
         key = (
             *(one.protocol, one.dataset, one.split, one.model, one.frames, one.views, one.step),
-            *(one.records, tuple(one.train_records), one.fingerprint),
+            *(one.records, tuple(one.train_records), one.fingerprint, one.training),
             tuple(sorted((name, str(value)) for name, value in one.settings.items())),
         )
-        groups.setdefault(key, []).append(one)
+        same = groups.setdefault(key, [])
+        if any(one.checkpoint == other.checkpoint for other in same):
+            raise ValueError(
+                f"checkpoint {one.checkpoint} of {one.source} comes twice for {one.protocol} on "
+                f"{one.dataset}: name each result once"
+            )
+        same.append(one)
     made = []
     for own in groups.values():
         first = own[0]
@@ -86,11 +92,15 @@ def _over_seeds(values: Sequence[float | None]) -> str:
 def paper_of(result: Result, metric: str) -> str:
     """The paper's numbers of the same kind, with what those models were trained on."""
     same = (result.protocol, result.dataset, result.model, metric)
-    found = [
-        f"{one.value:g} ({one.training}, {one.place})"
+    rows_of = [
+        one
         for one in numbers()
         if (one.protocol, one.dataset, one.model, one.metric) == same and one.value is not None
     ]
+    # Those of the run's own training data, where there are any.
+    own = "_".join(sorted(Path(path).name for path in result.train_records))
+    rows_of = [one for one in rows_of if one.training == own] or rows_of
+    found = [f"{one.value:g} ({one.training}, {one.place})" for one in rows_of]
     return "; ".join(dict.fromkeys(found)) or "-"
 
 

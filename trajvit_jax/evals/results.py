@@ -50,6 +50,35 @@ class Metric:
         return cls(name, value, len(hits), lambda own: float(hits[own].mean() * 100))
 
     @classmethod
+    def of_clusters(
+        cls,
+        name: str,
+        values: Float[np.ndarray, " n"],
+        cluster: Int64[np.ndarray, " n"],
+        clusters: int,
+        *,
+        median: bool = False,
+    ) -> Metric:
+        """Mean or median of numbers of which some belong together: these are drawn together.
+
+        Args:
+          name: of it.
+          values: one a query.
+          cluster: that each belongs to.
+          clusters: how many there are.
+          median: in place of the mean.
+        """
+
+        def statistic(own: np.ndarray) -> float:
+            times = np.bincount(own, minlength=clusters)[cluster]
+            if median:
+                return float(np.median(np.repeat(values, times)))
+            return float(np.average(values, weights=times)) if times.any() else float("nan")
+
+        value = float(np.median(values) if median else values.mean())
+        return cls(name, value, clusters, statistic)
+
+    @classmethod
     def median(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
         """The median of a number that each sample has."""
         return cls(
@@ -108,7 +137,9 @@ class Value:
     def __str__(self) -> str:
         if self.value is None:
             return "-"
-        text = f"{self.value:.4g}" if abs(self.value) >= 100 else f"{self.value:.2f}"
+        size = abs(self.value)
+        text = f"{self.value:.2f}" if 1 <= size < 100 else f"{self.value:.3g}"
+        text = f"{self.value:,.0f}" if size >= 100 else text
         return text if self.low is None else f"{text} ({self.low:.1f} to {self.high:.1f})"
 
 
@@ -133,6 +164,8 @@ class Result:
       source: folder of the model.
       step: updates made, or None.
       train_seed: seed of its training, or None.
+      training: hash of its training's settings without the seed; the checkpoint's where there is
+        no run.
       train_records: folders it was trained on.
       records: folder of the records that were read.
       fingerprint: hash of what these were made of.
@@ -163,6 +196,7 @@ class Result:
     source: str
     step: int | None
     train_seed: int | None
+    training: str
     train_records: Sequence[str]
     records: str
     fingerprint: str

@@ -183,10 +183,21 @@ def measure(gallery: Gallery, *, dual_softmax: float = 0.0) -> Measured:
     ranks = gallery.ranks(dual_softmax=dual_softmax)
     suffix = "_dual_softmax" if dual_softmax else ""
     metrics = []
-    for way, own in (("vid2txt", ranks.of_videos), ("txt2vid", ranks.of_texts)):
+    # A video's captions are not independent: videos are drawn, with all their captions.
+    count = len(gallery.videos)
+    owner = np.full(len(gallery.texts), count)
+    np.minimum.at(owner, gallery.pairs[:, 1], gallery.pairs[:, 0])
+    for way, own, of in (
+        ("vid2txt", ranks.of_videos, np.arange(count)),
+        ("txt2vid", ranks.of_texts, owner),
+    ):
         for k in RECALLS:
-            metrics.append(Metric.percent(f"{way}_r{k}{suffix}", hits_at(own, k)))
-        metrics.append(Metric.median(f"{way}_median_rank{suffix}", own + 1))
+            name, hits = f"{way}_r{k}{suffix}", 100.0 * hits_at(own, k)
+            found = Metric.of_clusters(name, hits, of, count)
+            exact = float(hits_at(own, k).mean() * 100)
+            metrics.append(dataclasses.replace(found, value=exact))
+        name = f"{way}_median_rank{suffix}"
+        metrics.append(Metric.of_clusters(name, own + 1, of, count, median=True))
     counts = {"videos": gallery.videos, "texts": gallery.texts, "bad_records": gallery.bad}
     metrics += [Metric(name, float(len(some))) for name, some in counts.items()]
     notes = {"dual softmax": f"temperature {dual_softmax:g}"} if dual_softmax else {}

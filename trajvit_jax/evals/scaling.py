@@ -31,6 +31,7 @@ from trajvit_jax.data.source import Record, open_records
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import command
 from trajvit_jax.evals.embedding import Embedder, embed_video
+from trajvit_jax.evals.features import encode_tokens
 from trajvit_jax.evals.loaded import with_frames
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.evals.retrieval import CAPTIONS, embed_pairs
@@ -114,7 +115,8 @@ def measure_at(
     Raises:
       ValueError: a number of frames that the model cannot read, and as `embed_pairs` says.
     """
-    embedder = Embedder(with_frames(model, frames), batch=batch, mesh=mesh)
+    # Times are those of full batches.
+    embedder = Embedder(with_frames(model, frames), batch=min(batch, len(source)), mesh=mesh)
     measured = measure_retrieval(embed_pairs(embedder, source, text, captions=captions))
     shown = [m for m in measured.metrics if m.name in ("txt2vid_r5", "vid2txt_r5")]
     costs = _cost(embedder, source)
@@ -134,7 +136,7 @@ def _cost(embedder: Embedder, source: Sequence[Record]) -> dict[str, float]:
         started = time.perf_counter()
         jax.block_until_ready(embed_video(embedder.model, *arrays))
         seconds.append(time.perf_counter() - started)
-    b = len(videos.video)
+    b = videos.count
     tokens, slots = float(tokens_of(settings).first), tokens_of(settings).first
     if settings.name == "trajvit":
         most = settings.trajvit.max_trajectories
@@ -144,11 +146,15 @@ def _cost(embedder: Embedder, source: Sequence[Record]) -> dict[str, float]:
         slots = 1 + each * round(float(np.mean(np.minimum(counts, most))))
         sized = dataclasses.replace(settings.trajvit, max_trajectories=max(1, slots // each))
         settings = dataclasses.replace(settings, trajvit=sized)
+    if settings.name == "rlt":
+        used = np.asarray(encode_tokens(embedder.model, *arrays, shared=settings.rlt.group > 1)[1])
+        tokens = float(used[: videos.count].sum() / videos.count)
     flops = cost_of(settings).total
     costs = {"tokens": tokens}
     if flops is not None:
         costs["gflop"] = flops / 1e9
-    memory = _memory(embedder.model, arrays)
+    # Of several devices the analysis tells what one takes.
+    memory = _memory(embedder.model, arrays) if embedder.mesh is None else None
     if memory is not None:
         costs["memory_mib"] = memory / b / 2**20
     return costs | {"seconds": statistics.median(seconds) / b}

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from trajvit_jax.config import require_positive
 from trajvit_jax.data.samples import same_text, usable_captions
@@ -106,15 +106,23 @@ def measure(
     for way in ("vid2txt", "txt2vid"):
         by_video = np.array([hits[way].mean() * 100 for hits in found])
         metrics.append(Metric.mean(way, by_video))
+    video_of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     metrics += [
-        Metric.percent(f"{way}_over_clips", np.concatenate([hits[way] for hits in found]) > 0)
+        Metric.of_clusters(
+            f"{way}_over_clips",
+            100 * np.concatenate([hits[way] for hits in found]),
+            video_of,
+            len(groups),
+        )
         for way in ("vid2txt", "txt2vid")
     ]
-    chance = np.array([chance_recall(np.eye(len(group), dtype=bool), 1) for group in groups])
+    chance = np.array([chance_recall(same_words(descriptions, group), 1) for group in groups])
     metrics.append(Metric.mean("chance", chance))
     notes = {
         "videos": len(groups),
+        "clips": sum(map(len, groups)),
         "videos of one clip": sum(len(group) == 1 for group in groups),
+        "clips of videos with too few": len(descriptions) - sum(map(len, groups)),
     }
     return Measured(metrics, sum(map(len, groups)), clips.bad, notes)
 
@@ -131,12 +139,17 @@ def within(
     """
     similarity = clips[group].astype(np.float64) @ descriptions[group].astype(np.float64).T
     similarity = similarity.astype(np.float32)
-    own = np.array([words[number] for number in group])
-    same = own[:, None] == own
+    same = same_words(words, group)
     return {
         "vid2txt": hits_at(retrieval_ranks(similarity, same), 1).astype(np.float64),
         "txt2vid": hits_at(retrieval_ranks(similarity.T, same), 1).astype(np.float64),
     }
+
+
+def same_words(words: Sequence[str], group: Int64[np.ndarray, " g"]) -> Bool[np.ndarray, "g g"]:
+    """Which of a video's clips are described alike."""
+    own = np.array([words[number] for number in group])
+    return own[:, None] == own
 
 
 def _measure(job: command.Job[TemporalSettings]) -> Measured:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from tokenization.records import Boxes
 from tokenization.sampling import sample_indices
 from tokenization.shards import write_records
 from trajvit_jax.data.clips import Clips, view
@@ -12,6 +15,7 @@ from trajvit_jax.data.index import find_place, read_index
 from trajvit_jax.data.source import open_records
 from trajvit_jax.data.streams import trajectory_counts
 from trajvit_jax.data.unusable import UnusableRecord, read_record
+from trajvit_jax.evals.boxes import boxed_frames
 
 
 def test_views_are_parts_that_follow_one_another(toy_record):
@@ -33,6 +37,18 @@ def test_fewer_frames_are_those_that_extraction_would_take(toy_record):
     second = view(record, 1, frames=3, views=2)
     np.testing.assert_array_equal(second.frames, record.frames[6 + sample_indices(6, 3)])
     assert view(record, 0, frames=12) is record
+
+
+def test_an_annotated_frame_stays(toy_record):
+    """Of the stored frames at 0, 1, .. 11 s, that of 6 s."""
+    boxes = Boxes(np.array([[0, 0, 1, 1]], np.float32), np.array([6.0], np.float32), ("walk",))
+    record = dataclasses.replace(toy_record(0, frames=12), boxes=boxes)
+    assert 6.0 not in view(toy_record(0, frames=12), 0, frames=4).trajectories.frame_times
+    few = view(record, 0, frames=4)
+    assert len(few.frames) == 4
+    [found] = boxed_frames(few)
+    assert few.trajectories.frame_times[found.frame] == 6.0
+    np.testing.assert_array_equal(few.frames[found.frame], record.frames[6])
 
 
 def test_too_few_frames(toy_record):

@@ -160,6 +160,10 @@ def test_actions_in_boxes(evaluated, boxed_records, model):
 
 def test_given_boxes(evaluated, runs, boxed_records, tmp_path, capsys):
     boxes = tmp_path / "boxes.csv"
+    given = [f"--workdir={runs('vit3d')}", f"--records={boxed_records}", f"--boxes={boxes}"]
+    boxes.write_text("film9,2,0.0,0.0,0.5,1.0,,0.9\n")
+    assert command.main(protocol("detection"), given) == 2
+    assert "none of 1 frames with given boxes is among the 8" in capsys.readouterr().err
     rows = [f"film{i // 2},2,0.0,0.0,0.5,1.0,,0.9" for i in range(8)]
     boxes.write_text("\n".join([*rows, "film0,2,0.5,0.0,1.0,1.0,,0.1"]) + "\n")
     result = evaluated("detection", "vit3d", boxed_records, f"--boxes={boxes}", "--epochs=1")
@@ -175,7 +179,7 @@ def test_given_boxes(evaluated, runs, boxed_records, tmp_path, capsys):
 
 def test_descriptions_of_one_video(evaluated, boxed_records):
     result = evaluated("temporal_clips", "vit3d", boxed_records)
-    assert result.notes == {"videos": 4, "videos of one clip": 0}
+    assert (result.notes["videos"], result.notes["clips"], result.count) == (4, 8, 8)
     assert result.metrics["chance"].value == 50
     assert set(result.metrics) >= {"vid2txt", "txt2vid", "vid2txt_over_clips"}
 
@@ -214,7 +218,10 @@ def test_a_label_outside_the_list_is_named(runs, toy_records, tmp_path, capsys):
         f"--classes={classes}",
         f"--json={target}",
     )
-    assert "3 records are labelled 'grey'" in said and "did you mean 'gray'?" in said
+    assert (
+        "is labelled 'grey', which is none of the 4 classes" in said
+        and "did you mean 'gray'?" in said
+    )
     assert not target.exists()
 
 

@@ -96,7 +96,10 @@ def test_a_map_lies_as_the_frame_does(tiny, random_model, batch):
     states, _, _ = model.encode_video(jnp.asarray(videos.video), jnp.asarray(videos.labels))
     cells = np.asarray(states[0, 1:], np.float64).reshape(2, 2, 2, -1)  # time, row, column
     expected = roi_align(cells.mean(0), quarter, size=1).reshape(1, -1)
-    np.testing.assert_allclose(expected[0], cells.mean(0)[1, 1], atol=1e-9)
+    # Points at 0.75 and 1.25 cells: an eighth of the neighbour on each axis.
+    weigh = np.array([1 / 8, 7 / 8])
+    by_hand = np.einsum("y,x,yxd->d", weigh, weigh, cells.mean(0))
+    np.testing.assert_allclose(expected[0], by_hand, atol=1e-9)
     expected -= expected.mean(-1, keepdims=True)
     expected /= np.sqrt((expected**2).mean(-1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(tokens, expected, atol=2e-5)

@@ -114,6 +114,10 @@ def test_files_of_sentences_and_of_classes(tmp_path):
         "n01440764": "tench",
         "brush_hair": "brush hair",
     }
+    own.write_text("n02012849 crane\nn03126707 crane, hoist\n")
+    assert read_classes(str(own)) == {"n02012849": "crane", "n03126707": "crane"}
+    own.write_text("1 ApplyEyeMakeup\n2 Archery\n")
+    assert read_classes(str(own)) == {"ApplyEyeMakeup": "apply eye makeup", "Archery": "Archery"}
     own.write_text("a\na\n")
     with pytest.raises(ValueError, match="has the class 'a' twice"):
         read_classes(str(own))
@@ -125,5 +129,5 @@ def test_names_and_labels():
     assert name_of("Pushing something so that it falls") == "Pushing something so that it falls"
     assert name_of("TaiChi") == "tai chi"
     check_labels(["a", "b"], ["a", "b", "c"], "here")
-    with pytest.raises(ValueError, match=r"here: 2 records are labelled 'walkng', .* 'walking'"):
+    with pytest.raises(ValueError, match=r"here is labelled 'walkng', .* 'walking'"):
         check_labels(["walkng", "walking", "walkng"], ["walking"], "here")
