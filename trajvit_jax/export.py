@@ -71,7 +71,8 @@ def export(
     size = sum(array.nbytes for array in arrays.values())
     lines = [
         f"{found.model.settings.name}, {numbers:,} numbers in {size / 1e6:.1f} MB, {dtype}",
-        f"from the run {Path(workdir).name}, step {found.step}, seed {found.seed}, checkpoint {found.checkpoint}",
+        f"from the run {Path(workdir).name}, step {found.step}, seed {found.seed}, "
+        f"checkpoint {found.checkpoint}",
     ]
     texts = {stored.REPORT: "\n".join(lines) + "\n"}
     if found.text is not None:
