@@ -19,7 +19,7 @@ RAY = $(VENV)/.ray-$(VERSION)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow test-torch test-ray lint types venv sam2 ray clean
+.PHONY: help demo test test-slow test-torch test-notebooks test-ray lint types venv sam2 ray clean
 .DEFAULT_GOAL := help
 
 help: ## these lines
@@ -39,6 +39,9 @@ test-slow: $(BASE) ## tests that take minutes
 
 test-torch: $(TORCH) ## parity with PyTorch
 	$(PYTEST) -m torch tests/torch
+
+test-notebooks: $(BASE) ## every notebook, from top to bottom
+	$(PYTEST) -m notebook tests/test_notebooks.py
 
 test-ray: $(RAY) ## extraction on a Ray cluster
 	$(PYTEST) -m ray tests
@@ -61,14 +64,14 @@ $(BASE): setup.py pyproject.toml $(wildcard constraints/*.txt)
 	@echo "Setting up $(VENV): about 1.4 GB, one to two minutes"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet pip==26.3
-	$(INSTALL) --editable '.[demo,test]'
+	$(INSTALL) --editable '.[demo,notebooks,test]'
 	touch $@
 
 # --build-constraint keeps sam2's build from fetching a second, larger torch.
 $(TORCH): $(BASE)
-	SAM2_BUILD_CUDA=0 $(INSTALL) --editable '.[demo,test,sam2]'
+	SAM2_BUILD_CUDA=0 $(INSTALL) --editable '.[demo,notebooks,test,sam2]'
 	touch $@
 
 $(RAY): $(BASE)
-	$(INSTALL) --editable '.[demo,test,ray]'
+	$(INSTALL) --editable '.[demo,notebooks,test,ray]'
 	touch $@

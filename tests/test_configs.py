@@ -30,12 +30,14 @@ PRETRAINING = (
 )
 PARTS = {name: {"": ExperimentSettings} for name in PRETRAINING} | {
     "demo.py": {"": ExperimentSettings},
+    "pretrained_demo.py": {"": ExperimentSettings},
     "real_and_world.py": {"": ExperimentSettings},
     "comparison.py": {"": ExperimentSettings},
     "models.py": {"model": ModelSettings},
     "tokenization/classical.py": {"": ExtractSettings},
     "tokenization/paper.py": {"": ExtractSettings},
     "tokenization/released.py": {"": ExtractSettings},
+    "tokenization/pretrained_demo.py": {"": ExtractSettings},
     "tokenization/demo.py": {"world": WorldSettings, "extract": ExtractSettings},
     "tokenization/comparison.py": {"world": WorldSettings, "extract": ExtractSettings},
     "tokenization/real_and_world.py": {"world": WorldSettings, "extract": ExtractSettings},

@@ -86,7 +86,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
         reason = error.strerror or error
-        raise ManifestError(f"manifest {path} cannot be read: {reason}; correct --input") from error
+        text = f"manifest {path} cannot be read: {reason}; correct its path"
+        raise ManifestError(text) from error
     root = path.parent.resolve()
     entries: list[Entry] = []
     seen: dict[str, int] = {}
@@ -126,10 +127,10 @@ def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
     try:
         root, paths = _search(given)
     except FileNotFoundError as error:
-        raise ManifestError(f"{pattern!s} does not exist; correct --input") from error
+        raise ManifestError(f"{pattern!s} does not exist; correct its path") from error
     except OSError as error:
         reason = error.strerror or error
-        raise ManifestError(f"{pattern!s} cannot be read: {reason}; correct --input") from error
+        raise ManifestError(f"{pattern!s} cannot be read: {reason}; correct its path") from error
     entries: dict[str, Entry] = {}
     for path in sorted(filter(_may_be_file, paths)):
         plain = path.relative_to(root).with_suffix("").as_posix()

@@ -105,6 +105,12 @@ class Record:
         small = [cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames]
         return cls(trajectories.resize(size, size), np.stack(small), **annotations)
 
+    def as_stored(self) -> Record:
+        """The record as it comes back from a shard: its frames were JPEG (lossy)."""
+        back = [cv2.imdecode(_to_jpeg(frame), cv2.IMREAD_COLOR) for frame in self.frames]
+        rgb = [cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) for frame in back]
+        return dataclasses.replace(self, frames=np.stack(rgb))
+
 
 @dataclasses.dataclass(frozen=True)
 class Quarantined:
@@ -209,18 +215,19 @@ def features(size: int) -> Any:
     )
 
 
+def _to_jpeg(frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, " _"]:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)[1]
+
+
 def encode(record: Record) -> dict[str, Any]:
     """The record as a dict for `features(size).encode_example`; frames become JPEG (lossy)."""
     trajectories, boxes = record.trajectories, record.boxes
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     if boxes is None:
         boxes = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), ())
     return {
         "id": record.id,
-        "frames": [
-            cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
-            for frame in record.frames
-        ],
+        "frames": [_to_jpeg(frame).tobytes() for frame in record.frames],
         "labels": trajectories.labels,
         "trajectories": len(trajectories),
         "frame_times": trajectories.frame_times,

@@ -75,6 +75,7 @@ class ExperimentSettings:
 
 E = TypeVar("E", bound=ExperimentSettings)
 _FILE = "settings.json"
+TOKENIZATION = "tokenization.json"  # how the videos of the first source became records
 # What may change between the parts of a run: how it is told of and kept, how it reads, and how
 # the same numbers (up to rounding) are computed.
 _FREE = (
@@ -139,9 +140,13 @@ def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:
 def note(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     """Writes the settings to the workdir, which from the first checkpoint on keeps to them.
 
-    Only process 0 of a run may call this.
+    Beside them those that made the records, so that the model can be given new videos that are
+    made alike. Only process 0 of a run may call this.
     """
     write_text(workdir / _FILE, json.dumps(_plain(settings, records), indent=2) + "\n")
+    made_by = Path(settings.data.train_sources[0].path) / _FILE
+    if made_by.is_file():
+        write_text(workdir / TOKENIZATION, made_by.read_text("utf-8"))
 
 
 def read_settings(workdir: Path, kind: type[E] = ExperimentSettings) -> E:

@@ -161,7 +161,7 @@ def test_files_with_one_id_are_named(tmp_path):
 
 @pytest.mark.parametrize("pattern", ["none.mp4", "none/"])
 def test_nothing_is_there(tmp_path, pattern):
-    with pytest.raises(ManifestError, match=r"none.* does not exist; correct --input"):
+    with pytest.raises(ManifestError, match=r"none.* does not exist; correct its path"):
         read_entries(f"{tmp_path}/{pattern}")
 
 
@@ -211,9 +211,9 @@ def test_a_locked_folder_stops_nothing(tmp_path, monkeypatch):
 def test_a_name_longer_than_a_disk_takes_stops_nothing(tmp_path):
     [entry] = read_manifest(write(tmp_path, {"id": "a", "path": "x" * 300 + "/a.mp4"}))
     assert fingerprint([entry])[0]["size"] is None
-    with pytest.raises(ManifestError, match=r"File name too long; correct --input"):
+    with pytest.raises(ManifestError, match=r"File name too long; correct its path"):
         read_entries("x" * 300)
-    with pytest.raises(ManifestError, match=r"File name too long; correct --input"):
+    with pytest.raises(ManifestError, match=r"File name too long; correct its path"):
         read_entries("x" * 300 + "/*.mp4")
 
 

@@ -71,6 +71,16 @@ def test_round_trip_over_shards_and_splits(tmp_path):
         source[5]
 
 
+def test_a_record_is_known_as_it_comes_back(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, FULL.frames.shape, dtype=np.uint8)
+    record = dataclasses.replace(FULL, frames=noise)
+    shards.write_records(tmp_path, [record])
+    [read] = records.open_records(tmp_path)
+    np.testing.assert_array_equal(record.as_stored().frames, read.frames)
+    assert np.abs(read.frames.astype(int) - noise).max() > 20
+
+
 def test_records_pickle_for_loader_processes(tmp_path):
     shards.write_records(tmp_path, [FULL])
     source = pickle.loads(pickle.dumps(records.open_records(tmp_path)))

@@ -126,8 +126,12 @@ def convert_back(
     """Our arrays under the names that they came from; those the model never read are not there.
 
     Raises:
-      ValueError: arrays that are not all there.
+      ValueError: arrays that are not all there, or that never had other names.
     """
+    if layout.kind not in KINDS:
+        raise ValueError(
+            "the arrays are of a model that was trained here: they have no other names"
+        )
     pieces = list(pieces_of(settings, layout))
     missing = sorted({piece.ours for piece in pieces} - set(arrays))
     if missing:

@@ -85,6 +85,21 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return read_checkpoint(path).arrays
 
 
+def read_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Names of the arrays in a `.safetensors` file, whose numbers are not read.
+
+    Raises:
+      FileNotFoundError, CheckpointError: as `read_checkpoint`.
+    """
+    path = Path(path)
+    _check_exists(path)
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return tuple(file.keys())
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); download it again") from error
+
+
 def read_checkpoint(path: str | os.PathLike[str], place: str | None = None) -> Checkpoint:
     """Reads `.safetensors`, `.npz`, `.pt`, `.pth`, `.bin`, or the `*.index.json` of several files.
 

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -24,7 +24,12 @@ from flax import nnx
 from trajvit_jax.config import nearest, to_settings
 from trajvit_jax.convert.compatibility import disagreements, is_below
 from trajvit_jax.convert.conversion import Converted, abstract_model, convert_back
-from trajvit_jax.convert.files import check_suffix, read_state_dict, write_state_dict
+from trajvit_jax.convert.files import (
+    check_suffix,
+    read_names,
+    read_state_dict,
+    write_state_dict,
+)
 from trajvit_jax.convert.inflation import inflate, is_inflatable
 from trajvit_jax.convert.kinds import Layout
 from trajvit_jax.convert.pieces import fill, paths
@@ -32,6 +37,8 @@ from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
 
 WEIGHTS, SETTINGS, REPORT = "model.safetensors", "settings.json", "report.txt"
+# Of a model that was trained here, and never had other names.
+OWN = Layout("own", whole=True)
 # The released text side runs the first layers of a BERT, so a stack may be longer than needed.
 _TEXT_LAYERS = "text.layers."
 # What a folder is of, where it is not of a whole model.
@@ -75,15 +82,30 @@ def write_folder(folder: str | os.PathLike[str], converted: Converted, *, source
       FileExistsError: a folder that holds something, or a file.
       OSError: nothing can be written where it would be.
     """
+    lines = [*([source] if source else []), *converted.lines()]
+    stored = Stored(converted.arrays, converted.settings, converted.layout)
+    write_stored(folder, stored, {REPORT: "\n".join(lines) + "\n"})
+
+
+def write_stored(folder: str | os.PathLike[str], stored: Stored, texts: Mapping[str, str]) -> None:
+    """Writes a folder, whole or not at all.
+
+    Args:
+      folder: must not be there yet, or be empty.
+      stored: what `read_folder` will give.
+      texts: other files by name.
+
+    Raises:
+      FileExistsError, OSError: as `write_folder`.
+    """
     with _new_folder(Path(folder)) as partial:
-        write_state_dict(partial / WEIGHTS, converted.arrays)
+        write_state_dict(partial / WEIGHTS, stored.arrays)
         settings = {
-            "layout": dataclasses.asdict(converted.layout),
-            "model": dataclasses.asdict(converted.settings),
+            "layout": dataclasses.asdict(stored.layout),
+            "model": dataclasses.asdict(stored.settings),
         }
-        (partial / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-        lines = [source] if source else []
-        (partial / REPORT).write_text("\n".join([*lines, *converted.lines()]) + "\n", "utf-8")
+        for name, text in {SETTINGS: json.dumps(settings, indent=2) + "\n", **texts}.items():
+            (partial / name).write_text(text, "utf-8")
 
 
 def check_new(folder: str | os.PathLike[str]) -> None:
@@ -117,8 +139,13 @@ def read_folder(folder: str | os.PathLike[str]) -> Stored:
       FileNotFoundError: it is not there, or not all of it.
       ValueError: it is damaged, or not of this program.
     """
-    folder = Path(folder)
-    path = folder / SETTINGS
+    settings, layout = read_settings(folder)
+    return Stored(read_state_dict(Path(folder) / WEIGHTS), settings, layout)
+
+
+def read_settings(folder: str | os.PathLike[str]) -> tuple[ModelSettings, Layout]:
+    """The settings of a folder's model, and how its arrays were named; see `read_folder`."""
+    path = Path(folder) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} holds no {SETTINGS}: name a folder that python -m trajvit_jax.convert wrote"
@@ -129,7 +156,20 @@ def read_folder(folder: str | os.PathLike[str]) -> Stored:
         layout = to_settings(Layout, stored["layout"], "layout")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); convert the checkpoint again") from error
-    return Stored(read_state_dict(folder / WEIGHTS), settings, layout)
+    return settings, layout
+
+
+def missing_parts(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Outermost parts of a model that a folder lacks some of: ("project_text", "text").
+
+    No array is read.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_folder`.
+    """
+    settings, _ = read_settings(folder)
+    missing = set(paths(abstract_model(settings))) - set(read_names(Path(folder) / WEIGHTS))
+    return tuple(sorted({name.partition(".")[0] for name in missing}))
 
 
 def load_model(folder: str | os.PathLike[str], *, rngs: nnx.Rngs | None = None) -> VideoTextModel:
