@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.table_rows import Row, commit, compile_once
+from benchmarks.table_rows import Row, compile_once
 from benchmarks.timing import Contender, race
 from tokenization.files import write_text
 from trajvit_jax.data.steps import train_steps
@@ -17,6 +17,7 @@ from trajvit_jax.data.streams import open_streams
 from trajvit_jax.data.unusable import readable_captions
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.optim import optimizer, schedule
+from trajvit_jax.run.provenance import commit
 from trajvit_jax.sharding import make_mesh, put_batch
 from trajvit_jax.state import TrainState
 from trajvit_jax.step import make_step

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import normalize_pixels
 from trajvit_jax.ops.run_length import changes
+from trajvit_jax.run.provenance import commit
 from trajvit_jax.train import train
 
 WAYS = ("txt2vid", "vid2txt")
@@ -273,17 +273,3 @@ def _run_length_tokens(model: ModelSettings, record: Any) -> int:
     own = model.vit3d
     change = changes(normalize_pixels(frames[None]), tubelet=own.tubelet, patch=own.patch)
     return int((change > model.rlt.threshold).sum())
-
-
-def commit() -> str:
-    """Of the code, with '+' where tracked files differ from it; '' outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + "+" * bool(git("diff", "HEAD", "--name-only"))
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -11,10 +11,8 @@ import inspect
 import json
 import logging
 import os
-import platform
 import re
 import shlex
-import subprocess
 import sys
 import time
 import typing
@@ -36,6 +34,7 @@ from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.loaded import Loaded, load, with_frames
 from trajvit_jax.evals.results import CONFIDENCE, Measured, Result, with_intervals
 from trajvit_jax.pod import cluster
+from trajvit_jax.run.provenance import commit, versions
 from trajvit_jax.sharding import MeshSettings, make_mesh
 
 _LOG = logging.getLogger(__name__)
@@ -301,7 +300,7 @@ def evaluate(
         interval=f"{CONFIDENCE:.0%} bootstrap, {draws} draws" if draws else "",
         command=command,
         commit=commit(),
-        versions=versions(),
+        versions=versions("jax", "flax", "numpy", "opencv-python-headless"),
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         seconds=round(time.perf_counter() - started, 1),
     )
@@ -333,32 +332,6 @@ def _hash(values: Any) -> str:
 
 def _lines(file: str) -> set[str]:
     return {line.strip() for line in Path(file).read_text("utf-8").splitlines() if line.strip()}
-
-
-def commit() -> str:
-    """Of the code, where it lies in its repository."""
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        head = git("rev-parse", "--short=12", "HEAD") if (root / ".git").exists() else ""
-        changed = git("status", "--porcelain", "--untracked-files=no") if head else ""
-    except OSError:  # there is no git
-        return ""
-    return head + ("+" if changed else "")
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of what numbers depend on."""
-    from importlib import metadata
-
-    names = ("jax", "flax", "numpy", "opencv-python-headless")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
 
 
 def main(protocol: Protocol[Any], arguments: Sequence[str] | None = None) -> int:

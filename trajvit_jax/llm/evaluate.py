@@ -43,6 +43,7 @@ from trajvit_jax.llm.benchmarks.results import Result
 from trajvit_jax.llm.benchmarks.scores import Scored, Scores, score, with_failures
 from trajvit_jax.llm.benchmarks.videos import Videos
 from trajvit_jax.llm.benchmarks.wordnet import WordNet
+from trajvit_jax.run.provenance import commit, versions
 
 _MAX_FAILED = 0.05  # of the questions asked; with more the command ends as failed
 
@@ -253,8 +254,8 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[Result, Benchma
         },
         interval=f"{LEVEL:.0%} bootstrap over videos, {RESAMPLES} draws",
         command=command,
-        commit=results.commit(),
-        versions=results.versions(),
+        commit=commit(),
+        versions=versions("numpy"),
         seconds=round(time.perf_counter() - started, 1),
     )
     return result, benchmark

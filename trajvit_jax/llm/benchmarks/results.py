@@ -5,11 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from tokenization.files import write_text
@@ -124,26 +120,3 @@ def _remarks(result: Result, benchmark: Benchmark) -> Iterator[str]:
         yield f"left out: {one['id']}: {one['reason']}"
     if len(result.missing) > 3:
         yield f"left out: {len(result.missing) - 3:,} more, see `missing` in the JSON file"
-
-
-def commit() -> str:
-    """Of the code, where it lies in its repository."""
-    root = Path(__file__).resolve().parents[3]
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        head = git("rev-parse", "--short=12", "HEAD") if (root / ".git").exists() else ""
-        changed = git("status", "--porcelain", "--untracked-files=no") if head else ""
-    except OSError:  # there is no git
-        return ""
-    return head + ("+" if changed else "")
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of what the numbers depend on."""
-    return {"python": platform.python_version(), "numpy": metadata.version("numpy")}
