@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -39,7 +40,11 @@ def test_the_quick_run(capsys):
 
 def test_probing_is_judged_by_its_interval():
     def result(low: float, **changes):
-        values = dict.fromkeys(Result.__dataclass_fields__, None)
+        empty = {"str": "", "int": 0, "float": 0.0, "int | None": None}
+        values = {
+            field.name: empty.get(field.type, {} if field.type.startswith("Mapping") else ())
+            for field in dataclasses.fields(Result)
+        }
         values |= {"protocol": "probing", "dataset": "exercises", "model": "vit3d"}
         return Result(
             **values | {"metrics": {"top1": Value(40.0, low, 50.0)}, "train_seed": 2} | changes
