@@ -47,6 +47,13 @@ def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_programs_in_memory() -> Iterator[None]:
+    """Lets go of a file's programs: all of the suite's would take gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., ModelSettings]:
     """Settings of a model that compiles in seconds."""

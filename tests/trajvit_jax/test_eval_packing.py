@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,13 +79,14 @@ def test_packed_videos_have_the_embeddings_of_videos_in_rows_of_their_own(
         )
     )
 
+    embed_video = nnx.jit(type(model).embed_video)
+
     def embed(group: int | None) -> tuple[np.ndarray, int]:
         found, slots = [], 0
         for videos in eval_videos(records, model.settings, 4, group=group):
             rows = None if videos.rows is None else jax.tree.map(jnp.asarray, videos.rows)
-            embedded = model.embed_video(
-                jnp.asarray(videos.video), jnp.asarray(videos.labels), rows
-            )
+            video, labels = jnp.asarray(videos.video), jnp.asarray(videos.labels)
+            embedded = embed_video(model, video, labels, rows)
             found.append(np.asarray(embedded)[: videos.count])
             slots += 0 if rows is None else rows.video.size
         return np.concatenate(found), slots

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from pathlib import Path
@@ -35,9 +36,8 @@ def embed(run, random_model):
     labels = np.asarray(drawn.labels)[:, :, :8, :8].astype(np.int32)
     drawn = drawn.replace(video=video, labels=labels)
 
-    def compute(count: int, scope: str = "batch", **changes):
-        batch = drawn.replace(**changes)
-
+    @functools.cache
+    def program(count: int, scope: str):
         @nnx.jit
         def probed(model, batch):
             def loss(model):
@@ -49,7 +49,10 @@ def embed(run, random_model):
             gradients, embedded = nnx.grad(loss, has_aux=True)(model)
             return embedded, gradients, nnx.state(model, nnx.BatchStat)
 
-        return probed(random_model(run.SETTINGS), batch)
+        return probed
+
+    def compute(count: int, scope: str = "batch", **changes):
+        return program(count, scope)(random_model(run.SETTINGS), drawn.replace(**changes))
 
     return compute
 
