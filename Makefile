@@ -38,10 +38,10 @@ test-slow: $(BASE) ## tests that take minutes
 	$(PYTEST) -m slow --durations=5
 
 test-torch: $(TORCH) ## parity with PyTorch
-	$(PYTEST) -m torch tests/torch
+	$(PYTEST) -m torch -n 2 --dist loadfile tests/torch
 
 test-notebooks: $(BASE) ## every notebook, from top to bottom
-	$(PYTEST) -m notebook tests/test_notebooks.py
+	$(PYTEST) -m notebook -n 2 tests/test_notebooks.py
 
 test-ray: $(RAY) ## extraction on a Ray cluster
 	$(PYTEST) -m ray tests

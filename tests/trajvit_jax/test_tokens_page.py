@@ -63,7 +63,7 @@ def test_soft_tokens_take_the_cells_that_they_have_most_of(name, sizes, random_m
     model = random_model(sizes(name))
     labels = tokens.tokens_of(model, clip).trajectories.labels
     grid = clip.trajectories.resize(SIDE // 4, SIDE // 4).labels[None].astype(np.int32)
-    _, _, named = model.encode_video(jnp.asarray(clip.frames[None]), jnp.asarray(grid))
+    _, _, named = tokens.encode_video(model, jnp.asarray(clip.frames[None]), jnp.asarray(grid))
     weights = np.asarray(named["weights"][0])
     most = weights.argmax(0)
     most = most.repeat(4 // most.shape[0], 0).repeat(8, 1).repeat(8, 2)

@@ -44,6 +44,7 @@ from trajvit_jax.evals.loaded import load
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.footprints import at_pixels, footprint
 from trajvit_jax.models.settings import ModelSettings, check_choice
+from trajvit_jax.models.tokens import Tokens
 from trajvit_jax.models.video_text import VideoTextModel
 
 # Of videos; a ViT reads images.
@@ -66,7 +67,7 @@ def tokens_of(model: VideoTextModel, item: Item) -> Item:
     sample = video_sample(record, settings)
     labels = jax.numpy.asarray(sample.labels[None])
     if settings.name != "trajvit":
-        _, _, named = model.encode_video(jax.numpy.asarray(sample.video[None]), labels)
+        _, _, named = encode_video(model, jax.numpy.asarray(sample.video[None]), labels)
         labels = footprint(named, labels)
     side = settings.image_size
     found = Trajectories.from_labels(
@@ -77,6 +78,14 @@ def tokens_of(model: VideoTextModel, item: Item) -> Item:
         made_by=item.trajectories.made_by,
     )
     return Item(sample.video, found, item.captions)
+
+
+@nnx.jit
+def encode_video(
+    model: VideoTextModel, video: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, Tokens, dict[str, jax.Array]]:
+    """`VideoTextModel.encode_video`, compiled."""
+    return model.encode_video(video, labels)
 
 
 def titled(item: Item, title: str) -> Item:
