@@ -123,10 +123,20 @@ def train_loop(
             if due and not stopped:
                 try:
                     results = evaluated(state, done)
-                except KeyboardInterrupt:  # the step is still to be saved
-                    stopped = True
+                except KeyboardInterrupt:
+                    # What one of several processes hears alone, the others would wait for.
+                    if jax.process_count() > 1 and not agreement.reached:
+                        raise
+                    stopped = True  # the step is still to be saved
             if stopped or saved or (results and settings.keep_best):
-                checkpoints.save(done, state, clock=run.clock.values(), metrics=results)
+                # A reminder of the scheduler must not cut off the last save: it is waited for here.
+                checkpoints.save(
+                    done,
+                    state,
+                    clock=run.clock.values(),
+                    metrics=results,
+                    wait=stopped or last,
+                )
             if stopped:
                 raise stop.error(f"stopped after step {done}")
     return state, results

@@ -78,6 +78,7 @@ def main(argv: list[str], program: Program) -> None:
         cluster.start(own)
         results = train(settings, workdir)
     except KeyboardInterrupt as stop:
+        interrupts.heed_no_reminder()
         cluster.stop(own)
         message = f"{str(stop) or 'interrupted'}; run the same command again to go on"
         interrupts.leave(message, interrupts.exit_code(stop))
