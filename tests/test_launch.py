@@ -24,6 +24,22 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+# Waits for a signal, says which came, and takes a moment to save.
+WAITS = (
+    "import os, signal, sys, time\n"
+    "codes = []\n"
+    "def note(number, frame):\n"
+    "    print('got', signal.Signals(number).name)\n"
+    "    codes.append(130 if number == signal.SIGINT else 75)\n"
+    "for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):\n"
+    "    signal.signal(number, note)\n"
+    "print(os.environ.get('TRAJVIT_COORDINATOR', 'slurm:1'), 'ready')\n"
+    "while not codes: time.sleep(0.02)\n"
+    "time.sleep(0.3)\n"
+    "sys.exit(codes[0])\n"
+)
+
+
 def pod(*arguments: str, **env: str) -> subprocess.Popen:
     plain = {name: text for name, text in os.environ.items() if not name.startswith(ELSEWHERE)}
     return subprocess.Popen(
@@ -138,20 +154,8 @@ def test_signals_reach_every_process_and_nothing_starts_again(tmp_path, where, n
     """`ssh` is replaced: it runs the command here, in a session that gets no signals."""
     ssh = 'while [[ $1 == -o ]]; do shift 2; done; exec setsid --wait bash -c "$2"'
     stub(tmp_path / "bin" / "ssh", ssh)
-    program = (
-        "import os, signal, sys, time\n"
-        "def leave(number, frame):\n"
-        "    print('got', signal.Signals(number).name)\n"
-        "    sys.exit(130 if number == signal.SIGINT else 75)\n"
-        "for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):\n"
-        "    signal.signal(number, leave)\n"
-        "print(os.environ['TRAJVIT_COORDINATOR'], 'ready')\n"
-        "time.sleep(60)\n"
-    )
     path = f"{tmp_path}/bin:{os.environ['PATH']}"
-    process = pod(
-        f"--workdir={tmp_path}/run", where, "--", sys.executable, "-c", program, PATH=path
-    )
+    process = pod(f"--workdir={tmp_path}/run", where, "--", sys.executable, "-c", WAITS, PATH=path)
     logs = [tmp_path / "run" / "logs" / f"host-{i}.log" for i in range(2)]
     wait_for(
         lambda: all(p.exists() and re.search(r":\d+ ready$", p.read_text(), re.M) for p in logs),
@@ -164,6 +168,51 @@ def test_signals_reach_every_process_and_nothing_starts_again(tmp_path, where, n
         assert f"got {signal.Signals(number).name}" in log(tmp_path / "run", number_of)
     if "hosts" in where:
         assert "gpu1:12355 ready" in log(tmp_path / "run", 1)
+
+
+# Two tasks, as SLURM would number them, and what srun does with signals (its `_handle_signals`):
+# at these three it kills the tasks, others it passes on.
+SRUN = f"""#!{sys.executable}
+import os, signal, subprocess, sys
+command = [*sys.argv[1:]]
+while command[0].startswith("--"):
+    command.pop(0)
+step = os.environ | {{"SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_STEP_NUM_TASKS": "2"}}
+tasks = [subprocess.Popen(command, env=step | {{"SLURM_PROCID": str(i)}}) for i in range(2)]
+def handle(number, frame):
+    for task in tasks:
+        task.send_signal(signal.SIGKILL if number in KILLING else number)
+KILLING = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+for number in (*KILLING, signal.SIGUSR1, signal.SIGINT):
+    signal.signal(number, handle)
+sys.exit(max(abs(task.wait()) for task in tasks))
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "reminder", "got", "code"),
+    [
+        (signal.SIGTERM, signal.SIGUSR1, "SIGUSR1", 75),
+        (signal.SIGUSR1, signal.SIGTERM, "SIGUSR1", 75),
+        (signal.SIGINT, signal.SIGTERM, "SIGINT", 130),
+    ],
+)
+def test_under_slurm_no_signal_kills_before_the_save(tmp_path, first, reminder, got, code):
+    """The same one twice would, so the reminder is not passed on as that."""
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(SRUN, "utf-8")
+    srun.chmod(0o755)
+    env = {"PATH": f"{srun.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "5"}
+    process = pod(f"--workdir={tmp_path}/run", "--", sys.executable, "-c", WAITS, **env)
+    logs = [tmp_path / "run" / "logs" / f"host-{i}.log" for i in range(2)]
+    wait_for(lambda: all(p.exists() and "slurm:1 ready" in p.read_text() for p in logs), process)
+    process.send_signal(first)
+    wait_for(lambda: all(f"got {got}" in path.read_text() for path in logs), process)
+    process.send_signal(reminder)
+    ended, _, stderr = finish(process)
+    assert ended == code and "while stopping" not in stderr, stderr
+    assert all(path.read_text().count(" got SIG") == 1 for path in logs)
 
 
 def test_slurm_starts_one_task_a_host(tmp_path):

@@ -101,7 +101,7 @@ def _watch(
 
 
 def heed_no_reminder() -> None:
-    """From now on SIGTERM and SIGUSR1 change nothing: the command ends already, and all is saved."""
+    """From now on SIGTERM and SIGUSR1 change nothing: all is saved, and the command ends."""
     for number in PREEMPTION:
         signal.signal(number, signal.SIG_IGN)
 
