@@ -245,6 +245,22 @@ def test_slurm_starts_one_task_a_host(tmp_path):
         )
 
 
+def test_a_process_may_open_as_many_files_as_the_host_allows(tmp_path):
+    host = [LAUNCH / "run_host.sh", f"--workdir={tmp_path}", "--", "bash", "-c"]
+    line = [
+        "bash",
+        "-c",
+        'ulimit -Sn 64; exec "$@"',
+        "-",
+        *host,
+        "echo $(ulimit -Sn) $(ulimit -Hn)",
+    ]
+    assert subprocess.run(line, stdout=subprocess.DEVNULL, timeout=60).returncode == 0
+    [limits] = re.findall(r"^\S+ \S+ (\w+ \w+)$", log(tmp_path), re.M)
+    soft, hard = limits.split()
+    assert soft == hard != "64"
+
+
 def test_a_dry_run_prints_what_every_host_would_run_and_writes_nothing(tmp_path):
     arguments = ("--config=configs/demo.py:steps=3", "--config.data.batch=4", "--dry-run")
     where = (f"--workdir={tmp_path}/run", "--hosts=a,b", "--cpu-devices=2")

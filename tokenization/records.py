@@ -23,12 +23,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
+from tokenization.shard_files import DATASET, SHARD_INFO, ShardFiles, missing_shard
 from tokenization.trajectories import Trajectories, VideoInfo
 
-DATASET = "trajectory_records"
 VERSION = "1.0.0"
 JPEG_QUALITY = 90
-SHARD_INFO = "shards"  # folder of one JSON file a finished shard
 
 
 class RecordsError(ValueError):
@@ -170,8 +169,9 @@ class ShardInfo:
 
 def finished_shards(directory: str | os.PathLike[str]) -> list[ShardInfo]:
     """What is known of every finished shard of a dataset, by split and index."""
-    paths = sorted((Path(directory) / SHARD_INFO).glob("[!.]*.json"))
-    return [ShardInfo.from_json(path.read_text("utf-8")) for path in paths]
+    paths = (Path(directory) / SHARD_INFO).glob("[!.]*.json")
+    infos = [ShardInfo.from_json(path.read_text("utf-8")) for path in paths]
+    return sorted(infos, key=lambda info: (info.split, info.index))
 
 
 def provenance(record: Record) -> str:
@@ -334,8 +334,7 @@ def open_records(directory: str | os.PathLike[str], split: str = "train") -> Rec
       RecordsError: no such folder, no dataset of records in it, no such split, no record in
         it, or a shard that is missing.
     """
-    builder = _open_dataset(Path(directory), split)
-    return RecordSource(Path(directory), split, builder.as_data_source(split=split))
+    return RecordSource(Path(directory), split, _open_dataset(Path(directory), split))
 
 
 def read_captions(
@@ -388,10 +387,11 @@ def open_captions(directory: str | os.PathLike[str], split: str = "train") -> Ca
     Raises:
       RecordsError: as `open_records`.
     """
-    return CaptionSource(_open_dataset(Path(directory), split).as_data_source(split=split))
+    return CaptionSource(_open_dataset(Path(directory), split))
 
 
 def _open_dataset(directory: Path, split: str) -> Any:
+    """TFDS's data source of a split, which reads its shards through `ShardFiles`."""
     import tensorflow_datasets as tfds
 
     if not (directory / "dataset_info.json").is_file():
@@ -410,7 +410,9 @@ def _open_dataset(directory: Path, split: str) -> Any:
         raise RecordsError(
             f"{directory} has no record in split {split!r}; see {directory / 'quarantine.jsonl'}"
         )
-    for path in builder.info.splits[split].filepaths:
-        if not Path(path).is_file():
-            raise RecordsError(f"{path} is missing; run the extraction again, or copy it")
-    return builder
+    lengths = builder.info.splits[split].shard_lengths
+    if missing := missing_shard(directory, split, len(lengths)):
+        raise RecordsError(f"{missing} is missing; run the extraction again, or copy it")
+    examples = builder.as_data_source(split=split)
+    examples.data_source = ShardFiles(directory, split, lengths)
+    return examples

@@ -19,21 +19,12 @@ import numpy as np
 
 from tokenization import records
 from tokenization.files import replacing
-from tokenization.records import DATASET, SHARD_INFO, VERSION, Record, ShardInfo
+from tokenization.records import VERSION, Record, ShardInfo
+from tokenization.shard_files import DATASET, shard_info_path, shard_path
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 _INFO = "dataset_info.json"
 _HISTOGRAM_BINS = 12
-
-
-def shard_path(directory: Path, split: str, index: int) -> Path:
-    """File of a shard."""
-    return directory / f"{DATASET}-{split}.array_record-{index:05d}"
-
-
-def shard_info_path(directory: Path, split: str, index: int) -> Path:
-    """File that says that a shard is finished."""
-    return directory / SHARD_INFO / f"{split}-{index:05d}.json"
 
 
 @functools.lru_cache(maxsize=4)
