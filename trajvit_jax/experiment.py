@@ -45,7 +45,8 @@ class ExperimentSettings:
         steps that take longer. For trying things out.
 
     Raises:
-      ValueError: a count under 1, of the model too, or an unknown model.
+      ValueError: a count under 1, of the model too, an unknown model, or `keep_best` without
+        evaluations between steps.
     """
 
     model: ModelSettings = ModelSettings()
@@ -71,6 +72,8 @@ class ExperimentSettings:
         require_positive(self, "steps", "log_every", "checkpoint_every", "keep", "max_skipped")
         model = self.model
         check_choice("model.name", model.name, tuple(TOKENIZERS))
+        if self.keep_best and not self.evaluate_every:
+            raise ValueError(f"keep_best={self.keep_best!r} needs evaluations: set evaluate_every")
 
 
 E = TypeVar("E", bound=ExperimentSettings)

@@ -47,6 +47,7 @@ def test_rates_are_of_the_interval():
 def test_hardware_that_is_not_known_has_no_utilization():
     assert peak_flops([device("NVIDIA H200"), device("NVIDIA H100 80GB HBM3")]) == 2 * 989e12
     assert peak_flops([device("NVIDIA H100 PCIe")]) == 756e12  # the longer name, not the shorter
+    assert peak_flops([device("NVIDIA H100 NVL")]) == 835e12
     assert peak_flops([device("NVIDIA H200"), device("cpu")]) is None
     meter = Meter(peak=None)
     meter.add(Work(1, 1, 1.0), tokens=1, seconds=1.0, waited=0.0)
