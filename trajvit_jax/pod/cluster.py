@@ -161,7 +161,7 @@ def start(cluster: Cluster | None, *, timeout: float = START_TIMEOUT) -> None:
     Raises:
       ConnectionError: the coordinator cannot be reached, its port is taken, or processes did not
         come; the message names them.
-      ValueError: processes that were started with other numbers, or the same one twice.
+      ValueError: processes that were started with other numbers, or one number twice on a machine.
       RuntimeError: JAX has looked for devices before.
     """
     if cluster is None:
