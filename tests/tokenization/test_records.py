@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -128,6 +129,26 @@ def test_the_hundred_thousandth_shard_has_its_place(tmp_path):
         info = ShardInfo("train", index, SIZE, ids=("x",), trajectories=(1,), frames=(4,))
         shards.write_shard(tmp_path, info, [shards.serialize(make("x"))])
     assert [info.index for info in records.finished_shards(tmp_path)] == [99_999, 100_000]
+
+
+def test_the_notes_of_a_split_are_its_shards_in_order(tmp_path):
+    """The fingerprint is in the settings of runs that are to go on: it stays as it is."""
+    videos = [make("a"), make("bb", n=7), make("c", frames=1)]
+    shards.write_records(tmp_path, videos, shard_size=2)
+    for split in ("test", "train-more"):
+        shards.write_records(tmp_path, [make("other")], split=split)
+    notes = records.SplitNotes.read(tmp_path, "train")
+    made_from = '[[0, ["a", "bb"], "", ""], [1, ["c"], "", ""]]'
+    assert notes.fingerprint == hashlib.sha256(made_from.encode()).hexdigest()[:16]
+    assert (notes.size, notes.lengths.tolist(), dict(notes.first_with)) == (
+        SIZE,
+        [2, 1],
+        {4: 0, 1: 2},
+    )
+    assert notes.trajectories.tolist() == [len(video.trajectories) for video in videos]
+    shards.shard_info_path(tmp_path, "train", 1).unlink()
+    with pytest.raises(RecordsError, match=r"describes 2 records of split 'train', .* hold 3"):
+        records.open_records(tmp_path).counts  # noqa: B018
 
 
 def test_captions_are_read_alone_and_in_order(tmp_path):
