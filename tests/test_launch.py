@@ -76,10 +76,15 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 def test_two_processes_of_four_devices_add_up_eight(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
-        "import os\n"
+        "import os, time\n"
         "from trajvit_jax.pod import cluster\n"
         "here = cluster.from_environment(os.environ)\n"
         "cluster.start(here)\n"
+        "began = time.monotonic()\n"
+        "for _ in range(2):\n"
+        "    time.sleep(0.5 * here.process)\n"
+        "    cluster.wait_for_all('the test')\n"
+        "print('\\nwaited for the slow one:', time.monotonic() - began > 0.9)\n"
         "import jax, jax.numpy as jnp\n"
         "from jax.sharding import PartitionSpec as P\n"
         "mesh = jax.make_mesh((8,), ('data',))\n"
@@ -99,6 +104,7 @@ def test_two_processes_of_four_devices_add_up_eight(tmp_path):
         assert re.search(
             rf"^\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d .*process {number}: 28.0$", text, re.M
         )
+        assert "waited for the slow one: True" in text
         assert f"process {number} of 2 on" in text and "==== exit code 0" in text
     assert "process 0: 28.0" in stdout and "process 1: 28.0" not in stdout
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from trajvit_jax.checkpoints import Checkpoints
@@ -24,6 +23,7 @@ from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
 from trajvit_jax.initial import start_from
 from trajvit_jax.loop import Run, evaluates, train_loop
 from trajvit_jax.optim import optimizer, schedule
+from trajvit_jax.pod.cluster import wait_for_all
 from trajvit_jax.run.compile_watch import CompileWatch
 from trajvit_jax.run.run_log import Clock, RunLog
 from trajvit_jax.run.sample_page import SamplePages
@@ -55,8 +55,7 @@ def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
             }
             text = WordPiece.train(captions, length, size=settings.model.text.vocabulary)
         text.save(kept)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("vocabulary")
+    wait_for_all("vocabulary")
     return WordPiece.load(kept, length)
 
 
