@@ -120,7 +120,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
             Checkpoints(workdir, keep=settings.keep, best=settings.keep_best)
         )
         if resumed := checkpoints.resume(like):
-            state, clock = resumed.state, Clock(**resumed.clock)
+            state, clock = resumed.state, Clock.of(resumed.clock)
             _LOG.info("goes on from step %d of %s", resumed.step, workdir)
         else:
             seed, clock = settings.seed, Clock()

@@ -46,6 +46,12 @@ class Clock:
     streak: int = 0
     bad_records: int = 0
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Clock:
+        """From a checkpoint, which another version may have written: what is known of it."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
     def values(self) -> dict[str, float]:
         """As JSON."""
         return dataclasses.asdict(self)
