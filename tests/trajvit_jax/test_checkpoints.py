@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
 import itertools
 import json
 import logging
@@ -380,6 +381,18 @@ def test_a_full_disk_is_an_error_and_the_checkpoint_before_stays(new_state, tmp_
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.resume(new_state(0)).step == 1
+
+
+def test_what_a_failed_read_leaves_fails_no_later_test(saved, new_state, tmp_path):
+    """Coroutines of orbax complain when they are collected: pyproject.toml lets them."""
+    for attempt in range(6):
+        workdir = tmp_path / str(attempt)
+        shutil.copytree(saved, workdir)
+        cut(files_of(workdir / "checkpoints" / "2")["data"])
+        note_files(workdir / "checkpoints" / "2")  # so that it is found on reading
+        with Checkpoints(workdir, read_only=True) as checkpoints:
+            assert checkpoints.resume(new_state(0)).step == 1
+        gc.collect()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])
