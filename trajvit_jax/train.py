@@ -72,6 +72,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
     Raises:
       ValueError: the workdir is that of a run with other settings, the records do not fit the
         model, or too many of them cannot be used (see `run.bad_records`).
+      RuntimeError: anything else that does not fit, after the first finished step.
       OSError: storage that cannot be read or written; the last checkpoint stays. Or nothing where
         `initial` says.
       KeyboardInterrupt: Ctrl-C; the message names the step.
