@@ -31,6 +31,8 @@ xla_flag() {
 }
 
 environment() {
+  # Shards of records, pipes of loader workers, connections of NCCL: the usual 1,024 files are few.
+  ulimit -Sn "$(ulimit -Hn)"
   # Lines reach the log when they are written, not when a buffer is full.
   export PYTHONUNBUFFERED=1
   # A crash inside a library leaves the Python lines that led there.
@@ -52,6 +54,8 @@ environment() {
 }
 
 gpu_environment() {
+  # Shards of records, pipes of loader workers, connections of NCCL: the usual 1,024 files are few.
+  ulimit -Sn "$(ulimit -Hn)"
   # Gathering and reducing run beside computing; without it each waits for the other.
   xla_flag --xla_gpu_enable_latency_hiding_scheduler=true
   # A collective that one GPU never enters ends the process after 20 minutes instead of hanging

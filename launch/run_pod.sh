@@ -37,7 +37,8 @@ Logs: DIR/logs/host-N.log; that of process 0 is shown, too.
 Exit codes, of the training and of this script:
   0    done
   75   preempted, everything is saved: started again at once, unless this script itself was told
-       to end (SIGTERM, SIGUSR1): then it ends with 75, and whoever told it starts it again
+       to end (SIGTERM, SIGUSR1; under SLURM every process gets SIGUSR1): then it ends with 75, and
+       whoever told it starts it again
   130  Ctrl-C: saved; nothing is started again
   2    a wrong command or config: a restart would not help
   else a failure: all processes are ended and started again from the last checkpoint
@@ -165,12 +166,14 @@ start() {
 }
 
 send() { # signal $1 to all processes that still run
-  local i
+  local i name=$1
+  # At SIGTERM srun kills its tasks (SIGKILL); SIGUSR1 it passes on, and both mean the same to them.
+  [[ $mode != slurm || $name != TERM ]] || name=USR1
   for i in "${!pids[@]}"; do
     if [[ -n ${pipes[i]:-} ]]; then
-      echo "$1" >&"${pipes[i]}"
+      echo "$name" >&"${pipes[i]}"
     else
-      kill -s "$1" "${pids[i]}" 2>/dev/null
+      kill -s "$name" "${pids[i]}" 2>/dev/null
     fi
   done
 }
@@ -210,6 +213,9 @@ attempt() {
 }
 
 ask() {
+  # srun's tasks get both as SIGUSR1, which ends them at once when it comes again: the scheduler's
+  # reminder stays here.
+  [[ $mode != slurm || -z $asked || $1 == INT || $1 == "$asked" ]] || return 0
   [[ -n $asked ]] || say "SIG$1: the running step is finished and saved first"
   asked=$1
   send "$1"
@@ -232,6 +238,8 @@ while true; do
   ((code)) || { say "done" && exit 0; }
   if [[ -n $asked ]]; then
     ((code != 2)) || exit 2
+    ((code == 75 || code == 130)) ||
+      say "exit code $code while stopping: the next start goes on from the last checkpoint"
     stopped
   fi
   case $code in

@@ -24,6 +24,22 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+# Waits for a signal, says which came, and takes a moment to save.
+WAITS = (
+    "import os, signal, sys, time\n"
+    "codes = []\n"
+    "def note(number, frame):\n"
+    "    print('got', signal.Signals(number).name)\n"
+    "    codes.append(130 if number == signal.SIGINT else 75)\n"
+    "for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):\n"
+    "    signal.signal(number, note)\n"
+    "print(os.environ.get('TRAJVIT_COORDINATOR', 'slurm:1'), 'ready')\n"
+    "while not codes: time.sleep(0.02)\n"
+    "time.sleep(0.3)\n"
+    "sys.exit(codes[0])\n"
+)
+
+
 def pod(*arguments: str, **env: str) -> subprocess.Popen:
     plain = {name: text for name, text in os.environ.items() if not name.startswith(ELSEWHERE)}
     return subprocess.Popen(
@@ -60,10 +76,15 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 def test_two_processes_of_four_devices_add_up_eight(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
-        "import os\n"
+        "import os, time\n"
         "from trajvit_jax.pod import cluster\n"
         "here = cluster.from_environment(os.environ)\n"
         "cluster.start(here)\n"
+        "began = time.monotonic()\n"
+        "for _ in range(2):\n"
+        "    time.sleep(0.5 * here.process)\n"
+        "    cluster.wait_for_all('the test')\n"
+        "print('\\nwaited for the slow one:', time.monotonic() - began > 0.9)\n"
         "import jax, jax.numpy as jnp\n"
         "from jax.sharding import PartitionSpec as P\n"
         "mesh = jax.make_mesh((8,), ('data',))\n"
@@ -83,6 +104,7 @@ def test_two_processes_of_four_devices_add_up_eight(tmp_path):
         assert re.search(
             rf"^\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d .*process {number}: 28.0$", text, re.M
         )
+        assert "waited for the slow one: True" in text
         assert f"process {number} of 2 on" in text and "==== exit code 0" in text
     assert "process 0: 28.0" in stdout and "process 1: 28.0" not in stdout
 
@@ -138,20 +160,8 @@ def test_signals_reach_every_process_and_nothing_starts_again(tmp_path, where, n
     """`ssh` is replaced: it runs the command here, in a session that gets no signals."""
     ssh = 'while [[ $1 == -o ]]; do shift 2; done; exec setsid --wait bash -c "$2"'
     stub(tmp_path / "bin" / "ssh", ssh)
-    program = (
-        "import os, signal, sys, time\n"
-        "def leave(number, frame):\n"
-        "    print('got', signal.Signals(number).name)\n"
-        "    sys.exit(130 if number == signal.SIGINT else 75)\n"
-        "for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):\n"
-        "    signal.signal(number, leave)\n"
-        "print(os.environ['TRAJVIT_COORDINATOR'], 'ready')\n"
-        "time.sleep(60)\n"
-    )
     path = f"{tmp_path}/bin:{os.environ['PATH']}"
-    process = pod(
-        f"--workdir={tmp_path}/run", where, "--", sys.executable, "-c", program, PATH=path
-    )
+    process = pod(f"--workdir={tmp_path}/run", where, "--", sys.executable, "-c", WAITS, PATH=path)
     logs = [tmp_path / "run" / "logs" / f"host-{i}.log" for i in range(2)]
     wait_for(
         lambda: all(p.exists() and re.search(r":\d+ ready$", p.read_text(), re.M) for p in logs),
@@ -164,6 +174,51 @@ def test_signals_reach_every_process_and_nothing_starts_again(tmp_path, where, n
         assert f"got {signal.Signals(number).name}" in log(tmp_path / "run", number_of)
     if "hosts" in where:
         assert "gpu1:12355 ready" in log(tmp_path / "run", 1)
+
+
+# Two tasks, as SLURM would number them, and what srun does with signals (its `_handle_signals`):
+# at these three it kills the tasks, others it passes on.
+SRUN = f"""#!{sys.executable}
+import os, signal, subprocess, sys
+command = [*sys.argv[1:]]
+while command[0].startswith("--"):
+    command.pop(0)
+step = os.environ | {{"SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_STEP_NUM_TASKS": "2"}}
+tasks = [subprocess.Popen(command, env=step | {{"SLURM_PROCID": str(i)}}) for i in range(2)]
+def handle(number, frame):
+    for task in tasks:
+        task.send_signal(signal.SIGKILL if number in KILLING else number)
+KILLING = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+for number in (*KILLING, signal.SIGUSR1, signal.SIGINT):
+    signal.signal(number, handle)
+sys.exit(max(abs(task.wait()) for task in tasks))
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "reminder", "got", "code"),
+    [
+        (signal.SIGTERM, signal.SIGUSR1, "SIGUSR1", 75),
+        (signal.SIGUSR1, signal.SIGTERM, "SIGUSR1", 75),
+        (signal.SIGINT, signal.SIGTERM, "SIGINT", 130),
+    ],
+)
+def test_under_slurm_no_signal_kills_before_the_save(tmp_path, first, reminder, got, code):
+    """The same one twice would, so the reminder is not passed on as that."""
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(SRUN, "utf-8")
+    srun.chmod(0o755)
+    env = {"PATH": f"{srun.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "5"}
+    process = pod(f"--workdir={tmp_path}/run", "--", sys.executable, "-c", WAITS, **env)
+    logs = [tmp_path / "run" / "logs" / f"host-{i}.log" for i in range(2)]
+    wait_for(lambda: all(p.exists() and "slurm:1 ready" in p.read_text() for p in logs), process)
+    process.send_signal(first)
+    wait_for(lambda: all(f"got {got}" in path.read_text() for path in logs), process)
+    process.send_signal(reminder)
+    ended, _, stderr = finish(process)
+    assert ended == code and "while stopping" not in stderr, stderr
+    assert all(path.read_text().count(" got SIG") == 1 for path in logs)
 
 
 def test_slurm_starts_one_task_a_host(tmp_path):
@@ -194,6 +249,22 @@ def test_slurm_starts_one_task_a_host(tmp_path):
         assert f"coordinator='gpu07:61445', processes=2, process={number}" in log(
             tmp_path / "run", number
         )
+
+
+def test_a_process_may_open_as_many_files_as_the_host_allows(tmp_path):
+    host = [LAUNCH / "run_host.sh", f"--workdir={tmp_path}", "--", "bash", "-c"]
+    line = [
+        "bash",
+        "-c",
+        'ulimit -Sn 64; exec "$@"',
+        "-",
+        *host,
+        "echo $(ulimit -Sn) $(ulimit -Hn)",
+    ]
+    assert subprocess.run(line, stdout=subprocess.DEVNULL, timeout=60).returncode == 0
+    [limits] = re.findall(r"^\S+ \S+ (\w+ \w+)$", log(tmp_path), re.M)
+    soft, hard = limits.split()
+    assert soft == hard != "64"
 
 
 def test_a_dry_run_prints_what_every_host_would_run_and_writes_nothing(tmp_path):

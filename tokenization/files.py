@@ -14,23 +14,43 @@ _PARTIAL = re.compile(r"\..*\.(\d+)\.partial", re.DOTALL)  # the number is that 
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; renames it if all went well, else removes it."""
+def replacing(path: str | os.PathLike[str], *, lasting: bool = False) -> Iterator[Path]:
+    """Yields a temporary name beside `path`; renames it if all went well, else removes it.
+
+    Args:
+      path: of the file.
+      lasting: it is on the disk when this returns: a host that loses its power may else keep the
+        new name and lose what was written. For what others are judged by.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Processes of several hosts may have one number.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}.partial")
     try:
         yield partial
+        if lasting:
+            _sync(partial)
         partial.replace(path)
+        if lasting and os.name == "posix":  # elsewhere a folder cannot be opened
+            with contextlib.suppress(OSError):  # not every file system can do that
+                _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes UTF-8; a reader sees the old file or the new one, never half of it."""
-    with replacing(path) as partial:
+    """Writes UTF-8; a reader sees the old file or the new one, never half of it, at any time."""
+    with replacing(path, lasting=True) as partial:
         partial.write_text(text, "utf-8")
+
+
+def _sync(path: Path) -> None:
+    # To read is enough for a folder on POSIX; Windows wants a file that may be written.
+    file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def remove_leftovers(directory: str | os.PathLike[str]) -> None:

@@ -100,6 +100,12 @@ def _watch(
     os._exit(exit_code(reason(number)()))
 
 
+def heed_no_reminder() -> None:
+    """From now on SIGTERM and SIGUSR1 change nothing: all is saved, and the command ends."""
+    for number in PREEMPTION:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def leave(message: str, code: int = EXIT_CODE) -> NoReturn:
     """Prints `message` and ends the process as interrupted, all cleaning up being done.
 

@@ -15,20 +15,26 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8, UInt16
 
+from tokenization.shard_files import (
+    DATASET,
+    SHARD_INFO,
+    ShardFiles,
+    missing_shard,
+    shard_info_path,
+)
 from tokenization.trajectories import Trajectories, VideoInfo
 
-DATASET = "trajectory_records"
 VERSION = "1.0.0"
 JPEG_QUALITY = 90
-SHARD_INFO = "shards"  # folder of one JSON file a finished shard
 
 
 class RecordsError(ValueError):
@@ -168,10 +174,63 @@ class ShardInfo:
         return cls(**values, quarantine=quarantine)
 
 
+def split_shards(directory: str | os.PathLike[str], split: str) -> Iterator[ShardInfo]:
+    """What is known of every finished shard of a split, in order, read one at a time."""
+    number = re.compile(rf"{re.escape(split)}-(\d+)\.json")
+    found = (number.fullmatch(path.name) for path in (Path(directory) / SHARD_INFO).glob("*.json"))
+    for index in sorted(int(match[1]) for match in found if match):
+        path = shard_info_path(Path(directory), split, index)
+        yield ShardInfo.from_json(path.read_text("utf-8"))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SplitNotes:
+    """What a run needs to know of a split's records before it opens one: 3 bytes a record.
+
+    Attributes:
+      fingerprint: hash of the ids and of what the shards were made from.
+      size: side of the frames, in pixels; a dataset has one.
+      lengths: records of each shard.
+      trajectories: of each record; label maps are uint16, so there are no more.
+      first_with: every number of frames that occurs, with the number of the first such record.
+    """
+
+    fingerprint: str
+    size: int
+    lengths: Int64[np.ndarray, " shards"]
+    trajectories: UInt16[np.ndarray, " b"]
+    first_with: Mapping[int, int]
+
+    @classmethod
+    def read(cls, directory: str | os.PathLike[str], split: str) -> SplitNotes:
+        """Reads the note beside each shard once."""
+        digest, size, lengths, counts = hashlib.sha256(b"["), 0, [], [np.zeros(0, np.uint16)]
+        first_with: dict[int, int] = {}
+        records = 0
+        for info in split_shards(directory, split):
+            made_from = [info.index, info.ids, info.settings, info.inputs]
+            digest.update((", " if lengths else "").encode() + to_json(made_from).encode())
+            for number, frames in enumerate(info.frames, start=records):
+                first_with.setdefault(frames, number)
+            records += len(info.ids)
+            size = info.size
+            lengths.append(len(info.ids))
+            counts.append(np.array(info.trajectories, np.uint16))
+        digest.update(b"]")
+        return cls(
+            fingerprint=digest.hexdigest()[:16],
+            size=size,
+            lengths=np.array(lengths, np.int64),
+            trajectories=np.concatenate(counts),
+            first_with=first_with,
+        )
+
+
 def finished_shards(directory: str | os.PathLike[str]) -> list[ShardInfo]:
     """What is known of every finished shard of a dataset, by split and index."""
-    paths = sorted((Path(directory) / SHARD_INFO).glob("[!.]*.json"))
-    return [ShardInfo.from_json(path.read_text("utf-8")) for path in paths]
+    paths = (Path(directory) / SHARD_INFO).glob("[!.]*.json")
+    infos = [ShardInfo.from_json(path.read_text("utf-8")) for path in paths]
+    return sorted(infos, key=lambda info: (info.split, info.index))
 
 
 def provenance(record: Record) -> str:
@@ -301,30 +360,29 @@ class RecordSource(Sequence[Record]):
         return f"RecordSource({str(self.directory)!r}, {self.split!r}, {len(self)} records)"
 
     @functools.cached_property
+    def notes(self) -> SplitNotes:
+        """What the notes beside the shards say; read once, without opening a record.
+
+        Raises:
+          RecordsError: they describe other records than there are.
+        """
+        notes = SplitNotes.read(self.directory, self.split)
+        if len(notes.trajectories) != len(self):
+            raise RecordsError(
+                f"{self.directory / SHARD_INFO} describes {len(notes.trajectories)} records of "
+                f"split {self.split!r}, the shards hold {len(self)}; run the extraction again"
+            )
+        return notes
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the split's ids and of what its shards were made from."""
-        shards = [
-            (info.index, info.ids, info.settings, info.inputs)
-            for info in finished_shards(self.directory)
-            if info.split == self.split
-        ]
-        return hashlib.sha256(to_json(sorted(shards)).encode()).hexdigest()[:16]
+        return self.notes.fingerprint
 
-    @functools.cached_property
+    @property
     def counts(self) -> Int64[np.ndarray, " b"]:
-        """Trajectories of every record, in order; read without opening a record."""
-        counts = [
-            count
-            for info in finished_shards(self.directory)
-            if info.split == self.split
-            for count in info.trajectories
-        ]
-        if len(counts) != len(self):
-            raise RecordsError(
-                f"{self.directory / SHARD_INFO} describes {len(counts)} records of split "
-                f"{self.split!r}, the shards hold {len(self)}; run the extraction again"
-            )
-        return np.array(counts, np.int64)
+        """Trajectories of every record, in order."""
+        return self.notes.trajectories.astype(np.int64)
 
 
 def open_records(directory: str | os.PathLike[str], split: str = "train") -> RecordSource:
@@ -334,8 +392,7 @@ def open_records(directory: str | os.PathLike[str], split: str = "train") -> Rec
       RecordsError: no such folder, no dataset of records in it, no such split, no record in
         it, or a shard that is missing.
     """
-    builder = _open_dataset(Path(directory), split)
-    return RecordSource(Path(directory), split, builder.as_data_source(split=split))
+    return RecordSource(Path(directory), split, _open_dataset(Path(directory), split))
 
 
 def read_captions(
@@ -388,10 +445,11 @@ def open_captions(directory: str | os.PathLike[str], split: str = "train") -> Ca
     Raises:
       RecordsError: as `open_records`.
     """
-    return CaptionSource(_open_dataset(Path(directory), split).as_data_source(split=split))
+    return CaptionSource(_open_dataset(Path(directory), split))
 
 
 def _open_dataset(directory: Path, split: str) -> Any:
+    """TFDS's data source of a split, which reads its shards through `ShardFiles`."""
     import tensorflow_datasets as tfds
 
     if not (directory / "dataset_info.json").is_file():
@@ -410,7 +468,9 @@ def _open_dataset(directory: Path, split: str) -> Any:
         raise RecordsError(
             f"{directory} has no record in split {split!r}; see {directory / 'quarantine.jsonl'}"
         )
-    for path in builder.info.splits[split].filepaths:
-        if not Path(path).is_file():
-            raise RecordsError(f"{path} is missing; run the extraction again, or copy it")
-    return builder
+    lengths = builder.info.splits[split].shard_lengths
+    if missing := missing_shard(directory, split, len(lengths)):
+        raise RecordsError(f"{missing} is missing; run the extraction again, or copy it")
+    examples = builder.as_data_source(split=split)
+    examples.data_source = ShardFiles(directory, split, lengths)
+    return examples

@@ -18,22 +18,13 @@ from typing import Any
 import numpy as np
 
 from tokenization import records
-from tokenization.files import replacing
-from tokenization.records import DATASET, SHARD_INFO, VERSION, Record, ShardInfo
+from tokenization.files import replacing, write_text
+from tokenization.records import VERSION, Record, ShardInfo
+from tokenization.shard_files import DATASET, shard_info_path, shard_path
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 _INFO = "dataset_info.json"
 _HISTOGRAM_BINS = 12
-
-
-def shard_path(directory: Path, split: str, index: int) -> Path:
-    """File of a shard."""
-    return directory / f"{DATASET}-{split}.array_record-{index:05d}"
-
-
-def shard_info_path(directory: Path, split: str, index: int) -> Path:
-    """File that says that a shard is finished."""
-    return directory / SHARD_INFO / f"{split}-{index:05d}.json"
 
 
 @functools.lru_cache(maxsize=4)
@@ -73,11 +64,10 @@ def write_shard(directory: str | os.PathLike[str], info: ShardInfo, data: Sequen
         raise ValueError(f"shard {info.split}-{info.index}: {len(data)} records, not as described")
     info_path = shard_info_path(directory, info.split, info.index)
     info_path.unlink(missing_ok=True)
-    with replacing(shard_path(directory, info.split, info.index)) as partial:
+    with replacing(shard_path(directory, info.split, info.index), lasting=True) as partial:
         _write_array_record(partial, data)
     info = dataclasses.replace(info, bytes=sum(map(len, data)))
-    with replacing(info_path) as partial:
-        partial.write_text(info.to_json(), "utf-8")
+    write_text(info_path, info.to_json())
 
 
 def _write_array_record(path: Path, data: Iterable[bytes]) -> None:
@@ -204,8 +194,7 @@ def write_metadata(directory: str | os.PathLike[str]) -> None:
         for entry in info.quarantine
     ]
     for name, text in {"quarantine.jsonl": "".join(lines), "stats.md": stats(infos)}.items():
-        with replacing(directory / name) as partial:
-            partial.write_text(text, "utf-8")
+        write_text(directory / name, text)
     _write_dataset_info(directory, dataset)
 
 

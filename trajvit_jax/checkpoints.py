@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,11 +36,12 @@ from trajvit_jax.run.checkpoint_files import (
     write_later,
 )
 from trajvit_jax.run.checksums import checksums
-from trajvit_jax.run.whole_files import find_damage, note_files
+from trajvit_jax.run.whole_files import find_damage, is_missing, note_files
 from trajvit_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 _BROKEN = ".broken"
+_LOOKS, _LOOK_AGAIN = 31, 2.0  # a network folder's files may show a minute late: so often, seconds
 
 
 # `state` may hold shapes where annotations say arrays.
@@ -280,7 +282,7 @@ class Checkpoints:
         run: dict[str, Any] = {}
         arrays, misfit, reason, trouble = None, "", "", None
         try:
-            reason = find_damage(folder)
+            reason = self._damage(folder)
             if not reason:
                 run = read_run(folder)
                 misfit = first_misfit(saved_shapes(folder), wanted)
@@ -306,6 +308,28 @@ class Checkpoints:
         if _anywhere(bool(differing)):
             return None, f"its values are not those that were saved: {', '.join(differing[:3])}"
         return Restored(step, like.with_arrays(arrays), run["clock"], run["metrics"]), ""
+
+    def _damage(self, folder: Path) -> str:
+        """What is wrong with the files of a checkpoint; '' if nothing.
+
+        One that only some processes miss is no damage: their view of a network folder is older.
+
+        Raises:
+          OSError: they still miss it after a minute; or as `find_damage`.
+        """
+        for look in range(_LOOKS):
+            time.sleep(_LOOK_AGAIN if look else 0.0)
+            trouble, reason = None, ""
+            try:
+                reason = find_damage(folder)
+            except Exception as error:  # told below: the others wait for this process's answer
+                trouble = error
+            missing = is_missing(reason)
+            if not _anywhere(not reason and trouble is None) or not _anywhere(missing):
+                if trouble is not None:
+                    raise trouble
+                return reason
+        raise OSError(f"{reason or 'a file is missing'}, though not for every process")
 
     def _set_aside(self, step: int, reason: str) -> None:
         folder = self._folder(step)

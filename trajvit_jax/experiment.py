@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,7 +46,8 @@ class ExperimentSettings:
         steps that take longer. For trying things out.
 
     Raises:
-      ValueError: a count under 1, of the model too, or an unknown model.
+      ValueError: a count under 1, of the model too, an unknown model, or `keep_best` without
+        evaluations between steps.
     """
 
     model: ModelSettings = ModelSettings()
@@ -71,10 +73,13 @@ class ExperimentSettings:
         require_positive(self, "steps", "log_every", "checkpoint_every", "keep", "max_skipped")
         model = self.model
         check_choice("model.name", model.name, tuple(TOKENIZERS))
+        if self.keep_best and not self.evaluate_every:
+            raise ValueError(f"keep_best={self.keep_best!r} needs evaluations: set evaluate_every")
 
 
 E = TypeVar("E", bound=ExperimentSettings)
 _FILE = "settings.json"
+_SAVED = re.compile(r"\d+(\.broken\d*)?")  # folder of a checkpoint, also of one that was set aside
 TOKENIZATION = "tokenization.json"  # how the videos of the first source became records
 # What may change between the parts of a run: how it is told of and kept, how it reads, and how
 # the same numbers (up to rounding) are computed.
@@ -103,8 +108,9 @@ _FREE = (
 
 
 def has_run(workdir: Path) -> bool:
-    """Whether the workdir holds a checkpoint."""
-    return any((workdir / "checkpoints").glob("[0-9]*"))
+    """Whether a checkpoint was ever saved in the workdir; a save that was cut off is none."""
+    names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
+    return any(_SAVED.fullmatch(name) for name in names)
 
 
 def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:

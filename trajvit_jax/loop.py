@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from trajvit_jax.checkpoints import Checkpoints
+from trajvit_jax.config import nearest
 from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.failures import ComesAgain
 from trajvit_jax.pod.agreement import Agreement
 from trajvit_jax.run.compile_watch import CompileWatch
 from trajvit_jax.run.interrupts import StopRequest
@@ -75,12 +78,15 @@ def train_loop(
 
     Raises:
       KeyboardInterrupt: it was stopped; the message names the step.
-      FloatingPointError, ValueError: see `StepWatch.read`.
+      FloatingPointError: see `StepWatch.read`.
+      ComesAgain: likewise; or `keep_best` names no result of the evaluation.
+      ValueError: before the first step is finished, anything that does not fit.
+      RuntimeError: what would be a ValueError, later: the settings have shown that they work.
       OSError: storage that cannot be read or written.
     """
     settings, checkpoints = run.settings, run.checkpoints
     agreement, first = Agreement(run.mesh), int(state.step)
-    with StopRequest() as stop:
+    with StopRequest() as stop, _first_step_proves_settings(watch):
 
         def evaluated(state: TrainState, step: int) -> dict[str, float]:
             def leave_if_asked() -> None:
@@ -123,10 +129,43 @@ def train_loop(
             if due and not stopped:
                 try:
                     results = evaluated(state, done)
-                except KeyboardInterrupt:  # the step is still to be saved
-                    stopped = True
+                except KeyboardInterrupt:
+                    # What one of several processes hears alone, the others would wait for.
+                    if jax.process_count() > 1 and not agreement.reached:
+                        raise
+                    stopped = True  # the step is still to be saved
             if stopped or saved or (results and settings.keep_best):
-                checkpoints.save(done, state, clock=run.clock.values(), metrics=results)
+                # A reminder of the scheduler must not cut off the last save: it is waited for here.
+                checkpoints.save(
+                    done,
+                    state,
+                    clock=run.clock.values(),
+                    metrics=results,
+                    wait=stopped or last,
+                )
             if stopped:
                 raise stop.error(f"stopped after step {done}")
+            if results:
+                _check_best(settings.keep_best, results)
     return state, results
+
+
+@contextlib.contextmanager
+def _first_step_proves_settings(watch: StepWatch) -> Iterator[None]:
+    """Turns a later ValueError into one that a restart may mend."""
+    try:
+        yield
+    except ComesAgain:
+        raise
+    except ValueError as error:
+        if not watch.finished:
+            raise
+        raise RuntimeError(f"after step {watch.finished}: {error}") from error
+
+
+def _check_best(name: str, results: Mapping[str, float]) -> None:
+    if name and name not in results:
+        raise ComesAgain(
+            f"keep_best={name!r} is no result of the evaluation: {nearest(name, results)}; the "
+            "run goes on from its last step with another one"
+        )

@@ -12,7 +12,8 @@ Any setting that the config names can be changed, too:
   --config.data.batch=16 --config.optimizer.learning_rate=3e-4
 
 Exit codes: 0 done; 75 preempted (SIGTERM or SIGUSR1) and 130 Ctrl-C: the running step was
-finished and saved, and the same command goes on; 2 an error that will come again, 1 any other.
+finished and saved, and the same command goes on; 2 an error that will come again (of settings,
+records, numbers), 1 any other, as what a disk or a library does after the first step.
 On many hosts, launch/run_pod.sh starts this on each.
 """
 
@@ -77,7 +78,10 @@ def main(argv: list[str], program: Program) -> None:
         own = cluster.from_environment(os.environ)
         cluster.start(own)
         results = train(settings, workdir)
+        if own is None or own.process == 0:
+            _write_results(facts(settings), results, workdir)
     except KeyboardInterrupt as stop:
+        interrupts.heed_no_reminder()
         cluster.stop(own)
         message = f"{str(stop) or 'interrupted'}; run the same command again to go on"
         interrupts.leave(message, interrupts.exit_code(stop))
@@ -89,8 +93,6 @@ def main(argv: list[str], program: Program) -> None:
         if own is not None:  # else the others would wait for this one
             interrupts.leave(traceback.format_exc(), 1)
         raise
-    if own is None or own.process == 0:
-        _write_results(facts(settings), results, workdir)
     cluster.stop(own)
 
 

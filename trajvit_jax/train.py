@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from trajvit_jax.checkpoints import Checkpoints
@@ -24,6 +23,7 @@ from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
 from trajvit_jax.initial import start_from
 from trajvit_jax.loop import Run, evaluates, train_loop
 from trajvit_jax.optim import optimizer, schedule
+from trajvit_jax.pod.cluster import wait_for_all
 from trajvit_jax.run.compile_watch import CompileWatch
 from trajvit_jax.run.run_log import Clock, RunLog
 from trajvit_jax.run.sample_page import SamplePages
@@ -55,8 +55,7 @@ def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
             }
             text = WordPiece.train(captions, length, size=settings.model.text.vocabulary)
         text.save(kept)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("vocabulary")
+    wait_for_all("vocabulary")
     return WordPiece.load(kept, length)
 
 
@@ -73,6 +72,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
     Raises:
       ValueError: the workdir is that of a run with other settings, the records do not fit the
         model, or too many of them cannot be used (see `run.bad_records`).
+      RuntimeError: anything else that does not fit, after the first finished step.
       OSError: storage that cannot be read or written; the last checkpoint stays. Or nothing where
         `initial` says.
       KeyboardInterrupt: Ctrl-C; the message names the step.
@@ -121,7 +121,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
             Checkpoints(workdir, keep=settings.keep, best=settings.keep_best)
         )
         if resumed := checkpoints.resume(like):
-            state, clock = resumed.state, Clock(**resumed.clock)
+            state, clock = resumed.state, Clock.of(resumed.clock)
             _LOG.info("goes on from step %d of %s", resumed.step, workdir)
         else:
             seed, clock = settings.seed, Clock()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tokenization import records, shards
+from tokenization import records, shard_files, shards
 from tokenization.records import Boxes, Quarantined, Record, RecordsError, ShardInfo
 from tokenization.trajectories import Trajectories, VideoInfo
 
@@ -85,6 +89,66 @@ def test_records_pickle_for_loader_processes(tmp_path):
     shards.write_records(tmp_path, [FULL])
     source = pickle.loads(pickle.dumps(records.open_records(tmp_path)))
     same(source[0], FULL)
+
+
+def test_many_shards_need_few_open_files(tmp_path, monkeypatch):
+    """With a limit on open files that leaves far fewer than there are shards, from many threads."""
+    monkeypatch.setattr(shard_files, "MOST_OPEN", 4)
+    names = [f"clip{i:02d}" for i in range(40)]
+    shards.write_records(tmp_path, [make(name, n=1) for name in names], shard_size=1)
+    source = records.open_records(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = {int(path.name) for path in Path("/dev/fd").iterdir()}
+    free = [number for number in range(len(in_use) + 20) if number not in in_use]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[19] + 1, hard))
+    try:
+        order = np.random.default_rng(0).permutation(80) % 40
+        with ThreadPoolExecutor(4) as pool:
+            read = list(pool.map(lambda i: source[i].id, order.tolist()))
+        assert list(records.read_captions(tmp_path)) == [()] * 40
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert read == [names[i] for i in order]
+
+
+def test_shards_are_read_at_random_singly_and_together(tmp_path):
+    shards.write_records(tmp_path, [make(name) for name in "abcde"], shard_size=2)
+    source = records.open_records(tmp_path)
+    files = shard_files.ShardFiles(tmp_path, "train", [2, 2, 1])
+    together = files.__getitems__([4, 0, 3, 0])
+    assert together == [files[4], files[0], files[3], files[0]] and len(set(together)) == 3
+    assert [source[i].id for i in (4, 0, 3)] == ["e", "a", "d"]
+    for number in (-1, 5):
+        with pytest.raises(IndexError, match=f"no record {number} among 5"):
+            files[number]
+
+
+def test_the_hundred_thousandth_shard_has_its_place(tmp_path):
+    """In the order of names it would stand before the second."""
+    for index in (100_000, 99_999):
+        info = ShardInfo("train", index, SIZE, ids=("x",), trajectories=(1,), frames=(4,))
+        shards.write_shard(tmp_path, info, [shards.serialize(make("x"))])
+    assert [info.index for info in records.finished_shards(tmp_path)] == [99_999, 100_000]
+
+
+def test_the_notes_of_a_split_are_its_shards_in_order(tmp_path):
+    """The fingerprint is in the settings of runs that are to go on: it stays as it is."""
+    videos = [make("a"), make("bb", n=7), make("c", frames=1)]
+    shards.write_records(tmp_path, videos, shard_size=2)
+    for split in ("test", "train-more"):
+        shards.write_records(tmp_path, [make("other")], split=split)
+    notes = records.SplitNotes.read(tmp_path, "train")
+    made_from = '[[0, ["a", "bb"], "", ""], [1, ["c"], "", ""]]'
+    assert notes.fingerprint == hashlib.sha256(made_from.encode()).hexdigest()[:16]
+    assert (notes.size, notes.lengths.tolist(), dict(notes.first_with)) == (
+        SIZE,
+        [2, 1],
+        {4: 0, 1: 2},
+    )
+    assert notes.trajectories.tolist() == [len(video.trajectories) for video in videos]
+    shards.shard_info_path(tmp_path, "train", 1).unlink()
+    with pytest.raises(RecordsError, match=r"describes 2 records of split 'train', .* hold 3"):
+        records.open_records(tmp_path).counts  # noqa: B018
 
 
 def test_captions_are_read_alone_and_in_order(tmp_path):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
+import itertools
 import json
 import logging
 import resource
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -231,6 +235,78 @@ def test_tensorstore_tells_of_the_system_s_errors_as_expected(saved, new_state, 
         assert checkpoints.steps == (1, 2)
 
 
+class TwoProcesses:
+    """Two threads that are processes 0 and 1 to the code that asks."""
+
+    def __init__(self, monkeypatch):
+        self._own, self._barrier, self._values = threading.local(), threading.Barrier(2), [None] * 2
+        monkeypatch.setattr(jax, "process_index", lambda: self.number)
+        monkeypatch.setattr(checkpoints_module, "_anywhere", lambda value: any(self._gather(value)))
+        monkeypatch.setattr(
+            checkpoints_module, "_from_first_process", lambda value: self._gather(value)[0]
+        )
+        monkeypatch.setattr(checkpoints_module, "_barrier", lambda name: self._gather(None))
+
+    @property
+    def number(self):
+        return getattr(self._own, "number", 0)
+
+    def _gather(self, value):
+        self._values[self.number] = value
+        self._barrier.wait(timeout=60)
+        found = list(self._values)
+        self._barrier.wait(timeout=60)
+        return found
+
+    def both(self, function):
+        """What both returned, or raised."""
+
+        def run(number):
+            self._own.number = number
+            try:
+                return function()
+            except Exception as error:
+                return error
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(run, (0, 1)))
+
+
+@pytest.mark.parametrize("late", [2, 99], ids=["in time", "never"])
+def test_files_that_one_process_does_not_see_yet_are_no_damage(
+    saved, new_state, tmp_path, monkeypatch, late
+):
+    """The folder of a network, of which process 1 has an older view for so many looks."""
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    pod, find, looks = TwoProcesses(monkeypatch), checkpoints_module.find_damage, itertools.count()
+
+    def look(folder):
+        missed = pod.number == 1 and next(looks) < late
+        return "files.json is missing" if missed else find(folder)
+
+    monkeypatch.setattr(checkpoints_module, "find_damage", look)
+    monkeypatch.setattr(checkpoints_module, "_LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(checkpoints_module, "_LOOKS", 4)
+    with Checkpoints(tmp_path) as checkpoints:
+        found = pod.both(lambda: checkpoints.resume(new_state(0)))
+        assert checkpoints.steps == (1, 2)
+    if late == 2:
+        assert [one.step for one in found] == [2, 2]
+    else:
+        assert all(isinstance(one, OSError) for one in found)
+        assert "2 cannot be read now" in str(found[0]) and "not for every process" in str(found[1])
+
+
+def test_files_that_no_process_sees_are_damage(saved, new_state, tmp_path, monkeypatch):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoints" / "2" / "files.json").unlink()
+    pod = TwoProcesses(monkeypatch)
+    with Checkpoints(tmp_path) as checkpoints:
+        found = pod.both(lambda: checkpoints.resume(new_state(0)))
+    assert [one.step for one in found] == [1, 1]
+    assert (tmp_path / "checkpoints" / "2.broken").exists()
+
+
 def test_metrics_may_come_later(new_state, tmp_path):
     with Checkpoints(tmp_path, keep=1, best="recall") as checkpoints:
         checkpoints.save(1, new_state(1))
@@ -305,6 +381,18 @@ def test_a_full_disk_is_an_error_and_the_checkpoint_before_stays(new_state, tmp_
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.resume(new_state(0)).step == 1
+
+
+def test_what_a_failed_read_leaves_fails_no_later_test(saved, new_state, tmp_path):
+    """Coroutines of orbax complain when they are collected: pyproject.toml lets them."""
+    for attempt in range(6):
+        workdir = tmp_path / str(attempt)
+        shutil.copytree(saved, workdir)
+        cut(files_of(workdir / "checkpoints" / "2")["data"])
+        note_files(workdir / "checkpoints" / "2")  # so that it is found on reading
+        with Checkpoints(workdir, read_only=True) as checkpoints:
+            assert checkpoints.resume(new_state(0)).step == 1
+        gc.collect()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])

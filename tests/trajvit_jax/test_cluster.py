@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trajvit_jax.pod.cluster import Cluster, expand_hosts, from_environment, start
-from trajvit_jax.pod.roll_call import answer, call
+from trajvit_jax.pod.roll_call import answer, call, machine
 
 OURS = {"TRAJVIT_COORDINATOR": "node1:12355", "TRAJVIT_PROCESSES": "4", "TRAJVIT_PROCESS": "2"}
 SLURM = {
@@ -138,11 +139,43 @@ def test_a_stranger_is_dropped_and_a_restarted_process_taken(port, threads):
     with _connection(port) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\n")
     with _connection(port) as first:
-        first.sendall(b'{"process": 1, "processes": 3, "host": "a"}\n')
+        _report(first, 1, 3, machine="lost")
     again = threads.submit(call, (HERE, port), 1, 3, timeout=20.0)
     call((HERE, port), 2, 3, timeout=20.0)
     again.result()
     answered.result()
+
+
+def test_a_process_that_was_lost_with_its_host_is_replaced(port, threads):
+    """Its connection stays open: nothing says that the other end is gone."""
+    answered = threads.submit(answer, port, 3, timeout=20.0)
+    with _connection(port) as lost:
+        _report(lost, 1, 3, machine="lost")
+        again = threads.submit(call, (HERE, port), 1, 3, timeout=20.0)
+        told = json.loads(lost.makefile().readline())
+        call((HERE, port), 2, 3, timeout=20.0)
+        again.result()
+        answered.result()
+    assert "process 1 on pod-1 was replaced" in told["error"] and not told["wrong"]
+
+
+def test_two_processes_of_one_machine_cannot_have_one_number(port, threads):
+    answered = threads.submit(answer, port, 3, timeout=20.0)
+    with _connection(port) as first:
+        _report(first, 1, 3, machine=machine())
+        reason = (
+            r"process 1 on \S+ runs on pod-1 already: give each process its own TRAJVIT_PROCESS"
+        )
+        with pytest.raises(ValueError, match=reason):
+            call((HERE, port), 1, 3, timeout=20.0)
+        with pytest.raises(ValueError, match=reason):
+            answered.result()
+        assert json.loads(first.makefile().readline())["wrong"]
+
+
+def _report(peer, process, processes, *, machine):
+    told = {"process": process, "processes": processes, "host": "pod-1", "machine": machine}
+    peer.sendall(json.dumps(told | {"pid": 1}).encode() + b"\n")
 
 
 def _connection(port):

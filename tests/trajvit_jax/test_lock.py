@@ -39,7 +39,7 @@ def test_a_second_run_is_refused_in_a_line_that_names_the_first(tmp_path):
         pass
 
 
-def test_a_killed_run_leaves_no_lock(tmp_path):
+def test_a_killed_run_leaves_no_lock_and_no_files(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -47,9 +47,14 @@ def test_a_killed_run_leaves_no_lock(tmp_path):
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(BlockingIOError, match=f"pid {holder.pid}"), lock(tmp_path):
         pass
+    left = tmp_path / f".vocab.txt.0a1b2c3d.{holder.pid}.partial"
+    left.touch()
+    with lock(tmp_path, process=1):
+        assert left.exists()  # process 0 sees to that
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
     with lock(tmp_path):
+        assert not left.exists()
         assert str(os.getpid()) in (tmp_path / ".lock").read_text()
 
 

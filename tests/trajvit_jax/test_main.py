@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
 import pytest
 
+from tokenization.interrupts import PREEMPTION, Preempted
 from tokenization.shards import write_records
 from trajvit_jax import main
 from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.failures import ComesAgain
+from trajvit_jax.pod.cluster import Cluster
 from trajvit_jax.run.interrupts import StopRequest
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,6 +57,75 @@ def test_settings_say_whether_programs_are_optimized(optimize, monkeypatch):
     monkeypatch.setattr(jax.config, "update", lambda *update: updates.append(update))
     main._compile_as(ExperimentSettings(optimize=optimize))
     assert updates == ([] if optimize else [("jax_disable_most_optimizations", True)])
+
+
+@pytest.fixture
+def end(monkeypatch, tmp_path):
+    """How a run by `train` ends in one or several processes: exit code, and what was called."""
+    told = []
+
+    def leave(message, code):
+        told.append(message)
+        raise SystemExit(code)
+
+    def run(train, *, several):
+        own = Cluster("here:1", 2, 0) if several else None
+        for name, value in {"_WORKDIR": str(tmp_path), "_CONFIG": {}}.items():
+            monkeypatch.setattr(main, name, types.SimpleNamespace(value=value))
+        monkeypatch.setattr(main, "_log_plainly", lambda: None)
+        monkeypatch.setattr(main.interrupts, "leave", leave)
+        monkeypatch.setattr(main.cluster, "from_environment", lambda env: own)
+        monkeypatch.setattr(main.cluster, "start", lambda own: None)
+        monkeypatch.setattr(main.cluster, "stop", lambda own: told.append("stopped"))
+        program = main.Program(None, lambda: (ExperimentSettings, train, lambda settings: {}))
+        with pytest.raises(SystemExit) as ended:
+            main.main(["main"], program)
+        return ended.value.code, told
+
+    return run
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_results_that_cannot_be_written_end_the_run_for_all(end, several, monkeypatch, capsys):
+    """Of several processes none is waited for: the others would wait for this one."""
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(main, "write_text", full)
+    code, told = end(lambda settings, workdir: {"loss": 1.0}, several=several)
+    assert code == 1 and "stopped" not in told
+    message = told[0] if several else capsys.readouterr().err
+    assert message.startswith("error: ") and "No space left" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ValueError("wrong"), 2), (ComesAgain("bad"), 2), (RuntimeError("after step 3: stale"), 1)],
+)
+def test_what_only_a_restart_may_mend_has_another_code(end, error, code):
+    def train(settings, workdir):
+        raise error
+
+    got, [message] = end(train, several=True)
+    assert got == code and str(error) in message
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_reminder_does_not_disturb_the_end_of_a_stopped_run(end):
+    before = {number: signal.getsignal(number) for number in PREEMPTION}
+
+    def train(settings, workdir):
+        raise Preempted("stopped after step 2")
+
+    try:
+        code, told = end(train, several=True)
+        assert all(signal.getsignal(number) == signal.SIG_IGN for number in PREEMPTION)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert code == 75
+    assert told == ["stopped", "stopped after step 2; run the same command again to go on"]
 
 
 def test_help_teaches():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import itertools
 import re
 import types
 
@@ -17,6 +18,8 @@ from trajvit_jax.data.augment import AugmentSettings
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.steps import Loaded
 from trajvit_jax.data.wordpiece import WordPiece
+from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.run import run_log
 from trajvit_jax.run.compile_watch import CompileWatch
 from trajvit_jax.run.profiling import Profiler, ProfileSettings
 from trajvit_jax.run.sample_page import SamplePages
@@ -47,6 +50,7 @@ def test_rates_are_of_the_interval():
 def test_hardware_that_is_not_known_has_no_utilization():
     assert peak_flops([device("NVIDIA H200"), device("NVIDIA H100 80GB HBM3")]) == 2 * 989e12
     assert peak_flops([device("NVIDIA H100 PCIe")]) == 756e12  # the longer name, not the shorter
+    assert peak_flops([device("NVIDIA H100 NVL")]) == 835e12
     assert peak_flops([device("NVIDIA H200"), device("cpu")]) is None
     meter = Meter(peak=None)
     meter.add(Work(1, 1, 1.0), tokens=1, seconds=1.0, waited=0.0)
@@ -155,3 +159,14 @@ def test_every_stream_has_a_page_of_its_first_step(pages):
     assert "Stream late, step 9" in resumed["samples-late.html"]
     anew = show([loaded_batch(text)])
     assert "Stream video, step 1" in anew["samples-video.html"]
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_an_evaluation_that_is_left_is_no_part_of_a_step(monkeypatch, tmp_path):
+    ticks = itertools.count(0.0, 10.0)  # each look at the clock is ten seconds after the last
+    clock = types.SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr(run_log, "time", clock)
+    watch = run_log.StepWatch(None, None, run_log.Clock(), {}, ExperimentSettings(), tmp_path)
+    with pytest.raises(KeyboardInterrupt), watch.paused():
+        raise KeyboardInterrupt
+    assert watch._since == 10.0

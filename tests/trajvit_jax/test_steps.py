@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from tokenization.records import Record
+from tokenization.records import Record, ShardInfo
 from tokenization.shards import write_records
 from tokenization.trajectories import Trajectories, VideoInfo
 from trajvit_jax.data import streams as data_streams
@@ -112,6 +112,26 @@ def assert_same(some, others):
 @pytest.fixture
 def unbroken(read):
     return read(9)
+
+
+def test_a_start_reads_every_note_on_a_shard_once(folders, monkeypatch):
+    """There may be a hundred thousand, on a network folder."""
+    read, from_json = [], ShardInfo.from_json
+
+    def note(text):
+        info = from_json(text)
+        read.append((info.ids[0], info.index))
+        return info
+
+    monkeypatch.setattr(ShardInfo, "from_json", note)
+    [stream] = streams = open_streams(
+        [StreamSettings("video", 4, 8, tuple(SourceSettings(str(folders / name)) for name in "ab"))]
+    )
+    fingerprint(streams)
+    stream.check()
+    assert stream.size == (SIZE, SIZE)
+    assert [count.dtype for count in stream.counts] == [np.uint16] * 2
+    assert len(read) == len(set(read)) == 2
 
 
 def test_streams_take_turns_with_shapes_of_their_own(unbroken):

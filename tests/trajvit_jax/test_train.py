@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,9 @@ import numpy as np
 import optax
 import pytest
 
+from tokenization.interrupts import Preempted
 from tokenization.shards import write_records
+from trajvit_jax import checkpoints as checkpoints_module
 from trajvit_jax import train as training
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.config import to_settings
@@ -169,6 +173,41 @@ def test_a_stop_at_an_evaluation_is_made_up_for(experiment, change_step, monkeyp
         for name in ("unbroken", "broken")
     ]
     assert kept[0] == kept[1]
+
+
+def test_a_reminder_does_not_cut_off_the_save(experiment, change_step, monkeypatch, tmp_path):
+    """SIGUSR1 in step 2, and SIGTERM while that step is being saved; then again for the last one.
+
+    Outside the loop a signal raises, as `interrupts.install` sees to in the command.
+    """
+    note_files = checkpoints_module.note_files
+
+    def remind(folder):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        note_files(folder)
+
+    def interrupt(number, frame):
+        raise Preempted
+
+    def warn(step, measures):
+        if step == 2:
+            signal.raise_signal(signal.SIGUSR1)
+        return measures
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    monkeypatch.setattr(checkpoints_module, "note_files", remind)
+    settings = experiment("vit3d", steps=3)
+    try:
+        change_step(warn)
+        with pytest.raises(Preempted, match="stopped after step 2"):
+            training.train(settings, tmp_path)
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+        change_step(lambda _, measures: measures)
+        training.train(settings, tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
 
 
 def test_a_streak_of_skipped_steps_goes_through_a_checkpoint(experiment, change_step, tmp_path):

@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from trajvit_jax.data.pipeline import DataSettings
-from trajvit_jax.experiment import ExperimentSettings, check, note
+from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
 from trajvit_jax.run.metric_log import MetricLog
+from trajvit_jax.run.run_log import Clock
 from trajvit_jax.state import TrainState
 
 
@@ -41,6 +42,22 @@ def test_a_workdir_keeps_to_one_experiment(tmp_path):
         check(run, first, "more records")
 
 
+@pytest.mark.parametrize(
+    ("folder", "saved"),
+    [("5", True), ("5.broken", True), ("5.broken2", True), ("5.orbax-checkpoint-tmp", False)],
+)
+def test_a_first_save_that_was_cut_off_binds_to_nothing(tmp_path, folder, saved):
+    """One that was set aside does: it may be mended."""
+    assert not has_run(tmp_path)
+    (tmp_path / "checkpoints" / folder).mkdir(parents=True)
+    assert has_run(tmp_path) == saved
+
+
+def test_a_clock_of_another_version_gives_what_is_known_of_it():
+    clock = Clock.of({"videos": 8, "seconds": 1.5, "epochs": 3})
+    assert clock == Clock(videos=8, seconds=1.5)
+
+
 @pytest.mark.parametrize("change", [{"steps": 0}, {"log_every": 0}])
 def test_counts_are_checked(change):
     with pytest.raises(ValueError, match=f"ExperimentSettings.{next(iter(change))}"):
@@ -54,7 +71,7 @@ def test_a_log_drops_what_a_lost_run_wrote_after_the_checkpoint(tmp_path):
         for step in (1, 2, 3):
             log.write(step, {"loss": float(step)})
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')
+        file.write('{"of": "another program"}\n{"step": 4, "lo')
     with MetricLog(tmp_path, step=2) as log:
         log.write(3, {"loss": 30.0})
         assert log.values("loss") == [1.0, 2.0, 30.0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from tokenization.records import finished_shards
+from tokenization.records import split_shards
 from trajvit_jax.data.source import Record, RecordSource
 
 
@@ -19,8 +19,7 @@ def absent_records(source: Sequence[Record], missing: Collection[str] = ()) -> l
     if isinstance(source, RecordSource):
         found = [
             {"id": one.id, "file": one.path, "reason": one.reason}
-            for info in finished_shards(source.directory)
-            if info.split == source.split
+            for info in split_shards(source.directory, source.split)
             for one in info.quarantine
         ]
     known = {one["file"] for one in found}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from tokenization.records import RecordsError, ShardInfo, finished_shards
+from tokenization.records import ShardInfo, split_shards
 from tokenization.shards import shard_info_path, shard_path
 from trajvit_jax.data.clips import Clips
 from trajvit_jax.data.source import Record, RecordSource
@@ -49,23 +49,16 @@ def read_index(source: Sequence[Record]) -> RecordIndex:
         frames = np.array([len(record.frames) for record in source])
         height, width = source[0].frames.shape[1:3]
         return RecordIndex((height, width), _first_of_each(frames), np.zeros(1, np.int64))
-    shards = [info for info in finished_shards(source.directory) if info.split == source.split]
-    frames = np.array([count for info in shards for count in info.frames])
-    if len(frames) != len(source):
-        raise RecordsError(
-            f"the notes on the shards of {source.directory} describe {len(frames)} records of "
-            f"split {source.split!r}, the shards hold {len(source)}; run the extraction again"
-        )
-    lengths = np.array([len(info.ids) for info in shards], np.int64)
-    side = shards[0].size  # a dataset has one
-    return RecordIndex((side, side), _first_of_each(frames), np.cumsum(lengths) - lengths)
+    notes = source.notes
+    first = np.cumsum(notes.lengths) - notes.lengths
+    return RecordIndex((notes.size, notes.size), notes.first_with, first)
 
 
 def record_ids(source: Sequence[Record]) -> tuple[str, ...]:
     """The ids of a source's records, in their order; one of a dataset is not opened for it."""
     if not isinstance(source, RecordSource):
         return tuple(record.id for record in source)
-    shards = [info for info in finished_shards(source.directory) if info.split == source.split]
+    shards = split_shards(source.directory, source.split)
     return tuple(name for info in shards for name in info.ids)
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Integer
 
 from trajvit_jax.data.clips import Clips
 from trajvit_jax.data.index import Place, RecordIndex, check_index, find_place, read_index
@@ -69,9 +69,17 @@ class Stream:
             raise ValueError(f"stream {own.name!r} of {paths}: {error}") from error
 
     @functools.cached_property
-    def counts(self) -> tuple[Int64[np.ndarray, " n"], ...]:
-        """Trajectories of every record of each source, as stored."""
-        return tuple(trajectory_counts(source) for source in self.sources)
+    def counts(self) -> tuple[Integer[np.ndarray, " n"], ...]:
+        """Trajectories of every record of each source, as stored; those of a dataset as uint16.
+
+        Workers get a copy of them.
+        """
+        return tuple(
+            source.notes.trajectories
+            if isinstance(source, RecordSource)
+            else trajectory_counts(source)
+            for source in self.sources
+        )
 
     @functools.cached_property
     def indexes(self) -> tuple[RecordIndex, ...]:
@@ -193,7 +201,7 @@ class StepPlans:
         counts = np.zeros(len(read.record), np.int64)
         for source, own in enumerate(stream.counts):
             chosen = read.source == source
-            counts[chosen] = np.minimum(own[read.record[chosen]], most)
+            counts[chosen] = np.minimum(own[read.record[chosen]].astype(np.int64), most)
         each = model.trajvit.tokens_each
         made = plan(counts, packing, each=each)
         ordered = Reads(*(part[made.order] for part in read))

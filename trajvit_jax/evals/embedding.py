@@ -20,6 +20,7 @@ from trajvit_jax.data.samples import usable_captions
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.data.wordpiece import WordPiece
+from trajvit_jax.failures import ComesAgain
 from trajvit_jax.models.tokens import Rows
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.ops.mesh import everywhere
@@ -171,7 +172,7 @@ def tell_bad(bad: Sequence[BadRecord], count: int) -> None:
     """Names records that cannot be used in a warning.
 
     Raises:
-      ValueError: they are more than a tenth.
+      ComesAgain: they are more than a tenth.
     """
     if not bad:
         return
@@ -179,5 +180,5 @@ def tell_bad(bad: Sequence[BadRecord], count: int) -> None:
     first += "; .." if len(bad) > 3 else ""
     message = f"{len(bad)} of {count} records cannot be evaluated ({first})"
     if len(bad) > count / 10:
-        raise ValueError(f"{message}; extract them again")
+        raise ComesAgain(f"{message}; extract them again")
     _LOG.warning("%s: they are left out", message)

@@ -170,7 +170,7 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         )
         clock, resumed = Clock(), checkpoints.resume(state)
         if resumed:
-            state, clock = resumed.state, Clock(**resumed.clock)
+            state, clock = resumed.state, Clock.of(resumed.clock)
             _LOG.info("goes on from step %d of %s", resumed.step, workdir)
         first = int(state.step)
         behind = evaluates(settings, first) and not (resumed and resumed.metrics)

@@ -12,6 +12,9 @@ class Agreement:
     """One process answers at once; several answer a step later, all alike at the same step.
 
     The answer travels with the steps that the devices compute anyway, so nobody waits for it.
+
+    Attributes:
+      reached: whether the last answer was yes.
     """
 
     def __init__(self, mesh: Mesh):
@@ -20,12 +23,15 @@ class Agreement:
         everywhere = NamedSharding(mesh, PartitionSpec())
         self._any = jax.jit(jnp.any, out_shardings=everywhere)
         self._asked: jax.Array | None = None
+        self.reached = False
 
     def ask(self, mine: bool) -> bool:
         """Whether any process said yes: now, or, in several processes, in the call before."""
         if jax.process_count() == 1:
+            self.reached = mine
             return mine
         votes = np.full(self._devices, mine)
         asked = self._any(jax.make_array_from_process_local_data(self._everyone, votes))
         before, self._asked = self._asked, asked
-        return before is not None and bool(before)
+        self.reached = before is not None and bool(before)
+        return self.reached

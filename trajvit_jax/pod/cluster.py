@@ -23,6 +23,7 @@ _JOB_INDEX = "JOB_COMPLETION_INDEX"  # Kubernetes gives it to the pods of an ind
 
 START_TIMEOUT = 600.0  # seconds: containers of one job may start minutes apart
 _HEARTBEAT_TIMEOUT = 100  # seconds until a silent process counts as dead
+_A_WEEK = 7 * 24 * 3600 * 1000  # milliseconds
 _SHUTDOWN_TIMEOUT = 60  # seconds that one which ends waits for the others to end
 
 
@@ -161,7 +162,7 @@ def start(cluster: Cluster | None, *, timeout: float = START_TIMEOUT) -> None:
     Raises:
       ConnectionError: the coordinator cannot be reached, its port is taken, or processes did not
         come; the message names them.
-      ValueError: processes that were started with other numbers, or the same one twice.
+      ValueError: processes that were started with other numbers, or one number twice on a machine.
       RuntimeError: JAX has looked for devices before.
     """
     if cluster is None:
@@ -192,6 +193,18 @@ def start(cluster: Cluster | None, *, timeout: float = START_TIMEOUT) -> None:
         jax.device_count(),
         jax.devices()[0].device_kind,
     )
+
+
+def wait_for_all(what: str) -> None:
+    """Returns once all processes have come here, however long one takes over `what`.
+
+    The devices do not wait: a collective that one does not enter for long is taken for a failure.
+    One that ends meanwhile ends all, as anywhere.
+    """
+    from jax._src import distributed  # public barriers are collectives of the devices
+
+    if distributed.global_state.client is not None:
+        distributed.global_state.client.wait_at_barrier(f"trajvit {what}", _A_WEEK)
 
 
 def stop(cluster: Cluster | None) -> None:

@@ -1,7 +1,8 @@
 """Process 0 waits until all others have reported, and every one of them learns the outcome.
 
 Each of the others sends one line of JSON to the coordinator's port and gets one back. A line that
-is no report (of a port scanner, say) is dropped.
+is no report (of a port scanner, say) is dropped. A process that is lost with its host closes
+nothing: whoever reports its number from another host takes its place.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import select
 import socket
 import time
+from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 
 _LINE = 4096  # bytes that a report has at most
 _NOTICE = 30.0  # seconds between lines on who is waited for
 _RETRY = 0.2  # seconds between two calls
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+# A host that has not answered three times in 10 s is lost.
+_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +34,8 @@ class _Report:
     process: int
     processes: int
     host: str
+    machine: str
+    pid: int
     peer: socket.socket
 
     def tell(self, error: str = "", *, wrong: bool = False) -> None:
@@ -41,6 +49,10 @@ class _Report:
         """Whether that process has ended: it says nothing more until it is answered."""
         return bool(select.select([self.peer], [], [], 0)[0])
 
+    def is_beside(self, other: _Report) -> bool:
+        """Whether both are processes of one machine: there, one that is lost is `gone`."""
+        return self.machine == other.machine and self.pid != other.pid
+
 
 def answer(port: int, processes: int, *, timeout: float) -> None:
     """Process 0: returns once processes 1..n-1 have reported.
@@ -52,7 +64,8 @@ def answer(port: int, processes: int, *, timeout: float) -> None:
 
     Raises:
       ConnectionError: the port is taken, or some did not come in time.
-      ValueError: a process that expects another number of processes, or a number twice.
+      ValueError: a process that expects another number of processes, or a number twice on one
+        machine.
     """
     came: dict[int, _Report] = {}
     with contextlib.ExitStack() as stack:
@@ -94,10 +107,22 @@ def _gather(
         report = _read(stack.enter_context(peer))
         if report is None:
             continue
-        if reason := _contradiction(report, came.get(report.process), processes):
+        before = came.get(report.process)
+        if reason := _contradiction(report, before, processes):
             report.tell(reason, wrong=True)
             raise ValueError(reason)
+        if before is not None and not before.gone:
+            _replace(before, report)
         came[report.process] = report
+
+
+def _replace(before: _Report, report: _Report) -> None:
+    reason = (
+        f"process {report.process} on {before.host} was replaced by one on {report.host}; if both "
+        "run, give each process its own TRAJVIT_PROCESS"
+    )
+    _LOG.warning(reason)
+    before.tell(reason)
 
 
 def _contradiction(report: _Report, before: _Report | None, processes: int) -> str:
@@ -107,7 +132,7 @@ def _contradiction(report: _Report, before: _Report | None, processes: int) -> s
             f"{who} was started as one of {report.processes} processes, process 0 as one of "
             f"{processes}: give all of them the same TRAJVIT_PROCESSES"
         )
-    if report.process == 0 or (before is not None and not before.gone):
+    if report.process == 0 or (before and not before.gone and report.is_beside(before)):
         other = before.host if before else socket.gethostname()
         return f"{who} runs on {other} already: give each process its own TRAJVIT_PROCESS"
     return ""
@@ -123,11 +148,18 @@ def call(address: tuple[str, int], process: int, processes: int, *, timeout: flo
       timeout: seconds until all must have come.
 
     Raises:
-      ConnectionError: process 0 cannot be reached in time, or gave up waiting for others.
+      ConnectionError: process 0 cannot be reached in time, gave up waiting for others, or took
+        another process in place of this one.
       ValueError: the numbers of the processes contradict each other.
     """
     deadline = time.monotonic() + timeout
-    report = {"process": process, "processes": processes, "host": socket.gethostname()}
+    report = {
+        "process": process,
+        "processes": processes,
+        "host": socket.gethostname(),
+        "machine": machine(),
+        "pid": os.getpid(),
+    }
     reason: object = "no answer"
     while (left := deadline - time.monotonic()) > 0:
         try:
@@ -149,6 +181,12 @@ def call(address: tuple[str, int], process: int, processes: int, *, timeout: flo
     )
 
 
+def machine() -> str:
+    """Of this host: pods that replace one another have one name, on different machines."""
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
+    return f"{socket.gethostname()} {boot}"
+
+
 def _listen(port: int) -> socket.socket:
     try:
         if socket.has_dualstack_ipv6():
@@ -167,8 +205,13 @@ def _read(peer: socket.socket) -> _Report | None:
     """One report, or None for anything else."""
     peer.settimeout(5)
     try:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _ALIVE.items():
+            if hasattr(socket, name):  # not on every system
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         said = json.loads(_line(peer))
-        return _Report(int(said["process"]), int(said["processes"]), str(said["host"]), peer)
+        process, processes, pid = (int(said[name]) for name in ("process", "processes", "pid"))
+        return _Report(process, processes, str(said["host"]), str(said["machine"]), pid, peer)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

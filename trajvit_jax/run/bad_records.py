@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trajvit_jax.data.unusable import BadRecord
+from trajvit_jax.failures import ComesAgain
 from trajvit_jax.run.json_lines import line, of_process, read_lines
 
 _ALWAYS = 10  # of a run: so many are never too many
@@ -54,7 +55,7 @@ class BadRecords:
           read: of so many.
 
         Raises:
-          ValueError: more than a tenth of the batch, or more than the share of the run; the
+          ComesAgain: more than a tenth of the batch, or more than the share of the run; the
             message names the file that says which, and why.
         """
         if absent > max(1, batch // _ONE_IN):
@@ -67,7 +68,7 @@ class BadRecords:
 
     def _give_up(self, what: str) -> None:
         names = sorted(path.name for path in self._workdir.glob("bad_records*.jsonl"))
-        raise ValueError(
+        raise ComesAgain(
             f"{what}; {self._workdir / ' and '.join(names)} says which and why. Mend or extract "
             "them again, or raise data.max_bad"
         )

@@ -39,7 +39,8 @@ class MetricLog:
     ):
         self._remote = _remote(wandb, Path(workdir)) if wandb else None
         path = Path(workdir) / "metrics.jsonl"
-        lines = [entry for entry in read_lines(path) if entry["step"] <= step]
+        # An object without a step is of another program.
+        lines = [entry for entry in read_lines(path) if entry.get("step", math.inf) <= step]
         self._lines = [one for one in lines if one["step"] < step or not _has(one, without)]
         self._file = go_on_after(path, self._lines)
         self._board = tensorboardX.SummaryWriter(

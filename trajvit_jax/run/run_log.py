@@ -46,6 +46,12 @@ class Clock:
     streak: int = 0
     bad_records: int = 0
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Clock:
+        """From a checkpoint, which another version may have written: what is known of it."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
     def values(self) -> dict[str, float]:
         """As JSON."""
         return dataclasses.asdict(self)
@@ -169,6 +175,9 @@ class StepWatch:
     """Reads steps in order, one behind the devices: they never wait for it.
 
     The first steps of a process compile programs: the rates of the log leave them out.
+
+    Attributes:
+      finished: number of the last step that was read; 0 = none yet in this process.
     """
 
     def __init__(
@@ -181,6 +190,7 @@ class StepWatch:
         workdir: Path,
     ):
         """Args: see `RunLog.watch`, whose settings and workdir these are."""
+        self.finished = 0
         self._log, self._bar, self._clock, self._works = log, bar, clock, works
         self._settings, self._meter = settings, Meter(peak_flops())
         process = jax.process_index()
@@ -198,7 +208,7 @@ class StepWatch:
 
         Raises:
           FloatingPointError: too many steps in a row that are not finite.
-          ValueError: too many records that cannot be used.
+          ComesAgain: too many records that cannot be used.
         """
         values = {name: float(value) for name, value in jax.device_get(step.measures).items()}
         now = time.perf_counter()
@@ -224,6 +234,7 @@ class StepWatch:
         elif values["skipped"]:
             self._log.write(step.number, values)
         self._judge(step, values)
+        self.finished = step.number
 
     def _judge(self, step: InFlight, values: Mapping[str, float]) -> None:
         """Whether the run should go on."""
@@ -257,5 +268,7 @@ class StepWatch:
     def paused(self) -> Iterator[None]:
         """What is done within this is no part of a step's time."""
         before = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - before
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - before

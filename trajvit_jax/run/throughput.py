@@ -18,6 +18,7 @@ from trajvit_jax.models.video_text import plain_slots
 PEAKS: Mapping[str, float] = {
     "NVIDIA A100": 312e12,
     "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
     "NVIDIA GH200": 989e12,

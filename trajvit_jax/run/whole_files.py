@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenization.files import write_text
 
 _NOTE = "files.json"
+_MISSING = " is missing"
 _SMALL = 2**20  # bytes: larger files hold arrays, whose values have checksums of their own
 
 
@@ -22,18 +23,23 @@ def find_damage(folder: Path) -> str:
     try:
         noted = json.loads((folder / _NOTE).read_text("utf-8"))
     except FileNotFoundError:
-        return f"{_NOTE} is missing"
+        return f"{_NOTE}{_MISSING}"
     except ValueError:
         return f"{_NOTE} is damaged"
     files = _files(folder)
     for name, (size, crc) in noted.items():
         if name not in files:
-            return f"{name} is missing"
+            return f"{name}{_MISSING}"
         if files[name][0] != size:
             return f"{name} has {files[name][0]} bytes, not {size}"
         if files[name][1] != crc:
             return f"{name} has other contents than when it was written"
     return ""
+
+
+def is_missing(damage: str) -> bool:
+    """Whether what `find_damage` said is that a file is not there."""
+    return damage.endswith(_MISSING)
 
 
 def _files(folder: Path) -> dict[str, list[int | None]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 
+from tokenization.files import remove_leftovers
 from tokenization.folder_lock import only_writer
 
 
-def lock(
-    workdir: str | os.PathLike[str], *, process: int = 0
-) -> contextlib.AbstractContextManager[None]:
-    """Holds the workdir against a second run, see `only_writer`.
+@contextlib.contextmanager
+def lock(workdir: str | os.PathLike[str], *, process: int = 0) -> Iterator[None]:
+    """Holds the workdir against a second run, see `only_writer`; removes what a killed one left.
 
     Args:
       workdir: of the run; it is made if need be.
@@ -20,4 +21,9 @@ def lock(
     Raises:
       FolderInUse: another run holds it; the message says which.
     """
-    return contextlib.nullcontext() if process else only_writer(workdir, option="--workdir")
+    if process:
+        yield
+        return
+    with only_writer(workdir, option="--workdir"):
+        remove_leftovers(workdir)
+        yield
