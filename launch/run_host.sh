@@ -54,8 +54,6 @@ environment() {
 }
 
 gpu_environment() {
-  # Shards of records, pipes of loader workers, connections of NCCL: the usual 1,024 files are few.
-  ulimit -Sn "$(ulimit -Hn)"
   # Gathering and reducing run beside computing; without it each waits for the other.
   xla_flag --xla_gpu_enable_latency_hiding_scheduler=true
   # A collective that one GPU never enters ends the process after 20 minutes instead of hanging
