@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from benchmarks.quick_programs import quick_programs
 from tokenization.files import write_text
 from trajvit_jax.run.provenance import commit
 
@@ -207,18 +208,9 @@ def _sources(found: Sequence[Collective]) -> list[dict[str, Any]]:
 
 def in_process(case: Case) -> dict[str, Any]:
     """`measure` in a process of its own, which has as many virtual devices."""
-    import jax
-
     flags = f"--xla_force_host_platform_device_count={case.devices}"
-    if jax.__version_info__ < (0, 11):  # Later ones have this one, quick, emitter alone.
-        flags += " --xla_cpu_use_fusion_emitters=false"
     command = [sys.executable, "-m", "benchmarks.scaling", "--case", json.dumps(vars(case))]
-    environment = os.environ | {
-        "XLA_FLAGS": flags,
-        "JAX_PLATFORMS": "cpu",
-        # Of machine code alone, as is the emitter: what is counted here is decided before.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+    environment = quick_programs(os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"})
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{case} failed:\n{done.stderr[-2000:]}")
