@@ -186,7 +186,7 @@ def test_cases_fit_the_recipe(case: scaling.Case):
     assert (stream.batch, stream.packing.group) == (case.batch, case.group)
     assert settings.step.augment is not None
     if case.size == "L":
-        assert (stream.packing.rows, stream.packing.slots) == (1, 194 * case.group)
+        assert (stream.packing.rows, stream.packing.slots) == (1, 112 * case.group)
         assert (settings.model.encoder.depth, settings.model.dtype) == (24, "bfloat16")
     else:
         assert settings.model.encoder.unroll == settings.model.encoder.depth
