@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.quick_programs import quick_programs
+
 ROOT = Path(__file__).parents[1]
 BOUND = 0.05  # of a step
 UNSETTLED = 10  # steps at first, which read what was loaded while the step compiled
@@ -65,15 +67,18 @@ def waits(model: str, lines: Sequence[dict[str, float]], batch: int) -> Waits:
     return Waits(model, len(told), sum(times) / len(times), waited / sum(times), worst)
 
 
-def measure(records: Path, frames: int, model: str, steps: int, batch: int = 32) -> Waits:
+def measure(
+    records: Path, frames: int, model: str, steps: int, *, batch: int = 32, quick: bool = False
+) -> Waits:
     """Trains a model of the demo for some steps, in a process of its own.
 
     Args:
-      records: folder whose split `train` is read, and evaluated at the end.
+      records: folder whose split `train` is read; `test` is evaluated at the end.
       frames: of a record.
       model: 'trajvit' or 'vit3d'.
       steps: to train; the first `UNSETTLED` do not count.
       batch: videos of a step.
+      quick: compile quickly, for steps that are slower than they would be.
 
     Raises:
       RuntimeError: the run ended with an error; with the end of its output.
@@ -82,7 +87,6 @@ def measure(records: Path, frames: int, model: str, steps: int, batch: int = 32)
         settings = {
             "data.cache": 0,
             "data.batch": batch,
-            "data.eval_split": "train",
             "log_every": 1,
             "checkpoint_every": steps,
         }
@@ -92,7 +96,14 @@ def measure(records: Path, frames: int, model: str, steps: int, batch: int = 32)
             f"model={model},records={records.resolve()},frames={frames},steps={steps}",
             *(f"--config.{name}={value}" for name, value in settings.items()),
         ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=quick_programs() if quick else None,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise RuntimeError(f"{command} failed:\n{done.stderr[-2000:]}")
         lines = (Path(folder) / "metrics.jsonl").read_text("utf-8").splitlines()

@@ -92,7 +92,13 @@ class Whole:
 
 
 def make_records(
-    folder: Path, number: int, frames: int, trajectories: int, *, size: int = 256
+    folder: Path,
+    number: int,
+    frames: int,
+    trajectories: int,
+    *,
+    size: int = 256,
+    split: str = "train",
 ) -> None:
     """Blurred noise that drifts, under cells that drift along."""
     rng = np.random.default_rng(frames)
@@ -122,7 +128,8 @@ def make_records(
             (f"a drifting picture, number {i}",),
         )
 
-    write_records(folder, map(one, tqdm(range(number), desc="making records", leave=False)))
+    made = map(one, tqdm(range(number), desc="making records", leave=False))
+    write_records(folder, made, split=split)
 
 
 @contextlib.contextmanager
@@ -296,14 +303,16 @@ def measure(folder: Path, split: str, options: argparse.Namespace) -> dict[str, 
 def demo_waits(options: argparse.Namespace, made: Path) -> list[data_wait.Waits]:
     """Trains the demo's models, and prints how long they wait for data."""
     if options.demo is None:
-        make_records(made, 64 if options.quick else 640, 8, 13, size=128)
+        for split, number in (("train", 64 if options.quick else 640), ("test", 32)):
+            make_records(made, number, 8, 13, size=128, split=split)
     records = options.demo or made
     frames = len(open_records(records, "train")[0].frames)
     steps = min(options.steps, data_wait.UNSETTLED + 4) if options.quick else options.steps
     print(f"\nsteps of configs/demo.py on {records}, no record kept in memory")
+    how: dict[str, Any] = {"batch": 8, "quick": True} if options.quick else {}
     found = []
     for model in ("trajvit",) if options.quick else ("trajvit", "vit3d"):
-        found.append(data_wait.measure(records, frames, model, steps))
+        found.append(data_wait.measure(records, frames, model, steps, **how))
         print(f"  {found[-1]}")
     if not options.quick:
         verdict = "holds" if all(one.holds for one in found) else "DOES NOT HOLD"

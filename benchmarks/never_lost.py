@@ -41,6 +41,7 @@ from tokenization.records import Record
 from tokenization.shards import write_records
 from tokenization.trajectories import Trajectories, VideoInfo
 from trajvit_jax.run.checkpoint_files import load_arrays
+from trajvit_jax.run.provenance import commit
 from trajvit_jax.run.sample_log import read_samples, samples_path
 
 _FRAMES, _SIZE, _SLOTS, _VIDEOS = 4, 32, 6, 48
@@ -451,7 +452,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     print(report(chains, options.steps))
     if options.json:
-        write_text(options.json, json.dumps([dataclasses.asdict(one) for one in chains], indent=2))
+        told = [dataclasses.asdict(one) for one in chains]
+        write_text(options.json, json.dumps({"commit": commit(), "chains": told}, indent=2) + "\n")
     return 0 if all(chain.holds for chain in chains) else 1
 
 

@@ -34,6 +34,7 @@ from benchmarks.arguments import count
 from tokenization.files import write_text
 from tokenization.records import open_records
 from trajvit_jax.data.packing import PackingSettings, plan
+from trajvit_jax.run.provenance import commit
 
 USED, DROPPED = 0.88, 0.001  # the bounds: at least, and less than
 STEP = 16  # slots between the shapes that are tried
@@ -224,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if options.json:
         report: dict[str, Any] = {
+            "commit": commit(),
             "batch": options.batch,
             "group": options.group,
             "rows": options.rows,

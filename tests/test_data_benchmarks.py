@@ -104,8 +104,8 @@ def test_the_exit_code_tells_whether_the_demo_waits_for_data(
     records = tmp_path / "records"
     input_pipeline.make_records(records, 4, 2, 4, size=32)
 
-    def measure(folder, frames, model, steps):
-        assert (folder, frames) == (records, 2)
+    def measure(folder, frames, model, steps, **how):
+        assert (folder, frames, how) == (records, 2, {"batch": 8, "quick": True} if quick else {})
         return data_wait.Waits(model, steps, 0.5, share if model == "trajvit" else 0.0, 0.1)
 
     monkeypatch.setattr(input_pipeline, "measure", lambda *_: {})
@@ -120,6 +120,8 @@ def test_the_exit_code_tells_whether_the_demo_waits_for_data(
 
 @pytest.mark.slow
 def test_the_demo_s_models_tell_how_long_they_wait(tmp_path):
-    input_pipeline.make_records(tmp_path, 16, 8, 13, size=64)
-    found = data_wait.measure(tmp_path, 8, "trajvit", data_wait.UNSETTLED + 2, batch=8)
+    for split in ("train", "test"):
+        input_pipeline.make_records(tmp_path, 16, 8, 13, size=64, split=split)
+    steps = data_wait.UNSETTLED + 2
+    found = data_wait.measure(tmp_path, 8, "trajvit", steps, batch=8, quick=True)
     assert found.steps == 2 and found.step > 0 and 0 <= found.share <= found.worst <= 1
