@@ -1,13 +1,21 @@
 """Hours of the paper's runs on 8, 32 and 256 GPUs, by a formula whose inputs are printed.
 
-  hours = steps x FLOPs of a step / (GPUs x peak x utilization) / 3600
+  compute  = FLOPs of a step / (GPUs x peak x utilization)
+  exchange = 2 (GPUs - 1) / GPUs x bytes of the gradients / bandwidth
+  hours    = steps x (compute and exchange, one hidden behind the other or not) / 3600
 
 Steps are those of the configs. FLOPs of a step are three times XLA's count of embedding its videos
-and captions, unoptimized: what is measured here. Peak is one GPU's dense bfloat16 rate by its data
-sheet. Utilization is what no machine here has told yet: a range is assumed, and named so.
+and captions, unoptimized; gradients are the model's parameters in float32, summed over a ring, as
+`mesh.data` does it: both are counted here. Peak is one GPU's dense bfloat16 rate by its data sheet.
+Assumed, and named so, is what no machine here has told yet: utilization, a range; and the bandwidth
+of the ring's narrowest place, by default that of nodes of eight GPUs with eight adapters of
+400 Gb/s (DGX H100, by its data sheet; NVLink inside brings 450 GB/s), of which NCCL reaches less.
+
+Hours go from the better end (high utilization, the longer of compute and exchange hides the other)
+to the worse (low utilization, one after the other).
 
   python -m benchmarks.cost_model
-  python -m benchmarks.cost_model --utilization=0.42 --gpu='NVIDIA H200'
+  python -m benchmarks.cost_model --utilization 0.42 --bandwidth=300 --gpu='NVIDIA H200'
 """
 
 from __future__ import annotations
@@ -16,15 +24,36 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import jax
+from flax import nnx
 
 from tokenization.files import write_text
 from trajvit_jax import config as configs
 from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.models.video_text import VideoTextModel
+from trajvit_jax.run.provenance import commit
 from trajvit_jax.run.throughput import PEAKS, work_of
 
 RUNS = ("panda2m", "panda4m", "panda8m", "panda8m_datacomp50m", "datacomp50m")
 GPUS = (8, 32, 256)
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What one GPU brings.
+
+    Attributes:
+      peak: dense bfloat16 FLOP/s.
+      utilizations: of the peak, assumed: the best and the worst.
+      bandwidth: bytes a second that reach a GPU from the others, assumed.
+    """
+
+    peak: float
+    utilizations: tuple[float, float]
+    bandwidth: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +65,29 @@ class Cost:
       steps: updates in all.
       flops: of an average step, forward and backward.
       slots: of an average step.
+      parameters: that are trained.
     """
 
     name: str
     steps: int
     flops: float
     slots: float
+    parameters: int
 
-    def hours(self, gpus: int, peak: float, utilization: float) -> float:
-        """On so many GPUs."""
-        return self.steps * self.flops / (gpus * peak * utilization) / 3600
+    def compute(self, gpus: int, machine: Machine) -> tuple[float, float]:
+        """Seconds of a step's FLOPs, at the best and the worst utilization."""
+        best, worst = (self.flops / (gpus * machine.peak * share) for share in machine.utilizations)
+        return best, worst
+
+    def exchange(self, gpus: int, machine: Machine) -> float:
+        """Seconds in which the float32 gradients are summed over a ring."""
+        received = 2 * (gpus - 1) / gpus * 4 * self.parameters
+        return received / machine.bandwidth
+
+    def hours(self, gpus: int, machine: Machine) -> tuple[float, float]:
+        """Of the run: where one term hides the other, and where neither does."""
+        (best, worst), exchange = self.compute(gpus, machine), self.exchange(gpus, machine)
+        return self.steps * max(best, exchange) / 3600, self.steps * (worst + exchange) / 3600
 
 
 def cost(name: str) -> Cost:
@@ -59,26 +101,38 @@ def cost(name: str) -> Cost:
         settings.steps,
         flops=sum(share * work.flops for share, work in works),
         slots=sum(share * work.slots for share, work in works),
+        parameters=_parameters(settings),
     )
 
 
-def table(costs: list[Cost], peak: float, utilizations: list[float]) -> str:
-    """Markdown; of several utilizations, hours at the first and the last."""
-    head = " | ".join(f"hours on {gpus}" for gpus in GPUS)
+def _parameters(settings: ExperimentSettings) -> int:
+    model = nnx.eval_shape(lambda: VideoTextModel(settings.model, rngs=nnx.Rngs(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def table(costs: Sequence[Cost], machine: Machine) -> str:
+    """Markdown: of each number of GPUs both terms of a step, and the hours of the run."""
+    head = " | ".join(f"ms a step on {gpus} | hours on {gpus}" for gpus in GPUS)
     lines = [
         f"| run | steps | TFLOP a step | slots a step | {head} |",
-        "|---|---:|---:|---:|" + "---:|" * len(GPUS),
+        "|---|---:|---:|---:|" + "---:|---:|" * len(GPUS),
     ]
     for one in costs:
         cells = []
         for gpus in GPUS:
-            hours = sorted({round(one.hours(gpus, peak, u), 1) for u in utilizations})
-            cells.append(" to ".join(f"{value:g}" for value in hours))
+            compute = [f"{1e3 * seconds:.3g}" for seconds in one.compute(gpus, machine)]
+            exchange = f"{1e3 * one.exchange(gpus, machine):.3g}"
+            cells.append(f"{_range(compute)} + {exchange}")
+            cells.append(_range([f"{round(hours, 1):g}" for hours in one.hours(gpus, machine)]))
         lines.append(
             f"| {one.name} | {one.steps:,} | {one.flops / 1e12:.0f} | {one.slots:,.0f} | "
             f"{' | '.join(cells)} |"
         )
     return "\n".join(lines)
+
+
+def _range(values: Sequence[str]) -> str:
+    return " to ".join(dict.fromkeys(values))
 
 
 def main() -> int:
@@ -88,7 +142,10 @@ def main() -> int:
     )
     parser.add_argument("--gpu", default="NVIDIA H100", choices=sorted(PEAKS))
     parser.add_argument(
-        "--utilization", type=float, nargs="*", default=[0.25, 0.45], help="assumed (0.25 and 0.45)"
+        "--utilization", type=float, nargs="+", default=[0.25, 0.45], help="assumed (0.25 and 0.45)"
+    )
+    parser.add_argument(
+        "--bandwidth", type=float, default=400.0, help="GB/s to a GPU, assumed (400)"
     )
     parser.add_argument("--quick", action="store_true", help="one run, both models")
     parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
@@ -97,12 +154,21 @@ def main() -> int:
     names = [f"{run}.py" for run in runs]
     names += [f"{run}.py:model=vit3d" for run in runs if run != "panda8m_datacomp50m"]
     costs = [cost(name) for name in names]
-    peak = PEAKS[options.gpu]
-    print(f"{options.gpu}: {peak / 1e12:.0f} TFLOP/s dense bfloat16, by its data sheet")
-    print(f"assumed utilization: {' and '.join(f'{u:.0%}' for u in options.utilization)}\n")
-    print(table(costs, peak, options.utilization))
+    used = (max(options.utilization), min(options.utilization))
+    machine = Machine(PEAKS[options.gpu], used, 1e9 * options.bandwidth)
+    print(f"{options.gpu}: {machine.peak / 1e12:.0f} TFLOP/s dense bfloat16, by its data sheet")
+    print(
+        f"assumed: {used[0]:.0%} to {used[1]:.0%} of it, {options.bandwidth:g} GB/s between GPUs; "
+        "ms a step are compute + exchange\n"
+    )
+    print(table(costs, machine))
+    print(f"\ncommit {commit() or 'unknown'}")
     if options.json:
-        values = [dataclasses.asdict(one) for one in costs]
+        values = {
+            "commit": commit(),
+            "machine": dataclasses.asdict(machine),
+            "runs": [dataclasses.asdict(one) for one in costs],
+        }
         write_text(options.json, json.dumps(values, indent=2) + "\n")
     return 0
 

@@ -31,7 +31,7 @@ _TEXT = 64  # tokens of a question with its marks
 _FRAMES = (16, 32, 64, 128, 256)
 _DEVICES = (8, 16, 32, 64)
 # Of a video, by the built-in tokenizer on 80 clips of Panda-70M (2 to 10 s); see --videos.
-_TRAJECTORIES: Mapping[int, int] = {16: 172}
+_TRAJECTORIES: Mapping[int, int] = {16: 100}
 _CONFIG = "configs/videollm/llama3_8b.py"
 
 

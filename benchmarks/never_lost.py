@@ -1,17 +1,20 @@
 r"""Kills a training run again and again, and compares how it ends with an unbroken one.
 
 Example:
-  python -m benchmarks.never_lost             # 20 times kill -9, 10 times SIGTERM
-  python -m benchmarks.never_lost --quick     # 3 and 2
+  python -m benchmarks.never_lost             # 20 times kill -9, 10 times asked to stop
+  python -m benchmarks.never_lost --quick     # 4 and 2
   python -m benchmarks.never_lost --json=never_lost.json
 
 A tiny model trains on records that are made on the spot, in a process of its own, and is started
 again after every signal until it ends; a loader's worker process, augmentation, packed rows,
 micro-batches and an average of the parameters are on. Signals come at random steps, while a
 checkpoint is being written (its temporary folder is there), and before the first step (restore,
-compilation).
+compilation). Every second request to stop is a scheduler's: SIGUSR1, and SIGTERM while the
+checkpoint that the first asked for is being written.
 Compared bit by bit: all arrays of the last checkpoint (parameters, statistics, optimizer), the
-loss of every step, and which records every step read, in order.
+loss of every step, and which records every step read, in order. Beyond that, a run that was asked
+to stop must have saved every step it made, and one of the kills at least must have left a
+half-written checkpoint: otherwise nothing was shown of saves.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from tokenization.records import Record
 from tokenization.shards import write_records
 from tokenization.trajectories import Trajectories, VideoInfo
 from trajvit_jax.run.checkpoint_files import load_arrays
+from trajvit_jax.run.provenance import commit
 from trajvit_jax.run.sample_log import read_samples, samples_path
 
 _FRAMES, _SIZE, _SLOTS, _VIDEOS = 4, 32, 6, 48
@@ -68,14 +72,17 @@ _CONFIG = """import ml_collections
 def get_config(arg=None):
     return ml_collections.ConfigDict({settings!r}).lock()
 """
-_EXPECTED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75}
+_EXPECTED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75, signal.SIGUSR1: 75}
+_REMINDED = (signal.SIGUSR1, signal.SIGTERM)  # a warning, and what follows if it takes too long
+_PATIENCE = 1.0  # seconds until a reminder, where no checkpoint is begun
 
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """One signal: when it was planned for, and what it met.
+    """A signal, and perhaps its reminder: when it was planned for, and what it met.
 
     Attributes:
+      signals: that were sent.
       kind: 'step', 'save' or 'start'.
       step: not before this step was made.
       reached: steps made when the signal was sent.
@@ -85,6 +92,7 @@ class Stop:
       seconds: from the signal to the end of the process.
     """
 
+    signals: tuple[int, ...]
     kind: str
     step: int
     reached: int
@@ -93,14 +101,21 @@ class Stop:
     code: int
     seconds: float
 
+    @property
+    def kept(self) -> bool:
+        """Whether the process ended as documented: after a request to stop with all saved."""
+        asked = self.signals[0] != signal.SIGKILL
+        ended = self.code == _EXPECTED[signal.Signals(self.signals[0])]
+        return ended and not (asked and (self.lost or self.saving))
+
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
     """A run that was stopped again and again, against an unbroken one.
 
     Attributes:
-      number: of the signal.
-      stops: signals that were sent.
+      number: of its signal; half of the stops of SIGTERM begin with SIGUSR1.
+      stops: what was sent.
       starts: of the process.
       arrays: that were compared, and how many of them differ.
       samples: steps whose records were compared, and how many differ.
@@ -119,10 +134,19 @@ class Chain:
     @property
     def equal(self) -> bool:
         """Whether it ended as the unbroken one, and every signal as documented."""
-        kept = all(stop.code == _EXPECTED[signal.Signals(self.number)] for stop in self.stops)
-        return kept and all(
+        return all(stop.kept for stop in self.stops) and all(
             n > 0 and not bad for n, bad in (self.arrays, self.samples, self.losses)
         )
+
+    @property
+    def met_a_save(self) -> bool:
+        """Whether one of its signals left a half-written checkpoint, as only kill -9 may."""
+        return any(stop.saving for stop in self.stops)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is equal, and a proof: kills that met no save say nothing of saves."""
+        return self.equal and (self.number != signal.SIGKILL or self.met_a_save)
 
 
 def toy_record(i: int) -> Record:
@@ -246,11 +270,11 @@ def plan(stops: int, steps: int, rng: random.Random) -> list[tuple[str, int]]:
 def stop_once(
     trainer: Trainer,
     process: subprocess.Popen[bytes],
-    number: int,
+    signals: tuple[int, ...],
     when: tuple[str, int],
     rng: random.Random,
 ) -> Stop | None:
-    """Waits for the moment, sends the signal, waits for the end; None if the run ended before."""
+    """Waits for the moment, sends the signals, waits for the end; None if the run ended before."""
     kind, step = when
     if kind == "start":  # once it has said something: Python's own start is not its business
         said = trainer.said()
@@ -267,11 +291,17 @@ def stop_once(
     if process.poll() is not None:
         return None
     reached, since = trainer.step(), time.monotonic()
-    process.send_signal(number)
+    process.send_signal(signals[0])
+    for number in signals[1:]:
+        while process.poll() is None and time.monotonic() < since + _PATIENCE:
+            if trainer.saving():
+                break
+            time.sleep(0.0002)
+        process.send_signal(number)  # to a process that has ended, it sends none
     code = process.wait(300)
     seconds = time.monotonic() - since
     lost = max(0, trainer.step() - trainer.saved())
-    return Stop(kind, step, reached, lost, trainer.saving(), code, seconds)
+    return Stop(signals, kind, step, reached, lost, trainer.saving(), code, seconds)
 
 
 def run_chain(
@@ -284,9 +314,10 @@ def run_chain(
     """
     met: list[Stop] = []
     name = signal.Signals(number).name
-    for when in tqdm(stops, desc=name, unit="stop"):
+    for i, when in enumerate(tqdm(stops, desc=name, unit="stop")):
+        signals = _REMINDED if number == signal.SIGTERM and i % 2 == 0 else (number,)
         process = trainer.start()
-        stop = stop_once(trainer, process, number, when, rng)
+        stop = stop_once(trainer, process, signals, when, rng)
         if stop is None:
             raise RuntimeError(f"ended before {name} at {when}:\n{trainer.output()}")
         if stop.code not in _EXPECTED.values():
@@ -317,19 +348,20 @@ def bits(workdir: Path, step: int) -> dict[str, tuple[str, tuple[int, ...], byte
 
 def report(chains: Sequence[Chain], steps: int) -> str:
     """One line for each kind of stop, one for each comparison."""
-    head = f"{'signal':8} {'moment':7} {'stops':>5} {'half saved':>10} {'steps lost':>10}"
+    head = f"{'signal':9} {'moment':7} {'stops':>5} {'half saved':>10} {'steps lost':>10}"
     lines = [f"{head} {'exit codes':>10} {'s to end':>9}"]
-    for chain in chains:
-        name = signal.Signals(chain.number).name
+    stops = [stop for chain in chains for stop in chain.stops]
+    for signals in dict.fromkeys(stop.signals for stop in stops):
+        name = "+".join(signal.Signals(number).name.removeprefix("SIG") for number in signals)
         for kind in ("start", "step", "save"):
-            of_kind = [stop for stop in chain.stops if stop.kind == kind]
+            of_kind = [stop for stop in stops if (stop.signals, stop.kind) == (signals, kind)]
             if of_kind:
                 codes = ",".join(str(code) for code in sorted({stop.code for stop in of_kind}))
                 longest = max(stop.seconds for stop in of_kind)
                 lost = sum(stop.lost for stop in of_kind)
                 half = sum(stop.saving for stop in of_kind)
                 lines.append(
-                    f"{name:8} {kind:7} {len(of_kind):5} {half:10} {lost:10} {codes:>10} "
+                    f"{name:9} {kind:7} {len(of_kind):5} {half:10} {lost:10} {codes:>10} "
                     f"{longest:9.2f}"
                 )
     for chain in chains:
@@ -338,13 +370,18 @@ def report(chains: Sequence[Chain], steps: int) -> str:
             f"{name}: {chain.starts} starts to {steps} steps in {chain.seconds:.0f} s; differing "
             f"from the unbroken run: {chain.arrays[1]} of {chain.arrays[0]} arrays, "
             f"{chain.samples[1]} of {chain.samples[0]} steps' records, "
-            f"{chain.losses[1]} of {chain.losses[0]} losses"
+            f"{chain.losses[1]} of {chain.losses[0]} losses: "
+            + ("holds" if chain.holds else "DOES NOT HOLD")
         )
+        if chain.number == signal.SIGKILL and not chain.met_a_save:
+            lines.append(f"{name}: no kill left a half-written checkpoint, so none met a save")
+        if not all(stop.kept for stop in chain.stops):
+            lines.append(f"{name}: stops that did not end as documented, with all saved")
     return "\n".join(lines)
 
 
 def measure(folder: Path, *, steps: int, kills: int, terms: int, seed: int) -> list[Chain]:
-    """Trains unbroken, then with kill -9, then with SIGTERM.
+    """Trains unbroken, then with kill -9, then with SIGTERM, half of them after SIGUSR1.
 
     Raises:
       RuntimeError: a run that ended with an error.
@@ -389,20 +426,22 @@ def measure(folder: Path, *, steps: int, kills: int, terms: int, seed: int) -> l
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; 1 if a run ended otherwise than the unbroken one."""
+    """Runs the command; 1 if a run ended otherwise than the unbroken one, or shows nothing."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="3 kills and 2 SIGTERM, 60 steps")
+    parser.add_argument(
+        "--quick", action="store_true", help="4 kills, asked to stop twice, 60 steps"
+    )
     parser.add_argument("--steps", type=int, default=200, help="steps of a run (default: 200)")
     parser.add_argument("--kills", type=int, default=20, help="times kill -9 (default: 20)")
-    parser.add_argument("--terms", type=int, default=10, help="times SIGTERM (default: 10)")
+    parser.add_argument("--terms", type=int, default=10, help="asked to stop (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--folder", type=Path, help="keeps the runs here (default: nowhere)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all stops, as JSON")
     options = parser.parse_args(argv)
     if options.quick:
-        options.steps, options.kills, options.terms = 60, 3, 2
+        options.steps, options.kills, options.terms = 60, 4, 2
     with tempfile.TemporaryDirectory() as temporary:
         chains = measure(
             options.folder or Path(temporary),
@@ -413,8 +452,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     print(report(chains, options.steps))
     if options.json:
-        write_text(options.json, json.dumps([dataclasses.asdict(one) for one in chains], indent=2))
-    return 0 if all(chain.equal for chain in chains) else 1
+        told = [dataclasses.asdict(one) for one in chains]
+        write_text(options.json, json.dumps({"commit": commit(), "chains": told}, indent=2) + "\n")
+    return 0 if all(chain.holds for chain in chains) else 1
 
 
 if __name__ == "__main__":

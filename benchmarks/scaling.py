@@ -1,13 +1,16 @@
 """What more devices cost and save, from the compiled programs: collectives, FLOPs and memory.
 
   python -m benchmarks.scaling --json=scaling.json   # an hour; goes on where it was stopped
-  python -m benchmarks.scaling --only=memory         # one of the two tables
+  python -m benchmarks.scaling --only=weak           # one of the two tables: minutes
   python -m benchmarks.scaling --quick               # 1 and 2 devices: under a minute
 
 Weak scaling: 8 videos a device on 1 to 8 virtual CPU devices, a small model with every part of the
 paper's. FLOPs and collectives are of the compiled program; its layers are unrolled, as XLA counts
 the FLOPs of a loop's body once (what is left of loops draws random numbers and changes colours).
-Exchanges within loops are multiplied. Virtual devices share the cores: the time says little.
+Exchanges within loops are multiplied. No time is told: virtual devices share the cores, and the
+programs are compiled without most optimizations of machine code. Two bounds, and exit code 1 where
+one does not hold: a device computes what one alone does, within 5%; and what reaches it is what
+parameters and gradients need, and at most a fifth more.
 
 Memory: the paper's models in their recipe, 256 videos a step, with parameters and optimizer
 divided over 1 to 64 devices, by XLA's memory analysis. Nothing of it is allocated. It is the CPU
@@ -31,7 +34,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from benchmarks.quick_programs import quick_programs
 from tokenization.files import write_text
+from trajvit_jax.run.provenance import commit
 
 if TYPE_CHECKING:
     from benchmarks.hlo import Collective
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 _GIB, _MIB = 2.0**30, 2.0**20
 _A_DEVICE = 8  # videos, of the small model
 STORED = 256  # pixels a side of the records
+_FLOPS_OFF, _RECEIVED_OVER = 0.05, 0.2  # the bounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +187,7 @@ def measure(case: Case) -> dict[str, Any]:
             "loops": [dataclasses.asdict(loop) for loop in loops(text)],
         }
         if small:
-            cost = compiled.cost_analysis() or {}
-            result |= {"flops": cost["flops"], "seconds": _time(compiled, state, batch)}
+            result["flops"] = (compiled.cost_analysis() or {})["flops"]
     return result
 
 
@@ -201,33 +206,11 @@ def _sources(found: Sequence[Collective]) -> list[dict[str, Any]]:
     ]
 
 
-def _time(compiled: Any, state: Any, batch: Any) -> float:
-    """Median seconds of three steps on zeros."""
-    import jax
-    import jax.numpy as jnp
-
-    def zeros(x: Any) -> Any:
-        return jax.device_put(jnp.zeros(x.shape, x.dtype), x.sharding)
-
-    state, batch = jax.tree.map(zeros, state), jax.tree.map(zeros, batch)
-    seconds = []
-    for _ in range(4):
-        started = time.perf_counter()
-        state, _ = jax.block_until_ready(compiled(state, batch))
-        seconds.append(time.perf_counter() - started)
-    return sorted(seconds[1:])[1]
-
-
 def in_process(case: Case) -> dict[str, Any]:
     """`measure` in a process of its own, which has as many virtual devices."""
     flags = f"--xla_force_host_platform_device_count={case.devices}"
     command = [sys.executable, "-m", "benchmarks.scaling", "--case", json.dumps(vars(case))]
-    environment = os.environ | {
-        "XLA_FLAGS": flags,
-        "JAX_PLATFORMS": "cpu",
-        # Of machine code alone: what is counted here is decided before.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+    environment = quick_programs(os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"})
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{case} failed:\n{done.stderr[-2000:]}")
@@ -238,19 +221,45 @@ def weak_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: one line a mesh."""
     lines = [
         "| mesh | videos | GFLOP a device | MiB that reach a device: all | "
-        "all-reduce | all-gather | other | s |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "all-reduce | all-gather | other |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         case, received = Case(**row["case"]), dict(row["received"])
         total = sum(received.values())
         parts = [received.pop(kind, 0.0) for kind in ("all-reduce", "all-gather")]
         cells = " | ".join(f"{size / _MIB:.1f}" for size in (total, *parts, sum(received.values())))
-        lines.append(
-            f"| {case.mesh} | {case.batch} | {row['flops'] / 1e9:.1f} | {cells} | "
-            f"{row['seconds']:.2f} |"
-        )
+        lines.append(f"| {case.mesh} | {case.batch} | {row['flops'] / 1e9:.1f} | {cells} |")
     return "\n".join(lines)
+
+
+def needed_bytes(case: Case, parameters: int) -> float | None:
+    """What must reach a device over a ring for the parameters' sake, in float32.
+
+    Gradients are summed, which takes their bytes twice; parameters that are divided are gathered
+    for the forward pass and once more for the backward pass. None where `tensor` divides layers:
+    it exchanges activations, too.
+    """
+    if case.tensor > 1:
+        return None
+    turns = 4 if case.fsdp > 1 else 2
+    return turns * 4 * parameters * (case.devices - 1) / case.devices
+
+
+def broken_bounds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each row of weak scaling that breaks a bound; the first is of one device."""
+    broken, alone = [], rows[0]["flops"]
+    for row in rows:
+        case, received = Case(**row["case"]), sum(row["received"].values())
+        ratio = row["flops"] / alone
+        # A layer that `tensor` divides takes less of each device.
+        if ratio > 1 + _FLOPS_OFF or (case.tensor == 1 and ratio < 1 - _FLOPS_OFF):
+            broken.append(f"{case.mesh}: {ratio:.3f} times the FLOPs of one device")
+        needed = needed_bytes(case, row["parameters"])
+        if needed is not None and received > (1 + _RECEIVED_OVER) * needed:
+            over = f"{received / _MIB:.1f} MiB reach a device, {needed / _MIB:.1f} are needed"
+            broken.append(f"{case.mesh}: {over}")
+    return broken
 
 
 def memory_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -274,15 +283,20 @@ def memory_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 class Known:
-    """Rows that were measured, kept in a file if one is named."""
+    """Rows that were measured, kept in a file if one is named.
 
-    def __init__(self, path: Path | None, version: str):
-        """Args: the file, and the version of JAX that its rows must be of."""
-        self._path, self._version = path, version
+    Args:
+      path: the file.
+      made: what every row must have been measured with: versions, and the commit. Where files
+        differ from the commit, it says nothing of the code, and no row is taken from the file.
+    """
+
+    def __init__(self, path: Path | None, made: Mapping[str, str]):
+        self._path, self._made = path, dict(made)
         self._rows: dict[str, dict[str, Any]] = {}
-        if path is not None and path.exists():
+        if path is not None and path.exists() and not made["commit"].endswith("+"):
             for row in json.loads(path.read_text("utf-8")):
-                if row["jax"] == version:
+                if all(row.get(name) == value for name, value in made.items()):
                     self._rows[_key(Case(**row["case"]))] = row
 
     def __contains__(self, case: Case) -> bool:
@@ -293,7 +307,7 @@ class Known:
 
     def add(self, case: Case, row: dict[str, Any]) -> None:
         """Keeps a row, and writes the file anew."""
-        self._rows[_key(case)] = row | {"jax": self._version}
+        self._rows[_key(case)] = row | self._made
         if self._path is not None:
             write_text(self._path, json.dumps(list(self._rows.values()), indent=1) + "\n")
 
@@ -303,7 +317,7 @@ def _key(case: Case) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the tables."""
+    """Prints the tables; 1 if weak scaling breaks a bound."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -313,8 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--json",
         type=Path,
         default=None,
-        help="keep the rows here; those that it has are not measured again (delete it after "
-        "changes of the code)",
+        help="keep the rows here; those that it has of the same commit are not measured again",
     )
     parser.add_argument("--case", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -326,7 +339,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     weak = weak_cases(quick=options.quick) if options.only != "memory" else []
     memory = memory_cases() if options.only != "weak" and not options.quick else []
-    known = Known(options.json, jax.__version__)
+    made = {"jax": jax.__version__, "commit": commit()}
+    known = Known(options.json, made)
     missing = [case for case in weak + memory if case not in known]
     with tqdm(missing, unit="program", disable=None) as bar:
         for case in bar:
@@ -335,8 +349,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for cases, table in ((weak, weak_table), (memory, memory_table)):
         if cases:
             print(table([known[case] for case in cases]) + "\n")
-    print(f"jax {jax.__version__}, CPU compiler")
-    return 0
+    print(f"jax {made['jax']}, CPU compiler, commit {made['commit'] or 'unknown'}")
+    broken = broken_bounds([known[case] for case in weak]) if weak else []
+    for line in broken:
+        print(f"DOES NOT HOLD: {line}")
+    if weak and not broken:
+        print("the bounds of weak scaling hold")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

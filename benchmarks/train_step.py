@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arguments import count
+from benchmarks.quick_programs import quick_programs
 from benchmarks.train_step_run import DEBUG, Attempt, measure
 from tokenization.files import write_text
 from trajvit_jax.config import nearest
@@ -59,9 +60,10 @@ def in_process(attempt: Attempt) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.train_step"]
     command += ["--attempt", json.dumps(dataclasses.asdict(attempt))]
     environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", _cache()),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(attempt.size == DEBUG)),
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", _cache())
     }
+    if attempt.size == DEBUG:
+        environment = quick_programs(environment)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
@@ -212,6 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             micro_batches=options.micro_batches,
             dtype="float32" if on_cpu else "bfloat16",
             steps=2 if options.quick else 10,
+            rounds=1 if options.quick else 5,
             deterministic=options.deterministic,
         )
         if not batch:
@@ -237,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _largest(attempt: Attempt, most: int) -> int:
     def fits(batch: int) -> bool:
         print(f"{attempt.model}: a batch of {batch} ...", file=sys.stderr, flush=True)
-        return in_process(dataclasses.replace(attempt, batch=batch, steps=1))["fits"]
+        return in_process(dataclasses.replace(attempt, batch=batch, steps=1, rounds=1))["fits"]
 
     return largest(fits, attempt.group, most)
 

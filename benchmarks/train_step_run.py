@@ -28,7 +28,6 @@ from trajvit_jax.state import TrainState
 from trajvit_jax.step import StepSettings, make_step
 
 DEBUG = "debug"
-_ROUNDS = 5
 _STORED = 256 / 224  # pixels a side of a record, for each of the model's
 
 
@@ -45,6 +44,7 @@ class Attempt:
       micro_batches: see `trajvit_jax.step.StepSettings`.
       dtype: that layers compute in.
       steps: of a round.
+      rounds: that are timed.
       parts: time the parts, not the step.
       deterministic: see `trajvit_jax.models.settings.ModelSettings`.
     """
@@ -57,6 +57,7 @@ class Attempt:
     micro_batches: int = 1
     dtype: str = "bfloat16"
     steps: int = 10
+    rounds: int = 5
     parts: bool = False
     deterministic: bool = False
 
@@ -87,7 +88,7 @@ def measure(attempt: Attempt) -> dict[str, Any]:
     mesh = make_mesh(MeshSettings(1, 1, 1), [device])
     with jax.set_mesh(mesh):
         ready = _ready(attempt, mesh)
-        found = _parts(ready) if attempt.parts else _step(ready, attempt, device)
+        found = _parts(ready, attempt) if attempt.parts else _step(ready, attempt, device)
     common = {"attempt": dataclasses.asdict(attempt), "fits": True}
     return common | {"peak_flops": peak_flops([device])} | found
 
@@ -124,7 +125,7 @@ def _step(ready: _Ready, attempt: Attempt, device: Any) -> dict[str, Any]:
     compiling = time.perf_counter() - started
     state, measures = jax.block_until_ready(compiled(state, batch))
     seconds = []
-    for _ in range(_ROUNDS):
+    for _ in range(attempt.rounds):
         started = time.perf_counter()
         for _ in range(attempt.steps):
             state, measures = compiled(state, batch)
@@ -144,8 +145,8 @@ def _step(ready: _Ready, attempt: Attempt, device: Any) -> dict[str, Any]:
     }
 
 
-def _parts(ready: _Ready) -> dict[str, Any]:
-    timings = race(parts(ready.state, ready.tx, ready.batch, ready.step.augment), _ROUNDS)
+def _parts(ready: _Ready, attempt: Attempt) -> dict[str, Any]:
+    timings = race(parts(ready.state, ready.tx, ready.batch, ready.step.augment), attempt.rounds)
     rows, slots = ready.stream.batch, plain_slots(ready.model)
     if ready.batch.rows is not None:
         groups, in_group, slots = ready.batch.rows.video.shape

@@ -31,9 +31,9 @@ The paper's results (SSV2, K400, average retrieval): TrajViT 22.7, 25.9, 17.8; V
 pixels 18.0, SAM 16.7, key frames 17.6, stride 17.3, last stage 17.5, no position 17.4, Hiera 16.0,
 mean 16.5, two queries 17.8, four 17.9.
 
-Arguments (see `trajvit_jax.recipe.pretraining`): model, size (B), ablation, records, videos (how
-many they hold), evaluation, vocabulary, epochs or steps, batch, frames, tokens, group, rows, slots,
-micro_batches, threads, workers, seed, debug.
+Arguments (see `trajvit_jax.recipe.pretraining`): model, size (B), ablation, initial, records,
+videos (how many they hold), evaluation, vocabulary, epochs or steps, batch, frames, tokens, group,
+rows, slots, micro_batches, threads, workers, seed, debug.
 """
 
 from __future__ import annotations

@@ -8,17 +8,17 @@ To try it first, two steps of a tiny model on records of any size (a minute on a
       --config=configs/datacomp50m.py:debug,image_records=IMAGES
 
 Planned for 32 H100, as the paper's (supplementary §6): 366,211 steps of 4,096 images, 30 epochs. By
-the cost model of docs/SCALING.md, at an assumed 45% to 25% of the peak: 4.8 to 8.6 hours on 32,
-19.2 to 34.5 on 8; with model=vit3d 12.2 to 21.9 on 32.
+the cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 4.8
+to 9.5 hours on 32, 19.2 to 35.3 on 8; with model=vit3d 12.2 to 22.7 on 32.
 
 The paper's result (Table 12, TrajViT): ImageNet top-5 74.9, COCO R@5 71.1 image to text and 55.5
 text to image; ViT: 77.7, 73.6 and 58.3.
 
 Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit, or vit, patches of an image;
-automerge), size (S, B, L, H), image_records (folders with ':' between them), images (how many
-they hold), evaluation, vocabulary, epochs or steps, image_batch, tokens (trajectories of an
-image), group (images that share rows of slots), rows and slots (of a group), micro_batches,
-threads, workers, seed, debug.
+automerge), size (S, B, L, H), ablation (of trajvit's encoder), initial (what the run starts from),
+image_records (folders with ':' between them), images (how many they hold), evaluation,
+vocabulary, epochs or steps, image_batch, tokens (trajectories of an image), group (images that
+share rows of slots), rows and slots (of a group), micro_batches, threads, workers, seed, debug.
 """
 
 from __future__ import annotations

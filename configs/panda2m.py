@@ -10,17 +10,18 @@ To try it first, two steps of a tiny model on records of any size (a minute on a
       --config=configs/panda2m.py:debug,records=runs/demo/records,frames=8
 
 Planned for 32 H100, as the paper's (supplementary §6): 234,375 steps of 256 videos, 30 epochs. By
-the cost model of docs/SCALING.md, at an assumed 45% to 25% of the peak: 0.8 to 1.5 hours on 32, 3.2
-to 5.8 on 8; with model=vit3d 4.3 to 7.8 on 32.
+the cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 0.6
+to 1.5 hours on 32, 2.2 to 4.5 on 8; with model=vit3d 4.3 to 8.3 on 32.
 
 The paper's result (Table 10, TrajViT-L, text to video / video to text): ActivityNet 31.97 / 31.97,
 VATEX 28.94 / 51.40, MSR-VTT 26.94 / 50.60, Charades 10.14 / 10.47. ViT3D-L: ActivityNet 26.33 /
 27.33, VATEX 24.74 / 44.80, MSR-VTT 23.75 / 48.30, Charades 7.11 / 7.29.
 
 Arguments (see `trajvit_jax.recipe.pretraining`): model (as in panda4m.py), size (S, B, L, H),
-records (folders with ':' between them), videos (how many they hold), evaluation, vocabulary,
-epochs or steps, batch, frames, tokens (trajectories of a video), group (videos that share rows of
-slots), rows and slots (of a group), micro_batches, threads, workers, seed, debug.
+ablation (of trajvit's encoder), initial (what the run starts from), records (folders with ':'
+between them), videos (how many they hold), evaluation, vocabulary, epochs or steps, batch, frames,
+tokens (trajectories of a video), group (videos that share rows of slots), rows and slots (of a
+group), micro_batches, threads, workers, seed, debug.
 """
 
 from __future__ import annotations

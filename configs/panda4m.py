@@ -10,18 +10,19 @@ To try it first, two steps of a tiny model on records of any size (a minute on a
       --config=configs/panda4m.py:debug,records=runs/demo/records,frames=8
 
 Planned for 32 H100, as the paper's (supplementary §6): 468,750 steps of 256 videos, 30 epochs. By
-the cost model of docs/SCALING.md, at an assumed 45% to 25% of the peak: 1.6 to 2.9 hours on 32, 6.5
-to 11.6 on 8; with model=vit3d 8.6 to 15.5 on 32.
+the cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 1.1
+to 3.1 hours on 32, 4.4 to 8.9 on 8; with model=vit3d 8.6 to 16.6 on 32.
 
 The paper's result (Table 10, TrajViT-L, text to video / video to text): ActivityNet 38.62 / 38.41,
 VATEX 36.19 / 61.02, MSR-VTT 31.71 / 60.52, Charades 14.81 / 14.81. ViT3D-L: ActivityNet 35.34 /
 34.54, VATEX 35.00 / 59.11, MSR-VTT 30.90 / 56.61, Charades 12.61 / 12.61.
 
 Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit, vit3d, vivit, token_learner,
-tome, rlt, automerge, segmentation_only, tracking_only), size (S, B, L, H), records (folders with
-':' between them), videos (how many they hold), evaluation, vocabulary, epochs or steps, batch,
-frames, tokens (trajectories of a video), group (videos that share rows of slots), rows and slots
-(of a group), micro_batches, threads, workers, seed, debug.
+tome, rlt, automerge, segmentation_only, tracking_only), size (S, B, L, H), ablation (of trajvit's
+encoder), initial (what the run starts from), records (folders with ':' between them), videos (how
+many they hold), evaluation, vocabulary, epochs or steps, batch, frames, tokens (trajectories of a
+video), group (videos that share rows of slots), rows and slots (of a group), micro_batches,
+threads, workers, seed, debug.
 """
 
 from __future__ import annotations

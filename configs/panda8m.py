@@ -10,8 +10,8 @@ To try it first, two steps of a tiny model on records of any size (a minute on a
       --config=configs/panda8m.py:debug,records=runs/demo/records,frames=8
 
 Planned for 32 H100, as the paper's (supplementary §6): 937,500 steps of 256 videos, 30 epochs. By
-the cost model of docs/SCALING.md, at an assumed 45% to 25% of the peak: 3.2 to 5.8 hours on 32,
-12.9 to 23.2 on 8; with model=vit3d 17.2 to 31 on 32.
+the cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 2.2
+to 6.1 hours on 32, 8.8 to 17.8 on 8; with model=vit3d 17.2 to 33.1 on 32.
 
 The paper's result (Table 10, TrajViT-L, text to video / video to text): ActivityNet 42.35 / 41.92,
 VATEX 41.35 / 65.35, MSR-VTT 35.22 / 62.73, Charades 19.41 / 18.36. ViT3D-L: ActivityNet 38.82 /
@@ -19,9 +19,10 @@ VATEX 41.35 / 65.35, MSR-VTT 35.22 / 62.73, Charades 19.41 / 18.36. ViT3D-L: Act
 lower numbers for the same runs.
 
 Arguments (see `trajvit_jax.recipe.pretraining`): model (as in panda4m.py), size (S, B, L, H),
-records (folders with ':' between them), videos (how many they hold), evaluation, vocabulary,
-epochs or steps, batch, frames, tokens (trajectories of a video), group (videos that share rows of
-slots), rows and slots (of a group), micro_batches, threads, workers, seed, debug.
+ablation (of trajvit's encoder), initial (what the run starts from), records (folders with ':'
+between them), videos (how many they hold), evaluation, vocabulary, epochs or steps, batch, frames,
+tokens (trajectories of a video), group (videos that share rows of slots), rows and slots (of a
+group), micro_batches, threads, workers, seed, debug.
 """
 
 from __future__ import annotations

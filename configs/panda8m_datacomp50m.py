@@ -12,15 +12,16 @@ To try it first, two steps of a tiny model on records of any size (a minute on a
 
 Planned for 32 H100, as the paper's (supplementary §6): 937,500 steps of videos and 366,211 of
 images, 30 epochs of each; the paper gives the epochs of all models, and not how it mixes. By the
-cost model of docs/SCALING.md, at an assumed 45% to 25% of the peak: 8 to 14.4 hours on 32, 32.1 to
-57.7 on 8.
+cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 7 to
+15.6 hours on 32, 28 to 53.1 on 8.
 
 The paper's result (Table 11, TrajViT-L, text to video / video to text): ActivityNet 53.57 / 53.36,
 VATEX 50.38 / 75.10, MSR-VTT 47.38 / 79.96, Charades 24.80 / 22.01. Its ViT3D-L (43.62 / 44.65,
 47.16 / 70.70, 41.16 / 68.74, 21.25 / 20.50) is trained on images before videos, not together:
 configs/panda8m_from_images.py; model=vit3d is refused here.
 
-Arguments (see `trajvit_jax.recipe.pretraining`): size (S, B, L, H), records and image_records
+Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit or automerge), size (S, B, L, H),
+ablation (of trajvit's encoder), initial (what the run starts from), records and image_records
 (folders with ':' between them), videos and images (how many they hold), evaluation, vocabulary,
 epochs or steps, batch, image_batch, frames, tokens (trajectories of a video), group (videos, or
 images, that share rows of slots), rows and slots (of a group of videos), micro_batches, threads,

@@ -126,6 +126,23 @@ def test_the_paper_s_recipe(name, steps, streams):
     assert settings.step.augment == AugmentSettings()
 
 
+@pytest.mark.parametrize(
+    ("name", "saved", "evaluated"),
+    [
+        ("panda2m.py", 3906, 7812),
+        ("panda8m.py", 15_625, 31_250),
+        ("ablation880k.py", 1719, 3438),  # an epoch has 3,437.5 steps
+        ("panda8m.py:videos=300000", 1000, 1000),  # not more often, though an epoch has 1,172
+        ("panda2m.py:epochs=1", 3906, 0),
+        ("panda2m.py:steps=300", 300, 0),
+    ],
+)
+def test_checkpoints_follow_the_length_of_a_run(name, saved, evaluated):
+    """Twice an epoch, a state of TrajViT-L being 5.2 GB; evaluations are at saved steps."""
+    settings = resolve(name)
+    assert (settings.checkpoint_every, settings.evaluate_every) == (saved, evaluated)
+
+
 def test_both_streams_of_a_joint_run_see_all_their_records_equally_often():
     settings = resolve("panda8m_datacomp50m.py:videos=3000000,images=1000000,batch=64")
     epochs = {}
@@ -214,7 +231,7 @@ def test_debug_runs_compile_quickly():
 def test_slots_grow_with_the_group():
     joint = resolve("panda8m_datacomp50m.py:group=4").data.streams
     shapes = [(one.packing.group, one.packing.rows, one.packing.slots) for one in joint]
-    assert shapes == [(4, 1, 776), (4, 1, 224)]
+    assert shapes == [(4, 1, 448), (4, 1, 224)]
     [images] = resolve("datacomp50m.py:group=16,slots=900").data.streams
     assert (images.packing.group, images.packing.slots) == (16, 900)
     assert resolve("panda4m.py:group=7,model=vit3d").data.streams[0].packing is None

@@ -1,4 +1,4 @@
-"""The cost model's hours, and those that the configs' docstrings name."""
+"""The cost model's hours, and those that the configs' docstrings and docs/SCALING.md name."""
 
 from __future__ import annotations
 
@@ -9,24 +9,32 @@ import pytest
 from benchmarks import cost_model
 from trajvit_jax.run.throughput import PEAKS
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-ASSUMED = (0.45, 0.25)
+ROOT = Path(__file__).parent.parent
+# What the docstrings and the page assume.
+MACHINE = cost_model.Machine(PEAKS["NVIDIA H100"], (0.45, 0.25), 400e9)
 
 
-def test_hours_are_work_over_rate():
-    cost = cost_model.Cost("run", steps=3600, flops=1e12, slots=1.0)
-    assert cost.hours(2, peak=1e12, utilization=0.25) == 2.0
-    assert "| run | 3,600 | 1 | 1 | 0.5 to 1 | 0.1 to 0.2 | 0 |" in cost_model.table(
-        [cost], 1e12, [0.125, 0.25]
+def test_a_step_computes_and_exchanges():
+    machine = cost_model.Machine(peak=1e12, utilizations=(0.5, 0.25), bandwidth=1e9)
+    one = cost_model.Cost("run", 3600, flops=1e12, slots=1.0, parameters=250_000_000)
+    assert one.compute(2, machine) == (1.0, 2.0)
+    assert one.exchange(2, machine) == 1.0 and one.exchange(4, machine) == 1.5
+    assert one.hours(2, machine) == (1.0, 3.0)  # hidden, and not
+    assert one.hours(8, machine) == (1.75, 0.5 + 1.75)  # the exchange is the longer one
+    line = cost_model.table([one], machine).splitlines()[-1]
+    assert line == (
+        "| run | 3,600 | 1 | 1 | 250 to 500 + 1.75e+03 | 1.8 to 2.2 | 62.5 to 125 + 1.94e+03 | "
+        "1.9 to 2.1 | 7.81 to 15.6 + 1.99e+03 | 2 |"
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", cost_model.RUNS)
-def test_docstrings_name_the_hours_of_the_model(name, monkeypatch):
-    monkeypatch.chdir(CONFIGS.parent)
-    said = " ".join((CONFIGS / f"{name}.py").read_text("utf-8").split())
-    cost, peak = cost_model.cost(f"{name}.py"), PEAKS["NVIDIA H100"]
+def test_docstrings_and_the_page_name_the_hours_of_the_model(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = " ".join((ROOT / f"configs/{name}.py").read_text("utf-8").split())
+    page = (ROOT / "docs/SCALING.md").read_text("utf-8").splitlines()
+    cost = cost_model.cost(f"{name}.py")
+    assert cost_model.table([cost], MACHINE).splitlines()[-1] in page
     for gpus in (32, 8):
-        low, high = (round(cost.hours(gpus, peak, use), 1) for use in ASSUMED)
+        low, high = (round(hours, 1) for hours in cost.hours(gpus, MACHINE))
         assert f"{low:g} to {high:g}" in said

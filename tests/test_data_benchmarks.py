@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import input_pipeline, packing
+from benchmarks import data_wait, input_pipeline, packing
 from tokenization.records import open_records
 from trajvit_jax.data.packing import PackingSettings
 from trajvit_jax.data.wordpiece import WordPiece
@@ -81,3 +81,47 @@ def test_every_stage_of_reading_is_timed(tmp_path):
     missing = [name for name, seconds in stages.seconds.items() if seconds == 0]
     assert missing == []
     assert set(input_pipeline.reads(source)) == {"one by one", "32 at once"}
+
+
+def line(step, seconds, waited):
+    return {"step": step, "videos_a_second": 32 / seconds, "data_wait": waited / seconds}
+
+
+def test_waits_are_a_share_of_the_time_of_settled_steps():
+    lines = [line(10, 1.0, 0.9), line(11, 3.0, 0.0), {"step": 11, "loss": 1.0}, line(12, 1.0, 0.4)]
+    found = data_wait.waits("vit3d", lines, 32)
+    assert (found.steps, found.step) == (2, 2.0)
+    assert found.share == pytest.approx(0.1) and found.worst == pytest.approx(0.4)
+    assert not found.holds and data_wait.waits("vit3d", lines[:2], 32).holds
+    with pytest.raises(ValueError, match="no step after 10 told how long it waited"):
+        data_wait.waits("vit3d", lines[:1], 32)
+
+
+@pytest.mark.parametrize(("share", "quick", "code"), [(0.04, 0, 0), (0.06, 0, 1), (0.06, 1, 0)])
+def test_the_exit_code_tells_whether_the_demo_waits_for_data(
+    share, quick, code, monkeypatch, tmp_path, capsys
+):
+    records = tmp_path / "records"
+    input_pipeline.make_records(records, 4, 2, 4, size=32)
+
+    def measure(folder, frames, model, steps, **how):
+        assert (folder, frames, how) == (records, 2, {"batch": 8, "quick": True} if quick else {})
+        return data_wait.Waits(model, steps, 0.5, share if model == "trajvit" else 0.0, 0.1)
+
+    monkeypatch.setattr(input_pipeline, "measure", lambda *_: {})
+    monkeypatch.setattr(data_wait, "measure", measure)
+    report = tmp_path / "input.json"
+    arguments = [f"--demo={records}", f"--records={records}", f"--json={report}"]
+    assert input_pipeline.main(arguments + ["--quick"] * quick) == code
+    said = capsys.readouterr().out
+    assert ("bound 5%" in said) is not bool(quick) and ("DOES NOT HOLD" in said) is bool(code)
+    assert json.loads(report.read_text())["demo"][0]["share"] == share
+
+
+@pytest.mark.slow
+def test_the_demo_s_models_tell_how_long_they_wait(tmp_path):
+    for split in ("train", "test"):
+        input_pipeline.make_records(tmp_path, 16, 8, 13, size=64, split=split)
+    steps = data_wait.UNSETTLED + 2
+    found = data_wait.measure(tmp_path, 8, "trajvit", steps, batch=8, quick=True)
+    assert found.steps == 2 and found.step > 0 and 0 <= found.share <= found.worst <= 1

@@ -33,6 +33,9 @@ def start_from(state: TrainState, folder: Path, text: WordPiece, *, mesh: Mesh) 
     Those of the text side, too, where the folder is a run whose vocabulary is this one's; what
     the folder lacks stays as it is, and a warning names it.
 
+    Other than a run that is resumed, it holds all parameters of the folder (1.7 GB for ViT-L) at
+    once on every host, and those of a run on every device, before each gets its share of them.
+
     Args:
       state: of a new run.
       folder: a run's workdir, whose newest checkpoint is taken, or one that

@@ -41,9 +41,10 @@ ENCODER_ABLATIONS: dict[str, dict[str, Any]] = {
 
 # Slots of a row for each video of its group, for the built-in tokenizer's trajectories; and for
 # the segments of all frames, each video in a row of its own, as long as one may be.
-_SLOTS_A_VIDEO = {"video": 194, "image": 56}
+_SLOTS_A_VIDEO = {"video": 112, "image": 56}
 _SLOTS_OF_SEGMENTS = 1024
 _ROUND = 200  # steps at most until the order of videos and images repeats
+_STEPS_BETWEEN = 1000  # steps at least between checkpoints, of which an epoch has two or fewer
 
 _DEBUG_MODEL = {
     "image_size": 32,
@@ -157,9 +158,12 @@ def pretraining(
     config.initial = chosen.initial
     config.steps = steps
     config.log_every = 1 if chosen.debug else 50
-    config.checkpoint_every = min(1000, steps)
+    # A state of TrajViT-L is 5.2 GB: minutes lie between two on the hardware of the docstrings.
+    every = max(_STEPS_BETWEEN, round(steps / chosen.epochs / 2))
+    config.checkpoint_every = min(every, steps)
     # Once an epoch, at a step that is saved anyway; short runs only at their end.
-    config.evaluate_every = 1000 * round(steps / chosen.epochs / 1000) if steps > 30_000 else 0
+    epoch = every * max(1, round(steps / chosen.epochs / every))
+    config.evaluate_every = epoch if steps > 30_000 else 0
     config.keep = 2
     config.keep_best = ""
     config.log_samples = False

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from trajvit_jax.losses import clamp_temperature, contrastive_loss, shared_positives, similarity
+from trajvit_jax.losses import (
+    blockwise_contrastive_loss,
+    clamp_temperature,
+    contrastive_loss,
+    shared_positives,
+    similarity,
+)
 from trajvit_jax.models.video_text import unit_length
 
 WEIGHTS = ("vision_proj.weight", "vision_proj.bias", "text_proj.weight", "text_proj.bias")
@@ -111,3 +119,28 @@ def test_identical_embeddings_cost_log_b():
     ones = jnp.ones((5, 1))
     loss, _ = contrastive_loss(ones, ones, jnp.asarray(0.07))
     assert float(loss) == pytest.approx(np.log(5), rel=1e-6)
+
+
+@pytest.mark.parametrize("block", [16, None])
+def test_blocks_never_hold_the_similarities_of_all_pairs(block):
+    """In the compiled gradient, too; the plain loss shows that the test would see them."""
+    pairs, width = 512, 8
+
+    def loss(video, text, temperature, ids):
+        if block is None:
+            return contrastive_loss(video, text, temperature, shared_positives(ids))[0]
+        return blockwise_contrastive_loss(video, text, temperature, ids, block=block)[0]
+
+    vectors = jax.ShapeDtypeStruct((pairs, width), jnp.float32)
+    temperature = jax.ShapeDtypeStruct((), jnp.float32)
+    ids = jax.ShapeDtypeStruct((pairs, 2), jnp.uint32)
+    graded = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+    compiled = graded.lower(vectors, vectors, temperature, ids).compile()
+    shapes = re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", compiled.as_text())
+    largest = max(np.prod([int(size) for size in shape.split(",")]) for shape in shapes)
+    all_pairs = pairs * pairs
+    held = compiled.memory_analysis().temp_size_in_bytes
+    if block is None:
+        assert largest >= all_pairs and held >= 4 * all_pairs
+    else:  # a block of rows, at most with two words of an id for each pair
+        assert largest <= 2 * block * pairs and held < 4 * all_pairs / 2

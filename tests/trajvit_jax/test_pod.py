@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -12,6 +13,12 @@ import numpy as np
 import pytest
 
 from tokenization.shards import write_records
+from trajvit_jax import config as configs
+from trajvit_jax.data.steps import train_steps
+from trajvit_jax.data.streams import open_streams
+from trajvit_jax.data.wordpiece import WordPiece
+from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.run.sample_log import ids_hash, read_samples, samples_path
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +63,26 @@ def losses(workdir: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
+def order(config: list[str], vocabulary: Path) -> list[tuple[str, ...]]:
+    """Ids of what each of the six steps reads, in order."""
+    named = config[0].removeprefix("--config=")
+    settings = configs.to_settings(ExperimentSettings, configs.load(named))
+    text = WordPiece.load(vocabulary, settings.model.text.length)
+    streams = open_streams(settings.data.train_streams(settings.model.frames))
+    steps = train_steps(streams, settings.model, text, seed=settings.seed, resize=False)
+    read = [loaded.ids for loaded in itertools.islice(steps, 6)]
+    steps.close()
+    return read
+
+
+def hashes(order: list[tuple[str, ...]], part: int = 0, parts: int = 1) -> dict[int, str]:
+    """What a process notes that reads one of so many equal parts of every step."""
+    return {
+        step: ids_hash(ids[part * len(ids) // parts : (part + 1) * len(ids) // parts])
+        for step, ids in enumerate(order, 1)
+    }
+
+
 def test_two_processes_train_as_one_and_one_goes_on_from_them(config, tmp_path):
     alone, pod = tmp_path / "alone", tmp_path / "pod"
     train = [sys.executable, "-m", "trajvit_jax.main", *config]
@@ -69,10 +96,10 @@ def test_two_processes_train_as_one_and_one_goes_on_from_them(config, tmp_path):
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
     results = [json.loads((path / "results.json").read_text()) for path in (alone, pod)]
     assert results[0]["txt2vid_r5"] == results[1]["txt2vid_r5"]
-    samples = [
-        len((pod / name).read_text().splitlines()) for name in ("samples.jsonl", "samples-1.jsonl")
-    ]
-    assert samples == [6, 6]
+    read = order(config, alone / "vocab.txt")
+    assert read_samples(samples_path(alone)) == hashes(read)
+    for process in range(2):
+        assert read_samples(samples_path(pod, process)) == hashes(read, process, 2)
 
     # From the pod's checkpoint at step 3, on one device.
     for path in (pod / "checkpoints").glob("6*"):
@@ -81,3 +108,6 @@ def test_two_processes_train_as_one_and_one_goes_on_from_them(config, tmp_path):
     run([*train, f"--workdir={pod}"], tmp_path)
     resumed = losses(pod)
     np.testing.assert_allclose(list(resumed.values()), list(expected.values()), rtol=1e-5)
+    whole, halves = hashes(read), hashes(read, 0, 2)
+    expected_samples = {step: (halves if step <= 3 else whole)[step] for step in range(1, 7)}
+    assert read_samples(samples_path(pod)) == expected_samples

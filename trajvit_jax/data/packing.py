@@ -22,9 +22,9 @@ from trajvit_jax.models.tokens import Rows
 class PackingSettings:
     """The shape of a batch's rows.
 
-    The defaults are for the built-in tokenizer and up to 1,023 trajectories a video: on the counts
-    of 80 Panda-70M clips they use 89% and drop 0.02%, where a limit of 255 trajectories
-    would cut 23% of them. `python -m benchmarks.packing` shows what other numbers use and drop.
+    The defaults are for the built-in tokenizer: on the counts of 80 Panda-70M clips (up to 364 a
+    video) they use 90% and drop under 0.04%. `python -m benchmarks.packing` shows what others use
+    and drop.
 
     Attributes:
       group: videos that share rows; what a device owns is made of whole groups.
@@ -38,7 +38,7 @@ class PackingSettings:
 
     group: int = 8
     rows: int = 1
-    slots: int = 1552
+    slots: int = 896
 
     def __post_init__(self) -> None:
         require_positive(self, "group", "rows", "slots")

@@ -168,8 +168,8 @@ is: **measured here** (the number itself), **small-scale** (the protocol runs en
 models and real clips, by the command named), **needs data** (the protocol is tested on toy records
 alone), **needs an accelerator**.
 
-*GPU-hours* are those of training, planned by the formula of [SCALING.md](SCALING.md) (989 TFLOP/s
-of an H100 at 25% to 45% of its peak, assumed; runs of the ablations are not planned yet).
+*GPU-hours* are those of training on 32 H100, planned by the formula of [SCALING.md](SCALING.md)
+(25% to 45% of 989 TFLOP/s, 400 GB/s between GPUs, assumed; the ablations are not planned yet).
 Evaluation costs little beside: in four views, all of Kinetics-400 is under two GPU-hours for
 ViT3D-L. A config's first lines name the argument of each row of Tables 5 and 6.
 
