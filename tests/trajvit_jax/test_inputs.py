@@ -61,6 +61,31 @@ def test_shapes_and_dtypes_that_do_not_fit_are_named(model, video, labels, messa
         assert f"{array.dtype}{list(array.shape)}" in str(error.value)
 
 
+@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "in jit"])
+@pytest.mark.parametrize(
+    "valid",
+    [
+        np.ones((1, 1), bool),
+        np.ones((4, 2), bool),
+        np.ones((2, 3), bool),
+        np.ones(8, bool),
+        np.ones((2, 4), np.float32),
+    ],
+    ids=["one for all", "transposed", "a frame less", "flat", "numbers"],
+)
+def test_frames_that_count_must_be_those_of_the_video(model, valid, jitted):
+    def embed(model, *inputs):
+        return model.embed_video(*inputs[:2], train=True, valid=inputs[2])
+
+    def encode(model, *inputs):
+        return model.encode_video(*inputs[:2], train=True, valid=inputs[2])
+
+    for run in (embed, encode):
+        with pytest.raises(ValueError, match=r"valid must be bool\[2, 4\]") as error:
+            (nnx.jit(run) if jitted else run)(model, *map(jnp.asarray, inputs()), valid)
+        assert f"got {valid.dtype}{list(valid.shape)}: video float32[2, 4, " in str(error.value)
+
+
 @pytest.mark.parametrize("outside", [-1, 7, 70_000])
 def test_labels_outside_the_slots_are_refused(model, outside):
     video, labels = inputs()

@@ -113,16 +113,15 @@ class VideoTextModel(nnx.Module):
         Raises:
           ValueError: inputs whose shapes do not belong together or to the model, labels
             beyond the slots, pixels that are not finite, a trace of layers that read different
-            numbers of tokens. Values are only looked at outside
-            a compiled program.
+            numbers of tokens. Values are only looked at outside a compiled program.
         """
-        check_video(video, labels, self.settings, rows)
-        pixels = self.pixels(video)
-        tokens, intermediates = self.tokenizer(pixels, labels, rows, train=train, valid=valid)
+        check_video(video, labels, self.settings, rows, valid)
         if trace and self.tokenizer.merges:
             raise ValueError(
                 f"{self.settings.name} has no trace: its layers read ever fewer tokens"
             )
+        pixels = self.pixels(video)
+        tokens, intermediates = self.tokenizer(pixels, labels, rows, train=train, valid=valid)
         states, left, more = self.tokenizer.encode(
             self.encoder, tokens, video.shape[0], impl=self.settings.impl
         )
@@ -142,7 +141,7 @@ class VideoTextModel(nnx.Module):
         valid: Bool[Array, "b t"] | None = None,
     ) -> Float[Array, "b p"]:
         """One unit vector a video, float32; see `encode_video`."""
-        check_video(video, labels, self.settings, rows)
+        check_video(video, labels, self.settings, rows, valid)
         pixels = self.pixels(video)
         features = self.tokenizer.features(pixels, train=train, valid=valid)
         return self.embed_features(features, pixels, labels, rows)
