@@ -12,6 +12,7 @@ from flax import nnx
 
 from trajvit_jax.models.inputs import check_text, check_video
 from trajvit_jax.models.settings import (
+    EncoderSettings,
     ModelSettings,
     ResamplerSettings,
     ResNetSettings,
@@ -283,6 +284,16 @@ def test_ids_beyond_the_vocabulary_are_refused(model, outside):
         (lambda: ModelSettings(dtype="float16"), "model.dtype must be one of float32, bfloat16"),
         (lambda: TrajViTSettings(pooling="corner"), "trajvit.pooling .* did you mean 'corners'"),
         (lambda: TextSettings(length=600), "length 600 exceeds the 512 rows"),
+        (lambda: TrajViTSettings(feature_width=-5), r"TrajViTSettings\.feature_width .* got -5"),
+        (lambda: TrajViTSettings(position_depth=-1), r"position_depth must be .* >= 0, got -1"),
+        (lambda: EncoderSettings(head_width=-3), r"EncoderSettings\.head_width .* got -3"),
+        (lambda: EncoderSettings(head_width=True), "head_width must be a whole number .* True"),
+        (lambda: ResNetSettings(8, (8, 16), (1,)), r"widths=\(8, 16\) and resnet\.depths=\(1,\)"),
+        (lambda: ResNetSettings(8, (8, 0), (1, 1)), r"resnet\.widths must be .* got \(8, 0\)"),
+        (lambda: ResNetSettings(8, (8,), (-1,)), r"resnet\.depths must be .* got \(-1,\)"),
+        (lambda: ResNetSettings(8, (), ()), r"resnet\.widths must be .* got \(\)"),
+        (lambda: ResNetSettings(0), r"ResNetSettings\.stem must be .* got 0"),
+        (lambda: ResNetSettings(8, (6,), (1,), "bottleneck"), r"widths=\(6,\): .* multiples of 4"),
     ],
 )
 def test_settings_that_name_nothing_are_refused(make, message):
