@@ -95,6 +95,57 @@ def test_traces_end_in_the_states_and_stay_within_a_video(
         assert not video_attention[:, :, slots][..., ~slots].any()
 
 
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ["appearance", "position"]),
+        ({"feature_width": 8, "pooling": "corners", "position": "none"}, ["appearance"]),
+        ({"appearance": "mean", "position_features": "released"}, ["position"]),
+        (
+            {"resampler": ResamplerSettings(queries=2, depth=2), "position_reader": "mlp"},
+            ["appearance"],
+        ),
+        ({"attend_padding": True}, ["appearance", "position"]),
+    ],
+    ids=["default", "corners", "mean", "two queries", "padding attended"],
+)
+def test_traces_tell_what_queries_read_of_frames(tiny, random_model, changes, names):
+    own = dataclasses.replace(tiny().trajvit, resnet=ONE_STAGE, **changes)
+    encoder = dataclasses.replace(tiny().encoder, depth=1)
+    model, (video, labels) = random_model(tiny(trajvit=own, encoder=encoder)), clips()
+    _, tokens, parts = encode(model, video, labels, trace=True)
+    present = np.asarray(parts["present"])
+    if own.attend_padding:  # of a trajectory that is nowhere, up to ten frames
+        present = present | ~present.any(-1, keepdims=True)
+    assert [f"{name}_attention" in parts for name in ("appearance", "position")] == [
+        name in names for name in ("appearance", "position")
+    ]
+    expected, tokenizer = {}, model.tokenizer
+    if "appearance" in names:
+        vectors, seen = parts["pooled"], present
+        if own.pooling == "corners":  # four points a frame, each like a clip of its own
+            vectors = jnp.concatenate(jnp.split(vectors, 4, axis=-1), axis=2)
+            seen = np.concatenate([present] * 4, axis=2)
+        if own.feature_width:
+            vectors = tokenizer.appearance.widen(vectors)
+        read = tokenizer.appearance.summary.attention(vectors, jnp.asarray(seen))
+        read = np.asarray(read)
+        expected["appearance"] = sum(np.split(read, read.shape[-1] // FRAMES, axis=-1))
+    if "position" in names:
+        position = tokenizer.position
+        vectors, _ = position.features(parts["coordinates"])
+        if position.linear is not None:
+            vectors = position.linear(vectors)
+        expected["position"] = position.summary.attention(vectors, jnp.asarray(present))
+    for name in names:
+        shares = np.asarray(parts[f"{name}_attention"])
+        slots = tokens.values.shape[1]
+        assert shares.shape == (VIDEOS, slots, own.resampler.queries, FRAMES)
+        np.testing.assert_allclose(shares, expected[name], atol=1e-6)
+        assert not shares[~np.broadcast_to(present[:, :, None], shares.shape)].any()
+        assert (shares.sum(-1) < 1).all() and shares.max() > 0.1
+
+
 ONE_STAGE = ResNetSettings(8, (8,), (1,))  # what is left out of a program need not be compiled
 ABLATIONS = {
     "narrow features": {"feature_width": 8},

@@ -108,7 +108,9 @@ class VideoTextModel(nnx.Module):
           train: batch statistics in the backbone's normalization.
           valid: frames that count in these statistics; None = all.
           trace: add `states` (before each layer and after the last) and `attention` (of each
-            layer) to the intermediates.
+            layer) to the intermediates, and of trajectories `appearance_attention` and
+            `position_attention` [r, s, q, t]: how much each query of a slot's trajectory reads of
+            each frame.
 
         Raises:
           ValueError: inputs whose shapes do not belong together or to the model, labels
@@ -129,6 +131,7 @@ class VideoTextModel(nnx.Module):
         if trace:
             traced = self.encoder.trace(tokens)
             intermediates |= {"states": traced.states, "attention": traced.attention}
+            intermediates |= self.tokenizer.attention(intermediates)
         return states, left, intermediates
 
     def embed_video(

@@ -114,3 +114,12 @@ class Position(nnx.Module):
             first, second = self.mlp
             vectors = second(jax.nn.relu(first(flat)))
         return vectors.astype(self.dtype)[:, :, None]
+
+    def attention(
+        self, coordinates: Float[Array, "r s t k"], present: Bool[Array, "r s t"]
+    ) -> Float[Array, "r s q t"] | None:
+        """How much each query reads of each frame; other readers than resamplers have none."""
+        if self.summary is None:
+            return None
+        features, lift = self.features(coordinates)
+        return self.summary.attention(features, present, lift=lift)
