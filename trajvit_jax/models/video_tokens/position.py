@@ -21,8 +21,9 @@ FEATURES = 64
 def fourier_features(coordinates: Float[Array, "*b k"]) -> Float[Array, "*b 64"]:
     """Sine and cosine of 2 or 4 coordinates in [0, 1], 64 features in all (paper, Table 8).
 
-    Angles are 224 * x * 10000^(-i/count): for x in [0, 1] alone, base 10000 would leave most
-    frequencies nearly constant.
+    A coordinate's are all its sines, then all its cosines. The paper's table gives their number;
+    the angles, 224 * x * 10000^(-i/count), are chosen here: for x in [0, 1] alone, base 10000
+    would leave most frequencies nearly constant.
     """
     count = FEATURES // (2 * coordinates.shape[-1])
     frequency = 224.0 * 10_000.0 ** (-jnp.arange(count, dtype=jnp.float32) / count)
