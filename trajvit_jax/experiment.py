@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from tokenization.files import write_text
 from trajvit_jax.config import differences, require_positive, to_settings
@@ -45,8 +45,12 @@ class ExperimentSettings:
         steps that take longer. For trying things out.
 
     Raises:
-      ValueError: a count under 1, of the model too, or an unknown model.
+      ValueError: a count under 1, of the model too, an unknown model, or captions cleaned as for
+        released weights.
     """
+
+    # Whether the model's text side reads the records' captions.
+    reads_captions: ClassVar[bool] = True
 
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
@@ -71,6 +75,11 @@ class ExperimentSettings:
         require_positive(self, "steps", "log_every", "checkpoint_every", "keep", "max_skipped")
         model = self.model
         check_choice("model.name", model.name, tuple(TOKENIZERS))
+        if self.reads_captions and model.text.cleaning != "none":
+            raise ValueError(
+                f"model.text.cleaning={model.text.cleaning!r} is how converted weights read "
+                "captions; training reads them as they are: leave it at 'none'"
+            )
 
 
 E = TypeVar("E", bound=ExperimentSettings)
@@ -95,6 +104,7 @@ _FREE = (
         "model.encoder.remat",
         "model.encoder.unroll",
         "model.text.unroll",
+        "model.text.cleaning",  # training knows one; runs may be older than the setting
     ),
     "model.trajvit.resnet.remat",
     # Of a VideoLLM.

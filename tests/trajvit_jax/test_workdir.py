@@ -12,6 +12,8 @@ import pytest
 
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.experiment import ExperimentSettings, check, note
+from trajvit_jax.llm.experiment import VideoLLMExperiment
+from trajvit_jax.models.settings import ModelSettings, TextSettings
 from trajvit_jax.run.metric_log import MetricLog
 from trajvit_jax.state import TrainState
 
@@ -39,6 +41,22 @@ def test_a_workdir_keeps_to_one_experiment(tmp_path):
         check(run, dataclasses.replace(first, data=other), "records")
     with pytest.raises(ValueError, match="records: 'records', now 'more records'"):
         check(run, first, "more records")
+
+
+def test_captions_are_trained_on_as_they_are(tmp_path):
+    cleaned = ModelSettings(text=TextSettings(cleaning="released"))
+    with pytest.raises(ValueError, match=r"text\.cleaning='released' is how converted weights"):
+        ExperimentSettings(model=cleaned)
+    VideoLLMExperiment(model=cleaned, conversations=("talks.json",))  # no captions are read
+
+    # A run that is older than the setting goes on.
+    run, settings = tmp_path / "run", ExperimentSettings()
+    note(run, settings, "records")
+    (run / "checkpoints" / "5").mkdir(parents=True)
+    told = json.loads((run / "settings.json").read_text("utf-8"))
+    del told["model"]["text"]["cleaning"]
+    (run / "settings.json").write_text(json.dumps(told), "utf-8")
+    check(run, settings, "records")
 
 
 @pytest.mark.parametrize("change", [{"steps": 0}, {"log_every": 0}])

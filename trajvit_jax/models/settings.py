@@ -355,6 +355,9 @@ class AutoMergeSettings:
         require_positive(self, "tokens", "patch")
 
 
+CLEANINGS = ("none", "released")  # of captions
+
+
 @dataclasses.dataclass(frozen=True)
 class TextSettings:
     """BERT. Defaults: base-uncased, 77 tokens.
@@ -364,6 +367,8 @@ class TextSettings:
       positions: rows of the position table.
       layers_run: layers that are there and run, of `depth`; 0 = all of them. The released
         program runs 9 of its 12.
+      cleaning: of captions before they are cut into pieces: 'none', or 'released', which drops
+        punctuation as the released program does (`trajvit_jax.data.captions`), for its weights.
     """
 
     vocabulary: int = 30_522
@@ -376,8 +381,10 @@ class TextSettings:
     layers_run: int = 0
     init_std: float = 0.02
     unroll: int = 1
+    cleaning: str = "none"
 
     def __post_init__(self) -> None:
+        check_choice("text.cleaning", self.cleaning, CLEANINGS)
         require_positive(self, "vocabulary", "length", "width", "depth", "heads", "mlp", "unroll")
         _check_heads(self)
         if not 0 <= self.layers_run <= self.depth:
