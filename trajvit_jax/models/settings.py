@@ -412,7 +412,8 @@ class ModelSettings:
       dtype: 'float32' or 'bfloat16': what layers compute in. Parameters, normalization
         statistics, softmax, segment sums and the loss are float32 in both.
       impl: 'fast', or the plain formulas, 'reference', for mask pooling, resamplers and packed
-        rows. They are equal up to rounding.
+        rows. They are equal up to rounding, which is more where projections nearly cancel (see
+        `ops.layer_norm.mapped_factor`).
       deterministic: what is summed into segments, and the gradients of what is read by number,
         are added up in an order that is always the same. On a CPU it is so anyway; on a GPU,
         bit-identical runs need it, and XLA's `--xla_gpu_exclude_nondeterministic_ops` for its
