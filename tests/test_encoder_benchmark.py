@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
+import sys
 import time
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
-from benchmarks import encoder_jax
-from benchmarks.encoder import Bound
+from benchmarks import encoder, encoder_jax
+from benchmarks.encoder import Bound, bounds, unchecked
 from benchmarks.encoder_jax import block_labels
 from benchmarks.timing import Contender, Timing, peak_growth, race, ratio, share, table
-from trajvit_jax.models.settings import SIZES
+from trajvit_jax.models.settings import SIZES, EncoderSettings, ResNetSettings, TrajViTSettings
+from trajvit_jax.models.video_text import VideoTextModel
 
 
 def timing(stage, name, *seconds):
@@ -73,6 +81,129 @@ def test_bounds_say_which_way_they_go():
     assert str(Bound("x", 3.0, 2)).startswith("holds") and not Bound("x", 1.9, 2).holds
     assert Bound("x", 0.1, 0.15, at_least=False).holds
     assert str(Bound("x", 0.2, 0.15, at_least=False)).startswith("FAILS")
+
+
+# Seconds and memory of a run that keeps every bound, by a tenth.
+KEPT = {
+    ("pooling", "fast"): (0.05, 10),
+    ("pooling", "reference"): (0.55, 165),
+    ("resamplers", "fast"): (0.05, 1),
+    ("resamplers", "reference"): (0.165, 1),
+    ("forward", "fast"): (0.75, 1),
+    ("forward", "as released"): (0.75, 1),
+    ("forward", "reference"): (9.0, 1),
+    ("forward", "ViT3D"): (3.3, 1),
+    ("forward", "PyTorch"): (1.65, 1),
+    ("forward", "ViT3D PyTorch"): (1.9, 1),
+}
+
+
+def run_of(changes):
+    """Timings of a run in which some contenders took another time or memory."""
+    return [
+        Timing(*name, seconds=(seconds,) * 3, flops=None, memory=memory, traffic=None)
+        for name, (seconds, memory) in (KEPT | changes).items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "with_torch", "count"), [("B", True, 6), ("B", False, 4), ("L", True, 4)]
+)
+def test_a_run_that_keeps_every_bound_says_so(size, with_torch, count):
+    found = bounds(size, run_of({}), with_torch=with_torch)
+    assert len(found) == count and all(bound.holds for bound in found)
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "text"),
+    [
+        ("B", {("pooling", "reference"): (0.49, 165)}, "pooling, times faster"),
+        ("B", {("resamplers", "reference"): (0.149, 1)}, "resamplers, times faster"),
+        (
+            "B",
+            {("resamplers", "fast"): (0.07, 1), ("resamplers", "reference"): (0.3, 1)},
+            "share of the forward pass",
+        ),
+        ("B", {("forward", "ViT3D"): (2.9, 1)}, "than our ViT3D"),
+        ("B", {("forward", "PyTorch"): (1.49, 1)}, "released formulation"),
+        ("B", {("forward", "ViT3D PyTorch"): (1.7, 1)}, "the faster ViT3D"),
+        ("L", {("pooling", "reference"): (0.55, 149)}, "less temporary memory"),
+    ],
+)
+def test_each_bound_fails_alone(size, changes, text):
+    failed = [bound for bound in bounds(size, run_of(changes), with_torch=True) if not bound.holds]
+    assert len(failed) == 1 and text in failed[0].text
+
+
+def test_what_a_run_leaves_out_is_named():
+    full = {"with_torch": True, "on_cpu": True}
+    assert unchecked(["B", "L"], **full) == []
+    (memory,) = unchecked(["B"], **full)
+    assert "--sizes=L" in memory
+    (forward,) = unchecked(["L"], **full)
+    assert "--sizes=B" in forward
+    (torch,) = unchecked(["B", "L"], with_torch=False, on_cpu=True)
+    assert "released formulation" in torch and "fastest ViT3D" in torch
+    assert unchecked(["B", "L"], with_torch=False, on_cpu=False) == [
+        "all bounds: they are for CPUs"
+    ]
+
+
+def test_bounds_are_of_what_is_timed(monkeypatch):
+    """Ours, by the names under which they are made."""
+
+    def named(stage, name, function, module, *inputs, counted=None):
+        return Contender(stage, name, lambda: None)
+
+    model = SimpleNamespace(
+        for_cpu=lambda: SimpleNamespace(encoder=SimpleNamespace(settings=SMALL))
+    )
+    monkeypatch.setattr(encoder_jax, "contender", named)
+    monkeypatch.setattr(encoder_jax, "build", lambda settings: model)
+    clip = encoder_jax.Clip.random(2, 32, 10, 4)
+    made = [
+        (one.stage, one.name)
+        for make in (encoder_jax.forwards, encoder_jax.training)
+        for one in make(SMALL, clip, 10, dtype="float32")
+    ]
+    assert {name for stage, name in KEPT if stage == "forward" and "PyTorch" not in name} == {
+        name for stage, name in made if stage == "forward"
+    }
+    assert ("fwd + bwd", "fast") in made and ("fwd + bwd", "reference") in made
+
+
+SMALL = EncoderSettings(width=16, depth=3, heads=2, mlp=32)
+
+
+def test_what_is_computed_again_is_no_work_of_the_model(monkeypatch):
+    resnet = ResNetSettings(8, (8,), (1,))
+    monkeypatch.setattr(
+        encoder_jax, "TrajViTSettings", functools.partial(TrajViTSettings, resnet=resnet)
+    )
+    clip = encoder_jax.Clip.random(2, 32, 10, 4)
+
+    def flops(form, remat):
+        sizes = dataclasses.replace(SMALL, remat=remat)
+        settings = encoder_jax.settings_of(sizes, "trajvit", clip, 10, dtype="float32")
+        model = nnx.eval_shape(lambda: form(VideoTextModel(settings, rngs=nnx.Rngs(0))))
+        shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (clip.video, clip.labels))
+        lowered = encoder_jax._lower(encoder_jax.forward_backward, model, *shapes)
+        return lowered.cost_analysis()["flops"]
+
+    once = flops(encoder_jax.counted_as, "none")
+    assert flops(encoder_jax.counted_as, "layers") == once
+    assert flops(VideoTextModel.for_cpu, "layers") > once > flops(lambda model: model, "none")
+
+
+@pytest.mark.slow
+def test_the_quick_run_runs_everything_and_has_what_bounds_are_of(monkeypatch, tmp_path):
+    report = tmp_path / "report.json"
+    monkeypatch.setattr(sys, "argv", ["encoder", "--quick", "--no-torch", f"--json={report}"])
+    assert encoder.main() == 0
+    timed = json.loads(report.read_text("utf-8"))["quick"]["timings"]
+    names = {(one["stage"], one["name"]) for one in timed}
+    assert {one for one in KEPT if "PyTorch" not in one[1]} <= names
+    assert {("fwd + bwd", name) for name in ("fast", "reference", "ViT3D")} <= names
 
 
 def test_labels_show_as_many_segments_a_frame_as_asked():

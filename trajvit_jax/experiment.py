@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from tokenization.files import write_text
 from trajvit_jax.config import differences, require_positive, to_settings
@@ -48,7 +48,12 @@ class ExperimentSettings:
     Raises:
       ValueError: a count under 1, of the model too, an unknown model, or `keep_best` without
         evaluations between steps.
+      ValueError: a count under 1, of the model too, an unknown model, or captions cleaned as for
+        released weights.
     """
+
+    # Whether the model's text side reads the records' captions.
+    reads_captions: ClassVar[bool] = True
 
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
@@ -75,6 +80,11 @@ class ExperimentSettings:
         check_choice("model.name", model.name, tuple(TOKENIZERS))
         if self.keep_best and not self.evaluate_every:
             raise ValueError(f"keep_best={self.keep_best!r} needs evaluations: set evaluate_every")
+        if self.reads_captions and model.text.cleaning != "none":
+            raise ValueError(
+                f"model.text.cleaning={model.text.cleaning!r} is how converted weights read "
+                "captions; training reads them as they are: leave it at 'none'"
+            )
 
 
 E = TypeVar("E", bound=ExperimentSettings)
@@ -100,6 +110,7 @@ _FREE = (
         "model.encoder.remat",
         "model.encoder.unroll",
         "model.text.unroll",
+        "model.text.cleaning",  # training knows one; runs may be older than the setting
     ),
     "model.trajvit.resnet.remat",
     # Of a VideoLLM.

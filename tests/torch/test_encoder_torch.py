@@ -7,7 +7,7 @@ import importlib
 import numpy as np
 import pytest
 
-from trajvit_jax.models.settings import SIZES
+from trajvit_jax.models.settings import SIZES, EncoderSettings
 
 pytestmark = pytest.mark.torch
 
@@ -141,3 +141,15 @@ def test_sizes_of_the_paper(torch, encoders):
     assert count(model.pos_encoder) == resampler
     assert count(model.vision_encoder.vit) == count(plain.encoder) == 302_309_376
     assert plain.positional_embeddings_3d.shape == (1, 1569, width)
+
+
+def test_contenders_have_the_names_that_bounds_look_for(encoders):
+    small = EncoderSettings(width=16, depth=1, heads=2, mlp=32)
+    video = np.random.default_rng(0).normal(size=(1, 2, 32, 32, 3)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 5, (1, 2, 8, 8)).astype(np.int32)
+    forward, both = (
+        {(one.stage, one.name) for one in encoders.contenders(small, video, labels, 4, train=train)}
+        for train in (False, True)
+    )
+    assert {("forward", "PyTorch"), ("forward", "ViT3D PyTorch")} <= forward
+    assert both == {("fwd + bwd", "PyTorch"), ("fwd + bwd", "ViT3D PyTorch")}

@@ -38,11 +38,12 @@ SHADES = {"light": 40, "dark": 0}
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Compiles without optimizations, and every program once a session."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    if jax.__version_info__ < (0, 11):  # Later ones have this one emitter alone.
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
-        os.environ["XLA_FLAGS"] = flags.strip()
+    """Compiles without optimizations, and every program once a session; see `test_optimized`."""
+    if "TRAJVIT_TEST_OPTIMIZED" not in os.environ:
+        jax.config.update("jax_disable_most_optimizations", True)
+        if jax.__version_info__ < (0, 11):  # Later ones have this one emitter alone.
+            flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+            os.environ["XLA_FLAGS"] = flags.strip()
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -51,6 +51,15 @@ def test_batch_statistics_normalize_and_move_the_running_ones(module, counted):
     np.testing.assert_allclose(new_var, 0.9 * var + 0.1 * values.var(0, ddof=1), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("annotations_unchecked")
+@pytest.mark.parametrize("count", [1, 5])
+def test_flags_of_another_number_of_images_are_refused(module, count):
+    before = statistics(module)
+    with pytest.raises(ValueError, match=rf"valid \[{count}\] is not of the 6 images"):
+        normalize(module, images(), np.ones(count, bool), train=True)
+    np.testing.assert_array_equal(statistics(module), before)
+
+
 def test_padding_changes_neither_the_result_nor_the_statistics(module):
     x, valid, other = images(), np.arange(6) < 4, nnx.clone(module)
     before = normalize(module, x, valid, train=True)

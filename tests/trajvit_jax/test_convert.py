@@ -142,6 +142,7 @@ def test_a_whole_model_loads_and_runs(theirs, run, name):
     np.testing.assert_array_equal(model.project_text.kernel[...], state["text_proj.weight"].T)
     settings = model.settings
     assert settings.encoder.passes == (2 if name == "trajvit-clip" else 1)
+    assert settings.text.cleaning == "released"
     ids = jnp.ones((2, settings.text.length), jnp.int32)
     embedded = nnx.jit(type(model).embed_text)(model, ids, ids.astype(bool))
     assert np.isfinite(np.asarray(embedded)).all()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenization.trajectories import Trajectories, VideoInfo
+from trajvit_jax.data.captions import released_caption
 from trajvit_jax.data.evaluation import eval_videos
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.data.samples import caption_hash, in_slots, video_sample
@@ -39,6 +40,25 @@ def test_wordpiece_frames_pads_and_cuts(text):
     assert tokens.mask.sum(1).tolist() == [4, 12, 2]
     assert tokens.ids[1, 0] == start and tokens.ids[1, -1] == end
     assert text([]).ids.shape == (0, 12)
+
+
+def test_captions_are_cleaned_as_the_released_program_does(golden):
+    g = golden("optim_text")
+    found = [(released_caption(one), released_caption(one, 3)) for one in g["pre_text/in"].tolist()]
+    expected = zip(g["pre_text/out"], g["pre_text/out_max3"], strict=True)
+    assert found == [(whole, cut) for whole, cut in expected]
+
+
+def test_wordpiece_cleans_captions_where_it_is_asked_to(tmp_path):
+    plain = WordPiece.train(["a man's dog, fast - a mans dog fast"], 12)
+    plain.save(tmp_path / "vocab.txt")
+    cleaned = WordPiece.load(tmp_path / "vocab.txt", 12, "released")
+    np.testing.assert_array_equal(
+        cleaned(["A man's dog, fast!"]).ids, plain(["a mans dog fast"]).ids
+    )
+    assert plain(["A man's dog, fast"]).mask.sum() > cleaned(["A man's dog, fast"]).mask.sum()
+    with pytest.raises(ValueError, match=r"text\.cleaning .* did you mean 'released'"):
+        WordPiece.load(tmp_path / "vocab.txt", 12, "release")
 
 
 def test_wordpiece_ignores_case_and_knows_its_limits(text):

@@ -12,6 +12,7 @@ from flax import nnx
 
 from trajvit_jax.models.inputs import check_text, check_video
 from trajvit_jax.models.settings import (
+    EncoderSettings,
     ModelSettings,
     ResamplerSettings,
     ResNetSettings,
@@ -59,6 +60,31 @@ def test_shapes_and_dtypes_that_do_not_fit_are_named(model, video, labels, messa
         (nnx.jit(embed) if jitted else embed)(model, jnp.asarray(video), jnp.asarray(labels))
     for array in (video, labels):
         assert f"{array.dtype}{list(array.shape)}" in str(error.value)
+
+
+@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "in jit"])
+@pytest.mark.parametrize(
+    "valid",
+    [
+        np.ones((1, 1), bool),
+        np.ones((4, 2), bool),
+        np.ones((2, 3), bool),
+        np.ones(8, bool),
+        np.ones((2, 4), np.float32),
+    ],
+    ids=["one for all", "transposed", "a frame less", "flat", "numbers"],
+)
+def test_frames_that_count_must_be_those_of_the_video(model, valid, jitted):
+    def embed(model, *inputs):
+        return model.embed_video(*inputs[:2], train=True, valid=inputs[2])
+
+    def encode(model, *inputs):
+        return model.encode_video(*inputs[:2], train=True, valid=inputs[2])
+
+    for run in (embed, encode):
+        with pytest.raises(ValueError, match=r"valid must be bool\[2, 4\]") as error:
+            (nnx.jit(run) if jitted else run)(model, *map(jnp.asarray, inputs()), valid)
+        assert f"got {valid.dtype}{list(valid.shape)}: video float32[2, 4, " in str(error.value)
 
 
 @pytest.mark.parametrize("outside", [-1, 7, 70_000])
@@ -258,6 +284,16 @@ def test_ids_beyond_the_vocabulary_are_refused(model, outside):
         (lambda: ModelSettings(dtype="float16"), "model.dtype must be one of float32, bfloat16"),
         (lambda: TrajViTSettings(pooling="corner"), "trajvit.pooling .* did you mean 'corners'"),
         (lambda: TextSettings(length=600), "length 600 exceeds the 512 rows"),
+        (lambda: TrajViTSettings(feature_width=-5), r"TrajViTSettings\.feature_width .* got -5"),
+        (lambda: TrajViTSettings(position_depth=-1), r"position_depth must be .* >= 0, got -1"),
+        (lambda: EncoderSettings(head_width=-3), r"EncoderSettings\.head_width .* got -3"),
+        (lambda: EncoderSettings(head_width=True), "head_width must be a whole number .* True"),
+        (lambda: ResNetSettings(8, (8, 16), (1,)), r"widths=\(8, 16\) and resnet\.depths=\(1,\)"),
+        (lambda: ResNetSettings(8, (8, 0), (1, 1)), r"resnet\.widths must be .* got \(8, 0\)"),
+        (lambda: ResNetSettings(8, (8,), (-1,)), r"resnet\.depths must be .* got \(-1,\)"),
+        (lambda: ResNetSettings(8, (), ()), r"resnet\.widths must be .* got \(\)"),
+        (lambda: ResNetSettings(0), r"ResNetSettings\.stem must be .* got 0"),
+        (lambda: ResNetSettings(8, (6,), (1,), "bottleneck"), r"widths=\(6,\): .* multiples of 4"),
     ],
 )
 def test_settings_that_name_nothing_are_refused(make, message):

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trajvit_jax.models.settings import (
     EncoderSettings,
@@ -23,9 +25,9 @@ from trajvit_jax.models.video_tokens.trajvit import TrajectoryTokens
 VIDEOS, FRAMES, SIZE, GRID, SLOTS, WIDTH = 3, 4, 32, 8, 7, 32
 
 
-def clips():
+def clips(seed=0):
     """Normalized pixels and labels; trajectory 1 is in frame 0 alone, 6 is nowhere."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     video = rng.normal(size=(VIDEOS, FRAMES, SIZE, SIZE, 3)).astype(np.float32)
     labels = rng.choice([0, 2, 3, 4, 5], (VIDEOS, FRAMES, GRID, GRID)).astype(np.int32)
     labels[:, 0, :3] = 1
@@ -59,8 +61,10 @@ def test_every_intermediate_is_there_in_its_shape(tiny, random_model):
     )
 
 
-def test_reversed_videos_have_reversed_segments(tiny, random_model):
-    video, labels = clips()
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_reversed_videos_have_reversed_segments(tiny, random_model, seed):
+    video, labels = clips(seed)
     model = random_model(tiny())
     before = encode(model, video, labels)[2]
     after = encode(model, video[:, ::-1], labels[:, ::-1])[2]
@@ -93,6 +97,57 @@ def test_traces_end_in_the_states_and_stay_within_a_video(
     for video_attention, slots in zip(np.moveaxis(attention, 1, 0), used, strict=True):
         np.testing.assert_allclose(video_attention[:, :, slots].sum(-1), 1, atol=1e-5)
         assert not video_attention[:, :, slots][..., ~slots].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ["appearance", "position"]),
+        ({"feature_width": 8, "pooling": "corners", "position": "none"}, ["appearance"]),
+        ({"appearance": "mean", "position_features": "released"}, ["position"]),
+        (
+            {"resampler": ResamplerSettings(queries=2, depth=2), "position_reader": "mlp"},
+            ["appearance"],
+        ),
+        ({"attend_padding": True}, ["appearance", "position"]),
+    ],
+    ids=["default", "corners", "mean", "two queries", "padding attended"],
+)
+def test_traces_tell_what_queries_read_of_frames(tiny, random_model, changes, names):
+    own = dataclasses.replace(tiny().trajvit, resnet=ONE_STAGE, **changes)
+    encoder = dataclasses.replace(tiny().encoder, depth=1)
+    model, (video, labels) = random_model(tiny(trajvit=own, encoder=encoder)), clips()
+    _, tokens, parts = encode(model, video, labels, trace=True)
+    present = np.asarray(parts["present"])
+    if own.attend_padding:  # of a trajectory that is nowhere, up to ten frames
+        present = present | ~present.any(-1, keepdims=True)
+    assert [f"{name}_attention" in parts for name in ("appearance", "position")] == [
+        name in names for name in ("appearance", "position")
+    ]
+    expected, tokenizer = {}, model.tokenizer
+    if "appearance" in names:
+        vectors, seen = parts["pooled"], present
+        if own.pooling == "corners":  # four points a frame, each like a clip of its own
+            vectors = jnp.concatenate(jnp.split(vectors, 4, axis=-1), axis=2)
+            seen = np.concatenate([present] * 4, axis=2)
+        if own.feature_width:
+            vectors = tokenizer.appearance.widen(vectors)
+        read = tokenizer.appearance.summary.attention(vectors, jnp.asarray(seen))
+        read = np.asarray(read)
+        expected["appearance"] = sum(np.split(read, read.shape[-1] // FRAMES, axis=-1))
+    if "position" in names:
+        position = tokenizer.position
+        vectors, _ = position.features(parts["coordinates"])
+        if position.linear is not None:
+            vectors = position.linear(vectors)
+        expected["position"] = position.summary.attention(vectors, jnp.asarray(present))
+    for name in names:
+        shares = np.asarray(parts[f"{name}_attention"])
+        slots = tokens.values.shape[1]
+        assert shares.shape == (VIDEOS, slots, own.resampler.queries, FRAMES)
+        np.testing.assert_allclose(shares, expected[name], atol=1e-6)
+        assert not shares[~np.broadcast_to(present[:, :, None], shares.shape)].any()
+        assert (shares.sum(-1) < 1).all() and shares.max() > 0.1
 
 
 ONE_STAGE = ResNetSettings(8, (8,), (1,))  # what is left out of a program need not be compiled

@@ -81,6 +81,9 @@ def test_similarities_equal_the_released_ones(golden, assert_golden):
     one = similarity(video, text[:, None]) / temperature
     assert_golden(one, g["none/sim_i2t"], "one vector")
     assert_golden(one.T, g["none/sim_t2i"], "one vector, from texts")
+    # Shared positives change the targets alone.
+    for name in ("sim_i2t", "sim_t2i"):
+        np.testing.assert_array_equal(g[f"dup/{name}"], g[f"none/{name}"])
     many, prompts = project(g, g["multi/in_image"], g["template/in_text"])
     assert_golden(similarity(many, text[:, None]) / temperature, g["multi/sim_i2t"], "3 vectors")
     # The released template similarity is not divided by the temperature.
@@ -91,6 +94,26 @@ def test_targets_equal_the_released_ones(golden, assert_golden):
     g = golden("contrastive_loss")
     positives = np.asarray(shared_positives(jnp.asarray(g["in/idx"][:, None].astype(np.int32))))
     assert_golden(positives / positives.sum(1, keepdims=True), g["dup/targets"])
+    alone = np.asarray(shared_positives(jnp.arange(len(positives))[:, None]), np.float64)
+    assert_golden(alone, g["none/targets"])
+
+
+@pytest.mark.parametrize("variant", ["dup", "none"])
+def test_the_released_accuracy_is_of_both_directions_and_of_each_sample_s_own(golden, variant):
+    """Ours is that of captions, and counts shared positives: the release counts them in neither."""
+    g = golden("contrastive_loss")
+    video, text = project(g, g["in/image"][:, 0], g["in/text"])
+    temperature = jnp.asarray(g["sd/temp"])
+    of_captions, of_videos = (
+        contrastive_loss(*sides, temperature)[1]["accuracy"]
+        for sides in ((video, text), (text, video))
+    )
+    assert float(of_captions + of_videos) / 2 == g[f"{variant}/accuracy"]
+    assert of_captions != of_videos
+    positives = shared_positives(jnp.asarray(g["in/idx"][:, None].astype(np.int32)))
+    shared = contrastive_loss(video, text, temperature, positives)[1]["accuracy"]
+    best = g["dup/sim_t2i"].argmax(1)
+    assert shared == (g["in/idx"][best] == g["in/idx"]).mean() > of_captions
 
 
 def test_clamp(golden, assert_golden):

@@ -66,10 +66,12 @@ def test_permuted_trajectories_are_permuted_tokens_of_the_same_video(encode, ord
     np.testing.assert_allclose(after["embedding"], before["embedding"], atol=1e-5)
 
 
-def test_slots_that_are_not_used_change_nothing(tiny, random_model, encode):
-    video, labels = clips()
-    # So many that the features are pooled in the other order.
-    own = dataclasses.replace(tiny().trajvit, max_trajectories=70)
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), slots=st.sampled_from([SLOTS, 70]))
+def test_slots_that_are_not_used_change_nothing(tiny, random_model, encode, seed, slots):
+    """One more, and so many more that the features are pooled in the other order."""
+    video, labels = clips(seed)
+    own = dataclasses.replace(tiny().trajvit, max_trajectories=slots)
     many, few = run(random_model(tiny(trajvit=own)), video, labels), encode(video, labels)
     np.testing.assert_allclose(many["embedding"], few["embedding"], atol=1e-5)
     np.testing.assert_allclose(many["values"][:, 1:SLOTS], few["values"][:, 1:], atol=1e-5)
@@ -215,19 +217,28 @@ def test_gradients_in_bfloat16_are_near_those_in_float32(tiny, random_model):
     assert np.linalg.norm(ours - theirs) < 0.1 * np.linalg.norm(theirs)
 
 
-def test_padded_frames_change_neither_other_embeddings_nor_statistics(tiny, random_model):
-    video, labels = clips()
-    valid = jnp.asarray([[True] * FRAMES, [True] * FRAMES, [False] * FRAMES])
+@nnx.jit
+def train_step(model, video, labels, valid):
+    return model.embed_video(video, labels, train=True, valid=valid)
 
-    @nnx.jit
-    def train_step(model, video, labels):
-        return model.embed_video(video, labels, train=True, valid=valid)
 
+@settings(max_examples=6, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sets(st.integers(0, VIDEOS - 1), min_size=1, max_size=VIDEOS - 1),
+    st.integers(0, 255),
+)
+def test_padded_frames_change_neither_other_embeddings_nor_statistics(
+    tiny, random_model, seed, padded, value
+):
+    video, labels = clips(seed)
+    valid = np.ones((VIDEOS, FRAMES), bool)
+    valid[list(padded)] = False
     found = []
-    for padding in (0, 255):
+    for pixels in (video, jnp.where(valid[..., None, None, None], video, value)):
         model = random_model(tiny("trajvit"))
-        embedded = train_step(model, video.at[2].set(padding), labels)
-        found.append((embedded[:2], nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))))
+        embedded = train_step(model, pixels, labels, jnp.asarray(valid))[valid[:, 0]]
+        found.append((embedded, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))))
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 

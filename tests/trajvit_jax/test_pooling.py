@@ -122,6 +122,29 @@ def test_fast_equals_reference_in_packed_rows(assert_close):
     assert_close(fast[0][0], np.concatenate(alone[0]))
 
 
+@pytest.mark.parametrize(
+    ("grid", "grids", "packed"),
+    [
+        ((8, 6), GRIDS, False),
+        ((11, 9), ((4, 3), (2, 2)), False),
+        ((12, 14), ((12, 14), (1, 7)), True),
+    ],
+    ids=["random", "uneven grids", "packed"],
+)
+def test_sums_in_one_order_give_the_same(assert_close, grid, grids, packed):
+    """Also where one trajectory has every cell, as many addends as a sum can have."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, (4, 2, *grid))
+    labels[1], labels[2, 0] = 5, 0
+    labels = jnp.asarray(labels, jnp.int32)
+    any_order = packed_segments(labels, 7, rows=1) if packed else Segments.of(labels, 7)
+    stages, weights = stage_maps(rng, 4, 2, grids), projection(rng, CHANNELS[: len(grids)])
+    probe = rng.normal(size=(any_order.rows, any_order.slots, 2, WIDTH)).astype(np.float32)
+    run = functools.partial(pooled_and_gradients, stages, weights)
+    in_order = any_order.replace(ordered=True)
+    assert_close(run(in_order, probe, impl="fast"), run(any_order, probe, impl="reference"))
+
+
 def test_a_row_may_hold_videos_out_of_order(assert_close):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, (3, 2, 8, 6))

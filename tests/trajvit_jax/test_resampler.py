@@ -187,8 +187,12 @@ def turn(x, position):
 
 
 def plain_resampler(module, frames, present):
-    """One trajectory; only the frames where it is present are looked at."""
-    queries, d = np.asarray(module.query[...]), frames.shape[-1]
+    """One trajectory, in float64; only the frames where it is present are looked at.
+
+    Also what the last layer's queries read of each frame, the mean over heads.
+    """
+    queries, d = np.asarray(module.query[...], np.float64), frames.shape[-1]
+    frames = frames.astype(np.float64)
     if module.positions is not None:
         frames = frames + np.asarray(module.positions[...])[: len(frames)]
     for layer in module.layers:
@@ -201,13 +205,15 @@ def plain_resampler(module, frames, present):
         keys = (inputs @ key_kernel).reshape(-1, HEADS, d // HEADS)
         keys = np.stack([turn(k, p) for k, p in zip(keys, positions, strict=True)])
         values = (inputs @ value_kernel).reshape(-1, HEADS, d // HEADS)
-        out = []
-        for query, position in zip(normed, positions, strict=False):
+        out, shares = [], np.zeros((len(queries), len(frames)))
+        for number, (query, position) in enumerate(zip(normed, positions, strict=False)):
             q = turn((query @ np.asarray(layer.to_query.kernel[...])).reshape(HEADS, -1), position)
             scores = np.exp((keys * q).sum(-1) / np.sqrt(d // HEADS))
-            out.append(np.einsum("kh,khe->he", scores / scores.sum(0), values).reshape(d))
+            alpha = scores / scores.sum(0)
+            out.append(np.einsum("kh,khe->he", alpha, values).reshape(d))
+            shares[number, present] = alpha[len(queries) :].mean(1)
         queries = queries + np.array(out) @ np.asarray(layer.to_out.kernel[...])
-    return layer_norm(queries, module.norm)
+    return layer_norm(queries, module.norm), shares
 
 
 def make_resampler(**changes):
@@ -239,16 +245,15 @@ def slots_of_frames(t):
     return frames, present
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"depth": 2, "frame_positions": "learned"},
-        {"queries": 4},
-        {"depth": 2, "queries": 2},
-    ],
-    ids=["one layer", "two layers, learned positions", "four queries", "two of both"],
-)
+RESAMPLERS = {
+    "one layer": {},
+    "two layers, learned positions": {"depth": 2, "frame_positions": "learned"},
+    "four queries": {"queries": 4},
+    "two of both": {"depth": 2, "queries": 2},
+}
+
+
+@pytest.mark.parametrize("changes", RESAMPLERS.values(), ids=RESAMPLERS.keys())
 def test_resamplers_equal_the_plain_formula_both_ways(assert_close, changes):
     module = make_resampler(**changes)
     frames, present = slots_of_frames(5)
@@ -260,8 +265,31 @@ def test_resamplers_equal_the_plain_formula_both_ways(assert_close, changes):
     )
     assert_close((out, gradients), (reference, expected))
     for index in np.ndindex(2, 3):
-        plain = plain_resampler(module, frames[index], present[index])
-        np.testing.assert_allclose(out[index], plain, atol=2e-5)
+        plain, _ = plain_resampler(module, frames[index], present[index])
+        np.testing.assert_allclose(out[index], plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", RESAMPLERS.values(), ids=RESAMPLERS.keys())
+def test_attention_is_what_the_plain_formula_reads_of_each_frame(changes):
+    module = make_resampler(**changes)
+    frames, present = slots_of_frames(5)
+    shares = np.asarray(nnx.jit(Resampler.attention)(module, frames, present))
+    assert shares.shape == (2, 3, module.query.shape[0], 5)
+    for index in np.ndindex(2, 3):
+        _, plain = plain_resampler(module, frames[index], present[index])
+        np.testing.assert_allclose(shares[index], plain, atol=1e-5)
+    assert not shares[~np.broadcast_to(present[:, :, None], shares.shape)].any()
+    assert (shares.sum(-1) < 1).all() and shares[0, 0].min() > 1e-3
+
+
+@pytest.mark.parametrize("changes", [{}, {"depth": 2, "frame_positions": "learned"}])
+def test_attention_to_features_is_that_to_the_vectors_that_they_make(changes):
+    module, lift = make_resampler(**changes), drawn_lift(np.random.default_rng(2), 6)
+    frames, present = slots_of_frames(5)
+    features = jnp.asarray(frames[..., :6])
+    attend = nnx.jit(Resampler.attention)
+    shares = attend(module, features, present, lift=lift)
+    np.testing.assert_allclose(shares, attend(module, lift(features), present), atol=1e-6)
 
 
 @nnx.jit

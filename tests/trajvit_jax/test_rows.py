@@ -177,17 +177,18 @@ def test_what_stands_in_empty_slots_reaches_nothing(tiny, random_model):
     np.testing.assert_array_equal(after[used], np.asarray(before)[used])
 
 
-@pytest.mark.parametrize("queries", [1, 2])
+@pytest.mark.parametrize("queries", [1, 2, 4])
 def test_videos_packed_in_a_row_equal_rows_of_their_own(tiny, random_model, queries):
     own = dataclasses.replace(tiny().trajvit, resampler=ResamplerSettings(queries=queries))
     model, (video, labels) = random_model(tiny(trajvit=own)), clips()
     apart, tokens, _ = run(model, video, labels, None)
-    rows, first = plan(GROUPS, COUNTS, 16, each=queries)
+    slots_a_row = max(16, 8 * queries)
+    rows, first = plan(GROUPS, COUNTS, slots_a_row, each=queries)
     packed = in_slots(labels, first, each=queries)
     together, packed_tokens, _ = run(model, video, packed, rows)
     np.testing.assert_allclose(together, apart, atol=1e-5)
 
-    vanished = np.zeros((2, 16), bool)
+    vanished = np.zeros((2, slots_a_row), bool)
     vanished[0, first[0] + 1 + queries :][:queries] = True
     expected = np.where(vanished, 0, rows.video[0])
     np.testing.assert_array_equal(packed_tokens.video, expected)
@@ -201,7 +202,7 @@ def test_videos_packed_in_a_row_equal_rows_of_their_own(tiny, random_model, quer
         )
 
     # Without the slots of the trajectory that is nowhere: the same videos.
-    rows, first = plan(GROUPS, (3, 1, 2), 16, each=queries)
+    rows, first = plan(GROUPS, (3, 1, 2), slots_a_row, each=queries)
     renumbered = labels.copy()
     renumbered[0] -= labels[0] > 2
     without, _, _ = run(model, video, in_slots(renumbered, first, each=queries), rows)
@@ -227,15 +228,19 @@ def test_other_videos_of_the_row_change_nothing(embed, seed):
     assert not np.allclose(after[1:], before[1:], atol=1e-4)
 
 
-def test_the_whole_model_equals_reference_in_value_and_gradient(assert_close, tiny, random_model):
+@pytest.mark.parametrize("queries", [1, 4])
+def test_the_whole_model_equals_reference_in_value_and_gradient(
+    assert_close, tiny, random_model, queries
+):
     """A trajectory that is nowhere, one that covers everything, and a video without any."""
     video, labels = clips()
     labels[1], labels[2] = 1, 0
-    rows, first = plan(GROUPS, COUNTS, 9)
-    labels = in_slots(labels, first)
+    rows, first = plan(GROUPS, COUNTS, 2 + 7 * queries, each=queries)
+    labels = in_slots(labels, first, each=queries)
+    own = dataclasses.replace(tiny().trajvit, resampler=ResamplerSettings(queries=queries))
     probe = np.random.default_rng(1).normal(size=(VIDEOS, 16)).astype(np.float32)
     fast, reference = (
-        run_with_gradients(random_model(tiny(impl=impl)), video, labels, rows, probe)
+        run_with_gradients(random_model(tiny(impl=impl, trajvit=own)), video, labels, rows, probe)
         for impl in ("fast", "reference")
     )
     assert_close(jax.tree.leaves(fast), jax.tree.leaves(reference))

@@ -444,11 +444,13 @@ def test_settings_of_no_model_are_refused(sizes, name, changes, message):
         nnx.eval_shape(lambda: VideoTextModel(sizes(name, **changes), rngs=nnx.Rngs(0)))
 
 
-def test_merging_encoders_run_once_and_have_no_trace(sizes, random_model):
+def test_merging_encoders_run_once_and_have_no_trace(sizes, random_model, monkeypatch):
     encoder = dataclasses.replace(sizes("tome").encoder, passes=2)
     model = random_model(sizes("tome", encoder=encoder))
     video, labels = clip(model.settings)
     with pytest.raises(ValueError, match=r"set encoder\.passes=1"):
         model.embed_video(video, labels)
+    # Before anything is computed.
+    monkeypatch.setattr(type(model.tokenizer), "__call__", None)
     with pytest.raises(ValueError, match="tome has no trace"):
         model.encode_video(video, labels, trace=True)

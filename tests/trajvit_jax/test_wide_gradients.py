@@ -60,6 +60,17 @@ def test_in_float32_they_are_the_plain_operations(name, assert_close):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
+def test_in_float32_they_have_forward_derivatives_too(name, assert_close):
+    function, plain, shapes = OPERATIONS[name]
+    rng = np.random.default_rng(0)
+    at, along = (
+        tuple(jnp.asarray(rng.normal(size=shape).astype(np.float32)) for shape in shapes)
+        for _ in range(2)
+    )
+    assert_close(jax.jvp(function, at, along), jax.jvp(plain, at, along))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_in_bfloat16_a_parameter_s_gradient_is_float32(name):
     """As near to the exact sum of its bfloat16 addends as float32 is; but for a convolution's."""
     function, plain, shapes = OPERATIONS[name]

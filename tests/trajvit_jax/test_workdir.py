@@ -12,6 +12,8 @@ import pytest
 
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
+from trajvit_jax.llm.experiment import VideoLLMExperiment
+from trajvit_jax.models.settings import ModelSettings, TextSettings
 from trajvit_jax.run.metric_log import MetricLog
 from trajvit_jax.run.run_log import Clock
 from trajvit_jax.state import TrainState
@@ -56,6 +58,22 @@ def test_a_first_save_that_was_cut_off_binds_to_nothing(tmp_path, folder, saved)
 def test_a_clock_of_another_version_gives_what_is_known_of_it():
     clock = Clock.of({"videos": 8, "seconds": 1.5, "epochs": 3})
     assert clock == Clock(videos=8, seconds=1.5)
+
+
+def test_captions_are_trained_on_as_they_are(tmp_path):
+    cleaned = ModelSettings(text=TextSettings(cleaning="released"))
+    with pytest.raises(ValueError, match=r"text\.cleaning='released' is how converted weights"):
+        ExperimentSettings(model=cleaned)
+    VideoLLMExperiment(model=cleaned, conversations=("talks.json",))  # no captions are read
+
+    # A run that is older than the setting goes on.
+    run, settings = tmp_path / "run", ExperimentSettings()
+    note(run, settings, "records")
+    (run / "checkpoints" / "5").mkdir(parents=True)
+    told = json.loads((run / "settings.json").read_text("utf-8"))
+    del told["model"]["text"]["cleaning"]
+    (run / "settings.json").write_text(json.dumps(told), "utf-8")
+    check(run, settings, "records")
 
 
 @pytest.mark.parametrize("change", [{"steps": 0}, {"log_every": 0}])

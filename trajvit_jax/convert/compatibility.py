@@ -84,6 +84,7 @@ FREE = frozenset(
         "encoder.init_std",
         "encoder.remat",
         "encoder.unroll",
+        "text.cleaning",
         "text.depth",
         "text.init_std",
         "text.layers_run",

@@ -163,6 +163,7 @@ def settings_of(
     if not layout.whole:
         return settings
     text = sizes.text_settings(found, layout.root + TEXT_SIDE, heads=choices.text_heads)
+    text = dataclasses.replace(text, cleaning="released")  # its captions were
     projection = found.get(f"{layout.root}vision_proj.weight")
     if projection is None or projection.ndim != 2:
         return dataclasses.replace(settings, text=text)  # the report says what is wrong

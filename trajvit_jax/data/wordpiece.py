@@ -13,6 +13,8 @@ from jaxtyping import Bool, Int32
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from tokenization.files import write_text
+from trajvit_jax.data.captions import released_caption
+from trajvit_jax.models.settings import CLEANINGS, TextSettings, check_choice
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -33,18 +35,22 @@ class TextTokens:
 class WordPiece:
     """BERT-uncased's text processing over any WordPiece vocabulary."""
 
-    def __init__(self, vocabulary: Sequence[str], length: int):
-        """Args: the pieces in the order of their ids; `length` ids a caption, cut or padded.
+    def __init__(
+        self, vocabulary: Sequence[str], length: int, cleaning: str = TextSettings.cleaning
+    ):
+        """Args: the pieces in the order of their ids; `length` ids a caption, cut or padded; and
+        `cleaning` as in `TextSettings`.
 
         Raises:
-          ValueError: a vocabulary without BERT's special tokens.
+          ValueError: a vocabulary without BERT's special tokens, or an unknown `cleaning`.
         """
+        check_choice("text.cleaning", cleaning, CLEANINGS)
         ids = {piece: index for index, piece in enumerate(vocabulary)}
         missing = [piece for piece in SPECIAL[:4] if piece not in ids]
         if missing:
             raise ValueError(f"the vocabulary of {len(ids)} pieces lacks {', '.join(missing)}")
         self.vocabulary = tuple(vocabulary)
-        self.length = length
+        self.length, self.cleaning = length, cleaning
         tokenizer = _bert(models.WordPiece(ids, unk_token="[UNK]"))
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[(p, ids[p]) for p in ("[CLS]", "[SEP]")]
@@ -54,7 +60,12 @@ class WordPiece:
         self._tokenizer = tokenizer
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], length: int) -> WordPiece:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        length: int,
+        cleaning: str = TextSettings.cleaning,
+    ) -> WordPiece:
         """Reads a BERT `vocab.txt`: one piece a line.
 
         Raises:
@@ -65,7 +76,7 @@ class WordPiece:
         try:
             # One piece a line feed: splitlines() would also split at Unicode separators.
             lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-            return cls(lines, length)
+            return cls(lines, length, cleaning)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -94,6 +105,8 @@ class WordPiece:
 
     def __call__(self, captions: Sequence[str]) -> TextTokens:
         """Ids of a list of captions."""
+        if self.cleaning == "released":
+            captions = [released_caption(caption) for caption in captions]
         encoded = self._tokenizer.encode_batch(list(captions))
         shape = (len(encoded), self.length)
         ids = np.array([item.ids for item in encoded], np.int32).reshape(shape)

@@ -97,8 +97,9 @@ def load(
             "python -m trajvit_jax.convert wrote"
         )
     settings = read_settings(folder)
-    text = WordPiece.load(vocabulary or folder / VOCABULARY, settings.model.text.length)
-    sized = dataclasses.replace(settings.model.text, vocabulary=len(text))
+    own = settings.model.text
+    text = WordPiece.load(vocabulary or folder / VOCABULARY, own.length, own.cleaning)
+    sized = dataclasses.replace(own, vocabulary=len(text))
     # One device reads a run of any mesh: the arrays are the same.
     one = MeshSettings(data=1)
     like = TrainState.shapes(
@@ -120,9 +121,9 @@ def _load_weights(
     if step is not None:
         raise ValueError(f"{folder} holds converted weights, no run: leave out --step={step}")
     model = stored.load_model(folder)
-    own = folder / VOCABULARY
-    path = vocabulary or (own if own.is_file() else None)
-    text = None if path is None else WordPiece.load(path, model.settings.text.length)
+    kept, own = folder / VOCABULARY, model.settings.text
+    path = vocabulary or (kept if kept.is_file() else None)
+    text = None if path is None else WordPiece.load(path, own.length, own.cleaning)
     if text is not None and len(text) > model.settings.text.vocabulary:
         raise ValueError(
             f"{path} has {len(text)} pieces, the model of {folder} embeds "

@@ -42,7 +42,13 @@ class BatchNorm(nnx.Module):
           train: normalize by this batch, and move the running statistics.
           valid: images that count in the statistics; None = all. Where none does, the running
             ones normalize, and stay.
+
+        Raises:
+          ValueError: `valid` of another number of images, whose sums would be of some pixels and
+            their count of others.
         """
+        if valid is not None and valid.shape != x.shape[:1]:
+            raise ValueError(f"valid {list(valid.shape)} is not of the {x.shape[0]} images")
         mean, var = self.mean[...], self.var[...]
         if train:
             batch_mean, batch_var, count = _statistics(x, valid)

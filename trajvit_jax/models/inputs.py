@@ -17,8 +17,16 @@ from trajvit_jax.models.settings import ModelSettings, TextSettings
 from trajvit_jax.models.tokens import Rows
 
 
-def check_video(video: Any, labels: Any, settings: ModelSettings, rows: Rows | None = None) -> None:
+def check_video(
+    video: Any,
+    labels: Any,
+    settings: ModelSettings,
+    rows: Rows | None = None,
+    valid: Any | None = None,
+) -> None:
     """Checks pixels [b, t, h, w, 3] against label maps [b, t, y, x] and the model.
+
+    `valid` [b, t] are the frames that count in batch statistics; None = all.
 
     Raises:
       ValueError: as `VideoTextModel.encode_video` says, naming the shapes.
@@ -38,6 +46,11 @@ def check_video(video: Any, labels: Any, settings: ModelSettings, rows: Rows | N
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels must be whole numbers, got {shapes}")
+    if valid is not None and (valid.dtype != jnp.bool_ or valid.shape != video.shape[:2]):
+        raise ValueError(
+            f"valid must be bool{list(video.shape[:2])} [videos, frames], got "
+            f"{valid.dtype}{list(valid.shape)}: {shapes}"
+        )
     if settings.name == "trajvit":
         _check_labels(labels, settings, rows, shapes)
         _check_frames(video, settings, shapes)

@@ -135,8 +135,8 @@ class Resampler(nnx.Module):
           lift: makes the vectors of the features.
           impl: as in `attend_frames`.
         """
-        b, s, t, c = frames.shape
-        flat = frames.reshape(b * s, t, c).astype(self.dtype)
+        b, s, t, _ = frames.shape
+        flat = self._flat(frames)
         if lift is not None and (self.positions is not None or len(self.layers) > 1):
             flat, lift = lift(flat), None  # read as vectors, or more than once
         flat = self._placed(flat)
@@ -144,6 +144,9 @@ class Resampler(nnx.Module):
         for layer in self.layers:
             queries = layer(queries, flat, present.reshape(b * s, t), lift, impl=impl)
         return self.norm(queries).reshape(b, s, *queries.shape[1:])
+
+    def _flat(self, frames: jax.Array) -> jax.Array:
+        return frames.reshape(-1, *frames.shape[2:]).astype(self.dtype)
 
     def _placed(self, frames: jax.Array) -> jax.Array:
         """Frames with their learned positions, where there are any."""
@@ -155,11 +158,20 @@ class Resampler(nnx.Module):
         return add(frames, table)
 
     def attention(
-        self, frames: Float[Array, "b s t d"], present: Bool[Array, "b s t"]
+        self,
+        frames: Float[Array, "b s t _"],
+        present: Bool[Array, "b s t"],
+        *,
+        lift: Lift | None = None,
     ) -> Float[Array, "b s q t"]:
-        """How much the last layer's queries read of each frame: for looking, not for training."""
-        b, s, t, c = frames.shape
-        flat = self._placed(frames.reshape(b * s, t, c).astype(self.dtype))
+        """How much the last layer's queries read of each frame: for looking, not for training.
+
+        The mean over heads, in float32; what is left to one is read of the queries themselves.
+        Arguments are those of `__call__`.
+        """
+        b, s, t, _ = frames.shape
+        flat = self._flat(frames)
+        flat = self._placed(flat if lift is None else lift(flat))
         seen = present.reshape(b * s, t)
         queries = jnp.broadcast_to(self.query[...], (b * s, *self.query.shape))
         *first, last = self.layers

@@ -15,6 +15,15 @@ def _check_heads(settings: EncoderSettings | TextSettings) -> None:
         )
 
 
+def _require_natural(settings: EncoderSettings | TrajViTSettings, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(
+                f"{type(settings).__name__}.{name} must be a whole number >= 0, got {value!r}"
+            )
+
+
 def check_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises ValueError unless `value` is one of `choices`, with the nearest."""
     if value not in choices:
@@ -59,6 +68,7 @@ class EncoderSettings:
         require_positive(self, "width", "depth", "heads", "mlp", "passes", "unroll")
         check_choice("encoder.remat", self.remat, ("none", "layers", "products"))
         check_choice("encoder.gelu", self.gelu, ("exact", "tanh"))
+        _require_natural(self, "head_width")
         if not self.head_width:
             _check_heads(self)
 
@@ -89,6 +99,21 @@ class ResNetSettings:
 
     def __post_init__(self) -> None:
         check_choice("resnet.block", self.block, ("basic", "bottleneck"))
+        require_positive(self, "stem")
+        for name in ("widths", "depths"):
+            sizes = getattr(self, name)
+            if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+                raise ValueError(f"resnet.{name} must be whole numbers >= 1, got {sizes}")
+        if len(self.widths) != len(self.depths):
+            raise ValueError(
+                f"resnet.widths={self.widths} and resnet.depths={self.depths} must have an entry "
+                "for each stage"
+            )
+        if self.block == "bottleneck" and any(width % 4 for width in self.widths):
+            raise ValueError(
+                f"resnet.widths={self.widths}: bottlenecks are a quarter as wide; choose multiples "
+                "of 4"
+            )
 
 
 RESNETS = {
@@ -199,6 +224,7 @@ class TrajViTSettings:
         )
         check_choice("trajvit.queries_as", self.queries_as, ("tokens", "sum"))
         require_positive(self, "max_trajectories")
+        _require_natural(self, "feature_width", "position_depth")
 
     @property
     def tokens_each(self) -> int:
@@ -329,6 +355,9 @@ class AutoMergeSettings:
         require_positive(self, "tokens", "patch")
 
 
+CLEANINGS = ("none", "released")  # of captions
+
+
 @dataclasses.dataclass(frozen=True)
 class TextSettings:
     """BERT. Defaults: base-uncased, 77 tokens.
@@ -338,6 +367,8 @@ class TextSettings:
       positions: rows of the position table.
       layers_run: layers that are there and run, of `depth`; 0 = all of them. The released
         program runs 9 of its 12.
+      cleaning: of captions before they are cut into pieces: 'none', or 'released', which drops
+        punctuation as the released program does (`trajvit_jax.data.captions`), for its weights.
     """
 
     vocabulary: int = 30_522
@@ -350,8 +381,10 @@ class TextSettings:
     layers_run: int = 0
     init_std: float = 0.02
     unroll: int = 1
+    cleaning: str = "none"
 
     def __post_init__(self) -> None:
+        check_choice("text.cleaning", self.cleaning, CLEANINGS)
         require_positive(self, "vocabulary", "length", "width", "depth", "heads", "mlp", "unroll")
         _check_heads(self)
         if not 0 <= self.layers_run <= self.depth:
@@ -379,7 +412,8 @@ class ModelSettings:
       dtype: 'float32' or 'bfloat16': what layers compute in. Parameters, normalization
         statistics, softmax, segment sums and the loss are float32 in both.
       impl: 'fast', or the plain formulas, 'reference', for mask pooling, resamplers and packed
-        rows. They are equal up to rounding.
+        rows. They are equal up to rounding, which is more where projections nearly cancel (see
+        `ops.layer_norm.mapped_factor`).
       deterministic: what is summed into segments, and the gradients of what is read by number,
         are added up in an order that is always the same. On a CPU it is so anyway; on a GPU,
         bit-identical runs need it, and XLA's `--xla_gpu_exclude_nondeterministic_ops` for its

@@ -108,21 +108,22 @@ class VideoTextModel(nnx.Module):
           train: batch statistics in the backbone's normalization.
           valid: frames that count in these statistics; None = all.
           trace: add `states` (before each layer and after the last) and `attention` (of each
-            layer) to the intermediates.
+            layer) to the intermediates, and of trajectories `appearance_attention` and
+            `position_attention` [r, s, q, t]: how much each query of a slot's trajectory reads of
+            each frame.
 
         Raises:
           ValueError: inputs whose shapes do not belong together or to the model, labels
             beyond the slots, pixels that are not finite, a trace of layers that read different
-            numbers of tokens. Values are only looked at outside
-            a compiled program.
+            numbers of tokens. Values are only looked at outside a compiled program.
         """
-        check_video(video, labels, self.settings, rows)
-        pixels = self.pixels(video)
-        tokens, intermediates = self.tokenizer(pixels, labels, rows, train=train, valid=valid)
+        check_video(video, labels, self.settings, rows, valid)
         if trace and self.tokenizer.merges:
             raise ValueError(
                 f"{self.settings.name} has no trace: its layers read ever fewer tokens"
             )
+        pixels = self.pixels(video)
+        tokens, intermediates = self.tokenizer(pixels, labels, rows, train=train, valid=valid)
         states, left, more = self.tokenizer.encode(
             self.encoder, tokens, video.shape[0], impl=self.settings.impl
         )
@@ -130,6 +131,7 @@ class VideoTextModel(nnx.Module):
         if trace:
             traced = self.encoder.trace(tokens)
             intermediates |= {"states": traced.states, "attention": traced.attention}
+            intermediates |= self.tokenizer.attention(intermediates)
         return states, left, intermediates
 
     def embed_video(
@@ -142,7 +144,7 @@ class VideoTextModel(nnx.Module):
         valid: Bool[Array, "b t"] | None = None,
     ) -> Float[Array, "b p"]:
         """One unit vector a video, float32; see `encode_video`."""
-        check_video(video, labels, self.settings, rows)
+        check_video(video, labels, self.settings, rows, valid)
         pixels = self.pixels(video)
         features = self.tokenizer.features(pixels, train=train, valid=valid)
         return self.embed_features(features, pixels, labels, rows)

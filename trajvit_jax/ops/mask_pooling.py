@@ -84,7 +84,8 @@ def pool_stages(
       projection: what brings them to one width.
       segments: the trajectories' masks.
       eps: added to the area, in cells.
-      impl: 'fast' or 'reference': equal up to rounding.
+      impl: 'fast' or 'reference': equal up to rounding, which `mapped_factor` says is more where
+        projections nearly cancel.
 
     Raises:
       ValueError: an unknown `impl`.

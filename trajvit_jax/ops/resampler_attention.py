@@ -94,7 +94,8 @@ def attend_frames(
       frames: vectors of d channels, or with `lift` the features that they are made of.
       present: frames that are seen. Where there are none, a query reads the queries alone.
       lift: makes the vectors; None = `frames` are the vectors.
-      impl: 'fast' or 'reference': equal up to rounding.
+      impl: 'fast' or 'reference': equal up to rounding, which `mapped_factor` says is more where
+        lifted features nearly cancel.
 
     Raises:
       ValueError: an unknown `impl`.

@@ -6,7 +6,8 @@ number of 8 bits, and their sum is rounded again at every addition. Here a gradi
 product in the parameter's own dtype, before anything is added to it: products sum in float32
 anyway, so it costs nothing where it is made, and twice the bytes where devices exchange it.
 
-In float32 everything here is the plain operation, and so is its gradient.
+Where both have one dtype, as in float32, everything here is the plain operation, and so are its
+derivatives of every kind. Otherwise there are gradients alone: JAX refuses forward mode.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from trajvit_jax.ops.mesh import sum_by_device
 Padding = tuple[tuple[int, int], ...]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def product(
     spec: str,
     x: Float[Array, "..."],
@@ -37,6 +37,15 @@ def product(
       kernel: a parameter.
       precision: of all three products.
     """
+    if x.dtype == kernel.dtype:
+        return jnp.einsum(spec, x, kernel, precision=precision)
+    return _narrow_product(spec, x, kernel, precision)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def _narrow_product(
+    spec: str, x: jax.Array, kernel: jax.Array, precision: jax.lax.Precision | None
+) -> jax.Array:
     return jnp.einsum(spec, x, kernel.astype(x.dtype), precision=precision)
 
 
@@ -67,10 +76,9 @@ def _product_gradient(
     return to_x, to_kernel
 
 
-product.defvjp(_product_and_saved, _product_gradient)
+_narrow_product.defvjp(_product_and_saved, _product_gradient)
 
 
-@jax.custom_vjp
 def add(x: Float[Array, "..."], parameter: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x + parameter` in the dtype of `x`; the parameter is repeated along axes it does not have.
 
@@ -78,11 +86,16 @@ def add(x: Float[Array, "..."], parameter: Float[Array, "..."]) -> Float[Array, 
       x: activations.
       parameter: of the last axes of `x`, or of length 1 where it is repeated.
     """
+    return x + parameter if x.dtype == parameter.dtype else _narrow_add(x, parameter)
+
+
+@jax.custom_vjp
+def _narrow_add(x: jax.Array, parameter: jax.Array) -> jax.Array:
     return x + parameter.astype(x.dtype)
 
 
 def _add_and_saved(x: jax.Array, parameter: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return add(x, parameter), jnp.zeros(parameter.shape, parameter.dtype)
+    return _narrow_add(x, parameter), jnp.zeros(parameter.shape, parameter.dtype)
 
 
 def _add_gradient(like: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -93,10 +106,9 @@ def _add_gradient(like: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.
     return gradient, wide.sum(repeated, keepdims=True)
 
 
-add.defvjp(_add_and_saved, _add_gradient)
+_narrow_add.defvjp(_add_and_saved, _add_gradient)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(
     x: Float[Array, "n h w c"],
     kernel: Float[Array, "y x c d"],
@@ -111,7 +123,9 @@ def convolve(
       strides: of both axes.
       padding: before and behind each.
     """
-    return _convolution(x, kernel.astype(x.dtype), strides, padding)
+    if x.dtype == kernel.dtype:
+        return _convolution(x, kernel, strides, padding)
+    return _narrow_convolve(x, kernel, strides, padding)
 
 
 def _convolution(
@@ -120,6 +134,13 @@ def _convolution(
     return jax.lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _narrow_convolve(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Padding
+) -> jax.Array:
+    return _convolution(x, kernel.astype(x.dtype), strides, padding)
 
 
 def _convolution_and_saved(
@@ -143,12 +164,10 @@ def _convolution_gradient(
         return pull(gradient)[0].astype(like.dtype)
 
     _, pull = jax.vjp(lambda x: _convolution(x, kernel, strides, padding), x)
-    wide = x.dtype == like.dtype
-    to_kernel = of_kernel(x, gradient) if wide else sum_by_device(of_kernel)(x, gradient)
-    return pull(gradient)[0], to_kernel
+    return pull(gradient)[0], sum_by_device(of_kernel)(x, gradient)
 
 
-convolve.defvjp(_convolution_and_saved, _convolution_gradient)
+_narrow_convolve.defvjp(_convolution_and_saved, _convolution_gradient)
 
 
 def _dtype_of(parameter: jax.Array) -> jax.Array:

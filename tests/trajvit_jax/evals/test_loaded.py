@@ -15,7 +15,7 @@ from trajvit_jax.convert.conversion import Converted
 from trajvit_jax.convert.kinds import Layout
 from trajvit_jax.convert.pieces import paths
 from trajvit_jax.convert.report import Report
-from trajvit_jax.convert.stored import write_folder
+from trajvit_jax.convert.stored import SETTINGS, write_folder
 from trajvit_jax.evals.loaded import hash_of, load, with_frames
 
 
@@ -44,6 +44,19 @@ def test_weights_have_the_hash_of_the_run_that_they_are_from(runs, weights):
     assert (found.step, found.seed, found.text) == (None, None, None)
     run.model.temperature.set_value(run.model.temperature[...] + 1e-6)
     assert hash_of(run.model) != found.checkpoint
+
+
+def test_captions_are_cleaned_where_the_weights_were_trained_so(runs, weights, tmp_path):
+    folder, vocabulary = tmp_path / "own", runs("vit3d") / "vocab.txt"
+    shutil.copytree(weights, folder)
+    path = folder / SETTINGS
+    told = json.loads(path.read_text("utf-8"))
+    told["model"]["text"]["cleaning"] = "released"
+    path.write_text(json.dumps(told), "utf-8")
+    one, other = (load(of, vocabulary=vocabulary).words() for of in (weights, folder))
+    given, cleaned = ["A light, red square!"], ["a light red square"]
+    np.testing.assert_array_equal(other(given).ids, one(cleaned).ids)
+    assert (one(given).ids != one(cleaned).ids).any()
 
 
 def test_weights_without_a_vocabulary_read_no_captions(runs, weights, tmp_path):

@@ -97,16 +97,31 @@ class Appearance(nnx.Module):
         self, pooled: Float[Array, "r s t _"], present: Bool[Array, "r s t"]
     ) -> Float[Array, "r s q d"]:
         """Each trajectory's vectors over the frames where it is present -> one a query."""
+        pooled, present = self._read_by_summary(pooled, present)
+        if isinstance(self.summary, Resampler):
+            return self.summary(pooled.astype(self.dtype), present, impl=self.impl)
+        frames = jnp.maximum(present.sum(2, keepdims=True), 1)
+        mean = jnp.where(present[..., None], pooled, 0).sum(2) / frames
+        return self.summary(mean.astype(self.dtype))[:, :, None]
+
+    def attention(
+        self, pooled: Float[Array, "r s t _"], present: Bool[Array, "r s t"]
+    ) -> Float[Array, "r s q t"] | None:
+        """How much each query reads of each frame, of all its points; a mean has no queries."""
+        if not isinstance(self.summary, Resampler):
+            return None
+        *slots, frames = present.shape
+        read = self.summary.attention(*self._read_by_summary(pooled, present))
+        return read.reshape(*slots, read.shape[2], -1, frames).sum(3)
+
+    def _read_by_summary(
+        self, pooled: jax.Array, present: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Vectors of the encoder's width, a point after the other where segments have several."""
         if self.settings.pooling == "corners":
             # All frames at the first point, then all at the second, as if the clip were longer.
             r, s, t, _ = pooled.shape
             points = pooled.reshape(r, s, t, CORNERS**2, -1).transpose(0, 1, 3, 2, 4)
             pooled = points.reshape(r, s, CORNERS**2 * t, -1)
             present = jnp.tile(present, (1, 1, CORNERS**2))
-        if self.widen is not None:
-            pooled = self.widen(pooled)
-        if isinstance(self.summary, Resampler):
-            return self.summary(pooled.astype(self.dtype), present, impl=self.impl)
-        frames = jnp.maximum(present.sum(2, keepdims=True), 1)
-        mean = jnp.where(present[..., None], pooled, 0).sum(2) / frames
-        return self.summary(mean.astype(self.dtype))[:, :, None]
+        return pooled if self.widen is None else self.widen(pooled), present

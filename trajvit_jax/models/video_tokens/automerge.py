@@ -74,10 +74,17 @@ class FreelyMergedTokens(TrajectoryTokens):
         vectors, parts = self.summarize(pooled, patches.get("coordinates"), present)
         values = jnp.pad(vectors[:, 0], ((0, 0), (1, 0), (0, 0)))
         tokens = one_video_a_row(values, jnp.ones(values.shape[:2], bool))
-        if self.appearance.widen is not None:
-            pooled = self.appearance.widen(pooled)
         named = {f"stage{index}": stage for index, stage in enumerate(features)}
         return tokens, named | measured | parts | {"weights": self._weights(pooled, present)}
+
+    def attention(self, named: dict[str, jax.Array]) -> dict[str, Float[Array, "b 1 n p"]]:
+        """As of trajectories, of one that the patches of all frames follow one another in."""
+        patches = {
+            name: self._in_a_row(named[name])
+            for name in ("pooled", "coordinates", "present")
+            if name in named
+        }
+        return self._attention(patches["pooled"], patches.get("coordinates"), patches["present"])
 
     def _in_a_row(self, x: jax.Array) -> jax.Array:
         """[b, 1 + patches, t, ..] -> [b, 1, t patches, ..]: as the frames of one trajectory."""
@@ -85,7 +92,8 @@ class FreelyMergedTokens(TrajectoryTokens):
         return flat.reshape(x.shape[0], 1, -1, *x.shape[3:])
 
     def _weights(self, pooled: jax.Array, present: jax.Array) -> Float[Array, "b n t y x"]:
-        read = self.appearance.summary.attention(pooled, present)[:, 0]
-        read = read.astype(jnp.float32)
+        read = self.appearance.attention(pooled, present)
+        assert read is not None  # its summary is a resampler
+        read = read[:, 0].astype(jnp.float32)
         shares = read / read.sum(-1, keepdims=True)
         return shares.reshape(*shares.shape[:2], -1, self.side, self.side)

@@ -21,8 +21,9 @@ FEATURES = 64
 def fourier_features(coordinates: Float[Array, "*b k"]) -> Float[Array, "*b 64"]:
     """Sine and cosine of 2 or 4 coordinates in [0, 1], 64 features in all (paper, Table 8).
 
-    Angles are 224 * x * 10000^(-i/count): for x in [0, 1] alone, base 10000 would leave most
-    frequencies nearly constant.
+    A coordinate's are all its sines, then all its cosines. The paper's table gives their number;
+    the angles, 224 * x * 10000^(-i/count), are chosen here: for x in [0, 1] alone, base 10000
+    would leave most frequencies nearly constant.
     """
     count = FEATURES // (2 * coordinates.shape[-1])
     frequency = 224.0 * 10_000.0 ** (-jnp.arange(count, dtype=jnp.float32) / count)
@@ -114,3 +115,12 @@ class Position(nnx.Module):
             first, second = self.mlp
             vectors = second(jax.nn.relu(first(flat)))
         return vectors.astype(self.dtype)[:, :, None]
+
+    def attention(
+        self, coordinates: Float[Array, "r s t k"], present: Bool[Array, "r s t"]
+    ) -> Float[Array, "r s q t"] | None:
+        """How much each query reads of each frame; other readers than resamplers have none."""
+        if self.summary is None:
+            return None
+        features, lift = self.features(coordinates)
+        return self.summary.attention(features, present, lift=lift)

@@ -79,6 +79,15 @@ class VideoTokenizer(nnx.Module):
         """
         raise NotImplementedError
 
+    def attention(self, named: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """What the tokenizer itself reads how much of, by name: nothing, unless a model says.
+
+        Args:
+          named: the intermediates of `tokens`.
+        """
+        del named
+        return {}
+
     def encode(
         self, encoder: Encoder, tokens: Tokens, videos: int, *, impl: Impl = "fast"
     ) -> tuple[Float[Array, "r s d"], Tokens, dict[str, jax.Array]]:

@@ -122,15 +122,38 @@ class TrajectoryTokens(VideoTokenizer):
         present: Bool[Array, "r s t"],
     ) -> tuple[Float[Array, "r s q d"], dict[str, jax.Array]]:
         """Vectors of each slot's trajectory, one a token of it, and their two parts by name."""
-        if self.settings.attend_padding:
-            padding = ~present.any(-1, keepdims=True)
-            present = present | (padding & (jnp.arange(present.shape[-1]) < _PADDING_FRAMES))
+        present = self._read_frames(present)
         parts = {"appearance": self.appearance.summarize(pooled, present)}
         if self.position is not None:
             assert coordinates is not None
             parts["position"] = self.position.summarize(coordinates, present)
         vectors = sum(self._by_token(part) for part in parts.values())
         return vectors, parts
+
+    def attention(self, named: dict[str, jax.Array]) -> dict[str, Float[Array, "r s q t"]]:
+        """`appearance_attention` and `position_attention`, where resamplers read them.
+
+        Args:
+          named: the intermediates of `tokens`.
+        """
+        return self._attention(named["pooled"], named.get("coordinates"), named["present"])
+
+    def _attention(
+        self, pooled: jax.Array, coordinates: jax.Array | None, present: jax.Array
+    ) -> dict[str, jax.Array]:
+        present = self._read_frames(present)
+        found = {"appearance_attention": self.appearance.attention(pooled, present)}
+        if self.position is not None:
+            assert coordinates is not None
+            found["position_attention"] = self.position.attention(coordinates, present)
+        return {name: read for name, read in found.items() if read is not None}
+
+    def _read_frames(self, present: jax.Array) -> jax.Array:
+        """Frames that the resamplers read of each slot."""
+        if not self.settings.attend_padding:
+            return present
+        padding = ~present.any(-1, keepdims=True)
+        return present | (padding & (jnp.arange(present.shape[-1]) < _PADDING_FRAMES))
 
     def _by_token(self, vectors: jax.Array) -> jax.Array:
         if vectors.shape[2] == self.each:
