@@ -74,6 +74,7 @@ def get_config(arg=None):
 """
 _EXPECTED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 _REMINDED = (signal.SIGUSR1, signal.SIGTERM)  # a warning, and what follows if it takes too long
+_EVERY = 10  # steps between checkpoints
 _PATIENCE = 1.0  # seconds until a reminder, where no checkpoint is begun
 
 
@@ -259,12 +260,17 @@ def _identity(path: Path) -> tuple[str, int, int]:
 
 
 def plan(stops: int, steps: int, rng: random.Random) -> list[tuple[str, int]]:
-    """Kind and step of each signal: every second while saving, two before the first step."""
+    """Kind and step of each signal: every second while saving, two before the first step.
+
+    At least two checkpoints follow, so that whoever misses one does not meet the end of the run.
+    """
     starts = min(2, stops // 4)
     kinds = ["start"] * starts + ["save"] * (stops // 2)
     kinds += ["step"] * (stops - len(kinds))
     rng.shuffle(kinds)
-    return list(zip(kinds, sorted(rng.randrange(1, steps - 10) for _ in kinds), strict=True))
+    return list(
+        zip(kinds, sorted(rng.randrange(1, steps - 2 * _EVERY) for _ in kinds), strict=True)
+    )
 
 
 def stop_once(
@@ -396,7 +402,7 @@ def measure(folder: Path, *, steps: int, kills: int, terms: int, seed: int) -> l
         "threads": 2,
         "workers": 1,
     }
-    settings = _SETTINGS | {"steps": steps, "checkpoint_every": 10, "data": data}
+    settings = _SETTINGS | {"steps": steps, "checkpoint_every": _EVERY, "data": data}
     config = folder / "tiny.py"
     write_text(config, _CONFIG.format(settings=settings))
 
