@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from tokenization.files import write_text
 from trajvit_jax.config import differences, require_positive, to_settings
@@ -53,8 +53,6 @@ class ExperimentSettings:
     """
 
     # Whether the model's text side reads the records' captions.
-    reads_captions: ClassVar[bool] = True
-
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -80,11 +78,6 @@ class ExperimentSettings:
         check_choice("model.name", model.name, tuple(TOKENIZERS))
         if self.keep_best and not self.evaluate_every:
             raise ValueError(f"keep_best={self.keep_best!r} needs evaluations: set evaluate_every")
-        if self.reads_captions and model.text.cleaning != "none":
-            raise ValueError(
-                f"model.text.cleaning={model.text.cleaning!r} is how converted weights read "
-                "captions; training reads them as they are: leave it at 'none'"
-            )
 
 
 E = TypeVar("E", bound=ExperimentSettings)
@@ -110,7 +103,6 @@ _FREE = (
         "model.encoder.remat",
         "model.encoder.unroll",
         "model.text.unroll",
-        "model.text.cleaning",  # training knows one; runs may be older than the setting
     ),
     "model.trajvit.resnet.remat",
     # Of a VideoLLM.
@@ -141,8 +133,7 @@ def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     path = workdir / _FILE
     if not path.exists() or not has_run(workdir):
         return
-    old = json.loads(path.read_text("utf-8"))
-    new = _plain(settings, records)
+    old, new = _noted(workdir, type(settings)), _plain(settings, records)
     # Parts with statistics of their own are another computation.
     by_part = "part" in (one.get("step", {}).get("norm_scope") for one in (old, new))
     free = [path for path in _FREE if not (by_part and path == "step.micro_batches")]
@@ -186,6 +177,15 @@ def read_settings(workdir: Path, kind: type[E] = ExperimentSettings) -> E:
         return to_settings(kind, values, "settings")
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
+
+
+def _noted(workdir: Path, kind: type[ExperimentSettings]) -> dict[str, Any]:
+    """What `note` wrote, with the defaults of settings that are newer than the run."""
+    values = json.loads((workdir / _FILE).read_text("utf-8"))
+    try:
+        return _plain(read_settings(workdir, kind), values.get("records", ""))
+    except ValueError:  # of another kind, or with settings that are no more: what differs tells
+        return values
 
 
 def _plain(settings: ExperimentSettings, records: str) -> dict[str, Any]:

@@ -43,20 +43,20 @@ def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
     It is kept in the workdir, so that a resumed run and a later evaluation read the same. It is
     learned by process 0, of large sources from the captions of some records.
     """
-    kept, length = workdir / "vocab.txt", settings.model.text.length
+    kept, own = workdir / "vocab.txt", settings.model.text
     if jax.process_index() == 0 and not has_run(workdir):
         if settings.data.vocabulary:
-            text = WordPiece.load(settings.data.vocabulary, length)
+            text = WordPiece.load(settings.data.vocabulary, own.length, own.cleaning)
         else:
             captions = {
                 caption
                 for source in settings.data.train_sources
                 for caption in readable_captions(source.path, source.split, most=_LEARN_FROM)
             }
-            text = WordPiece.train(captions, length, size=settings.model.text.vocabulary)
+            text = WordPiece.train(captions, own.length, size=own.vocabulary, cleaning=own.cleaning)
         text.save(kept)
     wait_for_all("vocabulary")
-    return WordPiece.load(kept, length)
+    return WordPiece.load(kept, own.length, own.cleaning)
 
 
 def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:

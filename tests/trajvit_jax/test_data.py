@@ -57,6 +57,9 @@ def test_wordpiece_cleans_captions_where_it_is_asked_to(tmp_path):
         cleaned(["A man's dog, fast!"]).ids, plain(["a mans dog fast"]).ids
     )
     assert plain(["A man's dog, fast"]).mask.sum() > cleaned(["A man's dog, fast"]).mask.sum()
+    learned = WordPiece.train(["A man's dog, fast!"], 12, cleaning="released")
+    assert learned.vocabulary == WordPiece.train(["a mans dog fast"], 12).vocabulary
+    np.testing.assert_array_equal(learned(["a man's dog"]).ids, learned(["a mans dog"]).ids)
     with pytest.raises(ValueError, match=r"text\.cleaning .* did you mean 'released'"):
         WordPiece.load(tmp_path / "vocab.txt", 12, "release")
 

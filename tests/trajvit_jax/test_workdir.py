@@ -12,7 +12,6 @@ import pytest
 
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
-from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.models.settings import ModelSettings, TextSettings
 from trajvit_jax.run.metric_log import MetricLog
 from trajvit_jax.run.run_log import Clock
@@ -60,13 +59,7 @@ def test_a_clock_of_another_version_gives_what_is_known_of_it():
     assert clock == Clock(videos=8, seconds=1.5)
 
 
-def test_captions_are_trained_on_as_they_are(tmp_path):
-    cleaned = ModelSettings(text=TextSettings(cleaning="released"))
-    with pytest.raises(ValueError, match=r"text\.cleaning='released' is how converted weights"):
-        ExperimentSettings(model=cleaned)
-    VideoLLMExperiment(model=cleaned, conversations=("talks.json",))  # no captions are read
-
-    # A run that is older than the setting goes on.
+def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(tmp_path):
     run, settings = tmp_path / "run", ExperimentSettings()
     note(run, settings, "records")
     (run / "checkpoints" / "5").mkdir(parents=True)
@@ -74,6 +67,9 @@ def test_captions_are_trained_on_as_they_are(tmp_path):
     del told["model"]["text"]["cleaning"]
     (run / "settings.json").write_text(json.dumps(told), "utf-8")
     check(run, settings, "records")
+    cleaned = ModelSettings(text=TextSettings(cleaning="released"))
+    with pytest.raises(ValueError, match=r"model\.text\.cleaning: 'none', now 'released'"):
+        check(run, ExperimentSettings(model=cleaned), "records")
 
 
 @pytest.mark.parametrize("change", [{"steps": 0}, {"log_every": 0}])

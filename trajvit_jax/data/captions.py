@@ -1,8 +1,9 @@
-"""Captions in the form in which the released program reads them."""
+"""Captions as they are, or in the form in which the released program reads them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _DROPPED = re.compile(r"[,.'!?\"()*#:;~]")
 _BLANKS = re.compile(r"\s{2,}")
@@ -21,3 +22,10 @@ def released_caption(text: str, max_words: int | None = None) -> str:
     text = text.replace("-", " ").replace("/", " ").replace("<person>", "person")
     text = _BLANKS.sub(" ", text).rstrip("\n").strip(" ")
     return " ".join(text.split(" ")[:max_words])
+
+
+def cleaned(captions: Iterable[str], cleaning: str) -> list[str]:
+    """Captions after the clean-up that `TextSettings.cleaning` names."""
+    if cleaning == "released":
+        return [released_caption(caption) for caption in captions]
+    return list(captions)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int32
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from tokenization.files import write_text
-from trajvit_jax.data.captions import released_caption
+from trajvit_jax.data.captions import cleaned
 from trajvit_jax.models.settings import CLEANINGS, TextSettings, check_choice
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -81,10 +81,17 @@ class WordPiece:
             raise ValueError(f"{path}: {error}") from error
 
     @classmethod
-    def train(cls, captions: Iterable[str], length: int, *, size: int = 30_522) -> WordPiece:
+    def train(
+        cls,
+        captions: Iterable[str],
+        length: int,
+        *,
+        size: int = 30_522,
+        cleaning: str = TextSettings.cleaning,
+    ) -> WordPiece:
         """Learns at most `size` pieces from captions; the same captions give the same pieces."""
         tokenizer = _bert(models.WordPiece(unk_token="[UNK]"))
-        captions = sorted(captions)
+        captions = sorted(cleaned(captions, cleaning))
         # The trainer numbers inner letters in the order of a hash, and numbers settle ties: name
         # them first. Its pieces come in another such order: sort, so that runs agree.
         letters = [f"##{letter}" for letter in _inner_letters(tokenizer, captions)]
@@ -93,7 +100,7 @@ class WordPiece:
         )
         tokenizer.train_from_iterator(captions, trainer)
         pieces = sorted(set(tokenizer.get_vocab()) - set(SPECIAL))
-        return cls([*SPECIAL, *pieces], length)
+        return cls([*SPECIAL, *pieces], length, cleaning)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `vocab.txt`; a reader never sees half of it."""
@@ -105,9 +112,7 @@ class WordPiece:
 
     def __call__(self, captions: Sequence[str]) -> TextTokens:
         """Ids of a list of captions."""
-        if self.cleaning == "released":
-            captions = [released_caption(caption) for caption in captions]
-        encoded = self._tokenizer.encode_batch(list(captions))
+        encoded = self._tokenizer.encode_batch(cleaned(captions, self.cleaning))
         shape = (len(encoded), self.length)
         ids = np.array([item.ids for item in encoded], np.int32).reshape(shape)
         mask = np.array([item.attention_mask for item in encoded], bool).reshape(shape)

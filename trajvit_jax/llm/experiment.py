@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 from trajvit_jax.config import require_positive
 from trajvit_jax.experiment import ExperimentSettings
@@ -54,8 +53,6 @@ class VideoLLMExperiment(ExperimentSettings):
     Raises:
       ValueError: a part that is none, or nothing to train.
     """
-
-    reads_captions: ClassVar[bool] = False
 
     eyes: EyesSettings = EyesSettings()
     llm: LlamaSettings = LlamaSettings()

@@ -368,7 +368,7 @@ class TextSettings:
       layers_run: layers that are there and run, of `depth`; 0 = all of them. The released
         program runs 9 of its 12.
       cleaning: of captions before they are cut into pieces: 'none', or 'released', which drops
-        punctuation as the released program does (`trajvit_jax.data.captions`), for its weights.
+        punctuation as the released program does (`trajvit_jax.data.captions`).
     """
 
     vocabulary: int = 30_522
