@@ -37,6 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import encoder_jax
+from benchmarks.quick_programs import use_quick_programs
 from benchmarks.timing import (
     Contender,
     Timing,
@@ -215,6 +216,8 @@ def main() -> int:
     parser.add_argument("--no-torch", action="store_true", help="ours alone")
     parser.add_argument("--json", type=Path, default=None, help="also write the timings here")
     options = parser.parse_args()
+    if options.quick:
+        use_quick_programs()
     on_cpu = jax.default_backend() == "cpu"
     has_torch = on_cpu and not options.no_torch and importlib.util.find_spec("torch") is not None
     dtype = "float32" if on_cpu else "bfloat16"

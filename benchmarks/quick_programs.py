@@ -18,3 +18,9 @@ def quick_programs(environment: Mapping[str, str] = os.environ) -> dict[str, str
         flags += " --xla_cpu_use_fusion_emitters=false"
     quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": flags.strip()}
     return {**environment, **quick}
+
+
+def use_quick_programs() -> None:
+    """The same for this process, before it asks for a device."""
+    os.environ.update(quick_programs())
+    jax.config.update("jax_disable_most_optimizations", True)  # JAX has read its variables
