@@ -9,9 +9,10 @@ whatever it shows, which are then followed. Decoding and segmentation are left o
 nothing of objects. Seconds are those of the processor, one thread for the flow tracker.
 
 `flow`: one flow serves all objects. `sam2`: tiny, with random weights, whose speed is that of any
-weights, at a reduced resolution; every frame is encoded once for all objects. Beside it the same
-model, given the objects one by one, and the clips one at a time. On a CPU, which is bound by its
-arithmetic, batches gain little; on an accelerator they are the point.
+weights, at a reduced resolution; every frame is encoded once for all objects. The clips that it
+tracks together have different pixels. Beside it the same model, given the objects of the same clips
+one by one, which encodes every frame for each. On a CPU, which is bound by its arithmetic, batches
+gain little; on an accelerator they are the point.
 
 The last table says what 8 million videos would take at these speeds. What was not measured here
 says so.
@@ -84,6 +85,23 @@ def clip_of(frames: Frames, objects: int) -> Clip:
     return Clip(frames.rgb, {0: grid(*frames.rgb.shape[1:3], objects)}, frames.between)
 
 
+def different_clips(frames: Frames, objects: int, clips: int) -> list[Clip]:
+    """So many clips, no frame of which is in another: a tracker encodes equal frames once."""
+    return [
+        clip_of(dataclasses.replace(frames, rgb=np.roll(frames.rgb, 7 * i, axis=2)), objects)
+        for i in range(clips)
+    ]
+
+
+def one_by_one(clip: Clip) -> list[Clip]:
+    """The clip once for each of its objects, with that one alone."""
+    first = clip.segments[0]
+    return [
+        dataclasses.replace(clip, segments={0: np.where(first == one, one, 0)})
+        for one in np.setdiff1d(first, [0])
+    ]
+
+
 def seconds_of(tracker: Tracker, clips: Sequence[Clip]) -> float:
     """Processor seconds for a clip, after one run that does not count."""
     tracker.track(clips[:1])
@@ -117,18 +135,14 @@ def learned_costs(path: Path, objects: Sequence[int], resolution: int, clips: in
     decoded = video.decode(path, frames=_LEARNED_FRAMES, max_side=resolution)
     found = []
     for number in tqdm(objects, desc="sam2", unit="clip", disable=None):
-        same = [clip_of(decoded, number)] * clips
-        found.append(Cost("sam2", number, _LEARNED_FRAMES, clips, seconds_of(tracker, same)))
+        together = different_clips(decoded, number, clips)
+        seconds = seconds_of(tracker, together)
+        found.append(Cost("sam2", number, _LEARNED_FRAMES, clips, seconds))
     few = min(objects)
-    whole = clip_of(decoded, few)
-    singles = [
-        dataclasses.replace(whole, segments={0: np.where(whole.segments[0] == one, one, 0)})
-        for one in range(1, few + 1)
-    ]
+    singles = [one for clip in different_clips(decoded, few, clips) for one in one_by_one(clip)]
     begin = time.process_time()
-    for _ in range(clips):
-        for single in singles:
-            tracker.track([single])
+    for single in singles:
+        tracker.track([single])
     seconds = (time.process_time() - begin) / clips
     return [*found, Cost("sam2, one by one", few, _LEARNED_FRAMES, clips, seconds)]
 
