@@ -6,20 +6,44 @@ Imports torch: reached through `backends` alone.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from tokenization.engines.devices import visible_gpus
+from tokenization.engines.protocol import WorkerUnfit
 from tokenization.learned import DeviceSettings
 
 # Of ImageNet, by which all these models were trained.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+# What libraries say that have no exception of their own.
+_OF_DEVICE = re.compile(r"CUDA error|cuDNN error|CUBLAS_STATUS|can't allocate memory")
 _PROBE = 8  # objects whose memory is measured to plan the rest
 _ON_CPU = 16  # objects at once where memory is not measured
 _SHARE = 0.5  # of the free memory; the rest is for fragmentation and for other processes
+
+
+@contextlib.contextmanager
+def faults() -> Iterator[None]:
+    """Tells failures of the device from those of the input.
+
+    After an error of CUDA nothing works in the process any more, whatever it is given.
+
+    Raises:
+      WorkerUnfit: in place of such an error, and of memory that is too small for one item.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        known = (torch.OutOfMemoryError, torch.AcceleratorError)
+        if isinstance(error, known) or _OF_DEVICE.search(str(error)):
+            reason = str(error).partition("\n")[0]
+            raise WorkerUnfit(f"the device failed ({type(error).__name__}: {reason})") from error
+        raise
 
 
 class Device:
@@ -30,12 +54,18 @@ class Device:
 
     Raises:
       ValueError: no such device.
+      WorkerUnfit: there is a GPU, for `auto`, but it cannot be used.
     """
 
     def __init__(self, settings: DeviceSettings) -> None:
         name = settings.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
+            if name == "cpu" and torch.backends.cuda.is_built() and visible_gpus():
+                raise WorkerUnfit(
+                    f"PyTorch cannot use the GPU ({', '.join(visible_gpus())}): check its driver, "
+                    "or set device='cpu' to do without"
+                )
         try:
             self.torch = torch.device(name)
             torch.zeros(1, device=self.torch)

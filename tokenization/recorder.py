@@ -15,11 +15,14 @@ from absl import logging
 
 from tokenization import shards, video
 from tokenization.engines.crew import DIED, LATE
+from tokenization.engines.protocol import WorkerUnfit
 from tokenization.files import printable
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.records import Boxes, Quarantined, Record
 from tokenization.trajectories import Trajectories
+
+_RETRY_AFTER = (1.0, 10.0)  # seconds, of storage that failed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +87,14 @@ class Outcome:
 
 
 def attempt(entry: Entry, process: Callable[[Entry], tuple[Record, bool]]) -> Outcome:
-    """The outcome of an entry; never raises, but for Ctrl-C.
+    """The outcome of an entry; whatever is wrong with the entry never raises.
 
     Args:
       entry: to be done.
       process: gives its record, and whether it repeats its last frame because it is short.
+
+    Raises:
+      WorkerUnfit: this process is at fault: memory ran out, or as `process` raises it.
     """
     begin = time.perf_counter()
     try:
@@ -106,6 +112,10 @@ def attempt(entry: Entry, process: Callable[[Entry], tuple[Record, bool]]) -> Ou
         )
     except video.VideoError as error:
         outcome = _bad(entry, error.reason, error.remedy)
+    except WorkerUnfit:
+        raise
+    except MemoryError as error:
+        raise WorkerUnfit(f"memory ran out ({error})") from error
     except Exception as error:  # one bad video never stops a run
         logging.exception("%s", entry.path)
         outcome = _bad(entry, f"{type(error).__name__}: {error}", "report this video if it plays")
@@ -149,6 +159,8 @@ class Recorder:
             frames = [one for one in threads.map(self._decode_or_none, entries) if one is not None]
         try:
             found = self._tokenizer.tokenize_batch(frames) if frames else []
+        except (WorkerUnfit, MemoryError):
+            raise
         except Exception:
             logging.exception("%d videos at once failed; they go one by one", len(frames))
             return {}
@@ -165,6 +177,16 @@ class Recorder:
         return None
 
     def _decode(self, entry: Entry) -> video.Frames:
+        """Its frames; what storage may give later is tried again."""
+        for seconds in _RETRY_AFTER:
+            try:
+                return self._decode_once(entry)
+            except (video.StorageError, OSError) as error:
+                logging.warning("%s; trying again in %g s", error, seconds)
+                time.sleep(seconds)
+        return self._decode_once(entry)
+
+    def _decode_once(self, entry: Entry) -> video.Frames:
         return video.decode(
             entry.path,
             frames=self._settings.pipeline.frames,

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from tokenization import manifest, records, shards
 from tokenization.engines.crew import Crew, Patience
-from tokenization.engines.protocol import Engine
+from tokenization.engines.protocol import Engine, EngineError
 from tokenization.files import remove_leftovers, write_text
 from tokenization.folder_lock import only_writer
 from tokenization.manifest import Entry
@@ -123,7 +123,7 @@ def build_split(
       FolderInUse: another process writes to the folder.
       ValueError: no entries, none whose file exists, two with the same id, or a split of other
         characters than letters, digits and _.
-      EngineError: workers cannot start, or die whatever they are given.
+      EngineError: workers cannot start, die whatever they are given, or all videos fail alike.
       OSError: the disk is full or cannot be written; finished shards are kept.
     """
     output = Path(output)
@@ -241,6 +241,8 @@ def _work(
     begin, bad = time.monotonic(), 0
     places = [(info, place) for info, chunk in work.items() for place in range(len(chunk))]
     unfinished: dict[ShardInfo, dict[int, Outcome]] = {}
+    finished: list[tuple[ShardInfo, list[Outcome]]] = []
+    failures = _Failures((patience or Patience()).in_a_row)
     with engine, _progress(len(places), job.title) as bar:
         crew = Crew(engine, job.make, give_up=_give_up, patience=patience, name=_names)
         outcomes = _outcomes(crew, [e for chunk in work.values() for e in chunk], job, patience)
@@ -250,13 +252,50 @@ def _work(
                 found = unfinished.setdefault(info, {})
                 found[place] = outcome
                 if len(found) == len(work[info]):
-                    _write(output, info, [found[i] for i in range(len(found))])
+                    finished.append((info, [found[i] for i in range(len(found))]))
                     del unfinished[info]
+                # While videos fail in a row, it is not known yet whether they are at fault.
+                if not failures.after(outcome):
+                    _write_all(output, finished)
                 if outcome.quarantined is not None:
                     bad += 1
                     bar.set_postfix(quarantined=bad, refresh=False)
                 bar.update()
+        _write_all(output, finished)
     return Run(len(places), time.monotonic() - begin, crew.most)
+
+
+class _Failures:
+    """Videos that fail for one reason, one after the other: a disk or a device may have gone.
+
+    Args:
+      most: that may; None = any number.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._reason = ""
+        self._count = 0
+
+    def after(self, outcome: Outcome) -> int:
+        """How many there are, with this one.
+
+        Raises:
+          EngineError: more than may be.
+        """
+        reason = "" if outcome.quarantined is None else outcome.quarantined.reason
+        self._count = self._count + 1 if reason == self._reason else 1
+        self._reason = reason
+        if not reason:
+            return 0
+        if self._most is not None and self._count >= self._most:
+            raise EngineError(
+                f"{self._count} videos in a row failed alike, the last one {outcome.id}: {reason}. "
+                "Is it the machine, its disks or its device? None of their shards is written; set "
+                "it right and run the same command again, or pass --in_a_row=0 if they are to be "
+                "quarantined"
+            )
+        return self._count
 
 
 def _outcomes(
@@ -293,6 +332,12 @@ def _names(entries: Sequence[Entry]) -> str:
 
 def _progress(total: int, title: str) -> tqdm:
     return tqdm(total=total, desc=title, unit="video", mininterval=1, dynamic_ncols=True)
+
+
+def _write_all(output: Path, finished: list[tuple[ShardInfo, list[Outcome]]]) -> None:
+    """Writes shards and empties the list."""
+    while finished:
+        _write(output, *finished.pop(0))
 
 
 def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:

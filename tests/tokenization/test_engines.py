@@ -193,9 +193,9 @@ def test_no_more_workers_than_items():
     assert len(engine.workers) == 3 and one.most <= 3
 
 
-@pytest.mark.parametrize("values", [(0, 1.0), (1, 0.0)])
+@pytest.mark.parametrize("values", [(0, 1.0), (1, 0.0), (1, 1.0, 1)])
 def test_patience_without_a_try_or_time(values):
-    with pytest.raises(ValueError, match="must be >= 1"):
+    with pytest.raises(ValueError, match="must be"):
         Patience(*values)
 
 
@@ -289,6 +289,24 @@ def test_what_making_the_function_raises_reaches_the_caller(script):
         "        print('caught', error)\n"
     )
     assert done.stdout.strip() == "caught 'no weights'", done.stderr
+
+
+def test_the_items_of_a_worker_that_is_unfit_go_to_another(script):
+    """Its memory or device failed: each process here does one item and fails at the next."""
+    done = script(
+        "from tokenization.engines.protocol import WorkerUnfit\n"
+        "def make():\n"
+        "    left = ['one']\n"
+        "    def work(item):\n"
+        "        if not left:\n"
+        "            raise WorkerUnfit('no device')\n"
+        "        return left.pop() and item * 2\n"
+        "    return work\n"
+        "if __name__ == '__main__':\n"
+        "    print(run('abc', workers=1))\n"
+    )
+    assert done.stdout.strip() == str(["aa", "bb", "cc"]), done.stderr
+    assert "at b, try 1 of 3: no device" in done.stderr
 
 
 def test_an_error_that_no_pipe_takes_is_told_in_words(script):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import json
 import os
@@ -17,10 +18,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from tokenization import manifest, records, shards
+from tokenization import manifest, recorder, records, shards
 from tokenization.engines.crew import Patience
 from tokenization.engines.inline import InlineEngine
 from tokenization.engines.local import LocalEngine
+from tokenization.engines.protocol import EngineError
 from tokenization.extract import ExtractSettings, OutputError, extract
 from tokenization.folder_lock import only_writer
 from tokenization.pipeline import PipelineSettings
@@ -159,6 +161,77 @@ def test_a_fault_of_the_tokenizer_is_quarantined_too(entries, tmp_path, monkeypa
     assert [(bad.id, bad.reason) for bad in summary.quarantine] == [
         ("b", "RuntimeError: no segment")
     ]
+
+
+def test_videos_that_all_fail_alike_end_the_run_and_are_not_quarantined(
+    entries, tmp_path, monkeypatch, seen
+):
+    """As when a device or a disk has gone: another run does them."""
+    tokenize = Grid.tokenize
+
+    def fail(self, frames):
+        if frames.video.id != "a":
+            raise RuntimeError("no device")
+        return tokenize(self, frames)
+
+    out = tmp_path / "out"
+    many = [*entries, *(dataclasses.replace(entries[1], id=f"more{i}") for i in range(3))]
+    with monkeypatch.context() as patch:
+        patch.setattr(Grid, "tokenize", fail)
+        with pytest.raises(EngineError, match=r"4 videos in a row .* still: Runtime.*no device"):
+            run(many, out, patience=Patience(in_a_row=4))
+    assert records.finished_shards(out) == []
+    seen.clear()
+    assert run(many, out, patience=Patience(in_a_row=4)).quarantine == ()
+    assert len(seen) == 8
+    with monkeypatch.context() as patch:
+        patch.setattr(Grid, "tokenize", fail)
+        summary = run(many, tmp_path / "any", patience=Patience(in_a_row=None))
+    assert len(summary.quarantine) == 7
+
+
+def test_bad_videos_between_good_ones_are_no_fault_of_the_machine(entries, tmp_path, monkeypatch):
+    tokenize = Grid.tokenize
+
+    def fail(self, frames):
+        if frames.video.id in ("b", "c", "still"):
+            raise RuntimeError("no segment")
+        return tokenize(self, frames)
+
+    monkeypatch.setattr(Grid, "tokenize", fail)
+    summary = run(entries, tmp_path / "out", patience=Patience(in_a_row=3))
+    assert [bad.id for bad in summary.quarantine] == ["b", "c", "still"]
+
+
+def test_memory_that_ran_out_is_not_blamed_on_the_video(entries, tmp_path, monkeypatch):
+    def full(self, frames):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(Grid, "tokenize", full)
+    with pytest.raises(EngineError, match=r"memory ran out .*9 GiB"):
+        run(entries, tmp_path / "out")
+    assert records.finished_shards(tmp_path / "out") == []
+
+
+def test_storage_that_fails_is_asked_again(entries, tmp_path, monkeypatch):
+    """A mount that is away comes back; one that stays away is told as it is."""
+    monkeypatch.setattr(recorder, "_RETRY_AFTER", (0.0, 0.0))
+    tries = []
+    whole = Path.open
+
+    def stale(self, *args, **kwargs):
+        if self.name == "b.mp4" and len(tries) < failures:
+            tries.append(self.name)
+            raise OSError(errno.ESTALE, "Stale file handle", str(self))
+        return whole(self, *args, **kwargs)
+
+    failures = 2
+    monkeypatch.setattr(Path, "open", stale)
+    assert run(entries, tmp_path / "out").quarantine == ()
+    assert len(tries) == 2
+    failures = 99
+    (bad,) = run(entries, tmp_path / "away").quarantine
+    assert (bad.id, bad.reason) == ("b", "cannot be read (Stale file handle)")
 
 
 def test_bad_boxes_are_quarantined(clips, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tokenization.engines.protocol import WorkerUnfit
 from tokenization.learned import DeviceSettings
 
 pytestmark = pytest.mark.torch
@@ -89,6 +90,36 @@ def test_devices(devices, torch):
     for name in ("cuda:99", "abacus"):
         with pytest.raises(ValueError, match=f"there is no device '{name}'.*use 'auto'"):
             devices.Device(DeviceSettings(name))
+
+
+def test_a_device_that_fails_is_no_fault_of_the_video(devices, torch):
+    def fail(error):
+        with devices.faults():
+            raise error
+
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with ..."),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ):
+        with pytest.raises(WorkerUnfit, match=r"the device failed \(\w+: .*\)$"):
+            fail(error)
+    with pytest.raises(RuntimeError, match="mat1 and mat2") as raised:
+        fail(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not isinstance(raised.value, WorkerUnfit)
+
+
+def test_a_gpu_that_cannot_be_used_is_not_replaced_by_the_cpu(devices, torch, monkeypatch):
+    """A worker whose driver has gone would go on a hundred times slower, and say nothing."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ("3",))
+    with pytest.raises(WorkerUnfit, match=r"cannot use the GPU \(3\): check its driver"):
+        devices.Device(DeviceSettings())
+    assert devices.Device(DeviceSettings("cpu")).torch.type == "cpu"
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ())
+    assert devices.Device(DeviceSettings()).torch.type == "cpu"
 
 
 def test_images_are_squashed_as_pil_does_it(devices, torch):

@@ -40,15 +40,20 @@ class Patience:
     Attributes:
       tries: workers that may die of it, or be killed because it took too long.
       seconds: for one try; None = any time.
+      in_a_row: items that may fail for one reason, one after the other, before the machine is
+        suspected in their place; None = any number.
 
     Raises:
-      ValueError: less than one try, or no time.
+      ValueError: less than one try, no time, or less than two in a row.
     """
 
     tries: int = 3
     seconds: float | None = 1800.0
+    in_a_row: int | None = 200
 
     def __post_init__(self) -> None:
+        if self.in_a_row is not None and self.in_a_row < 2:
+            raise ValueError(f"in_a_row={self.in_a_row} must be at least 2")
         if self.tries < 1 or (self.seconds is not None and self.seconds <= 0):
             raise ValueError(f"tries={self.tries} must be >= 1, seconds={self.seconds} above 0")
 

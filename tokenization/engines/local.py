@@ -13,10 +13,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing import connection
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from tokenization.engines.devices import available_cores
-from tokenization.engines.protocol import Done, Ended, Make, News, Raised, Started
+from tokenization.engines.protocol import Done, Ended, Make, News, Raised, Started, WorkerUnfit
 
 _JOIN_SECONDS = 10.0  # that the kernel may take to end a process
 
@@ -114,6 +114,9 @@ class _Process:
             self.connection.close()
             self.process.join(_JOIN_SECONDS)
             return Ended(self, _describe_end(self.process.exitcode))
+        if kind is Ended:
+            self.connection.close()
+            self.process.join(_JOIN_SECONDS)
         return Started(self) if kind is Started else kind(self, value)
 
 
@@ -156,6 +159,8 @@ def _serve(pipe: connection.Connection, make: Make, gpu: str | None) -> None:
     try:
         function = make()
         answer: tuple[type, Any] = (Started, None)
+    except WorkerUnfit as error:
+        _leave(pipe, error)
     except Exception as error:
         function = None
         answer = (Raised, _portable(error))
@@ -163,9 +168,17 @@ def _serve(pipe: connection.Connection, make: Make, gpu: str | None) -> None:
     while function is not None:
         try:
             answer = (Done, function(inbox.get()))
+        except WorkerUnfit as error:
+            _leave(pipe, error)
         except Exception as error:
             answer = (Raised, _portable(error))
         pipe.send(answer)
+
+
+def _leave(pipe: connection.Connection, error: WorkerUnfit) -> NoReturn:
+    """Ends the process at once: what has failed in it may not be able to end in order."""
+    pipe.send((Ended, str(error)))
+    os._exit(1)
 
 
 def _read(pipe: connection.Connection, inbox: queue.SimpleQueue[Any]) -> None:

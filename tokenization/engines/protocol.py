@@ -15,6 +15,14 @@ class EngineError(RuntimeError):
     """Workers cannot start, or end one after the other whatever they are given."""
 
 
+class WorkerUnfit(EngineError):
+    """What a worker's function raises when its process is at fault, not the item.
+
+    Memory ran out, or the device failed. The worker ends, as if it had died, and its items go to
+    others; in an engine without processes, the run ends.
+    """
+
+
 @runtime_checkable
 class Worker(Protocol):
     """A process that works on items one by one, in the order in which they were given."""

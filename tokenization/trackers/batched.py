@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int32, Int64
 from torch.nn import functional
 
-from tokenization.devices import Chunks, Device
+from tokenization.devices import Chunks, Device, faults
 from tokenization.learned import DeviceSettings
 from tokenization.protocols import Clip
 from tokenization.trackers.clip_batches import Batch, Group, batches, masks_of
@@ -76,6 +76,7 @@ class BatchedTracker:
         self._images = Chunks(device.torch, settings.image_batch)
         self._objects = Chunks(device.torch, settings.objects)
 
+    @faults()
     def track(self, clips: Sequence[Clip]) -> list[Int32[np.ndarray, "_ _ _"]]:
         """Labels of every frame of each clip; see `protocols.Tracker`.
 
