@@ -102,6 +102,12 @@ class Device:
         return (pixels - mean) / std
 
 
+def free(device: torch.device) -> None:
+    """Gives back what PyTorch keeps of a device's memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 class Chunks:
     """Runs work on as many items at once as the device's memory holds.
 
@@ -140,12 +146,11 @@ class Chunks:
             if used is None:
                 # Only now, the error and what it held being gone, can the memory be given back.
                 self._size = size // 2
-                if self._measured:
-                    torch.cuda.empty_cache()
+                free(self._device)
                 continue
             start += size
             if probing and used:
-                self._size = max(1, int(_SHARE * self._free() * size / used))
+                self._size = max(1, int(_SHARE * self._left() * size / used))
 
     def _try(self, work: Callable[[slice], None], part: slice) -> int | None:
         """Does it: how many bytes it took (0 = not measured), or None if memory ran out."""
@@ -160,7 +165,7 @@ class Chunks:
             return None
         return torch.cuda.max_memory_allocated(self._device) - before if self._measured else 0
 
-    def _free(self) -> int:
+    def _left(self) -> int:
         free, _ = torch.cuda.mem_get_info(self._device)
         cached = torch.cuda.memory_reserved(self._device)
         return free + cached - torch.cuda.memory_allocated(self._device)
