@@ -112,7 +112,9 @@ class Chunks:
     """Runs work on as many items at once as the device's memory holds.
 
     On a CUDA device the first few items are measured, and the others go in chunks of what then
-    fits in a share of the free memory. Running out of memory halves the chunk, for good.
+    fits in a share of the free memory. Heavier items are measured anew. Fewer items than are
+    measured tell nothing: most of what they take may be the same for any number. Running out of
+    memory halves the chunk, for good.
 
     Args:
       device: whose memory.
@@ -123,34 +125,47 @@ class Chunks:
         self._device = device
         self._measured = device.type == "cuda"
         self._size = size or (None if self._measured else _ON_CPU)
+        self._planned = self._size is None
+        self._load = 0  # that the measurement is of
+        self._most: int | None = None  # that has not run out of memory
 
     @property
     def size(self) -> int | None:
         """Items at once; None before the first measurement."""
         return self._size
 
-    def run(self, count: int, work: Callable[[slice], None]) -> None:
+    def run(self, count: int, work: Callable[[slice], None], *, load: int = 1) -> None:
         """Calls `work` with slices that cover 0..count-1 in order.
 
         A slice that runs out of memory is given again, smaller: what `work` did of it before
         must do no harm.
 
+        Args:
+          count: items.
+          work: does those of a slice.
+          load: of an item; one with more of it may need more memory.
+
         Raises:
           torch.OutOfMemoryError: a single item does not fit.
         """
+        if self._planned and load > self._load:
+            self._size = None
         start = 0
         while start < count:
             probing = self._size is None
-            size = min(count - start, self._size or _PROBE)
+            size = min(count - start, self._size or min(_PROBE, self._most or _PROBE))
             used = self._try(work, slice(start, start + size))
             if used is None:
                 # Only now, the error and what it held being gone, can the memory be given back.
-                self._size = size // 2
+                self._size = self._most = size // 2
+                self._load = max(self._load, load)
                 free(self._device)
                 continue
             start += size
-            if probing and used:
-                self._size = max(1, int(_SHARE * self._left() * size / used))
+            if probing and used and size == _PROBE:
+                fitting = max(1, int(_SHARE * self._left() * size / used))
+                self._size = min(fitting, self._most or fitting)
+                self._load = load
 
     def _try(self, work: Callable[[slice], None], part: slice) -> int | None:
         """Does it: how many bytes it took (0 = not measured), or None if memory ran out."""

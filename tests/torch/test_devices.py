@@ -51,6 +51,27 @@ def test_chunks_are_planned_by_what_the_first_one_took(chunks):
     assert done[4:] == [(0, 50), (50, 60)]
 
 
+def test_heavier_items_are_measured_anew_and_few_ones_not_at_all(chunks):
+    planned, used = chunks
+    done = []
+
+    def work(load: int):
+        def one(part: slice) -> None:
+            done.append(part.stop - part.start)
+            used["peak"] = 100 + 5 * load * (part.stop - part.start)
+
+        return one
+
+    planned.run(1, work(2), load=2)
+    assert planned.size is None, "its fixed cost is not that of every item"
+    planned.run(40, work(2), load=2)
+    assert planned.size == int(500 * 8 / 180) == 22
+    planned.run(30, work(1), load=1)
+    assert done == [1, 8, 22, 10, 22, 8], "lighter ones fit, too"
+    planned.run(30, work(6), load=6)
+    assert done[6:] == [8, 11, 11] and planned.size == 11
+
+
 def test_out_of_memory_halves_chunks_for_good(chunks, torch):
     planned, used = chunks
     done = []

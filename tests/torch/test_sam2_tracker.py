@@ -146,8 +146,8 @@ def expected(sam2):
 
 
 def by_clip(logits: list[np.ndarray]) -> list[np.ndarray]:
-    """Recorded logits, in the order of `clips`: groups of 2, 4 and 18 frames, 4 at once."""
-    short, four, one, long = logits
+    """Recorded logits, in the order of `clips`: groups of 18, 4 and 2 frames, 4 at once."""
+    long, four, one, short = logits
     four = np.concatenate([four, one])
     return [four[:3], four[3:], long, short]
 
@@ -204,7 +204,7 @@ def test_running_out_of_memory_halves_the_chunk_and_goes_on(sam2, torch, tracked
     model.follow = limited
     for labels, wanted in zip(tracker.track(clips()), tracked[0], strict=True):
         assert (labels == wanted).mean() > 0.999
-    assert sizes == [1, 4, 2, 2, 1, 2]
+    assert sizes == [2, 4, 2, 2, 1, 1]
 
 
 class Tiny:

@@ -171,7 +171,8 @@ class BatchedTracker:
                     part = slice(int(its[0]), int(its[-1]) + 1)
                     canvases[member].draw(t, scores[part], labels[objects][part])
 
-        self._objects.run(len(group.labels), work)
+        # An object needs more the longer its memory is.
+        self._objects.run(len(group.labels), work, load=group.frames.shape[1])
         for index, canvas in zip(group.clips, canvases, strict=True):
             yield index, canvas.labels.cpu().numpy()
 
