@@ -33,6 +33,7 @@ from tokenization.summary import Run, Summary, count, summarize
 from trajvit_jax import config as configs
 
 _SETTINGS_FILE = "settings.json"
+_WINDOW, _ROUNDS = 512, 32  # groups of entries at least, and for each worker
 
 
 class OutputError(ValueError):
@@ -304,21 +305,37 @@ def _outcomes(
     job: Job,
     patience: Patience | None,
 ) -> Generator[tuple[int, Outcome], None, None]:
-    """Number and outcome of every entry, as they are done."""
+    """Number and outcome of every entry, as they are done.
+
+    Those of groups that failed go alone after each window of groups: the rest of their shards is
+    held in memory until then.
+    """
     size = job.together
-    grouped = len(entries) - len(entries) % size if size > 1 else 0
-    alone = list(range(grouped, len(entries)))
-    if grouped:
-        usual = patience or Patience()
-        once = Patience(1, usual.seconds and size * usual.seconds)
-        groups = [entries[first : first + size] for first in range(0, grouped, size)]
+    usual = patience or Patience()
+    once = Patience(1, usual.seconds and size * usual.seconds)
+    starts = list(range(0, len(entries) - size + 1, size)) if size > 1 else []
+    left = range(len(starts) * size, len(entries))
+    done = 0
+    while done < len(starts):
+        # At the end of a window workers wait for the last one: each has many groups before.
+        window = starts[done : done + max(_WINDOW, _ROUNDS * crew.most)]
+        done += len(window)
+        alone = [] if done < len(starts) else list(left)
+        groups = [entries[first : first + size] for first in window]
         for group, outcomes in crew.map(groups, once):
-            first = group * size
             if not outcomes:
-                alone += range(first, first + size)
-            yield from enumerate(outcomes, first)
-    for index, outcomes in crew.map([[entries[number]] for number in alone]):
-        yield alone[index], outcomes[0]
+                alone += range(window[group], window[group] + size)
+            yield from enumerate(outcomes, window[group])
+        yield from _alone(crew, entries, alone)
+    if not starts:
+        yield from _alone(crew, entries, left)
+
+
+def _alone(
+    crew: Crew[Sequence[Entry], list[Outcome]], entries: Sequence[Entry], numbers: Sequence[int]
+) -> Generator[tuple[int, Outcome], None, None]:
+    for index, outcomes in crew.map([[entries[number]] for number in numbers]):
+        yield numbers[index], outcomes[0]
 
 
 def _give_up(entries: Sequence[Entry], troubles: tuple[str, ...]) -> list[Outcome]:

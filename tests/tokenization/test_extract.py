@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from tokenization import manifest, recorder, records, shards
+from tokenization import manifest, recorder, records, shards, splits
 from tokenization.engines.crew import Patience
 from tokenization.engines.inline import InlineEngine
 from tokenization.engines.local import LocalEngine
@@ -476,6 +476,30 @@ def test_a_video_that_kills_is_found_among_those_that_went_with_it(entries, tmp_
     assert [(bad.id, bad.reason) for bad in summary.quarantine] == [
         ("b", "the process that read it died (1x)")
     ]
+
+
+def test_videos_of_failed_groups_go_alone_before_the_last_group(monkeypatch, annotations_unchecked):
+    """The rest of their shard waits in memory, of millions of videos otherwise to the end."""
+    monkeypatch.setattr(splits, "_WINDOW", 2)
+    monkeypatch.setattr(splits, "_ROUNDS", 2)
+
+    class OneWorker:
+        most = 1
+
+        def map(self, groups, patience=None):
+            given.extend(groups)
+            for number, group in enumerate(groups):
+                failed = len(group) > 1 and "3" in group
+                yield number, [] if failed else [recorder.Outcome(entry) for entry in group]
+
+    given: list[list[str]] = []
+    entries = [str(number) for number in range(11)]
+    job = splits.Job(SETTINGS, Grid, together=2)
+    found = list(splits._outcomes(OneWorker(), entries, job, None))
+    assert sorted(found, key=lambda one: one[0]) == [
+        (number, recorder.Outcome(str(number))) for number in range(11)
+    ]
+    assert ["".join(group) for group in given] == ["01", "23", "2", "3", "45", "67", "89", "10"]
 
 
 def test_nobody_else_writes_to_the_folder(entries, tmp_path, seen):
