@@ -97,6 +97,17 @@ def prepare(
     return dataclasses.replace(settings, sums=tuple(sorted(sums.items())))
 
 
+def resolve(settings: LearnedSettings) -> LearnedSettings:
+    """With the precision that `auto` means on this machine: it decides what comes out.
+
+    Raises:
+      MissingBackend: torch is not installed.
+    """
+    precision = _import("tokenization.devices").precision(settings.running)
+    running = dataclasses.replace(settings.running, precision=precision)
+    return dataclasses.replace(settings, running=running)
+
+
 def _import(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)

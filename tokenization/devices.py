@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -46,6 +47,19 @@ def faults() -> Iterator[None]:
         raise
 
 
+def precision(settings: DeviceSettings) -> Literal["bfloat16", "float32"]:
+    """What `auto` means on this machine; asked without occupying its device."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "float32" if _name(settings) == "cpu" else "bfloat16"
+
+
+def _name(settings: DeviceSettings) -> str:
+    if settings.device != "auto":
+        return settings.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Device:
     """A device and its precision, resolved from the settings.
 
@@ -58,24 +72,19 @@ class Device:
     """
 
     def __init__(self, settings: DeviceSettings) -> None:
-        name = settings.device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-            if name == "cpu" and torch.backends.cuda.is_built() and visible_gpus():
-                raise WorkerUnfit(
-                    f"PyTorch cannot use the GPU ({', '.join(visible_gpus())}): check its driver, "
-                    "or set device='cpu' to do without"
-                )
+        name = _name(settings)
+        lacking = settings.device == "auto" and name == "cpu" and torch.backends.cuda.is_built()
+        if lacking and visible_gpus():
+            raise WorkerUnfit(
+                f"PyTorch cannot use the GPU ({', '.join(visible_gpus())}): check its driver, or "
+                "set device='cpu' to do without"
+            )
         try:
             self.torch = torch.device(name)
             torch.zeros(1, device=self.torch)
         except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
             raise ValueError(f"there is no device {name!r} here ({error}); use 'auto'") from error
-        accelerated = self.torch.type != "cpu"
-        precision = settings.precision
-        if precision == "auto":
-            precision = "bfloat16" if accelerated else "float32"
-        self.bfloat16 = precision == "bfloat16"
+        self.bfloat16 = precision(settings) == "bfloat16"
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:

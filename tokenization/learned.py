@@ -19,7 +19,8 @@ class DeviceSettings:
     Attributes:
       device: `auto` = the first CUDA device, or the CPU where there is none; or a name that
         PyTorch knows, like `cuda:1`.
-      precision: `auto` = bfloat16 autocast on an accelerator, float32 on a CPU.
+      precision: `auto` = bfloat16 autocast on an accelerator, float32 on a CPU; what that is on
+        the machine that starts an extraction is noted, and holds for all of its workers.
       image_batch: frames that are encoded at once.
       objects: objects that go through a tracker at once; None = what fits in half of the
         device's free memory, as measured on the first chunk (16 on a CPU). Running out of

@@ -62,12 +62,13 @@ class Job:
     """How entries become records.
 
     Attributes:
-      settings: noted in the output folder.
+      settings: of all.
       make: builds what turns entries into their outcomes, once in each worker; picklable.
       fingerprint: of entries; JSON values that change when an entry or its files do.
       title: for the progress bar.
       together: entries that a worker gets at once. Those of which it dies, or for which it takes
         too long, are tried again one by one, which then count as tries.
+      noted: JSON values on which records depend, kept in the output folder; None = all settings.
 
     Raises:
       ValueError: less than one entry at once.
@@ -78,6 +79,7 @@ class Job:
     fingerprint: Callable[[Iterable[Entry]], Any] = manifest.fingerprint
     title: str = "extract"
     together: int = 1
+    noted: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.together < 1:
@@ -136,7 +138,7 @@ def build_split(
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file; --output names the folder of the records")
     with only_writer(output):
-        digest = _claim(output, job.settings, overwrite=overwrite)
+        digest = _claim(output, job.noted or dataclasses.asdict(job.settings), overwrite)
         for folder in (output, output / records.SHARD_INFO):
             remove_leftovers(folder)
         size = job.settings.shard_size
@@ -181,10 +183,10 @@ def _check_entries(entries: Sequence[Entry]) -> None:
         )
 
 
-def _claim(output: Path, settings: JobSettings, *, overwrite: bool) -> str:
+def _claim(output: Path, settings: Mapping[str, Any], overwrite: bool) -> str:
     """Notes the settings in the output folder, or checks them against those noted there."""
     path = output / _SETTINGS_FILE
-    new = json.loads(records.to_json(dataclasses.asdict(settings)))
+    new = json.loads(records.to_json(settings))
     if path.is_file() and records.finished_shards(output):
         old = json.loads(path.read_text("utf-8"))
         if old != new and not overwrite:
