@@ -291,7 +291,7 @@ def _linked_clips(
     cuts: Bool[np.ndarray, " t"],
 ) -> list[Clip]:
     """From key frame to key frame, each through the first frame of the next one."""
-    del cuts  # segments on the two sides of a cut do not overlap
+    del cuts  # overlap alone decides there, as in the paper: a still background goes on through one
     bounds = [*segments, len(video.rgb)]
     return [
         Clip(video.rgb[a : b + 1], {0: segments[a]}, video.between[a:b])

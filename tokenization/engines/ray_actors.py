@@ -32,8 +32,8 @@ _ROOM_SECONDS = 5.0  # that an answer of the cluster about its size is used
 class RayEngine:
     """Actors on a Ray cluster.
 
-    Actors that find no room wait for it, which tells an autoscaling cluster to grow. Those that
-    are lost with their machine are started again wherever there is room.
+    Those that are lost with their machine are started again wherever there is room. With `workers`,
+    actors that find no room wait for it, which tells an autoscaling cluster to grow.
 
     Args:
       address: of the cluster, `auto` = the one that this machine belongs to; None = what
