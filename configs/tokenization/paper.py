@@ -49,6 +49,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         threshold=0.2,
         precision="auto",
     )
+    # Of the tracker that is used: settings of others would be noted with the records.
+    edgetam = {"resolution": chosen.resolution} if chosen.tracker == "edgetam" else {}
     return ml_collections.ConfigDict(
         {
             "pipeline": {
@@ -66,6 +68,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                         "threshold": chosen.threshold,
                     },
                     "sam2": {"size": chosen.sam2, "resolution": chosen.resolution},
+                    "edgetam": edgetam,
                     "running": {"precision": chosen.precision},
                 },
             },

@@ -220,7 +220,7 @@ def build_model(
     except ImportError as error:
         raise MissingBackend(
             "the encoder of EdgeTAM's published weights needs the package 'timm', which is not "
-            "installed: pip install timm; or choose tracker 'sam2' or 'flow' "
+            "installed: `make sam2` installs it; or choose tracker 'sam2' or 'flow' "
             f"({str(error).strip().partition(chr(10))[0]})"
         ) from error
     if paths is not None:
