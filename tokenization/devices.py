@@ -85,6 +85,12 @@ class Device:
         except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
             raise ValueError(f"there is no device {name!r} here ({error}); use 'auto'") from error
         self.bfloat16 = precision(settings) == "bfloat16"
+        self._compiled = settings.compiled
+
+    def compile(self, module: torch.nn.Module) -> None:
+        """Compiles a module in place, if the settings ask for it; its weights keep their names."""
+        if self._compiled:
+            module.compile()
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:

@@ -27,6 +27,8 @@ class DeviceSettings:
         memory halves it.
       frames_held: frames whose features a tracker holds at once: clips of more videos are
         tracked in several rounds. One frame takes 2 MB at 512 px in bfloat16, 8 MB at 1024 px.
+      compiled: encoders of images are compiled (torch.compile); the rest, whose shapes grow with
+        the memory, is not. It rounds in another order. Not known to pay: not timed on a GPU yet.
 
     Raises:
       ValueError: a value out of its range.
@@ -37,6 +39,7 @@ class DeviceSettings:
     image_batch: int = 16
     objects: int | None = None
     frames_held: int = 512
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         _check_choice(self, "precision", get_args(Precision))

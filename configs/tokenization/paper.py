@@ -22,7 +22,8 @@ Other arguments: frames; max_side (of decoded frames and label maps, 0 = the res
 segmenter (directsam, sam2, classical); tracker (sam2, edgetam, flow, none); sam2 (tiny, small,
 base_plus, large); directsam (b5; b0 for a distilled one, with --weights); limit (frames in a
 clip, 0 = a quarter of the video); threshold (boundary probability); precision (bfloat16, float32;
-auto = by the machine that starts the extraction, so name it on a head of Ray without a GPU).
+auto = by the machine that starts the extraction, so name it on a head of Ray without a GPU);
+compiled (encoders, by torch.compile).
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         iou=0.8,
         threshold=0.2,
         precision="auto",
+        compiled=False,
     )
     # Of the tracker that is used: settings of others would be noted with the records.
     edgetam = {"resolution": chosen.resolution} if chosen.tracker == "edgetam" else {}
@@ -69,7 +71,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                     },
                     "sam2": {"size": chosen.sam2, "resolution": chosen.resolution},
                     "edgetam": edgetam,
-                    "running": {"precision": chosen.precision},
+                    "running": {"precision": chosen.precision, "compiled": chosen.compiled},
                 },
             },
             "record_size": 256,

@@ -134,6 +134,7 @@ def build_model(
                 f"{path} are no weights of a SegFormer {settings.size} with one output "
                 f"({str(error).partition(chr(10))[0]}); is it of another size?"
             ) from error
+    device.compile(model)
     return model.eval().to(device.torch)
 
 

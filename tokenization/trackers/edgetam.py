@@ -231,6 +231,7 @@ def build_model(
                 f"{paths[0]} are no weights of EdgeTAM ({str(error).partition(chr(10))[0]}); "
                 "download them again"
             ) from error
+    device.compile(model.vision_encoder)
     return model.eval().to(device.torch)
 
 
