@@ -96,7 +96,7 @@ def extract(
 def _recorder(
     settings: ExtractSettings, build: Callable[[PipelineSettings], Tokenizer]
 ) -> Callable[[Sequence[Entry]], list[Outcome]]:
-    return Recorder(settings, build).together
+    return Recorder(settings, build)
 
 
 def _read_settings(config: str | None) -> ExtractSettings:

@@ -309,6 +309,24 @@ def test_the_items_of_a_worker_that_is_unfit_go_to_another(script):
     assert "at b, try 1 of 3: no device" in done.stderr
 
 
+def test_what_waits_is_begun_while_another_is_in_work(script):
+    """Items come two at a time: the second one is begun before the first is done."""
+    done = script(
+        "import threading\n"
+        "class Work:\n"
+        "    def __init__(self):\n"
+        "        self.begun = {item: threading.Event() for item in 'abcd'}\n"
+        "    def ahead(self, item):\n"
+        "        self.begun[item].set()\n"
+        "    def __call__(self, item):\n"
+        "        return self.begun[{'a': 'b', 'b': 'c'}.get(item, item)].wait(30)\n"
+        "if __name__ == '__main__':\n"
+        "    make = Work\n"
+        "    print(run('abcd', workers=1))\n"
+    )
+    assert done.stdout.strip() == str([True] * 4), done.stderr
+
+
 def test_an_error_that_no_pipe_takes_is_told_in_words(script):
     done = script(
         "class Odd(Exception):\n"

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import wait
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ from tokenization import manifest, recorder, records, shards, splits
 from tokenization.engines.crew import Patience
 from tokenization.engines.inline import InlineEngine
 from tokenization.engines.local import LocalEngine
-from tokenization.engines.protocol import EngineError
+from tokenization.engines.protocol import EngineError, LooksAhead
 from tokenization.extract import ExtractSettings, OutputError, extract
 from tokenization.folder_lock import only_writer
 from tokenization.pipeline import PipelineSettings
@@ -457,6 +458,29 @@ def test_several_videos_at_once_give_the_same_records(entries, clips, tmp_path, 
         assert paths[0].read_bytes() == paths[1].read_bytes()
     run(entries[3:], tmp_path / "odd", build=Together, together=2)
     assert [r.id for r in records.open_records(tmp_path / "odd")] == ["c", "short", "still", "odd"]
+
+
+def test_groups_are_decoded_ahead_and_single_videos_are_not(entries, tmp_path, monkeypatch):
+    """Of a single one that kills the process, nobody else may be blamed."""
+    done = []
+    monkeypatch.setattr(
+        recorder.Recorder, "_decode_or_none", lambda self, entry: done.append(entry.id)
+    )
+    one = recorder.Recorder(SETTINGS, Together)
+    one.ahead(entries[:1])
+    assert done == [] and isinstance(one, LooksAhead)
+    one.ahead(entries[:2])
+    one.ahead(entries[2:4])
+    for decoding in one._decoding.values():
+        wait(decoding)
+    monkeypatch.undo()
+    monkeypatch.setattr(Together, "sizes", [])
+    outcomes = one(entries[:2])
+    assert sorted(done) == ["a", "b", "c", "short"], "decoded once, and before their turn"
+    assert [outcome.id for outcome in outcomes if outcome.data] == ["a", "b"]
+    assert Together.sizes == [], "what was not decoded together goes one by one"
+    one(entries[3:])
+    assert Together.sizes == [2], "those that nobody announced are decoded now"
 
 
 class DeadlyTogether(Deadly, Together):

@@ -78,7 +78,7 @@ def test_bad_videos_cost_only_themselves(torch, transformers, folder, segmenter,
     )
     build = functools.partial(pipeline.build, weights=weights.RANDOM)
     recorder = Recorder(ExtractSettings(settings, record_size=32), build)
-    outcomes = {one.id: one for one in recorder.together(read_entries(folder))}
+    outcomes = {one.id: one for one in recorder(read_entries(folder))}
     assert outcomes.keys() == BAD.keys() | GOOD.keys()
     for name, reason in BAD.items():
         quarantined = outcomes[name].quarantined

@@ -11,6 +11,15 @@ Make = Callable[[], Callable[[Any], Any]]
 """Builds the function that a worker applies to items; called once in each worker, picklable."""
 
 
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A function for items that can begin with one before its turn comes."""
+
+    def ahead(self, item: Any) -> None:
+        """Begins with an item that has come and may wait; returns at once, in another thread."""
+        ...
+
+
 class EngineError(RuntimeError):
     """Workers cannot start, or end one after the other whatever they are given."""
 
