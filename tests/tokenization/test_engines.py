@@ -162,6 +162,17 @@ def test_an_item_that_takes_too_long_is_given_up_and_its_workers_are_killed():
     assert sum(worker.killed for worker in engine.workers) == 2
 
 
+def test_time_that_the_caller_takes_is_not_the_workers():
+    """It writes a shard for longer than an item may take: who is done meanwhile is not late."""
+    engine = FakeEngine(done)
+    found = []
+    for result in crew(engine, patience=Patience(1, 0.1)).map([5, 6]):
+        found.append(result)
+        time.sleep(0.3)
+    assert sorted(found) == [(0, 10), (1, 12)]
+    assert not any(worker.killed for worker in engine.workers)
+
+
 def test_what_comes_of_a_killed_worker_does_not_count():
     """Its item was given to another meanwhile: one result, not two."""
 
