@@ -51,6 +51,6 @@ def test_the_report_compares_most_and_fewest_objects():
     text = "\n".join(lines)
     assert flat and "holds: the flow tracker takes 1.40 times" in text
     assert "5.0 times as long for 20 times as many objects: sublinear" in text
-    assert "2.50 times the seconds of 2 clips with 10 objects" in text
+    assert "2.50 times the seconds of 2 clips with 10 objects together (CPU)" in text
     assert f"{8e6 * 1.8 / 3600:,.0f}" in text and "not measured" in text
     assert not report(costs(1.6))[1]
