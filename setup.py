@@ -58,7 +58,13 @@ setup(
     ],
     extras_require={
         # sam2 is an sdist whose build asks for torch: install with the commands of the Makefile.
-        "sam2": ["torch>=2.11", "torchvision>=0.26", "sam2==1.1.0", "transformers>=5.20"],
+        "sam2": [
+            "torch>=2.11",
+            "torchvision>=0.26",
+            "sam2==1.1.0",
+            "transformers>=5.20",
+            "timm>=1.0.31",  # the encoder of EdgeTAM's published weights
+        ],
         "ray": ["ray>=2.60"],
         "llm": ["safetensors>=0.8", "tokenizers>=0.23", "jinja2>=3.1"],
         # Its wheel carries three short real clips; nothing of it is imported.

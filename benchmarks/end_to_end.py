@@ -4,9 +4,11 @@
   python -m benchmarks.end_to_end --quick        # tiny models: does everything run? no verdict
   python -m benchmarks.end_to_end --frames=16,32 --input=video.mp4 --json=end_to_end.json
 
-One video at a time, on CPU. Both sides start from decoded frames, which both need alike. TrajViT
-is charged for the trajectories (by --tokenizer, the embedded default, in one thread) and for its
-forward pass; ViT3D for its forward pass. Each is run in the fastest way that is at hand: ViT3D in
+One video at a time, on CPU. Both sides start from decoded frames; decoding is left out, also of the
+up to five frames between each two sampled ones, which the embedded extraction reads besides. The
+made clip has few trajectories; --input=FILE takes a real one, which has more. TrajViT is charged
+for the trajectories (by --tokenizer, the embedded default, in one thread) and for its forward pass,
+ViT3D for its forward pass. Each is run in the fastest way that is at hand: ViT3D in
 PyTorch with fused attention where torch is installed (make sam2), which never holds the scores;
 else ours, which from 128 frames on reads its queries in chunks (the scores of a layer would take
 10 GB at 128 frames and 40 GB at 256).

@@ -170,13 +170,13 @@ def _start(settings: ExtractSettings, first: Entry, ready: Barrier) -> None:
     global _recorder
     cv2.setNumThreads(1)
     _recorder = Recorder(settings, pipeline.build)
-    _recorder(first)  # imports and caches
+    _recorder.one(first)  # imports and caches
     ready.wait(START_SECONDS)
 
 
 def _record(entry: Entry) -> Outcome:
     assert _recorder is not None
-    return _recorder(entry)
+    return _recorder.one(entry)
 
 
 def in_processes(entries: Sequence[Entry], settings: ExtractSettings, processes: int) -> float:

@@ -14,6 +14,7 @@ quarantine list. The exit code is 1 if anything differs. Ray runs where it is in
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -173,16 +174,24 @@ def disturbed(line: Sequence[str], engine: str, output: Path, kills: int, shards
                 _check_runs(process, log)
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.3))
-            while not (workers := worker_processes(process.pid, engine)):
+            while not _kill_one(worker_processes(process.pid, engine), rng):
                 _check_runs(process, log)
                 time.sleep(0.05)
-            os.kill(rng.choice(workers), signal.SIGKILL)
         process.wait(900)
     finally:
         process.kill()
     if process.returncode:
         raise RuntimeError(f"exit code {process.returncode}:\n{log.read_text('utf-8')[-3000:]}")
     return len(moments)
+
+
+def _kill_one(workers: Sequence[int], rng: random.Random) -> bool:
+    """Whether a worker was killed: one may end by itself before it is."""
+    if workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rng.choice(workers), signal.SIGKILL)
+            return True
+    return False
 
 
 def _check_runs(process: subprocess.Popen[bytes], log: Path) -> None:

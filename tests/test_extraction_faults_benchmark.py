@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.extraction_faults import Verdict, make_videos, worker_processes
+from benchmarks.extraction_faults import Verdict, _kill_one, make_videos, worker_processes
 from tokenization.engines.crew import Crew
 from tokenization.engines.local import LocalEngine
 from tokenization.manifest import read_manifest
@@ -21,6 +22,13 @@ GOOD = Verdict("local", 9, 2, 3, 0, 0, 2, (3, 0), same_quarantine=True, left=0, 
 
 def test_nothing_lost_doubled_or_changed_is_good():
     assert GOOD.good and str(GOOD).endswith("good")
+
+
+def test_a_worker_that_has_just_ended_is_not_killed():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert not _kill_one([ended.pid], random.Random(0))
+    assert not _kill_one([], random.Random(0))
 
 
 @pytest.mark.parametrize(

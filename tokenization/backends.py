@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterable
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,22 +31,32 @@ class Backend:
       module: has `make(settings, paths)`, where `paths` are those of the files, None for random
         weights.
       files: of weights.
+      packages: that running with them needs beside torch, asked for before they are downloaded.
     """
 
     module: str
     files: Callable[[LearnedSettings], tuple[WeightFile, ...]]
+    packages: tuple[str, ...]
 
 
 SEGMENTERS = {
-    "directsam": Backend("tokenization.segmenters.directsam", lambda _: (weights.DIRECTSAM,)),
+    "directsam": Backend(
+        "tokenization.segmenters.directsam", lambda _: (weights.DIRECTSAM,), ("transformers",)
+    ),
     "sam2": Backend(
-        "tokenization.segmenters.point_grid", lambda chosen: (weights.SAM2[chosen.sam2.size],)
+        "tokenization.segmenters.point_grid",
+        lambda chosen: (weights.SAM2[chosen.sam2.size],),
+        ("sam2",),
     ),
 }
 TRACKERS = {
-    "sam2": Backend("tokenization.trackers.sam2", lambda chosen: (weights.SAM2[chosen.sam2.size],)),
+    "sam2": Backend(
+        "tokenization.trackers.sam2", lambda chosen: (weights.SAM2[chosen.sam2.size],), ("sam2",)
+    ),
     "edgetam": Backend(
-        "tokenization.trackers.edgetam", lambda _: (weights.EDGETAM, weights.EDGETAM_CONFIG)
+        "tokenization.trackers.edgetam",
+        lambda _: (weights.EDGETAM, weights.EDGETAM_CONFIG),
+        ("transformers", "timm"),
     ),
 }
 
@@ -66,13 +78,9 @@ def make(backend: Backend, settings: LearnedSettings, given: str | None = None) 
     if given == weights.RANDOM:
         return module.make(settings, None)
     paths = [weights.locate(file, given) for file in backend.files(settings)]
-    wanted = dict(settings.sums)
     for file, path in zip(backend.files(settings), paths, strict=True):
-        if file.name in wanted and (found := weights.sha256(path)) != wanted[file.name]:
-            raise WeightsError(
-                f"{path} is not the file that this dataset is made with: its SHA-256 is {found}, "
-                f"not {wanted[file.name]}; copy that one here, or choose another --output"
-            )
+        if settings.sums:
+            _checked(file.name, path, dict(settings.sums))
     return module.make(settings, paths)
 
 
@@ -84,17 +92,43 @@ def prepare(
     Before workers start: they then find the files, and what is wrong shows at once.
 
     Raises:
-      MissingBackend, WeightsError: as `make` does.
+      MissingBackend, WeightsError: as `make` does; also for other weights than `sums` names.
     """
-    sums = {}
+    sums, wanted = {}, dict(settings.sums)
     for backend in chosen:
         _import("torch")
+        for package in backend.packages if given != weights.RANDOM else ():
+            if importlib.util.find_spec(package) is None:
+                raise _missing(backend.module, package)
         for file in backend.files(settings):
             if given == weights.RANDOM:
                 sums[file.name] = weights.RANDOM
             else:
-                sums[file.name] = weights.sha256(weights.locate(file, given))
+                path = weights.locate(file, given)
+                sums[file.name] = _checked(file.name, path, wanted)
     return dataclasses.replace(settings, sums=tuple(sorted(sums.items())))
+
+
+def _checked(name: str, path: Path, wanted: Mapping[str, str]) -> str:
+    """The file's sum, which is the wanted one if there is any."""
+    found = weights.sha256(path)
+    if wanted.get(name, found) != found:
+        raise WeightsError(
+            f"{path} is not the file that this dataset is made with: its SHA-256 is {found}, "
+            f"not {wanted[name]}; copy that one here, or choose another --output"
+        )
+    return found
+
+
+def resolve(settings: LearnedSettings) -> LearnedSettings:
+    """With the precision that `auto` means on this machine: it decides what comes out.
+
+    Raises:
+      MissingBackend: torch is not installed.
+    """
+    precision = _import("tokenization.devices").precision(settings.running)
+    running = dataclasses.replace(settings.running, precision=precision)
+    return dataclasses.replace(settings, running=running)
 
 
 def _import(module: str) -> ModuleType:
@@ -103,8 +137,12 @@ def _import(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "tokenization":
             raise
-        raise MissingBackend(
-            f"{module} needs the package {error.name!r}, which is not installed: `make sam2` "
-            "installs what the learned segmenters and trackers need; or choose segmenter "
-            "'classical' and tracker 'flow', which need neither weights nor torch"
-        ) from error
+        raise _missing(module, error.name) from error
+
+
+def _missing(module: str, package: str | None) -> MissingBackend:
+    return MissingBackend(
+        f"{module} needs the package {package!r}, which is not installed: `make sam2` installs "
+        "what the learned segmenters and trackers need; or choose segmenter 'classical' and "
+        "tracker 'flow', which need neither weights nor torch"
+    )

@@ -73,15 +73,18 @@ def extract(
 
     Raises:
       OutputError, FolderInUse, ValueError, EngineError, OSError: see `splits.build_split`.
+      MissingBackend: the settings name a network, and torch is not installed.
     """
     settings = settings or ExtractSettings()
+    settings = dataclasses.replace(settings, pipeline=pipeline.resolve(settings.pipeline))
+    noted = {**dataclasses.asdict(settings), "pipeline": pipeline.noted(settings.pipeline)}
     if together is None:
         together = _TOGETHER if pipeline.learned_parts(settings.pipeline) else 1
     make = functools.partial(_recorder, settings, build)
     return build_split(
         entries,
         output,
-        Job(settings, make, together=together),
+        Job(settings, make, together=together, noted=noted),
         engine=engine or LocalEngine(),
         split=split,
         patience=patience,
@@ -93,7 +96,7 @@ def extract(
 def _recorder(
     settings: ExtractSettings, build: Callable[[PipelineSettings], Tokenizer]
 ) -> Callable[[Sequence[Entry]], list[Outcome]]:
-    return Recorder(settings, build).together
+    return Recorder(settings, build)
 
 
 def _read_settings(config: str | None) -> ExtractSettings:

@@ -19,13 +19,16 @@ class DeviceSettings:
     Attributes:
       device: `auto` = the first CUDA device, or the CPU where there is none; or a name that
         PyTorch knows, like `cuda:1`.
-      precision: `auto` = bfloat16 autocast on an accelerator, float32 on a CPU.
+      precision: `auto` = bfloat16 autocast on an accelerator, float32 on a CPU; what that is on
+        the machine that starts an extraction is noted, and holds for all of its workers.
       image_batch: frames that are encoded at once.
       objects: objects that go through a tracker at once; None = what fits in half of the
         device's free memory, as measured on the first chunk (16 on a CPU). Running out of
         memory halves it.
       frames_held: frames whose features a tracker holds at once: clips of more videos are
         tracked in several rounds. One frame takes 2 MB at 512 px in bfloat16, 8 MB at 1024 px.
+      compiled: encoders of images are compiled (torch.compile); the rest, whose shapes grow with
+        the memory, is not. It rounds in another order. Not known to pay: not timed on a GPU yet.
 
     Raises:
       ValueError: a value out of its range.
@@ -36,6 +39,7 @@ class DeviceSettings:
     image_batch: int = 16
     objects: int | None = None
     frames_held: int = 512
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         _check_choice(self, "precision", get_args(Precision))

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
@@ -182,11 +182,9 @@ class Pipeline:
         return link_clips(clips, threshold=settings.link_iou, rule=settings.link_rule)
 
     def _made_by(self, video: Frames) -> dict[str, object]:
-        settings = json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        settings = noted(self.settings)
         if not learned_parts(self.settings):
             del settings["learned"]
-        else:  # how much goes through a device at once changes nothing
-            settings["learned"]["running"] = self.settings.learned.running.precision
         names = {"segmenter": self.segmenter.name, "tracker": self.tracker.name}
         digest = hashlib.sha256(
             json.dumps([names, settings, video.rgb.shape], sort_keys=True).encode()
@@ -202,8 +200,30 @@ def learned_parts(settings: PipelineSettings) -> list[Backend]:
     return [parts[name] for parts, name in known if name in parts]
 
 
+def noted(settings: PipelineSettings) -> dict[str, Any]:
+    """JSON values of the settings on which trajectories depend.
+
+    Of what networks run on that is the precision, not the device nor what goes through it at once.
+    """
+    values = json.loads(json.dumps(dataclasses.asdict(settings)))
+    if learned_parts(settings):
+        values["learned"]["running"] = {"precision": settings.learned.running.precision}
+    return values
+
+
+def resolve(settings: PipelineSettings) -> PipelineSettings:
+    """Settings that name the precision of their networks.
+
+    Raises:
+      MissingBackend: see `backends.resolve`.
+    """
+    if not learned_parts(settings):
+        return settings
+    return dataclasses.replace(settings, learned=backends.resolve(settings.learned))
+
+
 def prepare(settings: PipelineSettings, weights: str | None = None) -> PipelineSettings:
-    """Settings that tell which weights they mean, which are on this machine by then.
+    """Settings that tell precision and weights; these are on this machine by then.
 
     Raises:
       MissingBackend, WeightsError: see `backends.prepare`.
@@ -211,7 +231,8 @@ def prepare(settings: PipelineSettings, weights: str | None = None) -> PipelineS
     parts = learned_parts(settings)
     if not parts:
         return settings
-    return dataclasses.replace(settings, learned=backends.prepare(parts, settings.learned, weights))
+    learned = backends.prepare(parts, backends.resolve(settings.learned), weights)
+    return dataclasses.replace(settings, learned=learned)
 
 
 def build(settings: PipelineSettings | None = None, weights: str | None = None) -> Pipeline:
@@ -224,7 +245,7 @@ def build(settings: PipelineSettings | None = None, weights: str | None = None) 
     Raises:
       MissingBackend, WeightsError, ValueError: see `backends.make`.
     """
-    settings = settings or PipelineSettings()
+    settings = resolve(settings or PipelineSettings())
     made = []
     for own, networks, name in (
         (SEGMENTERS, backends.SEGMENTERS, settings.segmenter),
@@ -270,7 +291,7 @@ def _linked_clips(
     cuts: Bool[np.ndarray, " t"],
 ) -> list[Clip]:
     """From key frame to key frame, each through the first frame of the next one."""
-    del cuts  # segments on the two sides of a cut do not overlap
+    del cuts  # overlap alone decides there, as in the paper: a still background goes on through one
     bounds = [*segments, len(video.rgb)]
     return [
         Clip(video.rgb[a : b + 1], {0: segments[a]}, video.between[a:b])

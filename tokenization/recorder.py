@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,11 +15,14 @@ from absl import logging
 
 from tokenization import shards, video
 from tokenization.engines.crew import DIED, LATE
+from tokenization.engines.protocol import WorkerUnfit
 from tokenization.files import printable
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.records import Boxes, Quarantined, Record
 from tokenization.trajectories import Trajectories
+
+_RETRY_AFTER = (1.0, 10.0)  # seconds, of storage that failed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +87,14 @@ class Outcome:
 
 
 def attempt(entry: Entry, process: Callable[[Entry], tuple[Record, bool]]) -> Outcome:
-    """The outcome of an entry; never raises, but for Ctrl-C.
+    """The outcome of an entry; whatever is wrong with the entry never raises.
 
     Args:
       entry: to be done.
       process: gives its record, and whether it repeats its last frame because it is short.
+
+    Raises:
+      WorkerUnfit: this process is at fault: memory ran out, or as `process` raises it.
     """
     begin = time.perf_counter()
     try:
@@ -106,6 +112,10 @@ def attempt(entry: Entry, process: Callable[[Entry], tuple[Record, bool]]) -> Ou
         )
     except video.VideoError as error:
         outcome = _bad(entry, error.reason, error.remedy)
+    except WorkerUnfit:
+        raise
+    except MemoryError as error:
+        raise WorkerUnfit(f"memory ran out ({error})") from error
     except Exception as error:  # one bad video never stops a run
         logging.exception("%s", entry.path)
         outcome = _bad(entry, f"{type(error).__name__}: {error}", "report this video if it plays")
@@ -113,19 +123,34 @@ def attempt(entry: Entry, process: Callable[[Entry], tuple[Record, bool]]) -> Ou
 
 
 class Recorder:
-    """Decodes and tokenizes entries; one a process."""
+    """Decodes and tokenizes entries; one a process.
+
+    Entries that go through the tokenizer together are decoded `ahead`, while those before them are
+    in the tokenizer: a GPU need not wait for them. Single ones are not, as of two videos that are
+    in work nobody could tell which one killed the process.
+    """
 
     def __init__(
         self, settings: ExtractSettings, build: Callable[[PipelineSettings], Tokenizer]
     ) -> None:
         self._settings = settings
         self._tokenizer = build(settings.pipeline)
+        self._decoding: dict[tuple[str, ...], list[Future[video.Frames | None]]] = {}
 
-    def __call__(self, entry: Entry) -> Outcome:
+    def one(self, entry: Entry) -> Outcome:
         """See `attempt`."""
         return attempt(entry, self._process)
 
-    def together(self, entries: Sequence[Entry]) -> list[Outcome]:
+    def ahead(self, entries: Sequence[Entry]) -> None:
+        """Begins to decode entries that will come, if they go through the tokenizer at once."""
+        if len(entries) > 1 and isinstance(self._tokenizer, BatchTokenizer):
+            threads = ThreadPoolExecutor(len(entries), "decode")
+            self._decoding[_ids(entries)] = [
+                threads.submit(self._decode_or_none, entry) for entry in entries
+            ]
+            threads.shutdown(wait=False)  # its threads end with their work
+
+    def __call__(self, entries: Sequence[Entry]) -> list[Outcome]:
         """The outcome of each, which all go through the tokenizer at once if it can do that."""
         begin = time.perf_counter()
         ready = self._tokenize_together(entries) if len(entries) > 1 else {}
@@ -145,10 +170,14 @@ class Recorder:
         """By id, what went well; the rest is for `_process`, which finds out what is wrong."""
         if not isinstance(self._tokenizer, BatchTokenizer):
             return {}
-        with ThreadPoolExecutor(len(entries)) as threads:
-            frames = [one for one in threads.map(self._decode_or_none, entries) if one is not None]
+        if _ids(entries) not in self._decoding:
+            self.ahead(entries)
+        decoded = [one.result() for one in self._decoding.pop(_ids(entries))]
+        frames = [one for one in decoded if one is not None]
         try:
             found = self._tokenizer.tokenize_batch(frames) if frames else []
+        except (WorkerUnfit, MemoryError):
+            raise
         except Exception:
             logging.exception("%d videos at once failed; they go one by one", len(frames))
             return {}
@@ -165,6 +194,16 @@ class Recorder:
         return None
 
     def _decode(self, entry: Entry) -> video.Frames:
+        """Its frames; what storage may give later is tried again."""
+        for seconds in _RETRY_AFTER:
+            try:
+                return self._decode_once(entry)
+            except (video.StorageError, OSError) as error:
+                logging.warning("%s; trying again in %g s", error, seconds)
+                time.sleep(seconds)
+        return self._decode_once(entry)
+
+    def _decode_once(self, entry: Entry) -> video.Frames:
         return video.decode(
             entry.path,
             frames=self._settings.pipeline.frames,
@@ -186,6 +225,10 @@ class Recorder:
     ) -> tuple[Record, bool]:
         size = self._settings.record_size
         return annotated(entry, trajectories, frames, size), frames.repeated > 0
+
+
+def _ids(entries: Sequence[Entry]) -> tuple[str, ...]:
+    return tuple(entry.id for entry in entries)
 
 
 def annotated(entry: Entry, trajectories: Trajectories, frames: video.Frames, size: int) -> Record:

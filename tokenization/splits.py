@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from tokenization import manifest, records, shards
 from tokenization.engines.crew import Crew, Patience
-from tokenization.engines.protocol import Engine
+from tokenization.engines.protocol import Engine, EngineError
 from tokenization.files import remove_leftovers, write_text
 from tokenization.folder_lock import only_writer
 from tokenization.manifest import Entry
@@ -33,6 +33,7 @@ from tokenization.summary import Run, Summary, count, summarize
 from trajvit_jax import config as configs
 
 _SETTINGS_FILE = "settings.json"
+_WINDOW, _ROUNDS = 512, 32  # groups of entries at least, and for each worker
 
 
 class OutputError(ValueError):
@@ -61,12 +62,13 @@ class Job:
     """How entries become records.
 
     Attributes:
-      settings: noted in the output folder.
+      settings: of all.
       make: builds what turns entries into their outcomes, once in each worker; picklable.
       fingerprint: of entries; JSON values that change when an entry or its files do.
       title: for the progress bar.
       together: entries that a worker gets at once. Those of which it dies, or for which it takes
         too long, are tried again one by one, which then count as tries.
+      noted: JSON values on which records depend, kept in the output folder; None = all settings.
 
     Raises:
       ValueError: less than one entry at once.
@@ -77,6 +79,7 @@ class Job:
     fingerprint: Callable[[Iterable[Entry]], Any] = manifest.fingerprint
     title: str = "extract"
     together: int = 1
+    noted: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.together < 1:
@@ -123,7 +126,7 @@ def build_split(
       FolderInUse: another process writes to the folder.
       ValueError: no entries, none whose file exists, two with the same id, or a split of other
         characters than letters, digits and _.
-      EngineError: workers cannot start, or die whatever they are given.
+      EngineError: workers cannot start, die whatever they are given, or all videos fail alike.
       OSError: the disk is full or cannot be written; finished shards are kept.
     """
     output = Path(output)
@@ -135,7 +138,7 @@ def build_split(
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file; --output names the folder of the records")
     with only_writer(output):
-        digest = _claim(output, job.settings, overwrite=overwrite)
+        digest = _claim(output, job.noted or dataclasses.asdict(job.settings), overwrite)
         for folder in (output, output / records.SHARD_INFO):
             remove_leftovers(folder)
         size = job.settings.shard_size
@@ -180,10 +183,10 @@ def _check_entries(entries: Sequence[Entry]) -> None:
         )
 
 
-def _claim(output: Path, settings: JobSettings, *, overwrite: bool) -> str:
+def _claim(output: Path, settings: Mapping[str, Any], overwrite: bool) -> str:
     """Notes the settings in the output folder, or checks them against those noted there."""
     path = output / _SETTINGS_FILE
-    new = json.loads(records.to_json(dataclasses.asdict(settings)))
+    new = json.loads(records.to_json(settings))
     if path.is_file() and records.finished_shards(output):
         old = json.loads(path.read_text("utf-8"))
         if old != new and not overwrite:
@@ -241,6 +244,8 @@ def _work(
     begin, bad = time.monotonic(), 0
     places = [(info, place) for info, chunk in work.items() for place in range(len(chunk))]
     unfinished: dict[ShardInfo, dict[int, Outcome]] = {}
+    finished: list[tuple[ShardInfo, list[Outcome]]] = []
+    failures = _Failures((patience or Patience()).in_a_row)
     with engine, _progress(len(places), job.title) as bar:
         crew = Crew(engine, job.make, give_up=_give_up, patience=patience, name=_names)
         outcomes = _outcomes(crew, [e for chunk in work.values() for e in chunk], job, patience)
@@ -250,13 +255,50 @@ def _work(
                 found = unfinished.setdefault(info, {})
                 found[place] = outcome
                 if len(found) == len(work[info]):
-                    _write(output, info, [found[i] for i in range(len(found))])
+                    finished.append((info, [found[i] for i in range(len(found))]))
                     del unfinished[info]
+                # While videos fail in a row, it is not known yet whether they are at fault.
+                if not failures.after(outcome):
+                    _write_all(output, finished)
                 if outcome.quarantined is not None:
                     bad += 1
                     bar.set_postfix(quarantined=bad, refresh=False)
                 bar.update()
+        _write_all(output, finished)
     return Run(len(places), time.monotonic() - begin, crew.most)
+
+
+class _Failures:
+    """Videos that fail for one reason, one after the other: a disk or a device may have gone.
+
+    Args:
+      most: that may; None = any number.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._reason = ""
+        self._count = 0
+
+    def after(self, outcome: Outcome) -> int:
+        """How many there are, with this one.
+
+        Raises:
+          EngineError: more than may be.
+        """
+        reason = "" if outcome.quarantined is None else outcome.quarantined.reason
+        self._count = self._count + 1 if reason == self._reason else 1
+        self._reason = reason
+        if not reason:
+            return 0
+        if self._most is not None and self._count >= self._most:
+            raise EngineError(
+                f"{self._count} videos in a row failed alike, the last one {outcome.id}: {reason}. "
+                "Is it the machine, its disks or its device? None of their shards is written; set "
+                "it right and run the same command again, or pass --in_a_row=0 if they are to be "
+                "quarantined"
+            )
+        return self._count
 
 
 def _outcomes(
@@ -265,21 +307,37 @@ def _outcomes(
     job: Job,
     patience: Patience | None,
 ) -> Generator[tuple[int, Outcome], None, None]:
-    """Number and outcome of every entry, as they are done."""
+    """Number and outcome of every entry, as they are done.
+
+    Those of groups that failed go alone after each window of groups: the rest of their shards is
+    held in memory until then.
+    """
     size = job.together
-    grouped = len(entries) - len(entries) % size if size > 1 else 0
-    alone = list(range(grouped, len(entries)))
-    if grouped:
-        usual = patience or Patience()
-        once = Patience(1, usual.seconds and size * usual.seconds)
-        groups = [entries[first : first + size] for first in range(0, grouped, size)]
+    usual = patience or Patience()
+    once = Patience(1, usual.seconds and size * usual.seconds)
+    starts = list(range(0, len(entries) - size + 1, size)) if size > 1 else []
+    left = range(len(starts) * size, len(entries))
+    done = 0
+    while done < len(starts):
+        # At the end of a window workers wait for the last one: each has many groups before.
+        window = starts[done : done + max(_WINDOW, _ROUNDS * crew.most)]
+        done += len(window)
+        alone = [] if done < len(starts) else list(left)
+        groups = [entries[first : first + size] for first in window]
         for group, outcomes in crew.map(groups, once):
-            first = group * size
             if not outcomes:
-                alone += range(first, first + size)
-            yield from enumerate(outcomes, first)
-    for index, outcomes in crew.map([[entries[number]] for number in alone]):
-        yield alone[index], outcomes[0]
+                alone += range(window[group], window[group] + size)
+            yield from enumerate(outcomes, window[group])
+        yield from _alone(crew, entries, alone)
+    if not starts:
+        yield from _alone(crew, entries, left)
+
+
+def _alone(
+    crew: Crew[Sequence[Entry], list[Outcome]], entries: Sequence[Entry], numbers: Sequence[int]
+) -> Generator[tuple[int, Outcome], None, None]:
+    for index, outcomes in crew.map([[entries[number]] for number in numbers]):
+        yield numbers[index], outcomes[0]
 
 
 def _give_up(entries: Sequence[Entry], troubles: tuple[str, ...]) -> list[Outcome]:
@@ -293,6 +351,12 @@ def _names(entries: Sequence[Entry]) -> str:
 
 def _progress(total: int, title: str) -> tqdm:
     return tqdm(total=total, desc=title, unit="video", mininterval=1, dynamic_ncols=True)
+
+
+def _write_all(output: Path, finished: list[tuple[ShardInfo, list[Outcome]]]) -> None:
+    """Writes shards and empties the list."""
+    while finished:
+        _write(output, *finished.pop(0))
 
 
 def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import math
 import os
 from collections.abc import Collection, Iterator
@@ -47,6 +48,14 @@ class VideoError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}; {self.remedy}"
+
+
+class StorageError(VideoError):
+    """A video whose storage fails, which may pass: a mount that is away, too many open files."""
+
+
+# Errors that tell of the name; all others tell of the storage.
+_BAD_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +111,9 @@ def decode(
       threads: decoding threads; None = FFmpeg's choice.
 
     Raises:
-      VideoError: the file cannot be read; the message names it, the reason and the remedy.
+      VideoError: the file cannot be read; the message names it, the reason and the remedy. A
+        StorageError, if another try may go well.
+      OSError: its storage fails in the middle.
       ValueError: `frames` or `max_side` under one, or `between` under 0.
     """
     path = Path(path)
@@ -353,9 +364,9 @@ def _opened(path: Path) -> Iterator[_Source]:
                 path, "may not be read (no permission)", "allow it with chmod +r, or change user"
             ) from None
         except OSError as error:
-            raise VideoError(
-                path, f"cannot be read ({error})", "check its path and the disk"
-            ) from error
+            kind = VideoError if error.errno in _BAD_NAME else StorageError
+            reason = f"cannot be read ({error.strerror or error})"
+            raise kind(path, reason, "check its path and the disk") from error
         if not head:
             raise VideoError(path, "is empty (0 bytes)", "copy or download it again")
         if file_head.is_text(head):

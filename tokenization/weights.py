@@ -6,6 +6,7 @@ safetensors.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import http.client
@@ -14,6 +15,7 @@ import os
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPMessage
 from pathlib import Path
 from typing import Any
@@ -41,8 +43,8 @@ class WeightFile:
       name: below the cache folder, or below a folder that the user gives.
       url: where it is.
       sha256: that it must have; None = not known beforehand. Then it is checked against what
-        its server says, where that is a SHA-256, and what came is noted beside it, for every
-        later use to be checked against.
+        its server says, where that is a SHA-256, and what came, or was put there by hand, is
+        noted beside it, for every later use to be checked against.
       size: in bytes; None = as its server says.
     """
 
@@ -85,6 +87,7 @@ SAM2 = {
 }
 
 # Neither its commit nor its sum could be looked up when this was written: see `WeightFile.sha256`.
+# `LearnedSettings.sums` pins one.
 DIRECTSAM = WeightFile(
     "DirectSAM-1800px-0424/model.safetensors",
     f"{_HUB}chendelong/DirectSAM-1800px-0424/resolve/main/model.safetensors",
@@ -161,10 +164,18 @@ def _note(path: Path) -> Path:
     return path.with_name(f"{path.name}.source.json")
 
 
+def _write_note(path: Path, source: Mapping[str, str | None]) -> None:
+    write_text(_note(path), json.dumps(source, indent=2) + "\n")
+
+
 def _check(file: WeightFile, path: Path) -> None:
     """Raises WeightsError if a kept file is not what it must be, or was when it came."""
     wanted = file.sha256
-    if wanted is None and _note(path).is_file():
+    if wanted is None:
+        if not _note(path).is_file():
+            with contextlib.suppress(OSError):  # a cache that only others may write
+                _write_note(path, {"sha256": sha256(path)})
+            return
         wanted = json.loads(_note(path).read_text("utf-8")).get("sha256")
     if wanted is not None and (found := sha256(path)) != wanted:
         raise WeightsError(
@@ -190,8 +201,8 @@ def _download(file: WeightFile, path: Path) -> None:
             f"cannot download {file.url} ({error}); where there is a network, fetch it and put it "
             f"at {path}, or pass its folder as --weights=PATH"
         ) from error
-    source = {"url": file.url, "sha256": found, "commit": _header(redirects.seen, "X-Repo-Commit")}
-    write_text(_note(path), json.dumps(source, indent=2) + "\n")
+    commit = _header(redirects.seen, "X-Repo-Commit")
+    _write_note(path, {"url": file.url, "sha256": found, "commit": commit})
 
 
 def _is_network(error: OSError) -> bool:

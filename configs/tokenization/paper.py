@@ -21,7 +21,9 @@ What the released program does instead: configs/tokenization/released.py.
 Other arguments: frames; max_side (of decoded frames and label maps, 0 = the resolution);
 segmenter (directsam, sam2, classical); tracker (sam2, edgetam, flow, none); sam2 (tiny, small,
 base_plus, large); directsam (b5; b0 for a distilled one, with --weights); limit (frames in a
-clip, 0 = a quarter of the video); threshold (boundary probability).
+clip, 0 = a quarter of the video); threshold (boundary probability); precision (bfloat16, float32;
+auto = by the machine that starts the extraction, so name it on a head of Ray without a GPU);
+compiled (encoders, by torch.compile).
 """
 
 from __future__ import annotations
@@ -46,7 +48,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         limit=0,
         iou=0.8,
         threshold=0.2,
+        precision="auto",
+        compiled=False,
     )
+    # Of the tracker that is used: settings of others would be noted with the records.
+    edgetam = {"resolution": chosen.resolution} if chosen.tracker == "edgetam" else {}
     return ml_collections.ConfigDict(
         {
             "pipeline": {
@@ -64,6 +70,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                         "threshold": chosen.threshold,
                     },
                     "sam2": {"size": chosen.sam2, "resolution": chosen.resolution},
+                    "edgetam": edgetam,
+                    "running": {"precision": chosen.precision, "compiled": chosen.compiled},
                 },
             },
             "record_size": 256,

@@ -27,8 +27,8 @@ def cut(rgb: np.ndarray, starts: list[int], labels: int = 3) -> list[Clip]:
 def test_a_frame_that_two_clips_share_is_held_once():
     (batch,) = batches(cut(video(10, 0), [0, 4, 8]), frames_held=100)
     assert len(batch.frames) == 10
-    assert [group.frames.shape for group in batch.groups] == [(1, 2), (2, 5)]
-    (last, others) = batch.groups
+    assert [group.frames.shape for group in batch.groups] == [(2, 5), (1, 2)]
+    (others, last) = batch.groups
     assert last.clips == (2,)
     np.testing.assert_array_equal(others.frames, [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]])
 

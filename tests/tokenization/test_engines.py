@@ -162,6 +162,17 @@ def test_an_item_that_takes_too_long_is_given_up_and_its_workers_are_killed():
     assert sum(worker.killed for worker in engine.workers) == 2
 
 
+def test_time_that_the_caller_takes_is_not_the_workers():
+    """It writes a shard for longer than an item may take: who is done meanwhile is not late."""
+    engine = FakeEngine(done)
+    found = []
+    for result in crew(engine, patience=Patience(1, 0.1)).map([5, 6]):
+        found.append(result)
+        time.sleep(0.3)
+    assert sorted(found) == [(0, 10), (1, 12)]
+    assert not any(worker.killed for worker in engine.workers)
+
+
 def test_what_comes_of_a_killed_worker_does_not_count():
     """Its item was given to another meanwhile: one result, not two."""
 
@@ -193,9 +204,9 @@ def test_no_more_workers_than_items():
     assert len(engine.workers) == 3 and one.most <= 3
 
 
-@pytest.mark.parametrize("values", [(0, 1.0), (1, 0.0)])
+@pytest.mark.parametrize("values", [(0, 1.0), (1, 0.0), (1, 1.0, 1)])
 def test_patience_without_a_try_or_time(values):
-    with pytest.raises(ValueError, match="must be >= 1"):
+    with pytest.raises(ValueError, match="must be"):
         Patience(*values)
 
 
@@ -289,6 +300,42 @@ def test_what_making_the_function_raises_reaches_the_caller(script):
         "        print('caught', error)\n"
     )
     assert done.stdout.strip() == "caught 'no weights'", done.stderr
+
+
+def test_the_items_of_a_worker_that_is_unfit_go_to_another(script):
+    """Its memory or device failed: each process here does one item and fails at the next."""
+    done = script(
+        "from tokenization.engines.protocol import WorkerUnfit\n"
+        "def make():\n"
+        "    left = ['one']\n"
+        "    def work(item):\n"
+        "        if not left:\n"
+        "            raise WorkerUnfit('no device')\n"
+        "        return left.pop() and item * 2\n"
+        "    return work\n"
+        "if __name__ == '__main__':\n"
+        "    print(run('abc', workers=1))\n"
+    )
+    assert done.stdout.strip() == str(["aa", "bb", "cc"]), done.stderr
+    assert "at b, try 1 of 3: no device" in done.stderr
+
+
+def test_what_waits_is_begun_while_another_is_in_work(script):
+    """Items come two at a time: the second one is begun before the first is done."""
+    done = script(
+        "import threading\n"
+        "class Work:\n"
+        "    def __init__(self):\n"
+        "        self.begun = {item: threading.Event() for item in 'abcd'}\n"
+        "    def ahead(self, item):\n"
+        "        self.begun[item].set()\n"
+        "    def __call__(self, item):\n"
+        "        return self.begun[{'a': 'b', 'b': 'c'}.get(item, item)].wait(30)\n"
+        "if __name__ == '__main__':\n"
+        "    make = Work\n"
+        "    print(run('abcd', workers=1))\n"
+    )
+    assert done.stdout.strip() == str([True] * 4), done.stderr
 
 
 def test_an_error_that_no_pipe_takes_is_told_in_words(script):

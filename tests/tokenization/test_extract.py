@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import json
 import os
@@ -11,16 +12,18 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import wait
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from tokenization import manifest, records, shards
+from tokenization import manifest, recorder, records, shards, splits
 from tokenization.engines.crew import Patience
 from tokenization.engines.inline import InlineEngine
 from tokenization.engines.local import LocalEngine
+from tokenization.engines.protocol import EngineError, LooksAhead
 from tokenization.extract import ExtractSettings, OutputError, extract
 from tokenization.folder_lock import only_writer
 from tokenization.pipeline import PipelineSettings
@@ -159,6 +162,77 @@ def test_a_fault_of_the_tokenizer_is_quarantined_too(entries, tmp_path, monkeypa
     assert [(bad.id, bad.reason) for bad in summary.quarantine] == [
         ("b", "RuntimeError: no segment")
     ]
+
+
+def test_videos_that_all_fail_alike_end_the_run_and_are_not_quarantined(
+    entries, tmp_path, monkeypatch, seen
+):
+    """As when a device or a disk has gone: another run does them."""
+    tokenize = Grid.tokenize
+
+    def fail(self, frames):
+        if frames.video.id != "a":
+            raise RuntimeError("no device")
+        return tokenize(self, frames)
+
+    out = tmp_path / "out"
+    many = [*entries, *(dataclasses.replace(entries[1], id=f"more{i}") for i in range(3))]
+    with monkeypatch.context() as patch:
+        patch.setattr(Grid, "tokenize", fail)
+        with pytest.raises(EngineError, match=r"4 videos in a row .* still: Runtime.*no device"):
+            run(many, out, patience=Patience(in_a_row=4))
+    assert records.finished_shards(out) == []
+    seen.clear()
+    assert run(many, out, patience=Patience(in_a_row=4)).quarantine == ()
+    assert len(seen) == 8
+    with monkeypatch.context() as patch:
+        patch.setattr(Grid, "tokenize", fail)
+        summary = run(many, tmp_path / "any", patience=Patience(in_a_row=None))
+    assert len(summary.quarantine) == 7
+
+
+def test_bad_videos_between_good_ones_are_no_fault_of_the_machine(entries, tmp_path, monkeypatch):
+    tokenize = Grid.tokenize
+
+    def fail(self, frames):
+        if frames.video.id in ("b", "c", "still"):
+            raise RuntimeError("no segment")
+        return tokenize(self, frames)
+
+    monkeypatch.setattr(Grid, "tokenize", fail)
+    summary = run(entries, tmp_path / "out", patience=Patience(in_a_row=3))
+    assert [bad.id for bad in summary.quarantine] == ["b", "c", "still"]
+
+
+def test_memory_that_ran_out_is_not_blamed_on_the_video(entries, tmp_path, monkeypatch):
+    def full(self, frames):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(Grid, "tokenize", full)
+    with pytest.raises(EngineError, match=r"memory ran out .*9 GiB"):
+        run(entries, tmp_path / "out")
+    assert records.finished_shards(tmp_path / "out") == []
+
+
+def test_storage_that_fails_is_asked_again(entries, tmp_path, monkeypatch):
+    """A mount that is away comes back; one that stays away is told as it is."""
+    monkeypatch.setattr(recorder, "_RETRY_AFTER", (0.0, 0.0))
+    tries = []
+    whole = Path.open
+
+    def stale(self, *args, **kwargs):
+        if self.name == "b.mp4" and len(tries) < failures:
+            tries.append(self.name)
+            raise OSError(errno.ESTALE, "Stale file handle", str(self))
+        return whole(self, *args, **kwargs)
+
+    failures = 2
+    monkeypatch.setattr(Path, "open", stale)
+    assert run(entries, tmp_path / "out").quarantine == ()
+    assert len(tries) == 2
+    failures = 99
+    (bad,) = run(entries, tmp_path / "away").quarantine
+    assert (bad.id, bad.reason) == ("b", "cannot be read (Stale file handle)")
 
 
 def test_bad_boxes_are_quarantined(clips, tmp_path):
@@ -386,6 +460,29 @@ def test_several_videos_at_once_give_the_same_records(entries, clips, tmp_path, 
     assert [r.id for r in records.open_records(tmp_path / "odd")] == ["c", "short", "still", "odd"]
 
 
+def test_groups_are_decoded_ahead_and_single_videos_are_not(entries, tmp_path, monkeypatch):
+    """Of a single one that kills the process, nobody else may be blamed."""
+    done = []
+    monkeypatch.setattr(
+        recorder.Recorder, "_decode_or_none", lambda self, entry: done.append(entry.id)
+    )
+    one = recorder.Recorder(SETTINGS, Together)
+    one.ahead(entries[:1])
+    assert done == [] and isinstance(one, LooksAhead)
+    one.ahead(entries[:2])
+    one.ahead(entries[2:4])
+    for decoding in one._decoding.values():
+        wait(decoding)
+    monkeypatch.undo()
+    monkeypatch.setattr(Together, "sizes", [])
+    outcomes = one(entries[:2])
+    assert sorted(done) == ["a", "b", "c", "short"], "decoded once, and before their turn"
+    assert [outcome.id for outcome in outcomes if outcome.data] == ["a", "b"]
+    assert Together.sizes == [], "what was not decoded together goes one by one"
+    one(entries[3:])
+    assert Together.sizes == [2], "those that nobody announced are decoded now"
+
+
 class DeadlyTogether(Deadly, Together):
     """As `Deadly`, whoever else is in the batch."""
 
@@ -403,6 +500,30 @@ def test_a_video_that_kills_is_found_among_those_that_went_with_it(entries, tmp_
     assert [(bad.id, bad.reason) for bad in summary.quarantine] == [
         ("b", "the process that read it died (1x)")
     ]
+
+
+def test_videos_of_failed_groups_go_alone_before_the_last_group(monkeypatch, annotations_unchecked):
+    """The rest of their shard waits in memory, of millions of videos otherwise to the end."""
+    monkeypatch.setattr(splits, "_WINDOW", 2)
+    monkeypatch.setattr(splits, "_ROUNDS", 2)
+
+    class OneWorker:
+        most = 1
+
+        def map(self, groups, patience=None):
+            given.extend(groups)
+            for number, group in enumerate(groups):
+                failed = len(group) > 1 and "3" in group
+                yield number, [] if failed else [recorder.Outcome(entry) for entry in group]
+
+    given: list[list[str]] = []
+    entries = [str(number) for number in range(11)]
+    job = splits.Job(SETTINGS, Grid, together=2)
+    found = list(splits._outcomes(OneWorker(), entries, job, None))
+    assert sorted(found, key=lambda one: one[0]) == [
+        (number, recorder.Outcome(str(number))) for number in range(11)
+    ]
+    assert ["".join(group) for group in given] == ["01", "23", "2", "3", "45", "67", "89", "10"]
 
 
 def test_nobody_else_writes_to_the_folder(entries, tmp_path, seen):

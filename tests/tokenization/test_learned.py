@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from tokenization import backends, pipeline
+from tokenization import backends, pipeline, weights
 from tokenization.learned import (
     DeviceSettings,
     DirectSamSettings,
@@ -65,6 +68,39 @@ def test_ablations_reach_the_settings():
     names = [[f.name for f in p.files(large.learned)] for p in pipeline.learned_parts(large)]
     assert names == [["sam2.1_hiera_large.pt"]] * 2
     assert pipeline.learned_parts(resolve("paper.py:segmenter=classical,tracker=none")) == []
+
+
+def test_the_resolution_is_that_of_every_tracker():
+    light = resolve("paper.py:tracker=edgetam")
+    assert (light.max_side, light.learned.edgetam.resolution) == (512, 512)
+    assert resolve("paper.py:tracker=edgetam,resolution=1024").learned.edgetam.resolution == 1024
+    with pytest.raises(ValueError, match="resolution = 384 must be a multiple of 256"):
+        resolve("paper.py:tracker=edgetam,resolution=384")
+
+
+def test_weights_are_not_downloaded_for_packages_that_are_not_there(monkeypatch):
+    backend = backends.TRACKERS["edgetam"]
+    monkeypatch.setattr(backends, "_import", lambda name: None)  # torch is, or seems to be
+    monkeypatch.setitem(sys.modules, "transformers", types.ModuleType("transformers"))
+    sys.modules["transformers"].__spec__ = importlib.machinery.ModuleSpec("transformers", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setattr(weights, "locate", lambda *_: pytest.fail("asked for weights"))
+    with pytest.raises(backends.MissingBackend, match=r"edgetam needs the package 'timm'.*make"):
+        backends.prepare([backend], LearnedSettings())
+
+
+def test_weights_that_a_config_names_are_those_that_are_used(tmp_path, monkeypatch):
+    """As for DirectSAM, whose published file has no known sum."""
+    monkeypatch.setattr(backends, "_import", lambda name: None)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"weights")
+    backend = backends.Backend("x", lambda _: (weights.DIRECTSAM,), ())
+    name = weights.DIRECTSAM.name
+    pinned = LearnedSettings(sums=((name, weights.sha256(path)),))
+    assert backends.prepare([backend], pinned, str(path)) == pinned
+    path.write_bytes(b"others")
+    with pytest.raises(weights.WeightsError, match="not the file that this dataset is made with"):
+        backends.prepare([backend], pinned, str(path))
 
 
 def test_the_released_program_links_many_to_one_from_one_half_on():

@@ -15,7 +15,7 @@ from tokenization.manifest import Entry
 from tokenization.recorder import ExtractSettings, Recorder
 
 settings = ExtractSettings(pipeline.PipelineSettings(frames=4, max_side=320), record_size=64)
-outcome = Recorder(settings, pipeline.build)(Entry("a", Path(sys.argv[1])))
+outcome = Recorder(settings, pipeline.build).one(Entry("a", Path(sys.argv[1])))
 assert outcome.quarantined is None, outcome.quarantined
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

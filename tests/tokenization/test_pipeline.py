@@ -220,7 +220,7 @@ def test_settings_of_networks_are_named_only_where_they_are_used():
     with_network = Pipeline(settings, Halves(), Still()).tokenize(frames_of(rgb)).made_by
     assert with_network["settings"]["learned"]["sam2"]["size"] == "small"
     # How many go through a device at once is no part of what was made.
-    assert with_network["settings"]["learned"]["running"] == "auto"
+    assert with_network["settings"]["learned"]["running"] == {"precision": "auto"}
 
 
 def test_trackers_see_the_frames_between():

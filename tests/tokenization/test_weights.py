@@ -119,6 +119,17 @@ def test_a_kept_file_that_changed_is_refused(hub, file_sum):
         locate(file)
 
 
+def test_a_file_put_there_by_hand_is_noted_and_may_not_change(hub, cache):
+    path = cache / "net/model.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
+    assert locate(hub.file()) == path and locate(hub.file()) == path
+    path.write_bytes(CONTENT[:-1] + b"?")
+    with pytest.raises(WeightsError, match=r"model\.safetensors has changed"):
+        locate(hub.file())
+    assert hub.asked == []
+
+
 def test_without_a_network_the_error_says_what_goes_where(hub, cache):
     file = hub.file()
     hub.server.server_close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tokenization.engines.protocol import WorkerUnfit
 from tokenization.learned import DeviceSettings
 
 pytestmark = pytest.mark.torch
@@ -50,6 +51,27 @@ def test_chunks_are_planned_by_what_the_first_one_took(chunks):
     assert done[4:] == [(0, 50), (50, 60)]
 
 
+def test_heavier_items_are_measured_anew_and_few_ones_not_at_all(chunks):
+    planned, used = chunks
+    done = []
+
+    def work(load: int):
+        def one(part: slice) -> None:
+            done.append(part.stop - part.start)
+            used["peak"] = 100 + 5 * load * (part.stop - part.start)
+
+        return one
+
+    planned.run(1, work(2), load=2)
+    assert planned.size is None, "its fixed cost is not that of every item"
+    planned.run(40, work(2), load=2)
+    assert planned.size == int(500 * 8 / 180) == 22
+    planned.run(30, work(1), load=1)
+    assert done == [1, 8, 22, 10, 22, 8], "lighter ones fit, too"
+    planned.run(30, work(6), load=6)
+    assert done[6:] == [8, 11, 11] and planned.size == 11
+
+
 def test_out_of_memory_halves_chunks_for_good(chunks, torch):
     planned, used = chunks
     done = []
@@ -89,6 +111,36 @@ def test_devices(devices, torch):
     for name in ("cuda:99", "abacus"):
         with pytest.raises(ValueError, match=f"there is no device '{name}'.*use 'auto'"):
             devices.Device(DeviceSettings(name))
+
+
+def test_a_device_that_fails_is_no_fault_of_the_video(devices, torch):
+    def fail(error):
+        with devices.faults():
+            raise error
+
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with ..."),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ):
+        with pytest.raises(WorkerUnfit, match=r"the device failed \(\w+: .*\)$"):
+            fail(error)
+    with pytest.raises(RuntimeError, match="mat1 and mat2") as raised:
+        fail(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not isinstance(raised.value, WorkerUnfit)
+
+
+def test_a_gpu_that_cannot_be_used_is_not_replaced_by_the_cpu(devices, torch, monkeypatch):
+    """A worker whose driver has gone would go on a hundred times slower, and say nothing."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ("3",))
+    with pytest.raises(WorkerUnfit, match=r"cannot use the GPU \(3\): check its driver"):
+        devices.Device(DeviceSettings())
+    assert devices.Device(DeviceSettings("cpu")).torch.type == "cpu"
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ())
+    assert devices.Device(DeviceSettings()).torch.type == "cpu"
 
 
 def test_images_are_squashed_as_pil_does_it(devices, torch):

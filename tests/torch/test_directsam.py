@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -60,6 +63,50 @@ def segmenter(directsam, model):
     from tokenization.devices import Device
 
     return directsam.DirectSam(model, SETTINGS, Device(RUNNING), image_batch=2)
+
+
+def test_a_compiled_model_gives_the_same_segments(
+    directsam, randomize, torch, transformers, frames
+):
+    """One layer of one stage: compiling all of them takes minutes."""
+    from tokenization.devices import Device
+
+    config = transformers.SegformerConfig(
+        num_labels=1,
+        num_encoder_blocks=1,
+        depths=[1],
+        hidden_sizes=[16],
+        decoder_hidden_size=32,
+        sr_ratios=[4],
+        patch_sizes=[7],
+        strides=[4],
+        num_attention_heads=[2],
+        mlp_ratios=[2],
+    )
+    model = randomize(transformers.SegformerForSemanticSegmentation(config))
+    settings = dataclasses.replace(SETTINGS, resolution=64)
+    logits = logits_of(torch, transformers, model, frames[:1, :64, :64])
+    model.decode_head.classifier.bias.data += np.log(0.25) - np.median(logits)
+    plain = directsam.DirectSam(model, settings, Device(RUNNING), image_batch=1)
+    device = Device(dataclasses.replace(RUNNING, compiled=True))
+    twin = copy.deepcopy(model)
+    device.compile(twin)
+    compiled = directsam.DirectSam(twin, settings, device, image_batch=1)
+    try:
+        found = compiled.boundaries(frames[:1, :64, :64])
+    except Exception as error:
+        if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            pytest.skip(f"torch.compile does not work here: {str(error).splitlines()[0]}")
+        raise
+    expected = plain.boundaries(frames[:1, :64, :64])
+    assert (found != expected).any(), "it did run another program"
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    clear = np.abs(expected - settings.threshold) > 1e-5
+    assert clear.mean() > 0.99
+    inside = expected < settings.threshold
+    assert 0.1 < inside.mean() < 0.9
+    np.testing.assert_array_equal((found < settings.threshold)[clear], inside[clear])
+    assert twin.state_dict().keys() == model.state_dict().keys()
 
 
 def test_boundaries_equal_transformers_forward(segmenter, model, torch, transformers, frames):

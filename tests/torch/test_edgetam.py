@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +16,15 @@ pytestmark = pytest.mark.torch
 SETTINGS = EdgeTamSettings(resolution=256)
 RUNNING = DeviceSettings(device="cpu", precision="float32")
 CLOSE = 1e-5
+VISION = {
+    "model_type": "edgetam_vision_model",
+    "backbone_config": {
+        "model_type": "timm_wrapper",
+        "architecture": "repvit_m1.dist_in1k",
+        "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+        "num_classes": 1000,
+    },
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,14 +164,36 @@ def test_published_files(edgetam, model, torch, tmp_path):
         edgetam.build_model(SETTINGS, Device(RUNNING), paths)
 
 
-def test_published_weights_without_timm_name_what_to_install(edgetam, tmp_path, monkeypatch):
+def test_the_published_encoder(edgetam, torch, tmp_path):
+    """RepViT by timm, in the size of the released model, with random weights."""
+    pytest.importorskip("timm", reason="timm is not installed: `make sam2`")
+    import safetensors.torch
+
+    from tokenization.devices import Device
+
+    paths = [tmp_path / "model.safetensors", tmp_path / "config.json"]
+    paths[1].write_text(json.dumps({"vision_config": VISION}))
+    config = edgetam._read(paths[1])
+    edgetam._resize(config, SETTINGS.resolution)
+    made = edgetam.ObjectBatches(config)
+    safetensors.torch.save_file(made.state_dict(), paths[0])
+    device = Device(RUNNING)
+    loaded = edgetam.EdgeTamModel(edgetam.build_model(SETTINGS, device, paths))
+    with device.inference():
+        levels = loaded.encode(torch.zeros(1, 3, 256, 256))
+    assert [level.shape[:2] for level in levels] == [(1, 64 * 64), (1, 32 * 32), (1, 16 * 16)]
+
+
+def test_published_weights_without_timm_name_what_to_install(
+    transformers, edgetam, tmp_path, monkeypatch
+):
     from tokenization.backends import MissingBackend
     from tokenization.devices import Device
 
-    # What transformers asks before it imports timm; the error is its own.
-    monkeypatch.setitem(sys.modules, "timm", None)
+    # What transformers asks before it uses timm; the error is its own.
+    known = transformers.utils.import_utils.BACKENDS_MAPPING
+    monkeypatch.setitem(known, "timm", (lambda: False, known["timm"][1]))
     config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
-    backbone = {"model_type": "timm_wrapper", "architecture": "repvit_m1.dist_in1k"}
-    config.write_text(json.dumps({"vision_config": {"backbone_config": backbone}}))
-    with pytest.raises(MissingBackend, match="pip install timm"):
+    config.write_text(json.dumps({"vision_config": VISION}))
+    with pytest.raises(MissingBackend, match="make sam2"):
         edgetam.build_model(SETTINGS, Device(RUNNING), [weights, config])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +13,15 @@ import numpy as np
 import pytest
 
 from tokenization import backends, pipeline, weights
+from tokenization import extract as extract_module
+from tokenization.engines.inline import InlineEngine
 from tokenization.learned import (
     DeviceSettings,
     DirectSamSettings,
     LearnedSettings,
     Sam2Settings,
 )
+from tokenization.manifest import read_entries
 from tokenization.pipeline import PipelineSettings
 from tokenization.recorder import ExtractSettings
 from tokenization.records import open_records
@@ -142,6 +147,48 @@ def test_weights_other_than_those_of_the_dataset_are_refused(torch, tmp_path):
     path.write_bytes(b"other weights")
     with pytest.raises(weights.WeightsError, match="not the file that this dataset is made with"):
         backends.make(backend, noted, str(tmp_path))
+
+
+def test_the_precision_is_noted_and_what_changes_nothing_is_not(torch, monkeypatch):
+    """Or float32 and bfloat16 records could share a dataset, and less at once could not go on."""
+    sizes = DeviceSettings(image_batch=2, objects=3, frames_held=9)
+    one, other = (
+        pipeline.resolve(PipelineSettings(tracker="sam2", learned=LearnedSettings(running=running)))
+        for running in (DeviceSettings("cpu"), sizes)
+    )
+    assert pipeline.noted(one) == pipeline.noted(other)
+    assert pipeline.noted(one)["learned"]["running"] == {"precision": "float32"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    on_gpu = pipeline.resolve(PipelineSettings(tracker="sam2"))
+    assert pipeline.noted(on_gpu)["learned"]["running"] == {"precision": "bfloat16"}
+    embedded = PipelineSettings()
+    assert pipeline.resolve(embedded) is embedded
+    assert pipeline.noted(embedded)["learned"]["running"]["precision"] == "auto"
+
+
+def test_less_at_once_goes_on_with_the_same_records(video, folder, tmp_path):
+    out = tmp_path / "records"
+    read = config.load(f"{ROOT}/configs/tokenization/paper.py:{SMALL}")
+    settings = config.to_settings(ExtractSettings, read)
+    chosen = settings.pipeline
+
+    def run(running: DeviceSettings):
+        learned = dataclasses.replace(chosen.learned, running=running)
+        return extract_module.extract(
+            read_entries(video),
+            out,
+            dataclasses.replace(settings, pipeline=dataclasses.replace(chosen, learned=learned)),
+            engine=InlineEngine(),
+            build=functools.partial(pipeline.build, weights=str(folder)),
+        )
+
+    assert run(DeviceSettings()).videos == 1
+    assert run(DeviceSettings("cpu", image_batch=1, objects=2)).skipped == 1
+    with pytest.raises(extract_module.OutputError, match="precision: 'float32', now 'bfloat16'"):
+        run(DeviceSettings("cpu", precision="bfloat16"))
+    (record,) = open_records(out)
+    noted = record.trajectories.made_by["settings"]["learned"]
+    assert noted["running"] == {"precision": "float32"}
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):

@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tokenization.engines.protocol import WorkerUnfit
 from tokenization.learned import DeviceSettings, Sam2Settings
 from tokenization.protocols import Clip
 
@@ -145,8 +146,8 @@ def expected(sam2):
 
 
 def by_clip(logits: list[np.ndarray]) -> list[np.ndarray]:
-    """Recorded logits, in the order of `clips`: groups of 2, 4 and 18 frames, 4 at once."""
-    short, four, one, long = logits
+    """Recorded logits, in the order of `clips`: groups of 18, 4 and 2 frames, 4 at once."""
+    long, four, one, short = logits
     four = np.concatenate([four, one])
     return [four[:3], four[3:], long, short]
 
@@ -203,7 +204,66 @@ def test_running_out_of_memory_halves_the_chunk_and_goes_on(sam2, torch, tracked
     model.follow = limited
     for labels, wanted in zip(tracker.track(clips()), tracked[0], strict=True):
         assert (labels == wanted).mean() > 0.999
-    assert sizes == [1, 4, 2, 2, 1, 2]
+    assert sizes == [2, 4, 2, 2, 1, 1]
+
+
+class Tiny:
+    """A model of two levels of features whose masks stay where they are; counts what it holds.
+
+    Args:
+      torch: the package.
+      room: frames whose features fit.
+      fails: numbers of the allocations that run out of memory whatever they are for.
+    """
+
+    side = 128
+
+    def __init__(self, torch, room: int = 99, fails: tuple[int, ...] = ()) -> None:
+        self.torch, self.room, self.fails = torch, room, fails
+        self.allocations = 0
+        self.held: list[int] = []
+
+    def encode(self, images):
+        model, torch = self, self.torch
+
+        class Level(torch.Tensor):
+            def new_empty(self, count, *shape):
+                model.allocations += 1
+                if count > model.room or model.allocations in model.fails:
+                    raise torch.OutOfMemoryError
+                model.held.append(count)
+                return torch.empty(count, *shape)
+
+        return [images.as_subclass(Level), images[:, :1].as_subclass(Level)]
+
+    def follow(self, features, frames, masks):
+        assert len({len(level) for level in features}) == 1
+        for _ in range(frames.shape[1] - 1):
+            yield 2 * masks - 1
+
+
+def test_memory_that_runs_out_for_features_is_asked_for_again(sam2, torch):
+    """The second of two levels does not fit at first: neither is kept."""
+    model = Tiny(torch, fails=(2,))
+    tracker = sam2.batched.BatchedTracker("tiny", model, sam2.device, RUNNING)
+    for labels, clip in zip(tracker.track(clips()), clips(), strict=True):
+        np.testing.assert_array_equal(np.unique(labels[-1]), np.unique(clip.segments[0]))
+    assert model.held == [28, 28, 28]
+
+
+def test_clips_whose_features_do_not_fit_together_go_in_smaller_batches(sam2, torch):
+    whole = sam2.batched.BatchedTracker("tiny", Tiny(torch), sam2.device, RUNNING).track(clips())
+    model = Tiny(torch, room=18)
+    tracker = sam2.batched.BatchedTracker("tiny", model, sam2.device, RUNNING)
+    for labels, expected in zip(tracker.track(clips()), whole, strict=True):
+        np.testing.assert_array_equal(labels, expected)
+    assert model.held == [8, 8, 18, 18, 2, 2]
+    tried = model.allocations
+    tracker.track(clips())
+    assert model.allocations == tried + 6, "batches stay as small as they had to become"
+    model.room = 1
+    with pytest.raises(WorkerUnfit, match="the device failed"):
+        tracker.track(clips())
 
 
 def test_nothing_to_follow(sam2):

@@ -52,6 +52,13 @@ def define_flags() -> None:
         "Workers that may die of a video, or be killed for it, before it is quarantined.",
         lower_bound=1,
     )
+    flags.DEFINE_integer(
+        "in_a_row",
+        200,
+        "Videos that may fail for the same reason, one after the other, before the run ends: it is "
+        "the disk or the device then. 0 = any number.",
+        lower_bound=0,
+    )
 
 
 def chosen_engine(*, wants_gpu: bool) -> Engine:
@@ -77,4 +84,5 @@ def chosen_engine(*, wants_gpu: bool) -> Engine:
 
 def chosen_patience() -> Patience:
     """When a video is given up, by the flags."""
-    return Patience(flags.FLAGS.tries, flags.FLAGS.time_limit)
+    flag = flags.FLAGS
+    return Patience(flag.tries, flag.time_limit, flag.in_a_row or None)

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 from tokenization.engines.protocol import (
@@ -40,15 +40,20 @@ class Patience:
     Attributes:
       tries: workers that may die of it, or be killed because it took too long.
       seconds: for one try; None = any time.
+      in_a_row: items that may fail for one reason, one after the other, before the machine is
+        suspected in their place; None = any number.
 
     Raises:
-      ValueError: less than one try, or no time.
+      ValueError: less than one try, no time, or less than two in a row.
     """
 
     tries: int = 3
     seconds: float | None = 1800.0
+    in_a_row: int | None = 200
 
     def __post_init__(self) -> None:
+        if self.in_a_row is not None and self.in_a_row < 2:
+            raise ValueError(f"in_a_row={self.in_a_row} must be at least 2")
         if self.tries < 1 or (self.seconds is not None and self.seconds <= 0):
             raise ValueError(f"tries={self.tries} must be >= 1, seconds={self.seconds} above 0")
 
@@ -133,7 +138,10 @@ class Crew(Generic[Item, Result]):
             if not left:
                 return
             self._hire(left)
-            for news in self._engine.wait(self._seconds_to_look()):
+            told = self._engine.wait(self._seconds_to_look())
+            # Before the caller takes its time with results: those that have told are not late.
+            yield from self._end_the_late({news.worker for news in told})
+            for news in told:
                 hand = self._hands.get(news.worker)
                 if hand is None:  # it was killed meanwhile
                     continue
@@ -149,7 +157,6 @@ class Crew(Generic[Item, Result]):
                         raise error
                     case Ended(reason=reason, lost=lost):
                         yield from self._bury(hand, reason, lost=lost)
-            yield from self._end_the_late()
             self.most = max(self.most, sum(hand.started for hand in self._hands.values()))
             if not self.most and time.monotonic() > warn_at:
                 _LOG.warning("no worker has started yet: is there room for one?")
@@ -186,12 +193,14 @@ class Crew(Generic[Item, Result]):
             moments += [since + self._patience.seconds for since in busy]
         return max(0.01, min(moments) - now)
 
-    def _end_the_late(self) -> Generator[tuple[int, Any], None, None]:
+    def _end_the_late(self, told: Collection[Worker]) -> Generator[tuple[int, Any], None, None]:
+        """Kills the workers that have been too long at an item, but for those with news."""
         limit = self._patience.seconds
         if limit is None:
             return
         now = time.monotonic()
-        for hand in [h for h in self._hands.values() if h.tasks and now - h.since > limit]:
+        busy = [hand for hand in self._hands.values() if hand.tasks and hand.worker not in told]
+        for hand in [hand for hand in busy if now - hand.since > limit]:
             hand.worker.kill()
             yield from self._dismiss(hand, LATE, f"killed after {limit:g} s")
 

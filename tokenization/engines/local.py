@@ -10,13 +10,22 @@ import queue
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from tokenization.engines.devices import available_cores
-from tokenization.engines.protocol import Done, Ended, Make, News, Raised, Started
+from tokenization.engines.protocol import (
+    Done,
+    Ended,
+    LooksAhead,
+    Make,
+    News,
+    Raised,
+    Started,
+    WorkerUnfit,
+)
 
 _JOIN_SECONDS = 10.0  # that the kernel may take to end a process
 
@@ -114,6 +123,9 @@ class _Process:
             self.connection.close()
             self.process.join(_JOIN_SECONDS)
             return Ended(self, _describe_end(self.process.exitcode))
+        if kind is Ended:
+            self.connection.close()
+            self.process.join(_JOIN_SECONDS)
         return Started(self) if kind is Started else kind(self, value)
 
 
@@ -150,12 +162,16 @@ def _serve(pipe: connection.Connection, make: Make, gpu: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    inbox = queue.SimpleQueue[Any]()
+    inbox = _Inbox()
     threading.Thread(target=_read, args=(pipe, inbox), daemon=True).start()
     use_one_thread()
     try:
         function = make()
+        if isinstance(function, LooksAhead):
+            inbox.ahead = function.ahead
         answer: tuple[type, Any] = (Started, None)
+    except WorkerUnfit as error:
+        _leave(pipe, error)
     except Exception as error:
         function = None
         answer = (Raised, _portable(error))
@@ -163,12 +179,36 @@ def _serve(pipe: connection.Connection, make: Make, gpu: str | None) -> None:
     while function is not None:
         try:
             answer = (Done, function(inbox.get()))
+        except WorkerUnfit as error:
+            _leave(pipe, error)
         except Exception as error:
             answer = (Raised, _portable(error))
         pipe.send(answer)
 
 
-def _read(pipe: connection.Connection, inbox: queue.SimpleQueue[Any]) -> None:
+def _leave(pipe: connection.Connection, error: WorkerUnfit) -> NoReturn:
+    """Ends the process at once: what has failed in it may not be able to end in order."""
+    pipe.send((Ended, str(error)))
+    os._exit(1)
+
+
+class _Inbox:
+    """Items that have come; there are few, as the crew gives the next one when one is done."""
+
+    def __init__(self) -> None:
+        self._items = queue.SimpleQueue[Any]()
+        self.ahead: Callable[[Any], None] | None = None
+
+    def put(self, item: Any) -> None:
+        if self.ahead is not None:
+            self.ahead(item)
+        self._items.put(item)
+
+    def get(self) -> Any:
+        return self._items.get()
+
+
+def _read(pipe: connection.Connection, inbox: _Inbox) -> None:
     """Always reads, so that the parent never waits to send; ends the process with the parent."""
     try:
         while True:

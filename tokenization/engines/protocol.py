@@ -11,8 +11,25 @@ Make = Callable[[], Callable[[Any], Any]]
 """Builds the function that a worker applies to items; called once in each worker, picklable."""
 
 
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A function for items that can begin with one before its turn comes."""
+
+    def ahead(self, item: Any) -> None:
+        """Begins with an item that has come and may wait; returns at once, in another thread."""
+        ...
+
+
 class EngineError(RuntimeError):
     """Workers cannot start, or end one after the other whatever they are given."""
+
+
+class WorkerUnfit(EngineError):
+    """What a worker's function raises when its process is at fault, not the item.
+
+    Memory ran out, or the device failed. The worker ends, as if it had died, and its items go to
+    others; in an engine without processes, the run ends.
+    """
 
 
 @runtime_checkable

@@ -15,7 +15,16 @@ from typing import Any
 
 from tokenization.engines.devices import available_cores
 from tokenization.engines.local import use_one_thread
-from tokenization.engines.protocol import Done, Ended, EngineError, Make, News, Raised, Started
+from tokenization.engines.protocol import (
+    Done,
+    Ended,
+    EngineError,
+    Make,
+    News,
+    Raised,
+    Started,
+    WorkerUnfit,
+)
 
 _ROOM_SECONDS = 5.0  # that an answer of the cluster about its size is used
 
@@ -23,8 +32,8 @@ _ROOM_SECONDS = 5.0  # that an answer of the cluster about its size is used
 class RayEngine:
     """Actors on a Ray cluster.
 
-    Actors that find no room wait for it, which tells an autoscaling cluster to grow. Those that
-    are lost with their machine are started again wherever there is room.
+    Those that are lost with their machine are started again wherever there is room. With `workers`,
+    actors that find no room wait for it, which tells an autoscaling cluster to grow.
 
     Args:
       address: of the cluster, `auto` = the one that this machine belongs to; None = what
@@ -176,6 +185,9 @@ class _Actor:
             result = self._ray.get(self.calls.popleft())
         except errors.RayTaskError as error:
             cause = error.cause
+            if isinstance(cause, WorkerUnfit):
+                self.kill()
+                return Ended(self, str(cause))
             return Raised(self, cause if isinstance(cause, Exception) else error)
         except errors.RayError as error:  # the actor has died, or its result with its machine
             self.ended = True

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float32, Int32, UInt8
 
 from tokenization import torchvision_shim
-from tokenization.devices import Chunks, Device
+from tokenization.devices import Chunks, Device, faults
 from tokenization.learned import DirectSamSettings, LearnedSettings, SegFormerSize
 from tokenization.resizing import resize_labels
 from tokenization.segmenters.boundaries import grow, interiors
@@ -71,6 +71,7 @@ class DirectSam:
         self._device = device
         self._chunks = Chunks(device.torch, image_batch)
 
+    @faults()
     def segment(self, frames: UInt8[np.ndarray, "k h w 3"]) -> Int32[np.ndarray, "k h w"]:
         """Segments 1..m of each frame, the largest first; pixels far from any have none."""
         settings = self._settings
@@ -133,6 +134,7 @@ def build_model(
                 f"{path} are no weights of a SegFormer {settings.size} with one output "
                 f"({str(error).partition(chr(10))[0]}); is it of another size?"
             ) from error
+    device.compile(model)
     return model.eval().to(device.torch)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int32, UInt8
 from sam2.modeling.sam2_base import SAM2Base
 from torch.nn import functional
 
-from tokenization.devices import Chunks, Device
+from tokenization.devices import Chunks, Device, faults
 from tokenization.learned import LearnedSettings, PointGridSettings
 from tokenization.segmenters.masks import paint, suppress
 from tokenization.trackers.sam2 import build_model
@@ -43,6 +43,7 @@ class PointGrid:
         self._images = Chunks(device.torch, image_batch)
         self._points = Chunks(device.torch, settings.points)
 
+    @faults()
     def segment(self, frames: UInt8[np.ndarray, "k h w 3"]) -> Int32[np.ndarray, "k h w"]:
         """Segments 1..m of each frame, the largest mask first; other pixels have none."""
         labels = np.empty(frames.shape[:3], np.int32)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int32, Int64
 from torch.nn import functional
 
-from tokenization.devices import Chunks, Device
+from tokenization.devices import Chunks, Device, faults, free
 from tokenization.learned import DeviceSettings
 from tokenization.protocols import Clip
 from tokenization.trackers.clip_batches import Batch, Group, batches, masks_of
@@ -72,10 +72,15 @@ class BatchedTracker:
         self.name = name
         self._model = model
         self._device = device
+        self._settings = settings
         self._frames_held = settings.frames_held
-        self._images = Chunks(device.torch, settings.image_batch)
-        self._objects = Chunks(device.torch, settings.objects)
+        self._plan_chunks()
 
+    def _plan_chunks(self) -> None:
+        self._images = Chunks(self._device.torch, self._settings.image_batch)
+        self._objects = Chunks(self._device.torch, self._settings.objects)
+
+    @faults()
     def track(self, clips: Sequence[Clip]) -> list[Int32[np.ndarray, "_ _ _"]]:
         """Labels of every frame of each clip; see `protocols.Tracker`.
 
@@ -86,12 +91,43 @@ class BatchedTracker:
         for labels, clip in zip(tracked, clips, strict=True):
             labels[0] = clip.segments[0]
         with self._device.inference():
-            for batch in batches(clips, self._frames_held):
-                features = self._encode(batch)
-                for group in batch.groups:
-                    for index, labels in self._follow(clips, group, features):
-                        tracked[index][1:] = labels
+            for index, labels in self._in_batches(clips):
+                tracked[index][1:] = labels
         return tracked
+
+    def _in_batches(
+        self, clips: Sequence[Clip]
+    ) -> Iterator[tuple[int, Int32[np.ndarray, "_ _ _"]]]:
+        """Labels of the frames after the first, of each clip that has any to follow.
+
+        A batch whose features or labels do not fit is halved, and so are all later ones.
+        """
+        for batch in batches(clips, self._frames_held):
+            found = self._together(clips, batch)
+            if found is not None:
+                yield from found
+                continue
+            # Only now, the error and what it held being gone, can the memory be given back.
+            free(self._device.torch)
+            self._frames_held = max(1, len(batch.frames) // 2)
+            self._plan_chunks()  # they have shrunk for what was not their fault
+            numbers = sorted(index for group in batch.groups for index in group.clips)
+            for place, labels in self._in_batches([clips[index] for index in numbers]):
+                yield numbers[place], labels
+
+    def _together(
+        self, clips: Sequence[Clip], batch: Batch
+    ) -> list[tuple[int, Int32[np.ndarray, "_ _ _"]]] | None:
+        """Labels of the clips of a batch; None if several are too much for the memory."""
+        try:
+            features = self._encode(batch)
+            return [
+                found for group in batch.groups for found in self._follow(clips, group, features)
+            ]
+        except torch.OutOfMemoryError:
+            if sum(len(group.clips) for group in batch.groups) == 1:
+                raise
+            return None
 
     def _encode(self, batch: Batch) -> list[torch.Tensor]:
         """Features of all frames of the batch, in chunks, each written where it stays."""
@@ -104,9 +140,10 @@ class BatchedTracker:
             ]
             levels = self._model.encode(torch.cat(images))
             if not whole:
-                whole.extend(
+                # All or none: a chunk that runs out of memory here is given again.
+                whole[:] = [
                     level.new_empty(len(batch.frames), *level.shape[1:]) for level in levels
-                )
+                ]
             for features, level in zip(whole, levels, strict=True):
                 features[part] = level
 
@@ -134,7 +171,8 @@ class BatchedTracker:
                     part = slice(int(its[0]), int(its[-1]) + 1)
                     canvases[member].draw(t, scores[part], labels[objects][part])
 
-        self._objects.run(len(group.labels), work)
+        # An object needs more the longer its memory is.
+        self._objects.run(len(group.labels), work, load=group.frames.shape[1])
         for index, canvas in zip(group.clips, canvases, strict=True):
             yield index, canvas.labels.cpu().numpy()
 

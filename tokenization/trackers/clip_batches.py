@@ -38,7 +38,7 @@ class Batch:
     Attributes:
       frames: those that any clip needs, each content once: a clip ends with the frame that the
         next one starts with.
-      groups: the clips, by length.
+      groups: the clips by length, the longest first: what they need is planned by the first.
     """
 
     frames: tuple[_Frame, ...]
@@ -86,7 +86,9 @@ def _batch(clips: Sequence[Clip], frames: Sequence[_Frame], numbers: dict[int, l
         by_length.setdefault(len(numbers[index]), []).append(index)
     return Batch(
         tuple(frames),
-        tuple(_group(clips, chosen, numbers) for _, chosen in sorted(by_length.items())),
+        tuple(
+            _group(clips, chosen, numbers) for _, chosen in sorted(by_length.items(), reverse=True)
+        ),
     )
 
 

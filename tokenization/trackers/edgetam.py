@@ -220,7 +220,7 @@ def build_model(
     except ImportError as error:
         raise MissingBackend(
             "the encoder of EdgeTAM's published weights needs the package 'timm', which is not "
-            "installed: pip install timm; or choose tracker 'sam2' or 'flow' "
+            "installed: `make sam2` installs it; or choose tracker 'sam2' or 'flow' "
             f"({str(error).strip().partition(chr(10))[0]})"
         ) from error
     if paths is not None:
@@ -231,6 +231,7 @@ def build_model(
                 f"{paths[0]} are no weights of EdgeTAM ({str(error).partition(chr(10))[0]}); "
                 "download them again"
             ) from error
+    device.compile(model.vision_encoder)
     return model.eval().to(device.torch)
 
 

@@ -12,10 +12,11 @@ numbers of the settings are those with which its authors propagate labels on DAV
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
+import scipy.sparse
 from jaxtyping import Bool, Float32, Int, Int32, UInt8
 
 from tokenization.protocols import Clip
@@ -84,7 +85,8 @@ class PatchTracker:
         cells = patch_numbers(h, w, own.patch)
         ids, start = np.unique(_majority(first, cells), return_inverse=True)
         masses = walk(self._features(clip.frames, own.patch), start, near(h, w, own), own)
-        labels = ids[masses.argmax(-1)].astype(np.int32)[:, cells]
+        owners = np.stack([of_frame.argmax(-1) for of_frame in masses])
+        labels = ids[owners].astype(np.int32)[:, cells]
         labels[0] = first
         return labels
 
@@ -102,8 +104,10 @@ def walk(
     start: Int[np.ndarray, " p"],
     near: Bool[np.ndarray, "p p"],
     settings: WalkSettings,
-) -> Float32[np.ndarray, "t p m"]:
-    """How much of each label every patch has.
+) -> Iterator[Float32[np.ndarray, "p m"]]:
+    """How much of each label every patch has, frame by frame.
+
+    Memory grows with the context, not with the frames: what is out of it is forgotten.
 
     Args:
       features: unit vectors.
@@ -112,20 +116,37 @@ def walk(
       settings: of the walk.
     """
     t, p, _ = features.shape
-    masses = np.zeros((t, p, int(start.max()) + 1), np.float32)
-    masses[0, np.arange(p), start] = 1
+    first = np.zeros((p, int(start.max()) + 1), np.float32)
+    first[np.arange(p), start] = 1
+    yield first
+    known = {0: first}
+    # Of each patch those near it, then others that fill its row up.
+    around = np.argsort(~near, axis=1, kind="stable")[:, : int(near.sum(1).max())]
+    others = ~np.take_along_axis(near, around, 1)
+    rows = np.arange(p)[:, None]
     for frame in range(1, t):
-        asked = sorted({0, *range(max(0, frame - settings.context), frame)})
-        likeness = np.einsum("jc,fic->jfi", features[frame], features[asked], optimize=True)
-        likeness = np.where(near[:, None], likeness, -np.inf).reshape(p, -1)
+        known.pop(frame - settings.context - 1 or -1, None)
+        likeness = np.empty((p, len(known), around.shape[1]), np.float32)
+        for place, asked in enumerate(known):
+            likeness[:, place] = (features[frame] @ features[asked].T)[rows, around]
+        likeness[np.broadcast_to(others[:, None], likeness.shape)] = -np.inf
+        likeness = likeness.reshape(p, -1)
         heard = np.argpartition(-likeness, min(settings.nearest, likeness.shape[1]) - 1, axis=1)
         heard = heard[:, : settings.nearest]
         weights = np.take_along_axis(likeness, heard, 1) / settings.temperature
         weights = np.exp(weights - weights.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
-        known = masses[asked].reshape(-1, masses.shape[-1])
-        masses[frame] = np.einsum("jk,jkm->jm", weights, known[heard], optimize=True)
-    return masses
+        place, neighbour = np.divmod(heard, around.shape[1])
+        masses = np.zeros_like(first)
+        for index, asked in enumerate(known.values()):
+            its = np.where(place == index, weights, 0)
+            columns = around[rows, neighbour]
+            heard_of_it = scipy.sparse.coo_array(
+                (its.ravel(), (np.broadcast_to(rows, its.shape).ravel(), columns.ravel())), (p, p)
+            )
+            masses += heard_of_it.tocsr() @ asked
+        known[frame] = masses
+        yield masses
 
 
 def colour_features(

@@ -157,6 +157,7 @@ def build_model(settings: Sam2Settings, device: Device, path: Path | None) -> SA
         )
     if path is not None:
         _load(model, path, settings)
+    device.compile(model.image_encoder)
     return model.to(device.torch)
 
 
