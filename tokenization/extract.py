@@ -13,6 +13,7 @@ skipped when the command is run again; one that is new, half-done, or whose entr
 (size and time of last change) changed is done (again). A video that cannot be read, of which
 --tries workers died, or that took longer than --time_limit goes to `quarantine.jsonl` with the
 reason and stops nothing; it is tried again when its file changes, or with --retry_quarantined.
+--in_a_row videos that fail for one reason end the run: then it is the disk or the device.
 
 A process keeps the sampled frames of one video, not the others: 16 frames without networks take
 less than 512 MB, for a video of any length and up to 3840x2160.
