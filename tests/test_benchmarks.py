@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -100,6 +101,37 @@ def test_jaccard_is_a_mean_over_frames_after_the_first():
 def test_the_verdict_on_the_world(changes: dict[str, float], expected: bool | None):
     good = {"clips": 30, "iou": 0.7, "switches": 0.9, "trajectories": 200, "coverage": 0.96}
     assert tokenization_quality.verdict({**good, **changes}) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "fails"),
+    [
+        ({}, None),
+        ({"j": 0.4}, "j"),
+        ({"union": 0.6}, "union"),
+        ({"trajectories": 201}, "trajectories"),
+        ({"seconds": 0.6}, "frames_a_second"),
+    ],
+)
+def test_the_verdict_on_annotated_sequences(changes: dict[str, float], fails: str | None):
+    good = tokenization_quality.Row(j=0.5, f=0.5, seconds=0.4, union=0.7, trajectories=200)
+    changed = dataclasses.replace(good, **changes)  # type: ignore[arg-type]
+    holds = tokenization_quality.davis_verdict([changed] * 12)
+    assert holds is not None
+    assert {name for name, held in holds.items() if not held} == ({fails} if fails else set())
+    assert tokenization_quality.davis_verdict([changed] * 11) is None
+
+
+def test_two_lost_sequences_are_allowed():
+    rows = [
+        tokenization_quality.Row(j=j, f=0.5, seconds=0.4, union=0.7, trajectories=9)
+        for j in (0.1, 0.1, *(0.9,) * 10)
+    ]
+    holds = tokenization_quality.davis_verdict(rows)
+    assert holds is not None and holds["low"] and holds["j"]
+    rows[2] = dataclasses.replace(rows[2], j=0.1)
+    holds = tokenization_quality.davis_verdict(rows)
+    assert holds is not None and holds["j"] and not holds["low"]
 
 
 @pytest.fixture
@@ -307,6 +339,51 @@ def test_a_missing_mask_is_named(sequences: Path):
         annotated.find_sequences(sequences / "one" / "frames")
 
 
+def test_broken_bounds_of_sequences_end_with_code_1(
+    sequences: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(tokenization_quality, "ENOUGH_SEQUENCES", 2)
+    arguments = ["--no_world", f"--davis={sequences}"]
+    arguments.append("--tokenizer=configs/tokenization/classical.py:frames=4")
+    easy = dict.fromkeys(tokenization_quality.DAVIS_BOUNDS, 0.0) | {"low": 2, "trajectories": 200}
+    monkeypatch.setattr(tokenization_quality, "DAVIS_BOUNDS", easy)
+    assert tokenization_quality.main(arguments) == 0
+    monkeypatch.setattr(tokenization_quality, "DAVIS_BOUNDS", {**easy, "union": 1.1})
+    assert tokenization_quality.main(arguments) == 1
+    assert "FAILS" in capsys.readouterr().out
+
+
+def test_variants_of_one_pipeline_have_rows_of_their_own(
+    sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    configs = [f"configs/tokenization/classical.py:frames={n},split=keyframes" for n in (3, 4)]
+    report, sheets = tmp_path / "report.json", tmp_path / "sheets"
+    arguments = ["--no_world", f"--davis={sequences}", "--sequences=two", f"--json={report}"]
+    arguments += [f"--sheets={sheets}", *(f"--tokenizer={one}" for one in configs)]
+    assert tokenization_quality.main(arguments) == 0
+    rows = json.loads(report.read_text())["davis"]
+    assert set(rows) == {"mask copied", "flow only", *configs}
+    assert len(list(sheets.iterdir())) == 2
+    assert all(one in capsys.readouterr().out for one in configs[:1])
+
+
+def test_segmentation_only_follows_no_mask(sequences: Path, tmp_path: Path):
+    own = tmp_path / "none.py"
+    own.write_text(
+        "from trajvit_jax import config\n"
+        "def get_config(arg=None):\n"
+        "    chosen = 'frames=3,split=stride,limit=1'\n"
+        "    made = config.load(f'configs/tokenization/classical.py:{chosen}')\n"
+        "    made.pipeline.tracker = 'none'\n"
+        "    return made\n"
+    )
+    report = tmp_path / "report.json"
+    arguments = ["--no_world", f"--davis={sequences}", "--sequences=two", f"--tokenizer={own}"]
+    assert tokenization_quality.main([*arguments, f"--json={report}"]) == 0
+    row = json.loads(report.read_text())["davis"]["classical + none"]["two"]
+    assert row["j"] is None and row["union"] is not None
+
+
 def test_all_rows_are_measured_and_shown(
     sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -322,6 +399,7 @@ def test_all_rows_are_measured_and_shown(
     printed = capsys.readouterr().out
     assert "mask copied" in printed and "J under 0.2: 0 of 1" in printed
     assert [path.name for path in sheets.iterdir()] == ["classical+flow-two.png"]
+    assert "no verdict on 1 sequences" in printed
     with pytest.raises(SystemExit):
         tokenization_quality.main(["--no_world", f"--davis={sequences}", "--sequences=three"])
     assert "has no three" in capsys.readouterr().err

@@ -35,17 +35,8 @@ def test_a_network_has_a_row_and_a_sheet(
     own = "configs/tokenization/classical.py:frames=4"
     learned = "frames=4,segmenter=classical,tracker=sam2,sam2=tiny,resolution=128"
     both = (own, f"configs/tokenization/paper.py:{learned}")
-    configs = []
-    for number, config in enumerate(both):
-        # Commas part tokenizers: one with several arguments is a file of its own.
-        path = tmp_path / f"config{number}.py"
-        path.write_text(
-            "from trajvit_jax import config\n"
-            f"def get_config(arg=None):\n    return config.load({config!r})\n"
-        )
-        configs.append(str(path))
     report, sheets = tmp_path / "report.json", tmp_path / "sheets"
-    arguments = ["--no_world", f"--davis={sequence}", f"--tokenizer={','.join(configs)}"]
+    arguments = ["--no_world", f"--davis={sequence}", *(f"--tokenizer={one}" for one in both)]
     told = [f"--json={report}", f"--sheets={sheets}"]
     assert tokenization_quality.main([*arguments, *told, "--weights=random"]) == 0
     rows = json.loads(report.read_text())["davis"]
