@@ -9,7 +9,7 @@ VERSION = $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])
 LOCK = $(if $(filter 311,$(VERSION)),constraints/py311-cpu.txt,constraints/py312.txt)
 BUILD_LOCK = constraints/build-py$(VERSION).txt
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
-INSTALL = $(PIP) install --constraint $(LOCK) --build-constraint $(BUILD_LOCK)
+INSTALL = $(PIP) install --quiet --constraint $(LOCK) --build-constraint $(BUILD_LOCK)
 PYTEST = $(VENV)/bin/python -m pytest
 DEMO = runs/demo
 # Stamps name the Python, so that another PYTHON is never tested under an old name.
@@ -25,7 +25,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(BASE) ## clips -> trajectories -> two trained models -> one report (under 6 minutes)
+demo: $(BASE) ## clips -> trajectories -> two trained models -> one report (under 6 minutes on two free cores)
 	$(VENV)/bin/python -m trajvit_jax.demo --output=$(DEMO)
 
 test: $(BASE) ## everything that needs no torch

@@ -99,6 +99,10 @@ class Trajectories:
     video: VideoInfo
     made_by: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        frames, height, width = self.labels.shape
+        return f"<{len(self)} Trajectories of {self.video.id}, {frames} x {height} x {width}>"
+
     def __post_init__(self) -> None:
         if self.labels.dtype != np.uint16 or self.labels.ndim != 3:
             raise ValueError(

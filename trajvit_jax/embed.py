@@ -3,7 +3,7 @@
   python -m trajvit_jax.embed --model=demo --videos='clips/**/*.mp4' --output=embeddings.npz
   python -m trajvit_jax.embed --model=runs/mine --videos=test.jsonl --output=embeddings.npz
   python -m trajvit_jax.embed --model=demo --videos=clips --output=clips.npz \\
-      --search='a large red star spins'
+      --search='a small purple triangle spins'
 
 --model is a shipped model's name, the --workdir of a run, or a folder of weights; --videos a
 folder, a quoted pattern, a file or a manifest (.jsonl). The file holds `ids`, `paths`,

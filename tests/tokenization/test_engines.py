@@ -140,6 +140,18 @@ def test_the_first_item_of_a_dead_worker_is_blamed_and_the_others_are_not():
     assert found == {i: 2 * i for i in range(8) if i != 3}
 
 
+def test_a_result_that_is_lost_with_the_worker_costs_no_item_twice():
+    """Item 3 kills its worker before the result of the item ahead of it has arrived."""
+
+    def act(worker):
+        if 3 in worker.items:
+            return Ended(worker, "killed")
+        return done(worker)
+
+    found = crew(FakeEngine(act, room=1), patience=Patience(tries=2)).map(range(6))
+    assert dict(found) == {i: 2 * i for i in range(6)} | {3: (3, (DIED,) * 2)}
+
+
 def test_a_machine_that_goes_away_blames_nobody():
     """As often as it likes: spot instances."""
     losses = iter(range(20))

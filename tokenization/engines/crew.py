@@ -167,12 +167,21 @@ class Crew(Generic[Item, Result]):
         for waiting in range(_AHEAD):
             keep = 0 if waiting == 0 else len(self._hands)
             for hand in self._hands.values():
-                if len(self._todo) > keep and hand.started and len(hand.tasks) == waiting:
+                room = hand.started and len(hand.tasks) == waiting
+                if len(self._todo) > keep and room and self._may_join(hand):
                     task = self._todo.popleft()
                     if not hand.tasks:
                         hand.since = time.monotonic()
                     hand.tasks.append(task)
                     hand.worker.give(task.item)
+
+    def _may_join(self, hand: _Hand) -> bool:
+        """Whether the next task may wait behind those of a worker.
+
+        Of two tasks the second may have been the deadly one: the result of the first can be lost
+        with its worker. What has failed once goes alone.
+        """
+        return not hand.tasks or not any(task.troubles for task in (*hand.tasks, self._todo[0]))
 
     def _hire(self, left: int) -> None:
         """Starts workers while there is room, but none for whom there is no item."""

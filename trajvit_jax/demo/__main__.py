@@ -141,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
     start = time.monotonic()
     try:
+        configs.load(options.config)  # before the minutes that the clips take
         _LOG.info("1/4, 2/4: a world of captioned clips, cut into trajectories")
         summaries = make_records(
             options.data_config,

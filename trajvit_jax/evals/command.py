@@ -168,7 +168,9 @@ def parser_of(protocol: Protocol[Any]) -> argparse.ArgumentParser:
         "--missing", help="MANIFEST.missing.txt: videos that were never there, to be counted"
     )
     parser.add_argument(
-        "--json", help="file of the result; WORKDIR/evals/PROTOCOL-DATASET-SPLIT.json by default"
+        "--json",
+        help="file of the result; WORKDIR/evals/PROTOCOL-DATASET-SPLIT-FRAMES-STEP-HASH.json by "
+        "default",
     )
     group = parser.add_argument_group("settings")
     described = _described(protocol.settings)
