@@ -30,6 +30,7 @@ from tokenization.shard_files import (
     ShardFiles,
     missing_shard,
     shard_info_path,
+    unfinished_splits,
 )
 from tokenization.trajectories import Trajectories, VideoInfo
 
@@ -452,6 +453,11 @@ def _open_dataset(directory: Path, split: str) -> Any:
     """TFDS's data source of a split, which reads its shards through `ShardFiles`."""
     import tensorflow_datasets as tfds
 
+    if split in unfinished_splits(directory):
+        raise RecordsError(
+            f"the extraction of split {split!r} into {directory} is not finished; run the same "
+            "command again: it goes on from there"
+        )
     if not (directory / "dataset_info.json").is_file():
         state = "has no dataset_info.json" if directory.is_dir() else "does not exist"
         raise RecordsError(

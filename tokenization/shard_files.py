@@ -29,6 +29,16 @@ def shard_info_path(directory: Path, split: str, index: int) -> Path:
     return directory / SHARD_INFO / f"{split}-{index:05d}.json"
 
 
+def unfinished_path(directory: Path, split: str) -> Path:
+    """File that is there from the first new shard of a split until all are written."""
+    return directory / SHARD_INFO / f"{split}.unfinished"
+
+
+def unfinished_splits(directory: Path) -> list[str]:
+    """Splits whose extraction runs, or was cut off."""
+    return sorted(path.stem for path in (Path(directory) / SHARD_INFO).glob("*.unfinished"))
+
+
 def missing_shard(directory: Path, split: str, shards: int) -> Path | None:
     """The first shard whose file is not there, by one listing of the folder."""
     names = {path.name for path in Path(directory).iterdir()}

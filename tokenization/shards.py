@@ -20,7 +20,7 @@ import numpy as np
 from tokenization import records
 from tokenization.files import replacing, write_text
 from tokenization.records import VERSION, Record, ShardInfo
-from tokenization.shard_files import DATASET, shard_info_path, shard_path
+from tokenization.shard_files import DATASET, shard_info_path, shard_path, unfinished_splits
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 _INFO = "dataset_info.json"
@@ -139,7 +139,7 @@ def write_records(
 
 
 def write_metadata(directory: str | os.PathLike[str]) -> None:
-    """Writes the TFDS metadata, `quarantine.jsonl` and `stats.md` of the finished shards.
+    """Writes the TFDS metadata, `quarantine.jsonl` and `stats.md` of the finished splits.
 
     Raises:
       ValueError: shards of different sizes, or a gap in their numbers.
@@ -149,7 +149,8 @@ def write_metadata(directory: str | os.PathLike[str]) -> None:
     from tensorflow_datasets.core.splits import SplitDict
 
     directory = Path(directory)
-    infos = records.finished_shards(directory)
+    unfinished = unfinished_splits(directory)
+    infos = [info for info in records.finished_shards(directory) if info.split not in unfinished]
     sizes = {info.size for info in infos}
     if len(sizes) != 1:
         raise ValueError(f"{directory}: shards must be there and of one size, found {sizes or 0}")

@@ -29,6 +29,7 @@ from tokenization.folder_lock import only_writer
 from tokenization.manifest import Entry
 from tokenization.recorder import Outcome, gave_up
 from tokenization.records import ShardInfo
+from tokenization.shard_files import unfinished_path
 from tokenization.summary import Run, Summary, count, summarize
 from trajvit_jax import config as configs
 
@@ -154,12 +155,14 @@ def build_split(
             if not _is_done(output, info, done.get(info.index), retry_quarantined=retry_quarantined)
         ]
         work = {info: chunks[info.index] for info in todo}
-        run = None
+        run, unfinished = None, unfinished_path(output, split)
         if todo:
-            # Until all is written, nobody mistakes a part for the whole.
+            # Until all is written, nobody mistakes a part for the whole, also after another split.
+            write_text(unfinished, f"{count(len(entries), 'video')}\n")
             (output / "dataset_info.json").unlink(missing_ok=True)
             run = _work(output, work, job, engine, patience)
-        if todo or not (output / "dataset_info.json").is_file():
+        if todo or unfinished.exists() or not (output / "dataset_info.json").is_file():
+            unfinished.unlink(missing_ok=True)
             shards.write_metadata(output)
         return summarize(
             [info for info in records.finished_shards(output) if info.split == split],

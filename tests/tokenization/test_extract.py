@@ -357,6 +357,31 @@ def test_splits_share_a_folder(entries, tmp_path):
     assert [r.id for r in records.open_records(out, "test")] == ["short", "still"]
 
 
+def test_a_split_that_was_cut_off_is_not_taken_for_a_whole_one(entries, tmp_path, monkeypatch):
+    """Neither by a reader, nor by the split that is finished after it."""
+    out, write = tmp_path / "out", splits._write
+
+    def stopped(output, info, outcomes):
+        write(output, info, outcomes)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(splits, "_write", stopped)
+        run(entries[:3], out)
+    assert len(records.finished_shards(out)) == 1
+    for again in range(2):
+        with pytest.raises(records.RecordsError, match=r"split 'train' .* is not finished; run"):
+            records.open_records(out, "train")
+        if not again:
+            run(entries[3:], out, split="test")
+    assert [r.id for r in records.open_records(out, "test")] == ["short", "still"]
+    assert "train" not in (out / "stats.md").read_text("utf-8")
+    run(entries[:3], out)
+    assert [r.id for r in records.open_records(out, "train")] == ["a", "b", "c"]
+    assert [r.id for r in records.open_records(out, "test")] == ["short", "still"]
+    assert not list(out.rglob("*.unfinished"))
+
+
 def test_what_killed_runs_left_is_removed(entries, tmp_path):
     """Not what a run that still goes on is writing."""
     out = tmp_path / "out"
@@ -389,7 +414,7 @@ def test_a_full_disk_keeps_finished_shards(entries, tmp_path, monkeypatch, seen)
         with pytest.raises(OSError, match="No space left"):
             run(entries, out)
     assert not list(out.rglob("*.partial"))
-    with pytest.raises(records.RecordsError, match=r"no dataset_info\.json"):
+    with pytest.raises(records.RecordsError, match="'train' .* is not finished"):
         records.open_records(out)
     seen.clear()
     run(entries, out)
