@@ -414,7 +414,7 @@ def test_a_full_disk_keeps_finished_shards(entries, tmp_path, monkeypatch, seen)
         with pytest.raises(OSError, match="No space left"):
             run(entries, out)
     assert not list(out.rglob("*.partial"))
-    with pytest.raises(records.RecordsError, match="'train' .* is not finished"):
+    with pytest.raises(records.RecordsError, match=r"'train' .* is not finished"):
         records.open_records(out)
     seen.clear()
     run(entries, out)
