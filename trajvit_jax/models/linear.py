@@ -20,13 +20,13 @@ _KERNEL, _BIAS = nnx.initializers.lecun_normal(), nnx.initializers.zeros_init()
 _AXES = "abefgij"  # of a batch; none that names channels below
 
 
-class Linear(nnx.Linear):
-    """`x @ kernel + bias` over the last axis."""
+class _LastAxis:
+    """The arguments that both linear layers heed."""
 
     def __init__(
         self,
         in_features: int,
-        out_features: int,
+        out_features: int | tuple[int, int],
         *,
         use_bias: bool = True,
         kernel_init: Start = _KERNEL,
@@ -38,6 +38,10 @@ class Linear(nnx.Linear):
         super().__init__(
             in_features, out_features, use_bias=use_bias, dtype=dtype, rngs=rngs, **starts
         )
+
+
+class Linear(_LastAxis, nnx.Linear):
+    """`x @ kernel + bias` over the last axis."""
 
     def __call__(self, inputs: Float[Array, "*b c"]) -> Float[Array, "*b d"]:
         x, axes = inputs.astype(self.dtype or inputs.dtype), _AXES[: inputs.ndim - 1]
@@ -45,24 +49,8 @@ class Linear(nnx.Linear):
         return y if self.bias is None else add(y, self.bias[...])
 
 
-class LinearGroups(nnx.LinearGeneral):
+class LinearGroups(_LastAxis, nnx.LinearGeneral):
     """Several linear maps of the same inputs, side by side in one kernel [c, groups, d]."""
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: tuple[int, int],
-        *,
-        use_bias: bool = True,
-        kernel_init: Start = _KERNEL,
-        bias_init: Start = _BIAS,
-        dtype: DTypeLike | None = None,
-        rngs: nnx.Rngs,
-    ):
-        starts = {"kernel_init": kernel_init, "bias_init": bias_init}
-        super().__init__(
-            in_features, out_features, use_bias=use_bias, dtype=dtype, rngs=rngs, **starts
-        )
 
     def __call__(self, inputs: Float[Array, "*b c"]) -> Float[Array, "*b groups d"]:
         x, axes = inputs.astype(self.dtype or inputs.dtype), _AXES[: inputs.ndim - 1]
@@ -92,10 +80,9 @@ class Conv(nnx.Conv):
         super().__init__(
             in_features, out_features, use_bias=use_bias, dtype=dtype, rngs=rngs, **shape, **starts
         )
-        self.step, self.margin = strides, padding
 
     def __call__(self, inputs: Float[Array, "n h w c"]) -> Float[Array, "n _ _ d"]:
         x = inputs.astype(self.dtype or inputs.dtype)
-        margins = ((self.margin, self.margin),) * 2
-        y = convolve(x, self.kernel[...], (self.step, self.step), margins)
+        padding = ((self.padding, self.padding),) * 2
+        y = convolve(x, self.kernel[...], (self.strides, self.strides), padding)
         return y if self.bias is None else add(y, self.bias[...])
