@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenization.protocols import Clip
-from tokenization.segmenters.classical import ClassicalSegmenter
+from tokenization.segmenters.classical import ClassicalSegmenter, ClassicalSettings
 from tokenization.trackers.flow import FlowSettings, FlowTracker
 from tokenization.trackers.memory import Memory
 from tokenization.trackers.optical_flow import dense_flow, origins
@@ -50,7 +50,9 @@ def square(y: int, x: int) -> np.ndarray:
 def track(frames: list[np.ndarray], *key_frames: int, **settings: float) -> np.ndarray:
     rgb = np.stack(frames)
     at = [0, *key_frames]
-    segments = dict(zip(at, ClassicalSegmenter().segment(rgb[at]), strict=True))
+    # One segment of the ground.
+    segmenter = ClassicalSegmenter(ClassicalSettings(threshold=3.0))
+    segments = dict(zip(at, segmenter.segment(rgb[at]), strict=True))
     return FlowTracker(FlowSettings(**settings)).track([Clip(rgb, segments)])[0]  # type: ignore[arg-type]
 
 
@@ -192,6 +194,52 @@ def test_origins_go_through_the_frames_between():
     assert not came.sure[:, -16:].any()
     shift = came.columns[inner] - np.arange(20, 70)
     assert abs(np.median(shift) - 20) <= 1
+
+
+def discover(frames: list[np.ndarray], **settings: float) -> np.ndarray:
+    rgb = np.stack(frames)
+    tracker = FlowTracker(FlowSettings(**settings))  # type: ignore[arg-type]
+    at = list(tracker.starts(len(frames)))
+    segments = dict(zip(at, ClassicalSegmenter().segment(rgb[at]), strict=True))
+    return tracker.discover([Clip(rgb, segments)])[0]
+
+
+def test_what_moves_is_discovered_as_one_thing():
+    at = [(30, 10 + 5 * t) for t in range(8)]
+    labels = discover([frame((RED, *place), (BLUE, 62, 60)) for place in at])
+    assert labels.shape == (8, SIDE, SIDE)
+    assert np.array_equal(np.unique(labels), np.arange(1, labels.max() + 1))
+    for mask in ([square(*place) for place in at], [square(62, 60)] * 8):
+        assert len({owner(labels[t], inside) for t, inside in enumerate(mask)}) == 1
+
+
+def test_what_enters_or_leaves_is_discovered():
+    """Neither the first nor the last frame shows both."""
+    frames = [frame((RED, 10, 100 - 11 * t), (BLUE, 60, 40 - 9 * t)) for t in range(9)]
+    labels = discover(frames)
+    assert owner(labels[3], square(10, 67)) == owner(labels[8], square(10, 12))
+    assert owner(labels[0], square(60, 40)) == owner(labels[4], square(60, 4))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_short_clips_and_one_colour_are_discovered(frames: int):
+    assert (discover([np.full((40, 60, 3), 90, np.uint8)] * frames) == 1).all()
+    labels = discover([frame((RED, 30, 10))] * frames)
+    assert len({owner(labels[t], square(30, 10)) for t in range(frames)}) == 1
+
+
+def test_labels_from_a_frame_in_the_middle_do_not_share_births():
+    """Red enters after the middle, blue has left before it: two numbers, above all given ones."""
+    rgb = np.stack(
+        [frame(*([(BLUE, 60, 10)] if t < 2 else [(RED, 20, 60)][: t > 3])) for t in range(6)]
+    )
+    segments = {t: np.ones((SIDE, SIDE), np.int32) for t in (0, 3, 5)}
+    tracker = FlowTracker()
+    path = list(tracker._views(Clip(rgb, segments)))
+    labels = tracker._from(path, 3, segments)
+    assert (labels[2:4] == 1).all()
+    red, blue = owner(labels[5], square(20, 60)), owner(labels[0], square(60, 10))
+    assert red != blue and min(red, blue) > 1
 
 
 def test_memory_knows_the_nearest_example_and_forgets():
