@@ -133,9 +133,10 @@ def test_merging_is_that_of_the_likeliest_pair_each_time(seed: int, odds: float,
     assert same_partition(found[labels], plain_merging(labels, colours, motions, chosen))
 
 
-def test_pieces_are_where_all_partitions_agree():
+@pytest.mark.parametrize("highest", [6, 6000])  # by a table, and by sorting
+def test_pieces_are_where_all_partitions_agree(highest: int):
     rng = np.random.default_rng(0)
-    parts = [rng.integers(3, 6, (2, 4, 5)) for _ in range(3)]
+    parts = [rng.choice([3, 5, highest], (2, 4, 5)) for _ in range(3)]
     found = common_pieces(*parts)
     assert np.array_equal(np.unique(found), np.arange(found.max() + 1))
     triples = np.stack([part.ravel() for part in parts], 1)

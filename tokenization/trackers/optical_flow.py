@@ -122,8 +122,8 @@ def _origins(
 def _within(points: Float32[np.ndarray, "h w 2"]) -> Bool[np.ndarray, "h w"]:
     """Whether places (x, y) are in the frame."""
     height, width = points.shape[:2]
-    x, y = points[..., 0], points[..., 1]
-    return (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    highest = np.array([width - 0.5, height - 0.5])
+    return cv2.inRange(points, np.array([-0.5, -0.5]), highest) > 0
 
 
 def continuity(
