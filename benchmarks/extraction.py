@@ -55,7 +55,7 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "key frames": ((pipeline, "clip_starts"),),
     "segmentation": ((ClassicalSegmenter, "segment"),),
     "superpixels": ((views, "superpixels"),),
-    "optical flow": ((views, "origins_both_ways"),),
+    "optical flow": ((views, "origins"), (views, "origins_both_ways")),
     "merging": ((flow, "tubes_of"), (flow, "merge_tubes")),
     "tracking": ((flow.FlowTracker, "track"), (flow.FlowTracker, "discover")),
     "linking": ((pipeline, "link_clips"),),

@@ -235,7 +235,7 @@ def test_labels_from_a_frame_in_the_middle_do_not_share_births():
     )
     segments = {t: np.ones((SIDE, SIDE), np.int32) for t in (0, 3, 5)}
     tracker = FlowTracker()
-    path = list(tracker._views(Clip(rgb, segments)))
+    path = list(tracker._views(Clip(rgb, segments), both_ways=True))
     labels = tracker._from(path, 3, segments)
     assert (labels[2:4] == 1).all()
     red, blue = owner(labels[5], square(20, 60)), owner(labels[0], square(60, 10))

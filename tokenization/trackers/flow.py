@@ -163,7 +163,7 @@ class FlowTracker:
         Args:
           clip: with a segmentation of each of its `starts`.
         """
-        path = list(self._views(clip))
+        path = list(self._views(clip, both_ways=True))
         sampled = [place for place, view in enumerate(path) if view.sampled is not None]
         starts = [sampled[frame] for frame in self.starts(len(sampled))]
         agreed = common_pieces(*(self._from(path, start, clip.segments) for start in starts))
@@ -196,7 +196,7 @@ class FlowTracker:
         height, width = clip.frames.shape[1:3]
         given = clip.segments[0]
         labels = np.empty(clip.frames.shape[:3], np.int32)
-        ways = ((view, view.came) for view in self._views(clip))
+        ways = ((view, view.came) for view in self._views(clip, both_ways=False))
         for view, found in self._follow(ways, clip.segments):
             if view.sampled is not None:
                 labels[view.sampled] = resize_labels(found, height, width)
@@ -222,10 +222,11 @@ class FlowTracker:
                 shot.follow(view, came, given)
             yield view, shot.labels
 
-    def _views(self, clip: Clip) -> Iterator[View]:
+    def _views(self, clip: Clip, *, both_ways: bool) -> Iterator[View]:
         settings = self._settings
         return views(
             clip,
+            both_ways=both_ways,
             side=settings.side,
             superpixels=settings.superpixels,
             position=settings.position,

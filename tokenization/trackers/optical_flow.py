@@ -55,18 +55,7 @@ def origins(
     between: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
     colour_tolerance: float,
 ) -> Origins:
-    """Follows every pixel of `after` back to `before`; see `origins_both_ways`."""
-    return origins_both_ways(before, after, between=between, colour_tolerance=colour_tolerance)[0]
-
-
-def origins_both_ways(
-    before: UInt8[np.ndarray, "h w 3"],
-    after: UInt8[np.ndarray, "h w 3"],
-    *,
-    between: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
-    colour_tolerance: float,
-) -> tuple[Origins, Origins]:
-    """Follows every pixel of `after` back to `before`, and every pixel of `before` to `after`.
+    """Follows every pixel of `after` back to `before`.
 
     Through the frames between, if there are any: short steps are found where long ones are not.
     The way is sure where going back and forth, all of it, ends within 0.5 + 0.01 * (squared
@@ -77,25 +66,50 @@ def origins_both_ways(
       after: a later frame.
       between: those between, in order.
       colour_tolerance: largest sum of the three channels' differences, in CIE Lab units.
-
-    Returns:
-      Where the pixels of `after` are in `before`, and those of `before` in `after`.
     """
-    height, width = before.shape[:2]
+    back, there, inside, _ = _ways([before, *between, after])
+    return _origins(before, after, back, there, inside, colour_tolerance)
+
+
+def origins_both_ways(
+    before: UInt8[np.ndarray, "h w 3"],
+    after: UInt8[np.ndarray, "h w 3"],
+    *,
+    between: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
+    colour_tolerance: float,
+) -> tuple[Origins, Origins]:
+    """Where the pixels of `after` are in `before` (`origins`), and those of `before` in `after`."""
+    back, there, inside, stays = _ways([before, *between, after])
+    return (
+        _origins(before, after, back, there, inside, colour_tolerance),
+        _origins(after, before, there, back, stays, colour_tolerance),
+    )
+
+
+def _ways(
+    frames: Sequence[UInt8[np.ndarray, "h w 3"]],
+) -> tuple[
+    Float32[np.ndarray, "h w 2"],
+    Float32[np.ndarray, "h w 2"],
+    Bool[np.ndarray, "h w"],
+    Bool[np.ndarray, "h w"],
+]:
+    """Where the last frame's pixels are in the first one, and the first one's in the last.
+
+    Then which of either are in all the frames.
+    """
+    height, width = frames[0].shape[:2]
     grid = np.dstack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
     back, there = grid, grid
     inside, stays = np.ones((height, width), bool), np.ones((height, width), bool)
-    lightness = [np.ascontiguousarray(frame[..., 0]) for frame in (before, *between, after)]
+    lightness = [np.ascontiguousarray(frame[..., 0]) for frame in frames]
     for start, end in itertools.pairwise(lightness):
         step = grid + dense_flow(end, start)
         back, inside = _look_up(back, step), _look_up(inside.astype(np.float32), step) > 0.5
         inside &= _within(step)
         there = there + _look_up(dense_flow(start, end), there)
         stays &= _within(there)
-    return (
-        _origins(before, after, back, there, inside, colour_tolerance),
-        _origins(after, before, there, back, stays, colour_tolerance),
-    )
+    return back, there, inside, stays
 
 
 def _origins(

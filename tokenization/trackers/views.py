@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from tokenization.protocols import Clip
 from tokenization.superpixels import Superpixels, shrink, smooth_lab, superpixels
-from tokenization.trackers.optical_flow import Origins, origins_both_ways
+from tokenization.trackers.optical_flow import Origins, origins, origins_both_ways
 
 _SMALLEST = 16  # pixels of a superpixel
 
@@ -24,7 +24,8 @@ class View:
       cells: its superpixels; features are colours, then x and y times `position`.
       sampled: offset of the frame in the clip; None for a frame between sampled ones.
       came: where its pixels are in the view before; None in the first.
-      went: where the pixels of the view before are in it; None in the first.
+      went: where the pixels of the view before are in it; None in the first, and where nobody
+        asked for it.
     """
 
     lab: UInt8[np.ndarray, "h w 3"]
@@ -37,6 +38,7 @@ class View:
 def views(
     clip: Clip,
     *,
+    both_ways: bool,
     side: int,
     superpixels: int,
     position: float,
@@ -47,11 +49,12 @@ def views(
 
     Args:
       clip: its segments are not looked at.
+      both_ways: whether labels will be followed back, too.
       side: longer side of the working resolution; smaller frames stay as they are.
       superpixels: in a frame; fewer if they would have under 16 pixels.
       position: what a distance of the longer side adds to that of colours.
       chain: frames that flow goes through, at most, from view to view.
-      colour_tolerance: of `origins_both_ways`.
+      colour_tolerance: of `origins`.
     """
 
     def prepare(rgb: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -64,9 +67,9 @@ def views(
         way = [prepare(frame) for frame in (*between, rgb)]
         for part in np.array_split(np.arange(len(way)), -(-len(way) // chain)):
             frames = way[part[0] : part[-1] + 1]
-            came, went = origins_both_ways(
-                before, frames[-1], between=frames[:-1], colour_tolerance=colour_tolerance
-            )
+            find = origins_both_ways if both_ways else origins
+            found = find(before, frames[-1], between=frames[:-1], colour_tolerance=colour_tolerance)
+            came, went = found if isinstance(found, tuple) else (found, None)
             before = frames[-1]
             sampled = t if part[-1] == len(way) - 1 else None
             yield View(before, _cells(before, superpixels, position), sampled, came, went)
