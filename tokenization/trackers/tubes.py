@@ -45,8 +45,8 @@ class TubeSettings:
       ValueError: a value out of its range.
     """
 
-    odds: float = 1.5
-    most: int = 65
+    odds: float = 2.0
+    most: int = 50
 
     def __post_init__(self) -> None:
         if self.most < 1:
