@@ -4,13 +4,13 @@ Command:
   python -m tokenization.extract --input='videos/*.mp4' --output=records \\
       --config=configs/tokenization/classical.py
 
-Cost (`python -m benchmarks.tokenization_quality --no_world`, at ccc4885): 6.0 sampled frames of
+Cost (`python -m benchmarks.tokenization_quality --no_world`, at 730b5f3): 5.5 sampled frames of
 512x288 a second of a core's own time, decoding left out.
 
 Expected (`python -m benchmarks.tokenization_quality`): on 40 clips of the procedural world, mean
-tube IoU 0.86, 0.42 identity switches an object, 35 trajectories a video, all pixels covered; in
+tube IoU 0.88, 0.44 identity switches an object, 49 trajectories a video, all pixels covered; in
 16 frames of each of 12 DAVIS sequences, mean J 0.55 of the first mask followed (0.28 where it is
-left where it was), 0.70 of the best union of 8 trajectories; 39 to 65 of these, 61 on average.
+left where it was), 0.70 of the best union of 8 trajectories, of 50.
 
 Arguments: frames, max_side, split (both, keyframes or stride), limit (frames in a clip, 0 = a
 quarter of the video), discover (labels followed from three frames of a shot and merged; False =
