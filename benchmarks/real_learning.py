@@ -262,7 +262,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="configs/real_and_world.py",
         help="with arguments, as in FILE:steps=1600",
     )
-    parser.add_argument("--data-config", default="configs/tokenization/real_and_world.py")
+    parser.add_argument(
+        "--data_config", "--data-config", default="configs/tokenization/real_and_world.py"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the models")
     parser.add_argument("--json", type=Path, help="also write all numbers here")
     return parser.parse_args(arguments)
