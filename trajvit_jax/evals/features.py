@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from trajvit_jax.ops.mesh import everywhere
 
 _VALUES, _STARTS, _ABOUT = "values.bin", "starts.npy", "about.json"
 _EPS = 1e-6
+_CACHE_LINE = 64  # bytes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ class Features:
         self, samples: Int64[np.ndarray, " b"], length: int
     ) -> tuple[Float[np.ndarray, "b length d"], Bool[np.ndarray, "b length"]]:
         """Some samples, filled up to one length, and which tokens are theirs; as they are kept."""
-        values = np.empty((len(samples), length, self.width), self.values.dtype)
+        values = _aligned((len(samples), length, self.width), self.values.dtype)
         used = np.zeros((len(samples), length), bool)
         for row, sample in enumerate(samples.tolist()):
             first, last = self.starts[sample], self.starts[sample + 1]
@@ -77,6 +79,14 @@ class Features:
         """Of samples in memory."""
         lengths = [len(sample) for sample in samples]
         return cls(np.concatenate(samples), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Uninitialized memory that JAX takes for a CPU's array as it is; other memory it copies."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % _CACHE_LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -129,6 +129,12 @@ class ProbingSettings(command.CommonSettings):
         )
 
 
+@jax.jit
+def _widened(tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    """In float32: a program of its own, for within the step XLA widens at every use."""
+    return tokens.astype(jnp.float32)
+
+
 @nnx.jit(static_argnames=("multi_label", "impl"))
 def _step(
     head: MapHead,
@@ -141,8 +147,6 @@ def _step(
     multi_label: bool,
     impl: Impl,
 ) -> Float[Array, ""]:
-    tokens = tokens.astype(jnp.float32)
-
     def loss(head: MapHead) -> jax.Array:
         scores = head(tokens, used, impl=impl)
         if multi_label:
@@ -160,7 +164,7 @@ def _step(
 def _scores(
     head: MapHead, tokens: Float[Array, "b n d"], used: Bool[Array, "b n"]
 ) -> Float[Array, "b classes"]:
-    return head(tokens.astype(jnp.float32), used)
+    return head(tokens, used)
 
 
 def train_head(
@@ -219,11 +223,13 @@ def train_head(
         loss: jax.Array | None = None
         with bar:
             for epoch in range(settings.epochs):
-                for batch in _prefetched(_batches(features, targets, settings, epoch, views)):
+                batches = _batches(features, targets, settings, epoch, views)
+                for tokens, *rest in _prefetched(batches):
                     loss = _step(
                         head,
                         optimizer,
-                        *batch,
+                        _widened(tokens),
+                        *rest,
                         multi_label=settings.multi_label,
                         impl=settings.impl,
                     )
@@ -277,7 +283,8 @@ def score_samples(
         for start in range(0, len(features), size):
             own = np.arange(start, min(start + size, len(features)))
             filled = np.pad(own, (0, size - len(own)), mode="edge")
-            found.append(np.asarray(_scores(head, *features.batch(filled, length)))[: len(own)])
+            tokens, used = features.batch(filled, length)
+            found.append(np.asarray(_scores(head, _widened(tokens), used))[: len(own)])
     return np.concatenate(found)
 
 
