@@ -62,8 +62,8 @@ def retrieval(count: int, width: int = WIDTH) -> dict[str, float]:
 
 def probing(samples: int, tokens: int, width: int, epochs: int) -> dict[str, float]:
     """Seconds of the head's training, and of its plain twin's steps."""
-    from trajvit_jax.evals.features import Features
     from trajvit_jax.evals.probing import HeadSettings, train_head
+    from trajvit_jax.evals.token_store import Features
 
     rng = np.random.default_rng(0)
     # Drawn in parts: float64 of everything would not fit.

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float, Int64
 from tqdm import tqdm
 
 from tokenization.files import write_text
+from trajvit_jax import confidence
 from trajvit_jax.data.unusable import BadRecord
 
 FORMAT = 1  # of the JSON files
-CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,12 +30,14 @@ class Metric:
       value: of all samples.
       samples: how many there are to draw from: queries, videos, boxes; 0 = it has no interval.
       statistic: the value of some of them, by their numbers, which may repeat.
+      share: the value is a percentage of hits.
     """
 
     name: str
     value: float
     samples: int = 0
     statistic: Callable[[Int64[np.ndarray, " n"]], float] | None = None
+    share: bool = False
 
     @classmethod
     def mean(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
@@ -47,7 +49,8 @@ class Metric:
     def percent(cls, name: str, hits: Bool[np.ndarray, " n"]) -> Metric:
         """How many of the samples are hits, in percent."""
         value = float(hits.mean() * 100)
-        return cls(name, value, len(hits), lambda own: float(hits[own].mean() * 100))
+        found = cls(name, value, len(hits), lambda own: float(hits[own].mean() * 100))
+        return dataclasses.replace(found, share=True)
 
     @classmethod
     def of_clusters(
@@ -58,6 +61,7 @@ class Metric:
         clusters: int,
         *,
         median: bool = False,
+        share: bool = False,
     ) -> Metric:
         """Mean or median of numbers of which some belong together: these are drawn together.
 
@@ -67,6 +71,7 @@ class Metric:
           cluster: that each belongs to.
           clusters: how many there are.
           median: in place of the mean.
+          share: values are 0 and 100.
         """
 
         def statistic(own: np.ndarray) -> float:
@@ -76,7 +81,7 @@ class Metric:
             return float(np.average(values, weights=times)) if times.any() else float("nan")
 
         value = float(np.median(values) if median else values.mean())
-        return cls(name, value, clusters, statistic)
+        return cls(name, value, clusters, statistic, share)
 
     @classmethod
     def median(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
@@ -88,7 +93,8 @@ class Metric:
     def interval(self, *, draws: int, seed: int) -> tuple[float, float] | None:
         """Where 95% of the values lie that as many samples drawn from these have.
 
-        The percentile bootstrap (Efron 1979). Samples count as independent.
+        The bootstrap, see `confidence`; of nothing but hits, or of none, Wilson's interval. Samples
+        count as independent.
 
         Args:
           draws: of all samples; 0 = no interval.
@@ -96,12 +102,14 @@ class Metric:
         """
         if not draws or self.statistic is None or self.samples < 2:
             return None
-        rng = np.random.default_rng(seed)
-        bar = tqdm(range(draws), desc=f"interval of {self.name}", unit="draw", leave=False, delay=2)
-        values = [self.statistic(rng.integers(self.samples, size=self.samples)) for _ in bar]
-        ends = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
-        low, high = np.nanpercentile(values, ends)
-        return float(low), float(high)
+        if self.share and self.value in (0.0, 100.0):
+            low, high = confidence.wilson(self.value / 100, self.samples)
+            return 100 * low, 100 * high
+        drawn = confidence.draws(self.samples, draws, seed=seed)
+        bar = {"total": draws, "desc": f"interval of {self.name}", "unit": "draw", "delay": 2}
+        return confidence.interval(
+            np.array([self.statistic(own) for own in tqdm(drawn, leave=False, **bar)])
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
