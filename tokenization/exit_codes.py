@@ -15,7 +15,9 @@ _NAMED_WRONG = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirec
 
 def code_of(error: Exception) -> int:
     """The exit code of a command that this ended."""
-    return ASKED_WRONG if isinstance(error, (ValueError, *_NAMED_WRONG)) else FAILED
+    if isinstance(error, OSError):
+        return ASKED_WRONG if isinstance(error, _NAMED_WRONG) else FAILED
+    return ASKED_WRONG if isinstance(error, ValueError) else FAILED
 
 
 def tell(error: Exception, *, by: str = "") -> int:

@@ -10,6 +10,7 @@ import pytest
 from tokenization import exit_codes
 from tokenization.engines.protocol import EngineError
 from tokenization.folder_lock import FolderInUse
+from tokenization.weights import DownloadFailed, WeightsError
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,8 @@ from tokenization.folder_lock import FolderInUse
         (PermissionError("read-only"), 1),
         (OSError("no space left"), 1),
         (FolderInUse("in use"), 1),
+        (DownloadFailed("broke off"), 1),
+        (WeightsError("another file than it must be"), 2),
         (EngineError("workers cannot start"), 1),
         (FloatingPointError("the loss is nan"), 1),
     ],
