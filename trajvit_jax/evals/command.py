@@ -196,6 +196,7 @@ def evaluate(
         versions=versions("jax", "flax", "numpy", "opencv-python-headless"),
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         seconds=round(time.perf_counter() - started, 1),
+        samples={one.name: one.parts for one in measured.metrics if one.parts is not None},
     )
 
 

@@ -2,6 +2,7 @@ r"""Results of several runs side by side, beside the paper's numbers.
 
   python -m trajvit_jax.evals.report runs/panda4m runs/panda4m_vit3d
   python -m trajvit_jax.evals.report runs/*/evals/retrieval-*.json --output=results.md
+  python -m trajvit_jax.evals.report runs/a runs/b --differences     # which is better, how surely
 
 A RUN is a workdir, whose `evals` folder holds results, or a result itself. The paper's number is
 shown where it has one of the same protocol, dataset, metric and tokenization, with what the
@@ -21,8 +22,14 @@ from pathlib import Path
 
 from tokenization import exit_codes
 from tokenization.files import write_text
+from trajvit_jax.evals import differences
 from trajvit_jax.evals.paper import numbers, settings_of
 from trajvit_jax.evals.results import Result, Value, read_result
+
+_NOT_ALIKE = (
+    "No two models were measured alike on the same records: there is no difference to tell "
+    "(results of earlier versions did not keep their samples)."
+)
 
 
 def find_results(places: Iterable[str]) -> list[tuple[Path, Result]]:
@@ -139,6 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="workdirs, or files of results")
     parser.add_argument("--output", type=Path, help="also write the table here, as Markdown")
     parser.add_argument("--metric", nargs="*", help="only these metrics, as txt2vid_r5")
+    parser.add_argument(
+        "--differences",
+        action="store_true",
+        help="also each model less each other one that was measured alike, with a 95%% interval "
+        "(paired bootstrap over the same samples)",
+    )
     options = parser.parse_args(arguments)
     try:
         results = find_results(options.runs)
@@ -153,7 +166,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for _, one in results
             if one.missing
         ]
-        text = "\n\n".join([table(made), *dict.fromkeys(gone)])
+        parts = [table(made), *dict.fromkeys(gone)]
+        if options.differences:
+            found = [
+                one
+                for one in differences.differences([result for _, result in results])
+                if not options.metric or one.metric in options.metric
+            ]
+            parts.append(differences.table(found) or _NOT_ALIKE)
+        text = "\n\n".join(parts)
         print(text)
         if options.output is not None:
             write_text(options.output, text + "\n")

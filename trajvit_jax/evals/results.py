@@ -6,19 +6,21 @@ import dataclasses
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from tqdm import tqdm
 
-from tokenization.files import write_text
+from tokenization.files import replacing, write_text
 from trajvit_jax import confidence
 from trajvit_jax.data.unusable import BadRecord
 
 FORMAT = 1  # of the JSON files
+_SAMPLES = ".samples.npz"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class Metric:
       samples: how many there are to draw from: queries, videos, boxes; 0 = it has no interval.
       statistic: the value of some of them, by their numbers, which may repeat.
       share: the value is a percentage of hits.
+      parts: of a mean, what each sample brings: a sum, and of how many.
     """
 
     name: str
@@ -38,19 +41,22 @@ class Metric:
     samples: int = 0
     statistic: Callable[[Int64[np.ndarray, " n"]], float] | None = None
     share: bool = False
+    parts: Float64[np.ndarray, "samples 2"] | None = None
 
     @classmethod
     def mean(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
         """The mean of a number that each sample has."""
         values = values.astype(np.float64)
-        return cls(name, float(values.mean()), len(values), lambda own: float(values[own].mean()))
+        found = cls(name, float(values.mean()), len(values), lambda own: float(values[own].mean()))
+        return dataclasses.replace(found, parts=np.stack([values, np.ones(len(values))], 1))
 
     @classmethod
     def percent(cls, name: str, hits: Bool[np.ndarray, " n"]) -> Metric:
         """How many of the samples are hits, in percent."""
         value = float(hits.mean() * 100)
         found = cls(name, value, len(hits), lambda own: float(hits[own].mean() * 100))
-        return dataclasses.replace(found, share=True)
+        parts = np.stack([100.0 * hits, np.ones(len(hits))], 1)
+        return dataclasses.replace(found, share=True, parts=parts)
 
     @classmethod
     def of_clusters(
@@ -81,7 +87,9 @@ class Metric:
             return float(np.average(values, weights=times)) if times.any() else float("nan")
 
         value = float(np.median(values) if median else values.mean())
-        return cls(name, value, clusters, statistic, share)
+        sums, counts = np.bincount(cluster, values, clusters), np.bincount(cluster, None, clusters)
+        parts = None if median else np.stack([sums, counts.astype(np.float64)], 1)
+        return cls(name, value, clusters, statistic, share, parts)
 
     @classmethod
     def median(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
@@ -186,6 +194,8 @@ class Result:
       devices: kind and number.
       seconds: it took.
       format: of this file.
+      samples: of metrics that are means, what each sample brings, in the order of the records: in a
+        file beside the JSON, NAME.samples.npz.
     """
 
     protocol: str
@@ -217,13 +227,25 @@ class Result:
     devices: str
     seconds: float
     format: int = FORMAT
+    samples: Mapping[str, Float64[np.ndarray, "samples 2"]] = dataclasses.field(
+        default_factory=dict, compare=False
+    )
 
     def to_json(self) -> str:
         """One JSON object; a value that is not finite is null."""
-        return json.dumps(_finite(dataclasses.asdict(self)), indent=2) + "\n"
+        values = dataclasses.asdict(dataclasses.replace(self, samples={}))
+        del values["samples"]
+        return json.dumps(_finite(values), indent=2) + "\n"
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes it as JSON, whole or not at all."""
+        """Writes it as JSON, whole or not at all, and before it its samples."""
+        beside = Path(path).with_suffix(_SAMPLES)
+        if self.samples:
+            samples: dict[str, Any] = dict(self.samples)
+            with replacing(beside) as partial, partial.open("wb") as file:
+                np.savez_compressed(file, **samples)
+        else:  # what is there is another result's
+            beside.unlink(missing_ok=True)
         write_text(path, self.to_json())
 
     def markdown(self) -> str:
@@ -267,11 +289,18 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise ValueError(f"it is no result of format {FORMAT}")
         values["metrics"] = {name: Value(**one) for name, one in values["metrics"].items()}
-        return Result(**values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return Result(**values, samples=_samples(path.with_suffix(_SAMPLES)))
+    except (ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is no result of python -m trajvit_jax.evals.PROTOCOL: {error}"
         ) from error
+
+
+def _samples(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def with_intervals(measured: Measured, *, draws: int, seed: int) -> dict[str, Value]:
