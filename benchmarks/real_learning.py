@@ -34,8 +34,8 @@ from tokenization.files import write_text
 from trajvit_jax import config as configs
 from trajvit_jax.data.samples import same_text
 from trajvit_jax.data.source import Record, open_records
-from trajvit_jax.demo.__main__ import MODELS, DataSettings
-from trajvit_jax.demo.__main__ import make_records as make_world
+from trajvit_jax.demo.chain import MODELS, DataSettings
+from trajvit_jax.demo.chain import make_records as make_world
 from trajvit_jax.demo.page import (
     TITLES,
     html_table,

@@ -21,9 +21,10 @@ def test_ranks_of_noisy_twins_are_first():
     ("peak", "seconds", "code"), [(1e9, 9.0, 0), (3e9, 9.0, 1), (1e9, 999.0, 1)]
 )
 def test_bounds_are_told(monkeypatch, capsys, tmp_path, peak, seconds, code):
-    retrieval = {"pairs": 9, "seconds": 1.0, "peak_bytes": peak}
+    retrieval = {"pairs": 9, "seconds": 1.0, "cpu_seconds": 1.0, "peak_bytes": peak}
     retrieval |= {"vid2txt_median_rank": 1.0, "txt2vid_median_rank": 1.0}
-    probing = {"samples": 9, "seconds": seconds, "fast_step": 0.1, "plain_step": 0.4, "ratio": 4.0}
+    probing = {"samples": 9, "seconds": seconds, "cpu_seconds": seconds}
+    probing |= {"fast_step": 0.1, "plain_step": 0.4, "ratio": 4.0}
     answers = {"retrieval": retrieval, "probing": probing}
     monkeypatch.setattr(evaluation, "alone", lambda function, *_: answers[function.__name__])
     assert evaluation.main([f"--json={tmp_path / 'found.json'}"]) == code

@@ -16,6 +16,7 @@ LIGHT = (
     "trajvit_jax",
     "trajvit_jax.config",
     "trajvit_jax.convert.files",
+    "trajvit_jax.demo.__main__",
     "trajvit_jax.embed",
     "trajvit_jax.export",
     "trajvit_jax.pretrained",

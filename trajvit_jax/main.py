@@ -67,7 +67,9 @@ class Program:
 def main(argv: list[str], program: Program) -> None:
     """Trains as the flags say."""
     if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE")
+        raise app.UsageError(
+            f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE", _COMES_AGAIN
+        )
     assert _WORKDIR.value is not None  # required, see `run`
     _log_plainly()
     workdir = Path(_WORKDIR.value)

@@ -29,7 +29,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from tokenization import interrupts
+from tokenization import exit_codes, interrupts
 from tokenization.explore.items import Item, read_records
 from tokenization.explore.page import write_page
 from tokenization.pipeline import PipelineSettings, build
@@ -201,8 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         interrupts.leave("interrupted; nothing was written")
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_codes.tell(error)
     for item in shown:
         print(f"{item.trajectories.video.id}: {len(item.trajectories)} tokens")
     print(f"page: {options.output.resolve()}")
