@@ -77,7 +77,14 @@ def evaluate(workdir: Path, records: Path, *, epochs: int) -> list[Result]:
         ),
         (
             probing.PROTOCOL,
-            probing.ProbingSettings(**common, views=1, epochs=epochs, learning_rate=RATE, size=32),
+            probing.ProbingSettings(
+                **common,
+                classes=str(class_list(records)),
+                views=1,
+                epochs=epochs,
+                learning_rate=RATE,
+                size=32,
+            ),
         ),
         (retrieval.PROTOCOL, retrieval.RetrievalSettings(**common)),
     )
@@ -90,6 +97,14 @@ def evaluate(workdir: Path, records: Path, *, epochs: int) -> list[Result]:
             )
         found.append(read_result(path))
     return found
+
+
+def class_list(records: Path) -> Path:
+    """A file of all classes of a set of clips; some of few clips are held out alone."""
+    labels = {one.label for split in ("train", "test") for one in open_records(records, split)}
+    path = records.with_name(f"{records.name}.classes.txt")
+    write_text(path, "\n".join(sorted(filter(None, labels))) + "\n")
+    return path
 
 
 def largest_class(records: Path) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 
 import pytest
 
 from benchmarks import evaluation, labelled_clips
+from trajvit_jax.evals.class_lists import read_classes
 from trajvit_jax.evals.results import Result, Value
 
 
@@ -55,6 +57,18 @@ def test_probing_is_judged_by_its_interval():
     said = labelled_clips.verdict([result(25.0), result(1.0, dataset="panda")], shares)
     assert list(said.values()) == [True] and "ViT3D, seed 2" in next(iter(said))
     assert list(labelled_clips.verdict([result(19.0)], shares).values()) == [False]
+
+
+def test_classes_of_the_held_out_clips_alone_are_classes(monkeypatch, tmp_path):
+    labels = {"train": ["waist", None, "back"], "test": ["shoulders", "back"]}
+    monkeypatch.setattr(
+        labelled_clips,
+        "open_records",
+        lambda _, split: [types.SimpleNamespace(label=label) for label in labels[split]],
+    )
+    path = labelled_clips.class_list(tmp_path / "exercises")
+    assert path == tmp_path / "exercises.classes.txt"
+    assert list(read_classes(str(path))) == ["back", "shoulders", "waist"]
 
 
 def test_without_clips_it_says_what_is_missing(monkeypatch, capsys, tmp_path):

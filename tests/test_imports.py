@@ -17,6 +17,8 @@ LIGHT = (
     "trajvit_jax.config",
     "trajvit_jax.convert.files",
     "trajvit_jax.demo.__main__",
+    "trajvit_jax.demo.token_options",
+    "trajvit_jax.evals.options",
     "trajvit_jax.embed",
     "trajvit_jax.export",
     "trajvit_jax.pretrained",
