@@ -15,6 +15,7 @@ Hours go from the better end (high utilization, the longer of compute and exchan
 to the worse (low utilization, one after the other).
 
   python -m benchmarks.cost_model
+  python -m benchmarks.cost_model --paper        # every training of docs/PAPER.md
   python -m benchmarks.cost_model --utilization 0.42 --bandwidth=300 --gpu='NVIDIA H200'
 """
 
@@ -29,9 +30,11 @@ from pathlib import Path
 
 import jax
 from flax import nnx
+from tqdm import tqdm
 
 from tokenization.files import write_text
 from trajvit_jax import config as configs
+from trajvit_jax.evals.paper import trained
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.run.provenance import commit
@@ -131,6 +134,14 @@ def table(costs: Sequence[Cost], machine: Machine) -> str:
     return "\n".join(lines)
 
 
+def gpu_hours(names: Sequence[str], machine: Machine) -> dict[str, list[int]]:
+    """Hours of all 32 GPUs together, the best and the worst, of each config."""
+    return {
+        name: [round(32 * hours) for hours in cost(name).hours(32, machine)]
+        for name in tqdm(names, unit="run", disable=None)
+    }
+
+
 def _range(values: Sequence[str]) -> str:
     return " to ".join(dict.fromkeys(values))
 
@@ -149,13 +160,21 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="one run, both models")
     parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="GPU-hours on 32 of every row of docs/PAPER.md, as JSON",
+    )
     options = parser.parse_args()
+    used = (max(options.utilization), min(options.utilization))
+    machine = Machine(PEAKS[options.gpu], used, 1e9 * options.bandwidth)
+    if options.paper:
+        print(json.dumps(gpu_hours(trained(), machine), indent=1))
+        return 0
     runs = RUNS[:1] if options.quick else RUNS
     names = [f"{run}.py" for run in runs]
     names += [f"{run}.py:model=vit3d" for run in runs if run != "panda8m_datacomp50m"]
     costs = [cost(name) for name in names]
-    used = (max(options.utilization), min(options.utilization))
-    machine = Machine(PEAKS[options.gpu], used, 1e9 * options.bandwidth)
     print(f"{options.gpu}: {machine.peak / 1e12:.0f} TFLOP/s dense bfloat16, by its data sheet")
     print(
         f"assumed: {used[0]:.0%} to {used[1]:.0%} of it, {options.bandwidth:g} GB/s between GPUs; "

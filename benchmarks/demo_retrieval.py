@@ -16,7 +16,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from trajvit_jax.demo.__main__ import make_records, train_models
+from trajvit_jax.demo.chain import make_records, train_models
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.demo.report import ModelRow
 

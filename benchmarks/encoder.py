@@ -3,7 +3,7 @@
 Example:
   python -m benchmarks.encoder                 # TrajViT-B and -L, 16 x 224 x 224, 150 trajectories
   python -m benchmarks.encoder --quick         # two layers, small frames: does everything run?
-  python -m benchmarks.encoder --sizes=B --no-train --json=encoder.json
+  python -m benchmarks.encoder --sizes=B --only=forward --json=encoder.json
 
 Everything runs in turn in one process, and the bounds are ratios of what ran in the same round.
 Where torch is installed (make sam2), the released program's formulation and a ViT3D with fused
@@ -11,6 +11,8 @@ attention run beside ours on CPU, in eager mode, after both sides have shown tha
 released program's numbers. 'as released' is ours with its position features, and what its
 formulation is compared with. Stages are cut a little differently there: its pooling makes the
 boxes, which ours makes in the resamplers.
+
+A training step is that of the encoder: both passes and AdamW, without text and contrastive loss.
 
 FLOPs are counted by XLA before it optimizes, without what a backward pass computes again, and
 rates stand beside the device's own for a large product and a large copy of the same run. 'temp MB'
@@ -55,6 +57,7 @@ from trajvit_jax.models.video_text import normalize_pixels
 _GOLDENS = Path(os.environ.get("TRAJVIT_GOLDENS", "tests/goldens"))
 _TRAJECTORIES, _A_FRAME, _SIDE = 150, 60, 224
 _TOLERANCE = 2e-5
+PARTS = ("forward", "training")
 # Every stage of a model that compiles in seconds; its ratios say nothing about the bounds.
 _QUICK = {"frames": 2, "side": 64, "trajectories": 20, "a_frame": 9}
 
@@ -124,9 +127,9 @@ def measure(
     dtype: str,
     rounds: int,
     with_torch: bool,
-    train: bool,
+    parts: Collection[str] = PARTS,
 ) -> list[Timing]:
-    """Times every stage, the forward pass and the two passes of training of one encoder.
+    """Times every stage, the forward pass and the training step of one encoder.
 
     Args:
       encoder: of all models.
@@ -135,24 +138,30 @@ def measure(
       dtype: what ours compute in.
       rounds: runs of each.
       with_torch: PyTorch's beside ours.
-      train: training too.
+      parts: of `PARTS`; a training step runs in half as many rounds.
     """
     ours = (encoder, clip, trajectories)
     theirs = (encoder, np.asarray(clip.video), np.asarray(clip.labels), trajectories)
-    contenders = ceilings(dtype) + encoder_jax.stages(*ours, dtype=dtype)
-    contenders += encoder_jax.forwards(*ours, dtype=dtype)
-    if with_torch:
-        from benchmarks import encoder_torch
-
-        contenders += encoder_torch.contenders(*theirs, train=False)
+    contenders = ceilings(dtype)
+    if "forward" in parts:
+        contenders += encoder_jax.stages(*ours, dtype=dtype)
+        contenders += encoder_jax.forwards(*ours, dtype=dtype)
+        if with_torch:
+            contenders += _torch_contenders(*theirs, train=False)
     timings = race(contenders, rounds)
-    if train:
+    if "training" in parts:
         del contenders
         steps = encoder_jax.training(*ours, dtype=dtype)
         if with_torch:
-            steps += encoder_torch.contenders(*theirs, train=True)
+            steps += _torch_contenders(*theirs, train=True)
         timings += race(steps, max(1, rounds // 2))
     return timings
+
+
+def _torch_contenders(*what: Any, train: bool) -> list[Contender]:
+    from benchmarks import encoder_torch
+
+    return encoder_torch.contenders(*what, train=train)
 
 
 def bounds(size: str, timings: list[Timing], *, with_torch: bool) -> list[Bound]:
@@ -188,10 +197,14 @@ def bounds(size: str, timings: list[Timing], *, with_torch: bool) -> list[Bound]
     return found
 
 
-def unchecked(sizes: Collection[str], *, with_torch: bool, on_cpu: bool) -> list[str]:
-    """The bounds that a run of these sizes does not look at, and what they would take."""
+def unchecked(
+    sizes: Collection[str], parts: Collection[str], *, with_torch: bool, on_cpu: bool
+) -> list[str]:
+    """The bounds that a run of these sizes and parts does not look at, and what they would take."""
     if not on_cpu:
         return ["all bounds: they are for CPUs"]
+    if "forward" not in parts:
+        return ["all bounds: they are of forward passes (--only=forward)"]
     missing = []
     if "B" not in sizes:
         missing.append("the forward pass against others: --sizes=B")
@@ -212,7 +225,7 @@ def main() -> int:
         "--sizes", type=_sizes, default="B,L", help=f"of {', '.join(SIZES)} (default: B,L)"
     )
     parser.add_argument("--rounds", type=_rounds, default=7, help="runs of each (default: 7)")
-    parser.add_argument("--no-train", action="store_true", help="forward passes alone")
+    parser.add_argument("--only", choices=PARTS, help="of the two")
     parser.add_argument("--no-torch", action="store_true", help="ours alone")
     parser.add_argument("--json", type=Path, default=None, help="also write the timings here")
     options = parser.parse_args()
@@ -253,13 +266,13 @@ def main() -> int:
             dtype=dtype,
             rounds=1,
             with_torch=has_torch,
-            train=True,
         )
         print(f"\nTrajViT-S of two layers, {_shape(clip)}")
         print(table(timings))
         print("everything runs; a model this small proves no ratio: the verdict needs the full run")
         _write(options.json, report | {"quick": {"timings": _plain(timings)}})
         return 0
+    parts = [options.only] if options.only else PARTS
     kept, clip = True, encoder_jax.Clip.random(16, _SIDE, _TRAJECTORIES, _A_FRAME)
     for size in options.sizes:
         timings = measure(
@@ -269,17 +282,18 @@ def main() -> int:
             dtype=dtype,
             rounds=options.rounds,
             with_torch=has_torch,
-            train=not options.no_train,
+            parts=parts,
         )
         print(f"\nTrajViT-{size}, {_shape(clip)}, {_TRAJECTORIES} trajectories")
         print(table(timings))
-        verdicts = bounds(size, timings, with_torch=has_torch) if on_cpu else []
+        judged = on_cpu and "forward" in parts
+        verdicts = bounds(size, timings, with_torch=has_torch) if judged else []
         for bound in verdicts:
             print(bound)
             kept &= bound.holds
         report[size] = {"timings": _plain(timings), "bounds": _plain(verdicts)}
         _write(options.json, report)
-    for bound in unchecked(options.sizes, with_torch=has_torch, on_cpu=on_cpu):
+    for bound in unchecked(options.sizes, parts, with_torch=has_torch, on_cpu=on_cpu):
         print(f"not checked: {bound}")
     return 0 if kept else 1
 

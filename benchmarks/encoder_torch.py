@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
+from benchmarks.encoder_jax import LEARNING_RATE
 from benchmarks.layers_torch import (
     Encoder,
     FrameTokenizer,
@@ -325,14 +326,14 @@ def contenders(
     *,
     train: bool,
 ) -> list[Contender]:
-    """Forward passes (and the stages of TrajViT's), or with the backward pass, of both models.
+    """Forward passes (and the stages of TrajViT's), or training steps, of both models.
 
     Args:
       encoder: of both models.
       video: normalized pixels [1, t, h, w, 3].
       labels: trajectory of each cell [1, t, y, x]; the same id in all frames.
       trajectories: rows of the graph.
-      train: forward and backward pass; else the forward pass in inference mode.
+      train: both passes and AdamW; else the forward pass in inference mode.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(video.transpose(0, 1, 4, 2, 3))).float()
     ids = torch.from_numpy(labels.astype(np.int64))
@@ -344,11 +345,11 @@ def contenders(
     clip = pixels.transpose(1, 2).contiguous()
     if train:
         passes = {
-            "PyTorch": lambda: _forward_backward(model, pixels, ids, graph),
-            "ViT3D PyTorch": lambda: _forward_backward(patches, clip),
+            "PyTorch": _training_step(model, pixels, ids, graph),
+            "ViT3D PyTorch": _training_step(patches, clip),
         }
         return [
-            Contender("fwd + bwd", name, run, memory=peak_growth(run))
+            Contender("train step", name, run, memory=peak_growth(run))
             for name, run in passes.items()
         ]
 
@@ -370,7 +371,13 @@ def contenders(
     ]
 
 
-def _forward_backward(model: nn.Module, *inputs: Tensor) -> None:
+def _training_step(model: nn.Module, *inputs: Tensor) -> Callable[[], None]:
     model.train()
-    model.zero_grad(set_to_none=True)
-    model(*inputs).square().mean().backward()
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, fused=True)
+
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        model(*inputs).square().mean().backward()
+        optimizer.step()
+
+    return run

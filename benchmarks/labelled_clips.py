@@ -33,9 +33,9 @@ from tokenization import interrupts
 from tokenization.files import write_text
 from tokenization.records import open_records
 from trajvit_jax import config as configs
-from trajvit_jax.demo.__main__ import MODELS, DataSettings
+from trajvit_jax.demo.chain import MODELS, DataSettings
 from trajvit_jax.demo.page import TITLES
-from trajvit_jax.evals import classification, command, probing, retrieval
+from trajvit_jax.evals import classification, command, differences, probing, retrieval
 from trajvit_jax.evals.report import find_results, rows, table
 from trajvit_jax.evals.results import Result, read_result
 from trajvit_jax.experiment import ExperimentSettings
@@ -46,7 +46,7 @@ CONFIG = "configs/real_and_world.py"
 EPOCHS, RATE = 100, 1e-3
 SHOWN = ("top1", "class_mean", "chance_top1", "txt2vid_r5", "vid2txt_r5")
 LEGEND = (
-    "Over seeds: mean (lowest to highest). The files have each seed's 95% bootstrap interval.",
+    "Over seeds: mean (95% interval, the mean of the seeds'; lowest and highest seed).",
     "Probing: its heads saw the training clips' labels; the encoders never saw a label.",
 )
 _LOG = logging.getLogger("trajvit_jax.benchmarks")
@@ -77,7 +77,14 @@ def evaluate(workdir: Path, records: Path, *, epochs: int) -> list[Result]:
         ),
         (
             probing.PROTOCOL,
-            probing.ProbingSettings(**common, views=1, epochs=epochs, learning_rate=RATE, size=32),
+            probing.ProbingSettings(
+                **common,
+                classes=str(class_list(records)),
+                views=1,
+                epochs=epochs,
+                learning_rate=RATE,
+                size=32,
+            ),
         ),
         (retrieval.PROTOCOL, retrieval.RetrievalSettings(**common)),
     )
@@ -90,6 +97,14 @@ def evaluate(workdir: Path, records: Path, *, epochs: int) -> list[Result]:
             )
         found.append(read_result(path))
     return found
+
+
+def class_list(records: Path) -> Path:
+    """A file of all classes of a set of clips; some of few clips are held out alone."""
+    labels = {one.label for split in ("train", "test") for one in open_records(records, split)}
+    path = records.with_name(f"{records.name}.classes.txt")
+    write_text(path, "\n".join(sorted(filter(None, labels))) + "\n")
+    return path
 
 
 def largest_class(records: Path) -> float:
@@ -157,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     said = ", ".join(f"{name} {share:.1f}%" for name, share in shares.items())
     print("\n".join([table(made), "", *LEGEND, f"Largest class of the held-out clips: {said}."]))
+    apart = [one for one in differences.differences(results) if one.metric in SHOWN]
+    print(f"\n{differences.table(apart)}")
     if options.json:
         write_text(options.json, json.dumps(made, indent=2) + "\n")
     if options.quick:

@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float64
 
+from trajvit_jax.confidence import interval, weighted_draws
+
 _RESAMPLES = 10_000
 
 
@@ -69,14 +71,12 @@ def bootstrap(
     Raises:
       ValueError: sets of other queries.
     """
-    rng, drawn, means = np.random.default_rng(seed), np.zeros(resamples), []
-    for one, other in zip(ours, others, strict=True):
+    drawn, means = np.zeros(resamples), []
+    for number, (one, other) in enumerate(zip(ours, others, strict=True)):
         if one.shape[1] != other.shape[1]:
             raise ValueError(f"{one.shape[1]} and {other.shape[1]} queries cannot be paired")
         difference = 100 * (one.mean(0) - other.mean(0))
         means.append(difference.mean())
-        # A draw with replacement is a count of each query: multinomial, and then a product.
-        n = len(difference)
-        drawn += rng.multinomial(n, np.full(n, 1 / n), size=resamples) @ difference / n
-    low, high = np.percentile(drawn / len(ours), (2.5, 97.5))
-    return Difference(float(np.mean(means)), float(low), float(high))
+        of_set = weighted_draws(difference[:, None], resamples, seed=seed + number)
+        drawn += of_set[:, 0] / len(difference)
+    return Difference(float(np.mean(means)), *interval(drawn / len(ours)))

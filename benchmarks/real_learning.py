@@ -34,8 +34,8 @@ from tokenization.files import write_text
 from trajvit_jax import config as configs
 from trajvit_jax.data.samples import same_text
 from trajvit_jax.data.source import Record, open_records
-from trajvit_jax.demo.__main__ import MODELS, DataSettings
-from trajvit_jax.demo.__main__ import make_records as make_world
+from trajvit_jax.demo.chain import MODELS, DataSettings
+from trajvit_jax.demo.chain import make_records as make_world
 from trajvit_jax.demo.page import (
     TITLES,
     html_table,
@@ -262,7 +262,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="configs/real_and_world.py",
         help="with arguments, as in FILE:steps=1600",
     )
-    parser.add_argument("--data-config", default="configs/tokenization/real_and_world.py")
+    parser.add_argument(
+        "--data_config", "--data-config", default="configs/tokenization/real_and_world.py"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the models")
     parser.add_argument("--json", type=Path, help="also write all numbers here")
     return parser.parse_args(arguments)

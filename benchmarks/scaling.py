@@ -1,7 +1,7 @@
 """What more devices cost and save, from the compiled programs: collectives, FLOPs and memory.
 
-  python -m benchmarks.scaling --json=scaling.json   # an hour; goes on where it was stopped
-  python -m benchmarks.scaling --only=weak           # one of the two tables: minutes
+  python -m benchmarks.scaling --json=scaling.json   # goes on where it was stopped
+  python -m benchmarks.scaling --only=memory         # one of the two tables: ten minutes
   python -m benchmarks.scaling --quick               # 1 and 2 devices: under a minute
 
 Weak scaling: 8 videos a device on 1 to 8 virtual CPU devices, a small model with every part of the

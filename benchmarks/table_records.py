@@ -20,7 +20,7 @@ from tokenization.manifest import read_manifest
 from tokenization.pipeline import PipelineSettings
 from tokenization.world.dataset import write_split
 from trajvit_jax import config as configs
-from trajvit_jax.demo.__main__ import DataSettings
+from trajvit_jax.demo.chain import DataSettings
 
 WORLD = "world"
 CONFIG = "configs/tokenization/comparison.py"

@@ -1,7 +1,7 @@
 """The training step of TrajViT and ViT3D: videos a second, use of the hardware, memory, parts.
 
   python -m benchmarks.train_step                       # on an accelerator: ViT-L, bfloat16
-  python -m benchmarks.train_step --batch=64 --no-parts # no search for the largest batch
+  python -m benchmarks.train_step --batch=64 --no_parts # no search for the largest batch
   python -m benchmarks.train_step --remat=layers --models=vit3d --json=step.json
   python -m benchmarks.train_step --quick               # under a minute on a CPU: does it run?
 
@@ -186,9 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=count, default=1024, help="largest batch that is tried")
     parser.add_argument("--group", type=count, default=8, help="videos that share rows")
     parser.add_argument("--remat", choices=("none", "layers", "products"), default="none")
-    parser.add_argument("--micro-batches", type=count, default=1)
+    parser.add_argument("--micro_batches", "--micro-batches", type=count, default=1)
     parser.add_argument("--deterministic", action="store_true", help="see `model.deterministic`")
-    parser.add_argument("--no-parts", action="store_true", help="the whole step alone")
+    parser.add_argument(
+        "--no_parts", "--no-parts", action="store_true", help="the whole step alone"
+    )
     parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     parser.add_argument("--attempt", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

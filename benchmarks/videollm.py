@@ -39,7 +39,7 @@ from benchmarks.videollm_text import train as train_text
 from tokenization import interrupts
 from trajvit_jax import config as configs
 from trajvit_jax.data.source import open_records
-from trajvit_jax.demo.__main__ import DataSettings, make_records
+from trajvit_jax.demo.chain import DataSettings, make_records
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.llm import saved as folders
 from trajvit_jax.llm.costs import prefill_flops

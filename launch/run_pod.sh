@@ -23,7 +23,7 @@ Options:
   --retries=N           starts after failures, before giving up (5); an attempt that lasted an
                         hour starts the count anew
   --backoff=SECONDS     before the first of them (10); it doubles, up to five minutes
-  --dry-run             prints what would be started on each host
+  --dry-run             checks the config, and prints what would be started on each host
   -- COMMAND...         runs COMMAND in place of python -m trajvit_jax.main --config... --workdir...
 
 Examples:
@@ -54,8 +54,11 @@ whole() { [[ $2 =~ ^[0-9]+$ ]] || die "$1 must be a whole number, not '$2'"; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 workdir='' hosts='' processes='' cpu_devices='' port='' interface='' dry_run=''
-retries=5 backoff=10 settings=() command=()
+retries=5 backoff=10 settings=() command=() check=()
 while (($#)); do
+  name=${1%%=*}
+  # Python's flags are written --like_this, this script's --like-this; here both are right.
+  [[ $name != --* || $name == --config* ]] || set -- "${name//_/-}${1#"$name"}" "${@:2}"
   case $1 in
     -h | --help) usage && exit 0 ;;
     --config=* | --config.*=*) settings+=("$1") ;;
@@ -80,6 +83,7 @@ if ((${#command[@]} == 0)); then
   ((${#settings[@]})) || die "--config=CONFIG is missing; see launch/run_pod.sh --help"
   python=$(command -v "${PYTHON:-python}") || die "no python; activate the environment, or set PYTHON"
   command=("$python" -m trajvit_jax.main "${settings[@]}" "--workdir=$workdir")
+  check=("${command[@]}" --only_check_args)
 fi
 
 # Who starts the processes: ssh, srun, or this script; `host` has only this machine's process.
@@ -131,6 +135,8 @@ compose() {
 case $mode in local | ssh) started=$processes ;; *) started=1 ;; esac
 
 if [[ -n $dry_run ]]; then
+  # A config that is not there, or has no such argument, shows here and not on the hosts.
+  ((${#check[@]} == 0)) || (cd "$root" && "${check[@]}") || exit 2
   for ((i = 0; i < started; i++)); do
     compose "$i"
     printf '%q ' "${line[@]}"

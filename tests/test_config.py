@@ -93,6 +93,17 @@ def test_load_names_the_file(tmp_path):
         config.load(str(empty))
 
 
+def test_what_is_no_config_file_names_the_nearest(config_file, tmp_path):
+    for given in ("expriment.py", "expriment.py:steps=3", "experiment"):
+        with pytest.raises(FileNotFoundError, match=r"did you mean '.*/experiment\.py'"):
+            config.load(str(tmp_path / given))
+    with pytest.raises(FileNotFoundError, match=r"is a folder; .*/experiment\.py'"):
+        config.load(str(tmp_path))
+    config_file.write_text("def get_config(:\n")
+    with pytest.raises(ValueError, match=r"experiment\.py line 1: "):
+        config.load(str(config_file))
+
+
 @dataclasses.dataclass(frozen=True)
 class Inner:
     width: int = 4

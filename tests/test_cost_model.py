@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks import cost_model
+from trajvit_jax.evals.paper import trained
 from trajvit_jax.run.throughput import PEAKS
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +28,13 @@ def test_a_step_computes_and_exchanges():
         "| run | 3,600 | 1 | 1 | 250 to 500 + 1.75e+03 | 1.8 to 2.2 | 62.5 to 125 + 1.94e+03 | "
         "1.9 to 2.1 | 7.81 to 15.6 + 1.99e+03 | 2 |"
     )
+
+
+@pytest.mark.slow
+def test_the_paper_s_page_has_the_hours_of_the_model(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    planned = json.loads((ROOT / "trajvit_jax/evals/paper_numbers.json").read_text("utf-8"))
+    assert planned["gpu_hours"] == cost_model.gpu_hours(trained(), MACHINE)
 
 
 @pytest.mark.parametrize("name", cost_model.RUNS)

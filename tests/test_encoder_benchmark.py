@@ -137,14 +137,16 @@ def test_each_bound_fails_alone(size, changes, text):
 
 def test_what_a_run_leaves_out_is_named():
     full = {"with_torch": True, "on_cpu": True}
-    assert unchecked(["B", "L"], **full) == []
-    (memory,) = unchecked(["B"], **full)
+    assert unchecked(["B", "L"], encoder.PARTS, **full) == []
+    (memory,) = unchecked(["B"], ["forward"], **full)
     assert "--sizes=L" in memory
-    (forward,) = unchecked(["L"], **full)
+    (forward,) = unchecked(["L"], ["forward"], **full)
     assert "--sizes=B" in forward
-    (torch,) = unchecked(["B", "L"], with_torch=False, on_cpu=True)
+    (everything,) = unchecked(["B", "L"], ["training"], **full)
+    assert "--only=forward" in everything
+    (torch,) = unchecked(["B", "L"], ["forward"], with_torch=False, on_cpu=True)
     assert "released formulation" in torch and "fastest ViT3D" in torch
-    assert unchecked(["B", "L"], with_torch=False, on_cpu=False) == [
+    assert unchecked(["B", "L"], ["forward"], with_torch=False, on_cpu=False) == [
         "all bounds: they are for CPUs"
     ]
 
@@ -161,25 +163,42 @@ def test_bounds_are_of_what_is_timed(monkeypatch):
     monkeypatch.setattr(encoder_jax, "contender", named)
     monkeypatch.setattr(encoder_jax, "build", lambda settings: model)
     clip = encoder_jax.Clip.random(2, 32, 10, 4)
-    made = [
-        (one.stage, one.name)
-        for make in (encoder_jax.forwards, encoder_jax.training)
-        for one in make(SMALL, clip, 10, dtype="float32")
-    ]
-    assert {name for stage, name in KEPT if stage == "forward" and "PyTorch" not in name} == {
-        name for stage, name in made if stage == "forward"
+    made = encoder_jax.forwards(SMALL, clip, 10, dtype="float32")
+    assert {one for one in KEPT if one[0] == "forward" and "PyTorch" not in one[1]} == {
+        (one.stage, one.name) for one in made
     }
-    assert ("fwd + bwd", "fast") in made and ("fwd + bwd", "reference") in made
 
 
 SMALL = EncoderSettings(width=16, depth=3, heads=2, mlp=32)
 
 
-def test_what_is_computed_again_is_no_work_of_the_model(monkeypatch):
+@pytest.fixture
+def small_resnet(monkeypatch):
     resnet = ResNetSettings(8, (8,), (1,))
     monkeypatch.setattr(
         encoder_jax, "TrajViTSettings", functools.partial(TrajViTSettings, resnet=resnet)
     )
+
+
+@pytest.mark.usefixtures("small_resnet")
+def test_a_training_step_goes_on_from_the_one_before():
+    clip = encoder_jax.Clip.random(2, 32, 10, 4)
+    made = encoder_jax.training(SMALL, clip, 10, dtype="float32")
+    assert [(one.stage, one.name) for one in made] == [
+        ("train step", name) for name in ("fast", "reference", "ViT3D")
+    ]
+    for one in made:
+        assert one.flops and one.memory
+        found = []
+        for _ in range(2):  # a state's memory becomes the next one's: read it before that
+            state = one.run()
+            found.append((int(state.step), np.array(jax.tree.leaves(state.params)[0])))
+        (first, before), (second, after) = found
+        assert (first, second) == (1, 2) and np.abs(after - before).max() > 0
+
+
+@pytest.mark.usefixtures("small_resnet")
+def test_what_is_computed_again_is_no_work_of_the_model():
     clip = encoder_jax.Clip.random(2, 32, 10, 4)
 
     def flops(form, remat):
@@ -203,7 +222,7 @@ def test_the_quick_run_runs_everything_and_has_what_bounds_are_of(monkeypatch, t
     timed = json.loads(report.read_text("utf-8"))["quick"]["timings"]
     names = {(one["stage"], one["name"]) for one in timed}
     assert {one for one in KEPT if "PyTorch" not in one[1]} <= names
-    assert {("fwd + bwd", name) for name in ("fast", "reference", "ViT3D")} <= names
+    assert {("train step", name) for name in ("fast", "reference", "ViT3D")} <= names
 
 
 def test_labels_show_as_many_segments_a_frame_as_asked():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 
 import pytest
 
 from benchmarks import evaluation, labelled_clips
+from trajvit_jax.evals.class_lists import read_classes
 from trajvit_jax.evals.results import Result, Value
 
 
@@ -21,9 +23,10 @@ def test_ranks_of_noisy_twins_are_first():
     ("peak", "seconds", "code"), [(1e9, 9.0, 0), (3e9, 9.0, 1), (1e9, 999.0, 1)]
 )
 def test_bounds_are_told(monkeypatch, capsys, tmp_path, peak, seconds, code):
-    retrieval = {"pairs": 9, "seconds": 1.0, "peak_bytes": peak}
+    retrieval = {"pairs": 9, "seconds": 1.0, "cpu_seconds": 1.0, "peak_bytes": peak}
     retrieval |= {"vid2txt_median_rank": 1.0, "txt2vid_median_rank": 1.0}
-    probing = {"samples": 9, "seconds": seconds, "fast_step": 0.1, "plain_step": 0.4, "ratio": 4.0}
+    probing = {"samples": 9, "seconds": seconds, "cpu_seconds": seconds}
+    probing |= {"fast_step": 0.1, "plain_step": 0.4, "ratio": 4.0}
     answers = {"retrieval": retrieval, "probing": probing}
     monkeypatch.setattr(evaluation, "alone", lambda function, *_: answers[function.__name__])
     assert evaluation.main([f"--json={tmp_path / 'found.json'}"]) == code
@@ -54,6 +57,18 @@ def test_probing_is_judged_by_its_interval():
     said = labelled_clips.verdict([result(25.0), result(1.0, dataset="panda")], shares)
     assert list(said.values()) == [True] and "ViT3D, seed 2" in next(iter(said))
     assert list(labelled_clips.verdict([result(19.0)], shares).values()) == [False]
+
+
+def test_classes_of_the_held_out_clips_alone_are_classes(monkeypatch, tmp_path):
+    labels = {"train": ["waist", None, "back"], "test": ["shoulders", "back"]}
+    monkeypatch.setattr(
+        labelled_clips,
+        "open_records",
+        lambda _, split: [types.SimpleNamespace(label=label) for label in labels[split]],
+    )
+    path = labelled_clips.class_list(tmp_path / "exercises")
+    assert path == tmp_path / "exercises.classes.txt"
+    assert list(read_classes(str(path))) == ["back", "shoulders", "waist"]
 
 
 def test_without_clips_it_says_what_is_missing(monkeypatch, capsys, tmp_path):

@@ -281,6 +281,28 @@ def test_a_dry_run_prints_what_every_host_would_run_and_writes_nothing(tmp_path)
 
 
 @pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("configs/demos.py", "config file 'configs/demos.py' does not exist; did you mean"),
+        ("configs/demo.py:stepz=3", "unknown config argument 'stepz': did you mean 'steps'"),
+    ],
+)
+def test_a_dry_run_checks_the_config(config, said, tmp_path):
+    code, stdout, stderr = finish(pod(f"--config={config}", f"--workdir={tmp_path}", "--dry-run"))
+    assert code == 2 and said in stderr and "Traceback" not in stderr
+    assert not stdout
+
+
+def test_options_may_be_written_as_those_of_python(tmp_path):
+    options = ("--local_processes=2", "--cpu_devices=3", "--dry_run", f"--workdir={tmp_path}/a_b")
+    code, stdout, stderr = finish(pod(*options, "--", "a_command", "--its_own=x_y"))
+    assert code == 0, stderr
+    first, second = stdout.splitlines()
+    assert "TRAJVIT_PROCESS=1" in second and "--cpu-devices=3" in second
+    assert f"--workdir={tmp_path}/a_b" in first and first.endswith("a_command --its_own=x_y ")
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "--workdir=DIR is missing"),

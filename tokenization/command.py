@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from tokenization import interrupts
+from tokenization import exit_codes, interrupts
 from tokenization.engines import choice
 from tokenization.engines.protocol import EngineError
 from tokenization.summary import Summary
@@ -38,7 +38,9 @@ def define_flags() -> None:
 def finish(argv: Sequence[str], run: Callable[[], Summary]) -> int:
     """Does the work of a command and says how it went; returns the exit code."""
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}; quote patterns: --input='*.mp4'")
+        raise app.UsageError(
+            f"unknown arguments {argv[1:]}; quote patterns: --input='*.mp4'", exit_codes.ASKED_WRONG
+        )
     flag = flags.FLAGS
     try:
         summary = run()
@@ -46,8 +48,7 @@ def finish(argv: Sequence[str], run: Callable[[], Summary]) -> int:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return interrupts.EXIT_CODE
     except (ValueError, OSError, EngineError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_codes.tell(error)
     print(summary)
     print(f"records: {flag.output} (stats.md, quarantine.jsonl)")
     if summary.bad > flag.max_bad:
@@ -56,7 +57,7 @@ def finish(argv: Sequence[str], run: Callable[[], Summary]) -> int:
             f"--max_bad={flag.max_bad:.1%}; see {Path(flag.output) / 'quarantine.jsonl'}",
             file=sys.stderr,
         )
-        return 1
+        return exit_codes.FAILED
     return 0
 
 
@@ -66,4 +67,14 @@ def start(define: Callable[[], None], main: Callable[[Sequence[str]], int]) -> N
     if {"-h", "--help"} & set(sys.argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     interrupts.install("stopping; what is finished is kept")
-    app.run(main)
+    app.run(main, flags_parser=_read)
+
+
+def _read(argv: list[str]) -> list[str]:
+    """What is left of the arguments; ends the program where flags are wrong."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        reason = str(error).replace("\n", "; ")
+        print(f"error: {reason}\nSee --help.", file=sys.stderr)
+        sys.exit(exit_codes.ASKED_WRONG)

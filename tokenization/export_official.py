@@ -26,7 +26,7 @@ from absl import app, flags
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from tokenization import command, interrupts, records
+from tokenization import command, exit_codes, interrupts, records
 from tokenization.engines.crew import Crew
 from tokenization.engines.local import LocalEngine
 from tokenization.engines.protocol import Engine, EngineError
@@ -168,7 +168,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit code."""
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
+        raise app.UsageError(f"unknown arguments {argv[1:]}", exit_codes.ASKED_WRONG)
     flag = flags.FLAGS
     try:
         engine = LocalEngine(flag.workers)
@@ -177,8 +177,7 @@ def main(argv: Sequence[str]) -> int:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return interrupts.EXIT_CODE
     except (ValueError, OSError, EngineError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_codes.tell(error)
     print(f"{count} videos: {Path(flag.output) / 'annotations.json'}, manifest.jsonl beside it")
     return 0
 

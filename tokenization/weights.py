@@ -35,6 +35,10 @@ class WeightsError(ValueError):
     """Weights that cannot be had or be trusted; the message names the file and what to do."""
 
 
+class DownloadFailed(OSError, WeightsError):
+    """The network or its other end failed: asked again, the same may go well."""
+
+
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
     """A published file.
@@ -197,7 +201,7 @@ def _download(file: WeightFile, path: Path) -> None:
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, OSError) and not _is_network(error):
             raise
-        raise WeightsError(
+        raise DownloadFailed(
             f"cannot download {file.url} ({error}); where there is a network, fetch it and put it "
             f"at {path}, or pass its folder as --weights=PATH"
         ) from error
@@ -246,7 +250,7 @@ def _check_download(
     file: WeightFile, found: str, came: int, size: int | None, seen: list[HTTPMessage]
 ) -> None:
     if size is not None and came != size:
-        raise WeightsError(f"{file.url} broke off after {came} of {size} bytes; try again")
+        raise DownloadFailed(f"{file.url} broke off after {came} of {size} bytes; try again")
     wanted = file.sha256
     if wanted is None:
         linked = (_header(seen, "X-Linked-Etag") or "").strip('"')

@@ -23,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from trajvit_jax.pod.agreement import from_first_process
 from trajvit_jax.run.checkpoint_files import (
     RUN,
     STATE,
@@ -218,8 +219,7 @@ class Checkpoints:
         passed: set[int] = set()
         while True:
             steps = [step for step in self.steps if step not in passed]
-            # Process 0 decides: another's view of a network folder may be older.
-            step = _from_first_process(steps[-1] if steps else -1)
+            step = from_first_process(steps[-1] if steps else -1)
             if step < 0:
                 break
             found, reason = self._read(step, like)
@@ -370,12 +370,6 @@ def _anywhere(value: bool) -> bool:
     if jax.process_count() == 1:
         return value
     return bool(np.any(multihost_utils.process_allgather(np.asarray(value))))
-
-
-def _from_first_process(value: int) -> int:
-    if jax.process_count() == 1:
-        return value
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def _barrier(name: str) -> None:

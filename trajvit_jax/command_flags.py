@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
 
-from trajvit_jax.config import nearest
+from trajvit_jax.config import file_of
 
 _HINT = "See --help, and `python -m pydoc CONFIG.py` for its arguments."
 _MISSING = "must have a value other than None"  # as absl says it of a required flag
@@ -60,12 +59,5 @@ def _check_file(argv: list[str], flag: str) -> None:
         for item, following in zip(argv, [*argv[1:], ""], strict=True)
         if item.partition("=")[0] in (f"-{flag}", f"--{flag}")
     ]
-    name = given[-1].partition(":")[0] if given else ""
-    path = Path(name)
-    if not name or (path.is_file() and path.suffix == ".py"):
-        return
-    what = "does not exist" if not path.exists() else "is a folder" if path.is_dir() else ""
-    folders = [path if path.is_dir() else path.parent, Path("configs")]
-    known = {str(file) for folder in folders for file in folder.glob("*.py")} - {"setup.py"}
-    hint = nearest(name, known) if known else f"there is none in {Path.cwd()}"
-    raise OSError(f"config file {name!r} {what or 'is no Python file'}; {hint}")
+    if given and given[-1].partition(":")[0]:
+        file_of(given[-1])

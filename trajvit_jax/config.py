@@ -62,21 +62,40 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(parsed)
 
 
+def file_of(path: str) -> Path:
+    """The file that `file.py[:arg]` names.
+
+    Raises:
+      FileNotFoundError: it is no Python file; the message names the nearest one.
+    """
+    name = path.partition(":")[0]
+    file = Path(name)
+    if file.is_file() and file.suffix == ".py":
+        return file
+    what = "does not exist" if not file.exists() else "is a folder" if file.is_dir() else ""
+    beside = file if file.is_dir() else file.parent
+    known = {str(one) for one in (*beside.glob("*.py"), *Path("configs").rglob("*.py"))}
+    known -= {"setup.py"}
+    hint = nearest(name, known) if known else f"there is none in {Path.cwd()}"
+    raise FileNotFoundError(f"config file {name!r} {what or 'is no Python file'}; {hint}")
+
+
 def load(path: str) -> ml_collections.ConfigDict:
     """Runs `file.py[:arg]` and returns its config, locked.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: a file without `get_config`.
+      FileNotFoundError: no such file; the message names the nearest.
+      ValueError: a file without `get_config`, or that is not Python.
     """
     name, _, arg = path.partition(":")
-    file = Path(name)
-    if not file.is_file():
-        raise FileNotFoundError(f"config file {name!r} does not exist (cwd {Path.cwd()})")
+    file = file_of(path)
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ValueError(f"{name} line {error.lineno}: {error.msg}") from error
     if not hasattr(module, "get_config"):
         raise ValueError(f"{name} has no get_config(arg) function")
     return module.get_config(arg or None).lock()

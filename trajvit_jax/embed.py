@@ -25,7 +25,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenization import interrupts
+from tokenization import exit_codes, interrupts
 from tokenization.files import write_text
 
 
@@ -58,8 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _embed(options)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_codes.tell(error)
 
 
 def _embed(options: argparse.Namespace) -> int:
@@ -87,7 +86,7 @@ def _embed(options: argparse.Namespace) -> int:
         print(f"{len(index.bad)} videos could not be read: {quarantine}", file=sys.stderr)
     if bad > options.max_bad:
         print(f"error: that is {bad:.1%}, more than --max-bad={options.max_bad}", file=sys.stderr)
-        return 1
+        return exit_codes.FAILED
     return 0
 
 

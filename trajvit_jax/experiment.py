@@ -48,11 +48,8 @@ class ExperimentSettings:
     Raises:
       ValueError: a count under 1, of the model too, an unknown model, or `keep_best` without
         evaluations between steps.
-      ValueError: a count under 1, of the model too, an unknown model, or captions cleaned as for
-        released weights.
     """
 
-    # Whether the model's text side reads the records' captions.
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     optimizer: OptimizerSettings = OptimizerSettings()

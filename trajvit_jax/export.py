@@ -23,6 +23,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenization import exit_codes
+
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -103,8 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_codes.tell(error)
     print("\n".join([*lines, f"wrote {options.output}"]))
     return 0
 

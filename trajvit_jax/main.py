@@ -11,6 +11,9 @@ Behind the config's name stand its arguments, which its first lines explain:
 Any setting that the config names can be changed, too:
   --config.data.batch=16 --config.optimizer.learning_rate=3e-4
 
+A run that has made all its steps, and whose results.json is of these settings, does nothing: remove
+that file to evaluate it again.
+
 Exit codes: 0 done; 75 preempted (SIGTERM or SIGUSR1) and 130 Ctrl-C: the running step was
 finished and saved, and the same command goes on; 2 an error that will come again (of settings,
 records, numbers), 1 any other, as what a disk or a library does after the first step.
@@ -21,13 +24,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
-import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,10 +37,10 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from tokenization import interrupts
-from tokenization.files import write_text
 from trajvit_jax.command_flags import reader
 from trajvit_jax.config import to_settings
 from trajvit_jax.pod import cluster
+from trajvit_jax.run.results import FILE as RESULTS
 
 if TYPE_CHECKING:
     from trajvit_jax.experiment import ExperimentSettings
@@ -55,31 +56,34 @@ class Program:
 
     Attributes:
       doc: what it says of itself.
-      load: imports JAX and what is trained; gives the class of its settings, what trains by
-        them in a workdir and returns results, and what tells the facts that results need.
+      load: imports JAX and what is trained; gives the class of its settings, and what trains by
+        them in a workdir, where it writes results.json.
     """
 
     doc: str | None
-    load: Callable[[], tuple[Any, Callable[..., dict[str, float]], Callable[..., dict]]]
+    load: Callable[[], tuple[Any, Callable[..., dict[str, float]]]]
 
 
 def main(argv: list[str], program: Program) -> None:
     """Trains as the flags say."""
     if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE")
+        raise app.UsageError(
+            f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE", _COMES_AGAIN
+        )
     assert _WORKDIR.value is not None  # required, see `run`
     _log_plainly()
     workdir = Path(_WORKDIR.value)
     own = None
     try:
-        kind, train, facts = program.load()
+        kind, train = program.load()
         settings = to_settings(kind, _CONFIG.value)
         _compile_as(settings)
         own = cluster.from_environment(os.environ)
         cluster.start(own)
-        results = train(settings, workdir)
+        train(settings, workdir)
         if own is None or own.process == 0:
-            _write_results(facts(settings), results, workdir)
+            text = (workdir / RESULTS).read_text("utf-8").strip()
+            logging.getLogger(__package__).info("results: %s", text)
     except KeyboardInterrupt as stop:
         interrupts.heed_no_reminder()
         cluster.stop(own)
@@ -111,16 +115,6 @@ def _fail(error: Exception, code: int, *, alone: bool) -> NoReturn:
     sys.exit(code)
 
 
-def _write_results(
-    facts: Mapping[str, object], results: Mapping[str, float], workdir: Path
-) -> None:
-    # JSON has no NaN.
-    finite = {name: value if math.isfinite(value) else None for name, value in results.items()}
-    text = json.dumps({**facts, **finite}, indent=2)
-    write_text(workdir / "results.json", text + "\n")
-    logging.getLogger(__package__).info("results: %s", text)
-
-
 def _log_plainly() -> None:
     """Our lines as they are; of the libraries, which tell of every step, only warnings."""
     if not flags.FLAGS["verbosity"].present:
@@ -133,18 +127,7 @@ def _video_text() -> Any:
     from trajvit_jax.experiment import ExperimentSettings
     from trajvit_jax.train import train
 
-    def facts(settings: ExperimentSettings) -> dict[str, object]:
-        return {
-            "model": settings.model.name,
-            "protocol": "zero-shot retrieval, one embedding a video and a text, cosine",
-            "evaluation": settings.data.evaluation_folder,
-            "split": settings.data.eval_split,
-            "frames": settings.model.frames,
-            "steps": settings.steps,
-            "seed": settings.seed,
-        }
-
-    return ExperimentSettings, train, facts
+    return ExperimentSettings, train
 
 
 def run(program: Program) -> None:

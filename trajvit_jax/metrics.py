@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
+from trajvit_jax.confidence import wilson
+
 
 def retrieval_ranks(
     similarity: Float[np.ndarray, "q c"], positives: Bool[np.ndarray, "q c"]
@@ -41,9 +43,7 @@ def recall_at(ranks: Float64[np.ndarray, " q"], k: int) -> float:
     return float(hits_at(ranks, k).mean() * 100)
 
 
-def recall_interval(
-    ranks: Float64[np.ndarray, " q"], k: int, *, deviations: float = 1.96
-) -> tuple[float, float]:
+def recall_interval(ranks: Float64[np.ndarray, " q"], k: int) -> tuple[float, float]:
     """Lowest and highest recall (percent) that the measured one is compatible with: Wilson's score.
 
     Unlike a bootstrap's, the interval of no hit at all is more than a point. Queries count as
@@ -52,12 +52,9 @@ def recall_interval(
     Args:
       ranks: as `retrieval_ranks` gives them, at least one.
       k: of the recall.
-      deviations: standard deviations to either side; 1.96 for 95%.
     """
-    n, hit, z = len(ranks), recall_at(ranks, k) / 100, deviations
-    middle = (hit + z**2 / (2 * n)) / (1 + z**2 / n)
-    reach = z / (1 + z**2 / n) * np.sqrt(hit * (1 - hit) / n + z**2 / (4 * n**2))
-    return 100 * max(0.0, float(middle - reach)), 100 * min(1.0, float(middle + reach))
+    low, high = wilson(recall_at(ranks, k) / 100, len(ranks))
+    return 100 * low, 100 * high
 
 
 def chance_recall(positives: Bool[np.ndarray, "q c"], k: int) -> float:

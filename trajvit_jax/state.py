@@ -60,7 +60,7 @@ class TrainState:
         return jax.tree.map(lies, like, shardings(like, mesh))
 
     @classmethod
-    def initialize(
+    def initializer(
         cls,
         settings: ModelSettings,
         tx: optax.GradientTransformation,
@@ -68,10 +68,12 @@ class TrainState:
         *,
         mesh: Mesh | None = None,
         averaged: bool = False,
-    ) -> Self:
-        """State of a new model; the same seed gives the same numbers on any mesh.
+    ) -> jax.stages.Wrapped:
+        """The program that makes the state of a new model, without arguments.
 
-        Every device makes its own part of the arrays: no host holds all of them.
+        The same seed gives the same numbers on any mesh, but for their last bits where `tensor`
+        divides. Every device makes its own part of the arrays: of what the mesh divides, no
+        device and no host ever holds the whole.
         Compiled without optimizations, which cost more time than random numbers take.
 
         Args:
@@ -85,12 +87,24 @@ class TrainState:
         if mesh is not None:
             like = cls.shapes(settings, tx, mesh=mesh, averaged=averaged)
             where = jax.tree.map(lambda shape: shape.sharding, like)
-        make = jax.jit(
+        return jax.jit(
             lambda: cls._make(settings, tx, seed, averaged=averaged),
             out_shardings=where,
             compiler_options={"xla_backend_optimization_level": 0},
         )
-        return make()
+
+    @classmethod
+    def initialize(
+        cls,
+        settings: ModelSettings,
+        tx: optax.GradientTransformation,
+        seed: int,
+        *,
+        mesh: Mesh | None = None,
+        averaged: bool = False,
+    ) -> Self:
+        """State of a new model; arguments as those of `initializer`."""
+        return cls.initializer(settings, tx, seed, mesh=mesh, averaged=averaged)()
 
     @classmethod
     def _make(

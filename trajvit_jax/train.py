@@ -25,6 +25,8 @@ from trajvit_jax.loop import Run, evaluates, train_loop
 from trajvit_jax.optim import optimizer, schedule
 from trajvit_jax.pod.cluster import wait_for_all
 from trajvit_jax.run.compile_watch import CompileWatch
+from trajvit_jax.run.finished import finished
+from trajvit_jax.run.results import write_results
 from trajvit_jax.run.run_log import Clock, RunLog
 from trajvit_jax.run.sample_page import SamplePages
 from trajvit_jax.run.throughput import work_of
@@ -59,15 +61,29 @@ def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
     return WordPiece.load(kept, own.length, own.cleaning)
 
 
+def facts(settings: ExperimentSettings, records: str) -> dict[str, object]:
+    """What results must be known with; `records`: fingerprint of the evaluation's."""
+    return {
+        "model": settings.model.name,
+        "protocol": "zero-shot retrieval, one embedding a video and a text, cosine",
+        "evaluation": settings.data.evaluation_folder,
+        "split": settings.data.eval_split,
+        "evaluation_records": records,
+        "frames": settings.model.frames,
+        "steps": settings.steps,
+        "seed": settings.seed,
+    }
+
+
 def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
-    """Trains, or goes on from the last checkpoint, and evaluates.
+    """Trains, or goes on from the last checkpoint, and evaluates; or finds all of it done.
 
     Ctrl-C ends after the running step and saves: the same command goes on from there, with the
     evaluation that was due after this step, if one was.
 
     Returns:
       Retrieval on the evaluation records, with `parameters` and `seconds_a_step`: the median,
-      waiting for data and compilation left out.
+      waiting for data and compilation left out. They are in results.json, too.
 
     Raises:
       ValueError: the workdir is that of a run with other settings, the records do not fit the
@@ -97,6 +113,9 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         for stream in streams:
             stream.check()
         stack.enter_context(lock(workdir, process=jax.process_index()))
+        true_of = facts(settings, held_out.fingerprint)
+        if (done := finished(workdir, true_of, settings.steps)) is not None:
+            return done
         text = vocabulary_of(settings, workdir)
         videos = sum(len(source) for stream in streams for source in stream.sources)
         _LOG.info("%d videos to train on, %d held out", videos, len(held_out))
@@ -157,8 +176,10 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         run = Run(settings, mesh, step, compiled, checkpoints, log, clock, evaluated, pages.show)
         with log.watch(model.name, clock, works) as watch:
             _, results = train_loop(run, state, steps, watch, catches_up=catches_up)
-    results["parameters"] = float(like.parameters)
-    results["seconds_a_step"] = log.median("seconds_a_step")
+        results["parameters"] = float(like.parameters)
+        results["seconds_a_step"] = log.median("seconds_a_step")
+        if jax.process_index() == 0:
+            write_results(workdir, true_of, results)
     return results
 
 

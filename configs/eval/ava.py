@@ -16,7 +16,8 @@ Records:
 
 Command:
   python -m trajvit_jax.evals.detection --workdir=runs/panda4m --records=data/ava \\
-      --config=configs/eval/ava.py
+      --config=configs/eval/ava.py \\
+      --classes=ava_action_list_v2.2_for_activitynet_2019.pbtxt
 Boxes of a person detector: --boxes=FILE.csv, those with a score of 0.8 and more.
 """
 

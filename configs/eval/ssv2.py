@@ -15,9 +15,9 @@ Records:
 
 Command:
   python -m trajvit_jax.evals.probing --workdir=runs/panda4m --records=data/ssv2 \\
-      --config=configs/eval/ssv2.py --classes=sthv2.txt
+      --config=configs/eval/ssv2.py --classes=something-something-v2-labels.json
   python -m trajvit_jax.evals.classification --workdir=runs/panda4m --records=data/ssv2 \\
-      --config=configs/eval/ssv2.py:zero_shot --classes=sthv2.txt
+      --config=configs/eval/ssv2.py:zero_shot --classes=something-something-v2-labels.json
 """
 
 from __future__ import annotations

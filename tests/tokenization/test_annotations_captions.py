@@ -106,6 +106,8 @@ def test_msrvtt_videodatainfo(folder):
     file = folder.put("d.json", {"videos": videos[:1], "sentences": sentences[:2]})
     bad = one_malformed(folder.read("msrvtt", file))
     assert (bad.where, bad.reason) == ("sentence item 0", "'video1' is not among the file's videos")
+    file = folder.put("d.json", {"videos": [{"video_id": ["video0"]}], "sentences": []})
+    assert "'video_id' must be a text" in one_malformed(folder.read("msrvtt", file)).reason
 
 
 def test_activitynet_has_paragraphs_or_events(folder):

@@ -99,7 +99,7 @@ def test_nothing_to_write_keeps_the_old_manifest(data, capsys):
     assert call(data) == 0
     old = (data / "m.jsonl").read_bytes()
     (data / "empty").mkdir()
-    assert call(data, media=data / "empty") == 1
+    assert call(data, media=data / "empty") == 2
     err = capsys.readouterr().err
     assert "none of the 40 files is there, the first would be" in err
     assert "pass --keep_missing" in err
@@ -110,7 +110,7 @@ def test_nothing_to_write_keeps_the_old_manifest(data, capsys):
 
 def test_media_elsewhere_are_refused_with_the_remedy(data, tmp_path_factory, capsys):
     other = tmp_path_factory.mktemp("other")
-    assert call(data, media=other) == 1
+    assert call(data, media=other) == 2
     err = capsys.readouterr().err
     assert f"{other} does not lie below the manifest's folder {data}" in err
     assert "--absolute_paths" in err
@@ -151,7 +151,7 @@ def test_errors_are_one_line(data, capsys, arguments, message, monkeypatch):
     monkeypatch.chdir(data)
     given = {"--annotations": "a.json", "--media": "videos", "--output": "m.jsonl"}
     given |= dict(argument.split("=", 1) for argument in arguments)
-    assert main(["msrvtt", *(f"{key}={value}" for key, value in given.items())]) == 1
+    assert main(["msrvtt", *(f"{key}={value}" for key, value in given.items())]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.startswith("error: ")
@@ -195,7 +195,7 @@ def test_help_of_a_dataset_has_an_example_that_parses(dataset, capsys, tmp_path,
     assert stopped.value.code == 0
     assert f"{dataset.name} {dataset.example}" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
-    assert main([dataset.name, *dataset.example.split()]) == 1  # parsed, but nothing is there
+    assert main([dataset.name, *dataset.example.split()]) == 2  # parsed, but nothing is there
     assert "is no folder" in capsys.readouterr().err
 
 

@@ -279,6 +279,18 @@ def test_command_tokenizes_a_video_file_as_the_config_says(tmp_path):
     assert len(video["colours"]) > 2, "more than one trajectory"
 
 
+def test_a_short_video_is_told_to_repeat_its_last_frame(tmp_path, capsys):
+    movie.write_movie(tmp_path / "short.mp4", moving_squares(5), height=96)
+    movie.write_movie(tmp_path / "long.mp4", moving_squares(16), height=96)
+    for name, said in (("short", True), ("long", False)):
+        assert command.main([str(tmp_path / f"{name}.mp4"), f"--output={tmp_path / 'o.png'}"]) == 0
+        printed = capsys.readouterr().out
+        assert ("repeated" in printed) == said
+        if said:
+            assert "short: 5 frames of its own, the last one is repeated 11 times" in printed
+            assert "classical.py:frames=5 asks" in printed
+
+
 def test_command_never_overwrites_its_input(tmp_path, monkeypatch, capsys):
     movie.write_movie(tmp_path / "clip.mp4", moving_squares(8), height=96)
     (tmp_path / "link.mp4").symlink_to("clip.mp4")

@@ -253,4 +253,4 @@ def test_the_commands(tree, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "3 videos: " in done.stdout and "export: 100%" in done.stderr
     done = command("export_official", f"--records={tree}", f"--output={tmp_path}/tree")
-    assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "error: " in done.stderr and "Traceback" not in done.stderr

@@ -108,6 +108,6 @@ def test_a_training_checkpoint(torch, transformers, randomize, converted, tmp_pa
 def test_a_model_that_is_a_program_is_refused(torch, tmp_path, capsys):
     source = tmp_path / "whole.pt"
     torch.save({"model": torch.nn.Linear(2, 2)}, source)
-    assert main([f"--from={source}", f"--to={tmp_path / 'converted'}"]) == 1
+    assert main([f"--from={source}", f"--to={tmp_path / 'converted'}"]) == 2
     assert "holds code beside its tensors" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["whole.pt"]

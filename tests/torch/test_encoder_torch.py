@@ -152,4 +152,4 @@ def test_contenders_have_the_names_that_bounds_look_for(encoders):
         for train in (False, True)
     )
     assert {("forward", "PyTorch"), ("forward", "ViT3D PyTorch")} <= forward
-    assert both == {("fwd + bwd", "PyTorch"), ("fwd + bwd", "ViT3D PyTorch")}
+    assert both == {("train step", "PyTorch"), ("train step", "ViT3D PyTorch")}

@@ -243,7 +243,7 @@ class TwoProcesses:
         monkeypatch.setattr(jax, "process_index", lambda: self.number)
         monkeypatch.setattr(checkpoints_module, "_anywhere", lambda value: any(self._gather(value)))
         monkeypatch.setattr(
-            checkpoints_module, "_from_first_process", lambda value: self._gather(value)[0]
+            checkpoints_module, "from_first_process", lambda value: self._gather(value)[0]
         )
         monkeypatch.setattr(checkpoints_module, "_barrier", lambda name: self._gather(None))
 

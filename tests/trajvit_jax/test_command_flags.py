@@ -36,14 +36,20 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 )
 def test_what_is_wrong_is_one_line(arguments, reason):
     done = command(*arguments)
-    assert done.returncode in (1, 2)
+    assert done.returncode == 2
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert reason in line and "Traceback" not in done.stderr + done.stdout
 
 
+def test_an_argument_that_is_no_flag():
+    done = command(MODELS, "extra")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "unknown argument 'extra'; settings are --config.NAME=VALUE" in done.stdout + done.stderr
+
+
 def test_without_a_config_it_teaches():
     done = command()
-    assert done.returncode in (1, 2)
+    assert done.returncode == 2
     assert done.stderr.startswith("error: --config is missing\n")
     assert f"python -m trajvit_jax.models.summary {MODELS}" in done.stderr
     assert "Traceback" not in done.stderr

@@ -205,7 +205,7 @@ def test_old_names_of_bert(theirs, run):
 
 def test_unknown_arrays(run):
     code, folder, _, err = run({"visual.conv1.weight": np.zeros((4, 3, 2, 2), np.float32)})
-    assert code == 1
+    assert code == 2
     assert "visual.conv1.weight" in err
     assert "released TrajViT" in err
     assert not folder.exists()
@@ -213,11 +213,11 @@ def test_unknown_arrays(run):
 
 def test_not_of_the_named_kind(theirs, run):
     code, folder, _, err = run(theirs(LAYOUTS["bert"]), "--kind=resnet")
-    assert code == 1
+    assert code == 2
     assert err.endswith("not of a resnet but of a bert (Hugging Face BERT); leave --kind out\n")
     assert not folder.exists()
     code, _, _, err = run({"visual.conv1.weight": np.zeros((4, 3, 2, 2), np.float32)}, "--kind=vit")
-    assert code == 1
+    assert code == 2
     assert "not of a vit: vit (Hugging Face ViT) has embeddings.patch_embeddings" in err
     assert "this one has visual.conv1.weight" in err
 
@@ -228,7 +228,7 @@ def test_missing_and_misshapen_arrays(theirs, run):
     del state[missing]
     state["bert.embeddings.LayerNorm.weight"] = np.zeros((1, 32), np.float32)
     code, folder, _, err = run(state)
-    assert code == 1
+    assert code == 2
     assert missing in err
     assert "embeddings.LayerNorm.weight: (1, 32) in the checkpoint, (32,) in the model" in err
     assert not folder.exists()
@@ -244,7 +244,7 @@ def test_missing_and_misshapen_arrays(theirs, run):
 def test_heads_must_be_said_for_unusual_widths(theirs, tmp_path, capsys):
     source = tmp_path / "bert.npz"
     write_state_dict(source, theirs(LAYOUTS["bert"]))
-    assert main([f"--from={source}", f"--to={tmp_path / 'folder'}"]) == 1
+    assert main([f"--from={source}", f"--to={tmp_path / 'folder'}"]) == 2
     assert "width 32" in capsys.readouterr().err
 
 
@@ -265,7 +265,7 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys, suffix):
         source.write_bytes(pickle.dumps({"model": Trap(sprung)}))
     else:
         np.savez(source, weight=np.array([Trap(sprung)], object), allow_pickle=True)
-    assert main([f"--from={source}", f"--to={tmp_path / 'folder'}"]) == 1
+    assert main([f"--from={source}", f"--to={tmp_path / 'folder'}"]) == 2
     assert "could run code" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == [source.name]
 
@@ -276,7 +276,7 @@ def test_nothing_is_overwritten(theirs, run, tmp_path):
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     code, _, _, err = run(state)
-    assert code == 1
+    assert code == 2
     assert "there already" in err
     assert [p.name for p in folder.iterdir()] == ["notes.txt"]
 
@@ -519,13 +519,13 @@ def test_a_place_that_cannot_be_written_is_told_first(tmp_path, capsys, options)
     """Before the source is read, which here is not even there."""
     (tmp_path / "file").write_text("mine")
     to = tmp_path / "file" / "new.npz"
-    assert main([f"--from={tmp_path}/none", f"--to={to}", *options]) == 1
+    assert main([f"--from={tmp_path}/none", f"--to={to}", *options]) == 2
     assert f"cannot write {to}: {tmp_path}/file is a file" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_suffix_that_cannot_be_written_is_told_first(tmp_path, capsys):
-    assert main(["--back", f"--from={tmp_path}/none", f"--to={tmp_path}/back.pt"]) == 1
+    assert main(["--back", f"--from={tmp_path}/none", f"--to={tmp_path}/back.pt"]) == 2
     assert "can write .safetensors and .npz, not '.pt'" in capsys.readouterr().err
 
 

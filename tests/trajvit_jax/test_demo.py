@@ -46,13 +46,16 @@ def report(toy_record) -> Report:
 def test_report_holds_the_table_the_curves_and_the_clips(report, tmp_path):
     page = write_report(tmp_path / "report.html", report).read_text("utf-8")
     assert "4.0x fewer tokens" in page
+    # Extraction counts against another size of patches: the page says which number is which.
+    assert "7.1x fewer tokens" in page and "the 64 space-time patches that ViT3D reads" in page
     assert page.count("<polyline") == 2
     for cell in ("TrajViT", "ViT3D", "16.00", "64.00", "0.25", "50.0", "3.00"):
         assert f"<td>{cell}</td>" in page
     assert "chance is 3.9%" in page
     assert "dropped: trajectories of a video for which" in page
     assert not re.findall(
-        r"\$\{(?:heading|title|table|body|legend|protocol|extraction|curves|real|world)\}", page
+        r"\$\{(?:heading|title|table|body|legend|protocol|extraction|curves|real|world|counted)\}",
+        page,
     )
     assert "TrajViT" in report.table() and "128 held-out clips" in report.table()
     headings = report.table().splitlines()[0]
@@ -96,6 +99,23 @@ def test_deeper_encoders_cost_what_xla_counts(tiny):
 
 def tiny_encoder(depth: int) -> EncoderSettings:
     return EncoderSettings(width=32, depth=depth, heads=2, mlp=64)
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--config=configs/dem.py", "did you mean 'configs/demo.py'?"),
+        ("--data-config=configs/tokenization/dem.py", "did you mean 'configs/tokenization/demo."),
+        ("--config=configs/eval/ava.py", "unknown config argument 'model'"),
+    ],
+)
+def test_a_wrong_config_is_told_before_anything_is_made(
+    tmp_path, monkeypatch, capsys, option, reason
+):
+    monkeypatch.chdir(ROOT)
+    assert demo.main([f"--output={tmp_path / 'demo'}", option]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.slow

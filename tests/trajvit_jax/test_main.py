@@ -77,7 +77,7 @@ def end(monkeypatch, tmp_path):
         monkeypatch.setattr(main.cluster, "from_environment", lambda env: own)
         monkeypatch.setattr(main.cluster, "start", lambda own: None)
         monkeypatch.setattr(main.cluster, "stop", lambda own: told.append("stopped"))
-        program = main.Program(None, lambda: (ExperimentSettings, train, lambda settings: {}))
+        program = main.Program(None, lambda: (ExperimentSettings, train))
         with pytest.raises(SystemExit) as ended:
             main.main(["main"], program)
         return ended.value.code, told
@@ -86,14 +86,13 @@ def end(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_results_that_cannot_be_written_end_the_run_for_all(end, several, monkeypatch, capsys):
+def test_what_a_disk_refuses_ends_the_run_for_all(end, several, capsys):
     """Of several processes none is waited for: the others would wait for this one."""
 
-    def full(path, text):
+    def train(settings, workdir):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(main, "write_text", full)
-    code, told = end(lambda settings, workdir: {"loss": 1.0}, several=several)
+    code, told = end(train, several=several)
     assert code == 1 and "stopped" not in told
     message = told[0] if several else capsys.readouterr().err
     assert message.startswith("error: ") and "No space left" in message

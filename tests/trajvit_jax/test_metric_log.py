@@ -102,6 +102,13 @@ def test_a_run_that_fails_is_finished_there_too(tmp_path, wandb):
     assert wandb.calls[-1] == ("finish",)
 
 
+def test_a_run_whose_files_cannot_be_opened_is_finished_there_too(tmp_path, wandb):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        MetricLog(tmp_path, wandb="trajectories")
+    assert [call[0] for call in wandb.calls] == ["init", "finish"]
+
+
 def test_a_resumed_run_goes_on_in_its_own_run_there(tmp_path, wandb, monkeypatch):
     """The same workdir by another path is the same run; one of the same name elsewhere is not."""
     monkeypatch.chdir(tmp_path)

@@ -111,3 +111,10 @@ def test_two_processes_train_as_one_and_one_goes_on_from_them(config, tmp_path):
     whole, halves = hashes(read), hashes(read, 0, 2)
     expected_samples = {step: (halves if step <= 3 else whole)[step] for step in range(1, 7)}
     assert read_samples(samples_path(pod)) == expected_samples
+
+    # Nothing is left to do, which process 0 sees for both.
+    results_before = (pod / "results.json").stat().st_mtime_ns
+    run([*launch, "--retries=0", f"--workdir={pod}", *config], tmp_path)
+    for process in range(2):
+        assert "is finished: all 6 steps" in (pod / f"logs/host-{process}.log").read_text()
+    assert (pod / "results.json").stat().st_mtime_ns == results_before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import io
 import itertools
 import re
 import types
@@ -22,6 +23,7 @@ from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.run import run_log
 from trajvit_jax.run.compile_watch import CompileWatch
 from trajvit_jax.run.profiling import Profiler, ProfileSettings
+from trajvit_jax.run.progress import Progress
 from trajvit_jax.run.sample_page import SamplePages
 from trajvit_jax.run.throughput import Meter, Work, peak_flops
 from trajvit_jax.step import StepSettings
@@ -166,7 +168,38 @@ def test_an_evaluation_that_is_left_is_no_part_of_a_step(monkeypatch, tmp_path):
     ticks = itertools.count(0.0, 10.0)  # each look at the clock is ten seconds after the last
     clock = types.SimpleNamespace(perf_counter=lambda: next(ticks))
     monkeypatch.setattr(run_log, "time", clock)
-    watch = run_log.StepWatch(None, None, run_log.Clock(), {}, ExperimentSettings(), tmp_path)
+    bar = Progress(disable=True)
+    watch = run_log.StepWatch(None, bar, run_log.Clock(), {}, ExperimentSettings(), tmp_path)
     with pytest.raises(KeyboardInterrupt), watch.paused():
         raise KeyboardInterrupt
     assert watch._since == 10.0
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_the_time_left_is_that_of_steps_that_compile_nothing(monkeypatch, tmp_path):
+    """A step takes two seconds; compiling the first takes a minute, an evaluation half an hour."""
+    now = 0.0
+    clock = types.SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr(run_log, "time", clock)
+    monkeypatch.setattr("tqdm.std.time", clock.perf_counter)
+    bar = Progress(initial=5, total=20, file=io.StringIO(), mininterval=0)
+    log = types.SimpleNamespace(note_samples=lambda *_: None, write=lambda *_: None)
+    works = {"video": Work(videos=8, slots=100, flops=1.0)}
+    watch = run_log.StepWatch(log, bar, run_log.Clock(), works, ExperimentSettings(), tmp_path)
+    measures = {"loss": 1.0, "tokens": 90, "skipped": 0, "absent": 0}
+
+    def read(number):
+        watch.read(run_log.InFlight(number, "video", (), measures, waited=0.0, compilations=1))
+
+    now += 60.0
+    read(6)
+    assert " 6/20 " in str(bar) and "00:00<?" in str(bar)
+    for number in range(7, 11):
+        now += 2.0
+        read(number)
+    assert " 10/20 [00:08<00:20, " in str(bar)
+    with watch.paused():
+        now += 1800.0
+    now += 2.0
+    read(11)
+    assert " 11/20 [00:10<00:18, " in str(bar)

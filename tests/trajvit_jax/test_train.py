@@ -165,14 +165,66 @@ def test_a_stop_at_an_evaluation_is_made_up_for(experiment, change_step, monkeyp
     with pytest.raises(KeyboardInterrupt):
         training.train(settings, tmp_path / "broken")
     assert evaluations(tmp_path / "broken") == expected[:1]
-    for _ in range(2):  # again, when all is done
+    for _ in range(2):  # again, when all is done but noted
         training.train(settings, tmp_path / "broken")
         assert evaluations(tmp_path / "broken") == expected
+        (tmp_path / "broken/results.json").unlink()
     kept = [
         sorted(path.name for path in (tmp_path / name / "checkpoints").iterdir())
         for name in ("unbroken", "broken")
     ]
     assert kept[0] == kept[1]
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """From now on a run that begins anything raises this."""
+
+    class Begun(Exception):
+        pass
+
+    def begin(*arguments, **options):
+        raise Begun
+
+    return lambda: monkeypatch.setattr(training, "make_step", begin) or Begun
+
+
+def test_a_finished_run_has_nothing_to_do(experiment, toy_record, begun, caplog, tmp_path):
+    settings = experiment("vit3d")
+    results = training.train(settings, tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("[!.]*")}
+    work = begun()
+    with caplog.at_level("INFO", "trajvit_jax"):
+        assert training.train(settings, tmp_path) == results
+    said = f"{tmp_path} is finished: all 6 steps are made and evaluated. Its results are in "
+    assert f"{said}{tmp_path / 'results.json'}" in caplog.text
+    assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("[!.]*")}
+
+    # It is still the run of its own settings, ...
+    with pytest.raises(ValueError, match="other settings"):
+        training.train(dataclasses.replace(settings, seed=1), tmp_path)
+    # ... its results are of its own evaluation, ...
+    write_records(tmp_path / "others", [toy_record(i) for i in range(4)], split="train")
+    moved = dataclasses.replace(settings.data, evaluation=str(tmp_path / "others"))
+    with pytest.raises(work):
+        training.train(dataclasses.replace(settings, data=moved), tmp_path)
+    # ... and a last checkpoint that is damaged is no end.
+    largest = max((tmp_path / "checkpoints/6").rglob("*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
+    with pytest.raises(work):
+        training.train(settings, tmp_path)
+
+
+def test_a_finished_run_without_its_results_is_evaluated(experiment, begun, tmp_path):
+    settings = experiment("vit3d")
+    training.train(settings, tmp_path)
+    (tmp_path / "results.json").unlink()
+    work = begun()
+    with pytest.raises(work):
+        training.train(settings, tmp_path)
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(work):
+        training.train(settings, tmp_path)
 
 
 def test_a_reminder_does_not_cut_off_the_save(experiment, change_step, monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tokenization import interrupts
+from tokenization import exit_codes, interrupts
 from tokenization.annotations import sources
 from tokenization.annotations.datasets import DATASETS
 from tokenization.annotations.media import Media
@@ -150,8 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; no manifest was written", file=sys.stderr)
         return interrupts.EXIT_CODE
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_codes.tell(error)
     print(summary)
     print(f"manifest: {options.output}")
     for suffix in (".missing.txt", ".quarantine.jsonl"):
@@ -164,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"--max_bad={options.max_bad:.1%}; see {beside(options.output, '.quarantine.jsonl')}",
             file=sys.stderr,
         )
-        return 1
+        return exit_codes.FAILED
     return 0
 
 

@@ -12,6 +12,7 @@ The last form was not at hand: its keys are those that public loaders (CLIP4Clip
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,11 +71,10 @@ def _videodatainfo(
     file: Path, found: dict[str, Any], media: Media, split: str | None
 ) -> Iterator[Entry | Malformed]:
     captions: dict[str, list[Any]] = {}
-    known = {
-        item.get("video_id")
-        for _, item in sources.json_list(file, found, "videos")
-        if isinstance(item, dict)
-    }
+    known = set()
+    for _, item in sources.json_list(file, found, "videos"):
+        with contextlib.suppress(ItemError):  # told of below
+            known.add(reading.text(item, "video_id"))
 
     def collect(item: Any) -> list[Entry]:
         name = reading.text(item, "video_id")

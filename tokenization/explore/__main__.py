@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenization import exit_codes
 from tokenization.explore.items import Item, read_records, tokenize_file
+from tokenization.summary import count
 
 _DESCRIPTION = """\
 Shows videos beside their trajectories.
@@ -110,14 +112,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         items = _load(options)
         _write(options, items)
     except (OSError, ValueError) as error:
-        print(f"tokenization.explore: error: {error}", file=sys.stderr)
-        return 2
+        return exit_codes.tell(error, by="tokenization.explore")
     except KeyboardInterrupt:
         return 130
     names = items[0].trajectories.video.id if len(items) == 1 else f"{len(items)} videos"
     tokens = sum(len(item.trajectories) for item in items)
     size = options.output.stat().st_size / 1e6
     print(f"{options.output}: {names}, {tokens:,} trajectories, {size:.1f} MB")
+    for item in items:
+        if item.repeated:
+            trajectories = item.trajectories
+            stored = len(trajectories.frame_times) - item.repeated
+            print(
+                f"{trajectories.video.id}: {count(stored, 'frame')} of its own, the last one is "
+                f"repeated {count(item.repeated, 'time')} "
+                f"(--config=configs/tokenization/classical.py:frames={stored} asks for no more)"
+            )
     return 0
 
 

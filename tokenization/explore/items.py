@@ -37,6 +37,12 @@ class Item:
                 "must agree"
             )
 
+    @property
+    def repeated(self) -> int:
+        """Frames at the end that repeat the last one, because the video has too few."""
+        times = self.trajectories.frame_times
+        return int(np.count_nonzero(times == times[-1])) - 1
+
 
 def read_records(
     directory: Path,

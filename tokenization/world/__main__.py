@@ -9,6 +9,7 @@ import re
 import sys
 import typing
 
+from tokenization import exit_codes
 from tokenization.world.dataset import SPLITS, write_split
 from tokenization.world.scenes import WorldSettings
 
@@ -73,8 +74,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             print(manifest)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_codes.tell(error)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130

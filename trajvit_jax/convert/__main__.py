@@ -30,6 +30,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenization import exit_codes
 from trajvit_jax.convert.conversion import convert
 from trajvit_jax.convert.files import read_checkpoint
 from trajvit_jax.convert.kinds import KINDS, Choices
@@ -132,8 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_codes.tell(error)
     return 0
 
 

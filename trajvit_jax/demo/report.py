@@ -95,7 +95,8 @@ class Report:
 
 def write_report(path: Path, report: Report) -> Path:
     """Writes the page; a reader never sees half of it."""
-    fewer = report.rows[1].tokens / max(1.0, report.rows[0].tokens)
+    patches = report.rows[1].tokens
+    fewer = patches / max(1.0, report.rows[0].tokens)
     template = (
         importlib.resources.files("trajvit_jax.demo").joinpath("report.html").read_text("utf-8")
     )
@@ -104,6 +105,13 @@ def write_report(path: Path, report: Report) -> Path:
         legend="<br>".join(map(html.escape, LEGEND)),
         protocol=html.escape(report.protocol()),
         extraction=html.escape(str(report.test)),
+        counted=html.escape(
+            f"The heading's number is that of the models below: tokens of a held-out clip, against "
+            f"the {patches:,.0f} space-time patches that ViT3D reads of it at the same small size. "
+            "Beside a clip, and in the last lines of the extraction, trajectories are counted "
+            "against the 2x16x16 patches of the same frames at 224x224, the paper's size: there "
+            "are more of these."
+        ),
         curves=line_chart({row.name: row.losses for row in report.rows}, "Training loss"),
         real=render_fragment(report.real),
         world=render_fragment(report.world),

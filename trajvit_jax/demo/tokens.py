@@ -18,6 +18,11 @@ not depend on weights, except with ToMe, TokenLearner and AutoMerge.
 
 from __future__ import annotations
 
+from trajvit_jax.demo.token_options import CUT, parse
+
+if __name__ == "__main__":  # --help and what is wrong, before JAX takes its seconds
+    parse(__doc__)
+
 import argparse
 import dataclasses
 import sys
@@ -29,7 +34,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from tokenization import interrupts
+from tokenization import exit_codes, interrupts
 from tokenization.explore.items import Item, read_records
 from tokenization.explore.page import write_page
 from tokenization.pipeline import PipelineSettings, build
@@ -43,17 +48,9 @@ from trajvit_jax.demo.page import TITLES
 from trajvit_jax.evals.loaded import load
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.footprints import at_pixels, footprint
-from trajvit_jax.models.settings import ModelSettings, check_choice
+from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Tokens
 from trajvit_jax.models.video_text import VideoTextModel
-
-# Of videos; a ViT reads images.
-MODELS = tuple(name for name in TITLES if name != "vit")
-# How a video file is cut for those that differ from TrajViT by their trajectories.
-_CUT = {
-    "segmentation_only": {"tracker": "none", "split": "stride", "clip_limit": 1},
-    "tracking_only": {"segmenter": "patches", "tracker": "patches"},
-}
 
 
 def tokens_of(model: VideoTextModel, item: Item) -> Item:
@@ -124,7 +121,7 @@ def read_clip(path: Path, name: str, *, frames: int, split: str, video: str | No
     if path.is_dir():
         return read_records(path, split=split, max_videos=1, video=video)[0]
     settings = configs.to_settings(
-        PipelineSettings, {"frames": frames, "max_side": 256, **_CUT.get(name, {})}
+        PipelineSettings, {"frames": frames, "max_side": 256, **CUT.get(name, {})}
     )
     found = decode(path, frames=frames, between=settings.between, max_side=settings.max_side)
     return Item(found.rgb, build(settings).tokenize(found))
@@ -150,47 +147,9 @@ def items(options: argparse.Namespace) -> list[Item]:
     return found
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trajvit_jax.demo.tokens",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "input", metavar="DIR_OR_VIDEO", type=Path, help="a video file, or a folder of records"
-    )
-    parser.add_argument("--output", type=Path, default=Path("tokens.html"), help="tokens.html")
-    parser.add_argument("--models", help=f"some of {','.join(MODELS)} (all)")
-    parser.add_argument("--config", default="configs/comparison.py", help="of the models")
-    parser.add_argument("--workdir", type=Path, help="a run, whose model is shown")
-    parser.add_argument("--weights", type=Path, help="a folder that trajvit_jax.convert wrote")
-    parser.add_argument("--split", default="train", help="of the folder of records (train)")
-    parser.add_argument("--video", metavar="ID", help="of the folder; else its first")
-    parser.add_argument("--seed", type=int, default=0, help="of random weights")
-    options = parser.parse_args(arguments)
-    if options.workdir and options.weights:
-        parser.error("--workdir and --weights both say which weights; give one")
-    if options.models and (options.workdir or options.weights):
-        parser.error("--models are drawn at random; a run or a folder has one model, its own")
-    given = options.workdir or options.weights
-    if given:
-        options.models = [""]
-    elif options.models:
-        options.models = options.models.split(",")
-    else:  # records are cut in one way already
-        options.models = [one for one in MODELS if not (options.input.is_dir() and one in _CUT)]
-    for name in filter(None, options.models):
-        try:
-            check_choice("--models", name, MODELS)
-        except ValueError as error:
-            parser.error(str(error))
-    return options
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    options = parse(arguments)
+    options = parse(__doc__, arguments)
     try:
         if not options.input.exists():
             raise FileNotFoundError(f"{options.input} does not exist; give a video file or records")
@@ -201,8 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         interrupts.leave("interrupted; nothing was written")
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_codes.tell(error)
     for item in shown:
         print(f"{item.trajectories.video.id}: {len(item.trajectories)} tokens")
     print(f"page: {options.output.resolve()}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -13,6 +15,7 @@ from jaxtyping import Float32, Float64
 from trajvit_jax.data.clips import SAME
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import UnusableRecord
+from trajvit_jax.evals.class_lists import check_labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,11 +38,36 @@ class BoxedFrame:
     corners: Float32[np.ndarray, "n 4"]
     labels: tuple[frozenset[str], ...]
 
+    def to_json(self) -> dict[str, object]:
+        """As JSON has it; `from_json` reads it."""
+        return dataclasses.asdict(self) | {
+            "corners": self.corners.tolist(),
+            "labels": [sorted(labels) for labels in self.labels],
+        }
 
-def boxed_frames(record: Record) -> tuple[BoxedFrame, ...]:
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> BoxedFrame:
+        """What `to_json` made."""
+        return cls(
+            **dict(values)
+            | {
+                "corners": np.array(values["corners"], np.float32).reshape(-1, 4),
+                "labels": tuple(map(frozenset, values["labels"])),
+            }
+        )
+
+
+def boxed_frames(
+    record: Record, *, classes: Collection[str] | None = None
+) -> tuple[BoxedFrame, ...]:
     """All annotated frames of a record, in the order of time.
 
+    Args:
+      record: with boxes.
+      classes: all labels that there are; None = any.
+
     Raises:
+      ValueError: a label that is no class.
       UnusableRecord: no boxes, a box that is empty or leaves the frame, or an annotated frame
         that is not among those of the record.
     """
@@ -57,6 +85,8 @@ def boxed_frames(record: Record) -> tuple[BoxedFrame, ...]:
             f"record {record.id!r} has a box {corners} that is empty or leaves the frame; corners "
             "are (x0, y0, x1, y1) / size, within 0..1"
         )
+    if classes is not None:  # at the first record, not after hours
+        check_labels(boxes.labels, classes, f"record {record.id!r}")
     found = []
     for second in np.unique(boxes.times):
         own = np.flatnonzero(boxes.times == second)
@@ -103,6 +133,12 @@ class GivenBoxes:
 
     corners: Float64[np.ndarray, "n 4"]
     scores: Float64[np.ndarray, " n"]
+
+
+def hash_of_file(path: str) -> str:
+    """16 hexadecimal digits of what a file holds."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def read_given(path: str, *, least: float) -> Mapping[tuple[str, float], GivenBoxes]:

@@ -15,6 +15,12 @@ many times the frames that the model reads, and similarities are averaged over v
 
 from __future__ import annotations
 
+from trajvit_jax.evals import options
+from trajvit_jax.evals.settings import ClassificationSettings
+
+if __name__ == "__main__":  # --help and what is wrong, before JAX takes its seconds
+    options.check("classification", __doc__, ClassificationSettings)
+
 import dataclasses
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,44 +29,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Float64, Int64
 
-from trajvit_jax.config import require_positive
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import BadRecord, UnusableRecord
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import command
+from trajvit_jax.evals.class_lists import check_labels, name_of, read_classes
 from trajvit_jax.evals.embedding import Embedder
-from trajvit_jax.evals.prompts import check_labels, name_of, read_classes, read_templates
+from trajvit_jax.evals.prompts import read_templates
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.metrics import hits_at, retrieval_ranks
-from trajvit_jax.models.settings import check_choice
 from trajvit_jax.models.video_text import VideoTextModel
-
-ENSEMBLES = ("mean", "unit")
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassificationSettings(command.CommonSettings):
-    """How zero-shot classification is measured.
-
-    Attributes:
-      classes: file of all classes, one a line: LABEL, or LABEL<TAB>NAME; '' = the labels that
-        occur in the records.
-      prompts: 'kinetics', 'ucf101', 'imagenet', 'actionclip', 'none' (the name alone), or a file
-        of sentences with {} for the class.
-      ensemble: of the sentences' unit vectors: 'mean' (released program) or 'unit', the mean
-        normalized again (CLIP).
-      views: of each record, whose similarities are averaged.
-    """
-
-    classes: str = ""
-    prompts: str = "kinetics"
-    ensemble: str = "mean"
-    views: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("ensemble", self.ensemble, ENSEMBLES)
-        require_positive(self, "views")
 
 
 def own_label(record: Record, classes: Collection[str] | None = None) -> tuple[str, str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import functools
 import hashlib
-import inspect
 import json
 import logging
 import os
@@ -15,7 +13,6 @@ import re
 import shlex
 import sys
 import time
-import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,49 +20,22 @@ from typing import Any, Generic, TypeVar
 import jax
 from jax.sharding import Mesh
 
-from tokenization import interrupts
-from trajvit_jax import config as configs
-from trajvit_jax.config import require_positive, to_settings
+from tokenization import exit_codes, interrupts
+from trajvit_jax.confidence import LEVEL
 from trajvit_jax.data.absent import absent_records
 from trajvit_jax.data.clips import Clips
 from trajvit_jax.data.index import find_place, read_index
 from trajvit_jax.data.source import Record, RecordSource, open_records
 from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.loaded import Loaded, load, with_frames
-from trajvit_jax.evals.results import CONFIDENCE, Measured, Result, with_intervals
+from trajvit_jax.evals.options import parser_of, settings_of
+from trajvit_jax.evals.results import Measured, Result, with_intervals
+from trajvit_jax.evals.settings import CommonSettings
 from trajvit_jax.pod import cluster
 from trajvit_jax.run.provenance import commit, versions
 from trajvit_jax.sharding import MeshSettings, make_mesh
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class CommonSettings:
-    """What every protocol can be told.
-
-    Attributes:
-      dataset: name of the data in the paper's tables; '' = the name of the records' folder.
-      split: of the records to evaluate on.
-      frames: that the model reads of a video; 0 = as many as it was trained with. Records with
-        more give some of theirs.
-      batch: videos at once.
-      draws: of the bootstrap that gives intervals; 0 = none.
-      seed: of what is drawn.
-    """
-
-    dataset: str = ""
-    split: str = "test"
-    frames: int = 0
-    batch: int = 64
-    draws: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_positive(self, "batch")
-        for name in ("frames", "draws"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name}={getattr(self, name)} must be at least 0")
 
 
 S = TypeVar("S", bound=CommonSettings)
@@ -96,6 +66,16 @@ class Job(Generic[S]):
     def frames(self) -> int:
         """That the model reads."""
         return self.loaded.model.settings.frames
+
+    def about(self, split: str) -> dict[str, Any]:
+        """What features of a split's records depend on, as JSON."""
+        source = open_records(self.folder, split)
+        return {
+            "checkpoint": self.loaded.checkpoint,
+            "records": source.fingerprint if isinstance(source, RecordSource) else "",
+            "split": split,
+            "frames": self.frames,
+        }
 
     def open(self, split: str, *, views: int = 1) -> Sequence[Record]:
         """Records of a split as the model reads them.
@@ -142,95 +122,6 @@ class Protocol(Generic[S]):
     about: str
     settings: type[S]
     measure: Callable[[Job[S]], Measured]
-
-
-def parser_of(protocol: Protocol[Any]) -> argparse.ArgumentParser:
-    """The command's options: those of all commands, and one for each setting."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m trajvit_jax.evals.{protocol.name}",
-        description=protocol.about,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--workdir",
-        required=True,
-        help="a run of trajvit_jax.main, or a folder of trajvit_jax.convert",
-    )
-    parser.add_argument("--records", required=True, help="folder of tokenization.extract")
-    parser.add_argument(
-        "--config",
-        help="of configs/eval: how the paper evaluates on a dataset; options change it",
-    )
-    parser.add_argument("--step", type=int, help="of the checkpoint; the newest by default")
-    parser.add_argument("--vocabulary", help="vocab.txt, where the workdir has none")
-    parser.add_argument(
-        "--missing", help="MANIFEST.missing.txt: videos that were never there, to be counted"
-    )
-    parser.add_argument(
-        "--json",
-        help="file of the result; WORKDIR/evals/PROTOCOL-DATASET-SPLIT-FRAMES-STEP-HASH.json by "
-        "default",
-    )
-    group = parser.add_argument_group("settings")
-    described = _described(protocol.settings)
-    hints = typing.get_type_hints(protocol.settings)
-    for field in dataclasses.fields(protocol.settings):
-        flags = dict.fromkeys(f"--{name}" for name in (field.name.replace("_", "-"), field.name))
-        help_text = f"{described[field.name]} ({field.default!r})".replace("%", "%%")
-        if hints[field.name] is bool:
-            group.add_argument(
-                *flags,
-                dest=field.name,
-                action=argparse.BooleanOptionalAction,
-                default=None,
-                help=help_text,
-            )
-            continue
-        group.add_argument(
-            *flags,
-            dest=field.name,
-            type=hints[field.name],
-            metavar=hints[field.name].__name__.upper(),
-            help=help_text,
-        )
-    return parser
-
-
-def _described(kind: type) -> dict[str, str]:
-    """What docstrings say of the fields of a class and of those that it is made from."""
-    found: dict[str, str] = {}
-    for one in reversed(kind.__mro__):
-        name = ""
-        for line in inspect.cleandoc(one.__doc__ or "").splitlines():
-            field = re.match(r"  (\w+): (.+)", line)
-            if field:
-                name, found[field[1]] = field[1], field[2]
-            elif name and line.startswith("    "):
-                found[name] += f" {line.strip()}"
-            else:
-                name = ""
-    return {name: text.removesuffix(".") for name, text in found.items()}
-
-
-def settings_of(protocol: Protocol[S], options: argparse.Namespace) -> S:
-    """What the config says, and what the options change of it.
-
-    Raises:
-      ValueError: a config of another protocol, or a setting that does not exist.
-    """
-    values: dict[str, Any] = {}
-    if options.config:
-        config = dict(configs.load(options.config))
-        own = config.pop("protocol", None)
-        if own != protocol.name:
-            what = f"is for python -m trajvit_jax.evals.{own}" if own else "names no protocol"
-            raise ValueError(f"{options.config} {what}, not for {protocol.name}; see configs/eval")
-        values |= config
-    fields = [field.name for field in dataclasses.fields(protocol.settings)]
-    given = {name: getattr(options, name) for name in fields}
-    values |= {name: value for name, value in given.items() if value is not None}
-    return to_settings(protocol.settings, values)
 
 
 @contextlib.contextmanager
@@ -299,12 +190,13 @@ def evaluate(
         fingerprint=source.fingerprint if isinstance(source, RecordSource) else "",
         settings=dataclasses.asdict(settings),
         notes=dict(measured.notes),
-        interval=f"{CONFIDENCE:.0%} bootstrap, {draws} draws" if draws else "",
+        interval=f"{LEVEL:.0%} bootstrap, {draws} draws" if draws else "",
         command=command,
         commit=commit(),
         versions=versions("jax", "flax", "numpy", "opencv-python-headless"),
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         seconds=round(time.perf_counter() - started, 1),
+        samples={one.name: one.parts for one in measured.metrics if one.parts is not None},
     )
 
 
@@ -338,13 +230,13 @@ def _lines(file: str) -> set[str]:
 
 def main(protocol: Protocol[Any], arguments: Sequence[str] | None = None) -> int:
     """A protocol's command; returns its exit code."""
-    options = parser_of(protocol).parse_args(arguments)
+    options = parser_of(protocol.name, protocol.about, protocol.settings).parse_args(arguments)
     logging.basicConfig(format="%(message)s", force=True)  # a library may have been first
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of reading only
     own = None
     try:
-        settings = settings_of(protocol, options)
+        settings = settings_of(protocol.name, protocol.settings, options)
         own = cluster.from_environment(os.environ)
         cluster.start(own)
         result = evaluate(
@@ -364,11 +256,9 @@ def main(protocol: Protocol[Any], arguments: Sequence[str] | None = None) -> int
     except KeyboardInterrupt:
         interrupts.leave("interrupted; nothing was written")
     except (ValueError, OSError, FloatingPointError) as error:
-        message = f"error: {error}"
         if own is not None:  # on the way out of the interpreter JAX would wait for the others
-            interrupts.leave(message, 2)
-        print(message, file=sys.stderr)
-        return 2
+            interrupts.leave(f"error: {error}", exit_codes.code_of(error))
+        return exit_codes.tell(error)
     cluster.stop(own)
     return 0
 

@@ -5,7 +5,7 @@ Frame mAP at IoU 0.5 by AVA's evaluation. The frozen tokens of a box (`regions`:
 trained on the boxes of the training split, with a sigmoid for each action.
 
   python -m trajvit_jax.evals.detection --workdir=runs/panda4m --records=data/ava \
-      --config=configs/eval/ava.py --classes=ava_actions.txt
+      --config=configs/eval/ava.py --classes=ava_action_list_v2.2_for_activitynet_2019.pbtxt
   python -m trajvit_jax.evals.detection --workdir=runs/panda4m --records=data/ava \
       --boxes=ava_detection_val_boxes_and_labels.csv
 
@@ -17,85 +17,41 @@ detection: it counts as missed.
 
 from __future__ import annotations
 
+from trajvit_jax.evals import options
+from trajvit_jax.evals.settings import DetectionSettings, RegionSettings
+
+if __name__ == "__main__":  # --help and what is wrong, before JAX takes its seconds
+    options.check("detection", __doc__, DetectionSettings)
+
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
-from trajvit_jax.config import require_positive
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import BadRecord
-from trajvit_jax.evals import command
-from trajvit_jax.evals.boxes import BoxedFrame, GivenBoxes, boxed_frames, read_given
+from trajvit_jax.evals import command, token_store
+from trajvit_jax.evals.boxes import (
+    BoxedFrame,
+    GivenBoxes,
+    boxed_frames,
+    hash_of_file,
+    read_given,
+)
+from trajvit_jax.evals.class_lists import check_labels, read_classes
 from trajvit_jax.evals.embedding import Embedder, tell_bad
-from trajvit_jax.evals.features import Features
 from trajvit_jax.evals.frame_map import Detections, Truth, match, mean_average_precision
 from trajvit_jax.evals.probing import HeadSettings, score_samples, train_head
-from trajvit_jax.evals.prompts import check_labels, read_classes
-from trajvit_jax.evals.regions import RegionSettings, box_tokens, way_of, width_of
+from trajvit_jax.evals.regions import box_tokens, way_of, width_of
 from trajvit_jax.evals.results import Measured, Metric
+from trajvit_jax.evals.token_store import Features, Store
 
 Given = Mapping[tuple[str, float], GivenBoxes]
 _PAPER, _HEAD = RegionSettings(), HeadSettings(multi_label=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectionSettings(command.CommonSettings):
-    """How detection is measured.
-
-    Attributes:
-      train_split: of the records to train the head on.
-      classes: file of the actions that count, one a line (AVA: 60); '' = all that occur in the
-        training split.
-      boxes: csv of a person detector's boxes, video,second,x0,y0,x1,y1,,score; '' = the annotated
-        ones.
-      box_score: score that a given box has at least.
-      inside: part of a trajectory's mask that is inside the box, at least.
-      size: cells a side that RoIAlign makes of a box, for other tokenizations.
-      iou: overlap that a right detection has with the true box, at least.
-      epochs: over the training boxes.
-      learning_rate: of AdamW, the same for all steps.
-      weight_decay: of AdamW.
-      boxes_a_step: of training.
-      heads: of the attention pooling; 0 = as many as the encoder has.
-    """
-
-    train_split: str = "train"
-    classes: str = ""
-    boxes: str = ""
-    box_score: float = 0.8
-    inside: float = 0.8
-    size: int = 7
-    iou: float = 0.5
-    epochs: int = 12
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.5
-    boxes_a_step: int = 128
-    heads: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(self, "epochs", "boxes_a_step")
-        if not 0 < self.iou <= 1:
-            raise ValueError(f"--iou={self.iou} must be within 0..1, and above 0")
-        self.regions()
-
-    def regions(self) -> RegionSettings:
-        """Of the boxes' tokens."""
-        return RegionSettings(self.inside, self.size)
-
-    def head(self, heads: int) -> HeadSettings:
-        """Of the head; `heads` are the encoder's."""
-        return HeadSettings(
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            size=self.boxes_a_step,
-            heads=self.heads or heads,
-            seed=self.seed,
-            multi_label=True,
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,7 +63,7 @@ class BoxedFeatures:
       frame: number of the frame of each box.
       corners: of each box.
       person: which of its frame's annotated boxes it is; -1 = a given one.
-      tokens: of each box; some have none.
+      tokens: a sample a box; some have none.
       bad: records that could not be used.
     """
 
@@ -115,13 +71,18 @@ class BoxedFeatures:
     frame: Int64[np.ndarray, " n"]
     corners: Float32[np.ndarray, "n 4"]
     person: Int64[np.ndarray, " n"]
-    tokens: tuple[Float32[np.ndarray, "_ d"], ...]
+    tokens: Features
     bad: tuple[BadRecord, ...] = ()
 
     @property
     def full(self) -> Int64[np.ndarray, " _"]:
         """Numbers of the boxes that have tokens."""
-        return np.flatnonzero([len(tokens) > 0 for tokens in self.tokens])
+        return np.flatnonzero(self.tokens.lengths)
+
+    @property
+    def labels(self) -> set[str]:
+        """All that occur."""
+        return {label for frame in self.frames for own in frame.labels for label in own}
 
     def features(self) -> Features:
         """Of the boxes that have tokens.
@@ -134,7 +95,7 @@ class BoxedFeatures:
                 f"none of {len(self.tokens)} boxes holds a trajectory; lower --inside, or look at "
                 "the records with python -m tokenization.explore"
             )
-        return Features.of([self.tokens[number] for number in self.full])
+        return self.tokens.with_tokens()
 
     def classes(self, names: Sequence[str]) -> Bool[np.ndarray, "n c"]:
         """What each annotated box is labelled with."""
@@ -162,6 +123,10 @@ def box_features(
     settings: RegionSettings = _PAPER,
     *,
     given: Given | None = None,
+    classes: Collection[str] | None = None,
+    folder: str | os.PathLike[str] = "",
+    about: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
 ) -> BoxedFeatures:
     """The tokens of all boxes of all records that can be used.
 
@@ -171,47 +136,87 @@ def box_features(
       settings: how tokens are found.
       given: boxes in place of the annotated ones, by video and second; frames that have none are
         frames without detections.
+      classes: all labels that there are; None = any.
+      folder: keeps them, as in `frozen_tokens`; '' = they stay in memory.
+      about: what they depend on besides, as JSON.
+      dtype: in which they are kept.
 
     Raises:
-      ValueError: more than a tenth of the records cannot be used.
-      OSError: the storage cannot be read.
+      ValueError: a label that is no class, more than a tenth of the records that cannot be used,
+        tokens that need more room than there is, or a folder with features of something else.
+      OSError: the storage cannot be read or written.
     """
-    frames: list[BoxedFrame] = []
-    numbers: list[int] = []
-    persons: list[int] = []
-    corners: list[np.ndarray] = []
-    tokens: list[np.ndarray] = []
-    bad: list[BadRecord] = []
-    for videos in embedder.batches(source, boxed_frames, name="tokens of boxes"):
-        bad += [one for one in videos.bad if one is not None]
-        asked: list[list[tuple[BoxedFrame, np.ndarray]]] = []
-        for own in videos.kept:
-            asked.append([])
-            for frame in own or ():
-                number = len(frames)
-                frames.append(frame)
-                boxes = frame.corners if given is None else _given(frame, given)
-                for person, box in enumerate(boxes):
-                    asked[-1].append((frame, box))
-                    numbers.append(number)
-                    persons.append(person if given is None else -1)
-                    corners.append(box)
-        tokens += [one for video in box_tokens(embedder, videos, asked, settings) for one in video]
-    tell_bad(bad, len(source))
-    if given is not None and not numbers:
-        first, own = next(iter(given), None), frames[0] if frames else None
-        raise ValueError(
-            f"none of {len(given)} frames with given boxes is among the {len(frames)} annotated "
-            f"ones; the first is {first}, the first annotated one "
-            f"{own and (own.video, own.second)}: videos and seconds must be the dataset's"
-        )
+    about = dict(about or {}) | dataclasses.asdict(settings) | {"dtype": dtype}
+    found = token_store.read(folder, about) if folder else None
+    if found is None:
+        found = _computed(embedder, source, settings, given, classes, folder, about)
+    tokens, notes = found
+    frames = tuple(map(BoxedFrame.from_json, notes["frames"]))
+    if classes is not None:
+        learned = sorted({label for one in frames for own in one.labels for label in own})
+        check_labels(learned, classes, str(folder) or repr(source))
     return BoxedFeatures(
-        tuple(frames),
-        np.array(numbers, np.int64),
-        np.array(corners, np.float32).reshape(-1, 4),
-        np.array(persons, np.int64),
-        tuple(tokens),
-        tuple(bad),
+        frames,
+        np.array(notes["frame"], np.int64),
+        np.array(notes["corners"], np.float32).reshape(-1, 4),
+        np.array(notes["person"], np.int64),
+        tokens,
+        tuple(BadRecord(**one) for one in notes["bad"]),
+    )
+
+
+def _computed(
+    embedder: Embedder,
+    source: Sequence[Record],
+    settings: RegionSettings,
+    given: Given | None,
+    classes: Collection[str] | None,
+    folder: str | os.PathLike[str],
+    about: Mapping[str, Any],
+) -> tuple[Features, dict[str, list[Any]]]:
+    """Tokens, and as JSON which boxes they are of."""
+    keep = functools.partial(boxed_frames, classes=classes)
+    frames: list[BoxedFrame] = []
+    notes: dict[str, list[Any]] = {"frame": [], "corners": [], "person": []}
+    bad: list[BadRecord] = []
+    width = width_of(embedder.model.settings)
+    with Store(width, len(source), folder=folder, dtype=about["dtype"]).open() as store:
+        done = 0
+        for videos in embedder.batches(source, keep, name="tokens of boxes"):
+            bad += [one for one in videos.bad if one is not None]
+            asked: list[list[tuple[BoxedFrame, np.ndarray]]] = []
+            for own in videos.kept:
+                asked.append([])
+                for frame in own or ():
+                    boxes = frame.corners if given is None else _given(frame, given)
+                    for person, box in enumerate(boxes):
+                        asked[-1].append((frame, box))
+                        notes["frame"].append(len(frames))
+                        notes["person"].append(person if given is None else -1)
+                        notes["corners"].append(np.asarray(box, np.float32).tolist())
+                    frames.append(frame)
+            done += videos.count
+            found = box_tokens(embedder, videos, asked, settings)
+            store.add([one for video in found for one in video], done=done)
+        tell_bad(bad, len(source))
+        if given is not None and not notes["frame"]:
+            raise ValueError(_none_given(given, frames))
+    notes["frames"] = [frame.to_json() for frame in frames]
+    notes["bad"] = [dataclasses.asdict(one) for one in bad]
+    if not folder:
+        return store.features(), notes
+    store.finish(about, notes)
+    stored = token_store.read(folder, about)
+    assert stored is not None  # just written
+    return stored
+
+
+def _none_given(given: Given, frames: Sequence[BoxedFrame]) -> str:
+    first, own = next(iter(given), None), frames[0] if frames else None
+    return (
+        f"none of {len(given)} frames with given boxes is among the {len(frames)} annotated "
+        f"ones; the first is {first}, the first annotated one "
+        f"{own and (own.video, own.second)}: videos and seconds must be the dataset's"
     )
 
 
@@ -241,11 +246,9 @@ def detect(
       ValueError: a label that is no class, or no box with tokens.
       FloatingPointError: a loss that is not finite.
     """
-    learned = [label for frame in train.frames for own in frame.labels for label in own]
-    asked = [label for frame in test.frames for own in frame.labels for label in own]
-    names = sorted(set(learned)) if classes is None else list(classes)
-    check_labels(learned, names, "training split")
-    check_labels(asked, names, "test split")
+    names = sorted(train.labels) if classes is None else list(classes)
+    check_labels(sorted(train.labels), names, "training split")
+    check_labels(sorted(test.labels), names, "test split")
     targets = train.classes(names)[train.full].astype(np.float32)
     model = train_head(train.features(), targets, len(names), head)
     scores = np.full((len(test.tokens), len(names)), np.nan)
@@ -290,19 +293,49 @@ def evaluate(
     given: Given | None = None,
 ) -> Iterator[tuple[str, float]]:
     """Yields (name, value): the mAP in percent. Args and errors: `box_features` and `detect`."""
-    learned = box_features(embedder, train, regions)
-    asked = box_features(embedder, test, regions, given=given)
-    yield from detect(learned, asked, head, classes=classes).values()
+    learned = box_features(embedder, train, regions, classes=classes)
+    names = sorted(learned.labels) if classes is None else classes
+    asked = box_features(embedder, test, regions, given=given, classes=names)
+    yield from detect(learned, asked, head, classes=names).values()
+
+
+def _head(own: DetectionSettings, heads: int) -> HeadSettings:
+    """Of the head; `heads` are the encoder's."""
+    return HeadSettings(
+        epochs=own.epochs,
+        learning_rate=own.learning_rate,
+        weight_decay=own.weight_decay,
+        size=own.boxes_a_step,
+        heads=own.heads or heads,
+        seed=own.seed,
+        multi_label=True,
+    )
 
 
 def _measure(job: command.Job[DetectionSettings]) -> Measured:
     own, model = job.settings, job.loaded.model.settings
     given = read_given(own.boxes, least=own.box_score) if own.boxes else None
     classes = list(read_classes(own.classes)) if own.classes else None
-    train = box_features(job.embedder, job.open(own.train_split), own.regions())
-    test = box_features(job.embedder, job.open(own.split), own.regions(), given=given)
-    head = own.head(model.encoder.heads)
-    measured = detect(train, test, head, classes=classes, iou=own.iou)
+
+    def of(split: str, classes: list[str] | None, given: Given | None = None) -> BoxedFeatures:
+        about = job.about(split)
+        if given is not None:
+            about["boxes"] = [hash_of_file(own.boxes), own.box_score]
+        return box_features(
+            job.embedder,
+            job.open(split),
+            own.regions(),
+            given=given,
+            classes=classes,
+            folder=f"{own.features}/{split}" if own.features else "",
+            about=about,
+            dtype=own.feature_dtype,
+        )
+
+    train = of(own.train_split, classes)
+    classes = sorted(train.labels) if classes is None else classes
+    test = of(own.split, classes, given)
+    measured = detect(train, test, _head(own, model.encoder.heads), classes=classes, iou=own.iou)
     notes = {
         "boxes from": own.boxes or "annotations",
         "tokens by": way_of(model),

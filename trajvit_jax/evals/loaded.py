@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.convert import stored
@@ -21,7 +22,7 @@ from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.optim import optimizer
 from trajvit_jax.run.checksums import checksums
-from trajvit_jax.sharding import MeshSettings, make_mesh
+from trajvit_jax.sharding import MeshSettings, make_mesh, shardings
 from trajvit_jax.state import TrainState
 
 VOCABULARY = "vocab.txt"
@@ -89,7 +90,7 @@ def load(
     """
     folder = Path(folder)
     if (folder / stored.WEIGHTS).is_file():
-        return _load_weights(folder, step, vocabulary)
+        return _load_weights(folder, step, vocabulary, mesh)
     if not has_run(folder):
         what = "does not exist" if not folder.exists() else "holds neither a run nor weights"
         raise FileNotFoundError(
@@ -116,7 +117,10 @@ def load(
 
 
 def _load_weights(
-    folder: Path, step: int | None, vocabulary: str | os.PathLike[str] | None
+    folder: Path,
+    step: int | None,
+    vocabulary: str | os.PathLike[str] | None,
+    mesh: Mesh | None,
 ) -> Loaded:
     if step is not None:
         raise ValueError(f"{folder} holds converted weights, no run: leave out --step={step}")
@@ -129,7 +133,18 @@ def _load_weights(
             f"{path} has {len(text)} pieces, the model of {folder} embeds "
             f"{model.settings.text.vocabulary}: it was trained with another vocabulary"
         )
-    return Loaded(model, text, str(folder))
+    return Loaded(model if mesh is None else _on_mesh(model, mesh), text, str(folder))
+
+
+def _on_mesh(model: VideoTextModel, mesh: Mesh) -> VideoTextModel:
+    """The same model, its arrays where those of a run would lie."""
+    graph, state = nnx.split(model)
+
+    def put(x: jax.Array, where: NamedSharding) -> jax.Array:
+        own = np.asarray(x)
+        return jax.make_array_from_callback(own.shape, where, lambda index: own[index])
+
+    return nnx.merge(graph, jax.tree.map(put, state, shardings(state, mesh)))
 
 
 def hash_of(model: VideoTextModel) -> str:

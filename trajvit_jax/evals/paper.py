@@ -21,14 +21,25 @@ from tokenization.files import write_text
 
 _DATA = Path(__file__).with_name("paper_numbers.json")
 
-# What a training is made with, and what it is called in GPU-hours.
-_TRAININGS = {
-    "panda2m": "configs/panda2m.py",
-    "panda4m": "configs/panda4m.py",
-    "panda8m": "configs/panda8m.py",
-    "panda8m_datacomp50m": "configs/panda8m_datacomp50m.py",
-    "datacomp50m": "configs/datacomp50m.py",
-    "ablation880k": "configs/ablation880k.py",
+# Arguments of rows that are not `model=` and the row's name; '' = the config's own.
+_ARGUMENTS = {
+    "trajvit": "",
+    # TrajViT on records that were cut in another way.
+    "trajectories_at_1024_px": "",
+    "segments_of_sam": "",
+    "key_frames_only": "",
+    "fixed_stride_only": "",
+    # Its encoder.
+    "last_stage_only": "ablation=last_stage",
+    "no_position_branch": "ablation=no_position",
+    "hiera_backbone": "ablation=hiera",
+    "mean_over_frames": "ablation=mean",
+    "two_queries": "ablation=queries2",
+    "four_queries": "ablation=queries4",
+}
+# Trainings of more than one run: models of space-time patches read images before videos.
+_IN_TURN = {
+    ("panda8m_datacomp50m", "vit3d"): ("datacomp50m.py:model=vit", "panda8m_from_images.py"),
 }
 
 
@@ -117,6 +128,11 @@ def numbers() -> tuple[Number, ...]:
     return tuple(number for block in blocks() for number in block.numbers())
 
 
+def settings_of(protocol: str, dataset: str) -> Mapping[str, Any]:
+    """How the paper's numbers of a protocol and dataset are measured, as far as it says."""
+    return _read()["settings"].get(protocol, {}).get(dataset, {})
+
+
 def command_of(block: Block, dataset: str) -> str:
     """What evaluates a model as a table does."""
     if block.protocol in ("videoqa", "summary", "ablation"):
@@ -133,20 +149,40 @@ def command_of(block: Block, dataset: str) -> str:
     return f"`python -m trajvit_jax.evals.{block.protocol} --config=configs/eval/{name}`"
 
 
+def configs_of(training: str, model: str) -> tuple[str, ...]:
+    """The configs that train a model of a table, one after the other, below configs/."""
+    if not training:
+        return ()
+    if (training, model) in _IN_TURN:
+        return _IN_TURN[training, model]
+    argument = _ARGUMENTS.get(model, f"model={model}")
+    return (f"{training}.py:{argument}".removesuffix(":"),)
+
+
+def trained() -> tuple[str, ...]:
+    """All configs of all tables."""
+    found = [
+        config
+        for block in blocks()
+        for model in block.rows
+        for config in configs_of(block.training, model)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
 def hours_of(training: str, model: str) -> str:
     """GPU-hours that a training is planned to take, or '-'."""
-    found = _read()["gpu_hours"].get(training, {}).get(model)
-    return "-" if found is None else f"{found[0]:,.0f} to {found[1]:,.0f}"
+    planned = _read()["gpu_hours"]
+    found = [planned[config] for config in configs_of(training, model)]
+    if not found:
+        return "-"
+    low, high = (sum(ends) for ends in zip(*found, strict=True))
+    return f"{low:,.0f} to {high:,.0f}"
 
 
 def training_of(training: str, model: str) -> str:
-    """The config that trains a model of a table."""
-    if not training:
-        return "none"
-    path = _TRAININGS[training]
-    if training == "ablation880k":  # its first lines name the argument of each row
-        return f"`{path}`"
-    return f"`{path}`" if model == "trajvit" else f"`{path}:model={model}`"
+    """The configs that train a model of a table."""
+    return ", then ".join(f"`configs/{one}`" for one in configs_of(training, model)) or "none"
 
 
 def document() -> str:
@@ -169,9 +205,12 @@ models and real clips, by the command named), **needs data** (the protocol is te
 alone), **needs an accelerator**.
 
 *GPU-hours* are those of training on 32 H100, planned by the formula of [SCALING.md](SCALING.md)
-(25% to 45% of 989 TFLOP/s, 400 GB/s between GPUs, assumed; the ablations are not planned yet).
+(25% to 45% of 989 TFLOP/s, 400 GB/s between GPUs, assumed), by
+`python -m benchmarks.cost_model --paper`. RLT is counted with every slot that it may need: its
+tokens depend on the video. A model of two runs has the hours of both.
 Evaluation costs little beside: in four views, all of Kinetics-400 is under two GPU-hours for
-ViT3D-L. A config's first lines name the argument of each row of Tables 5 and 6.
+ViT3D-L. Rows of Table 6 that have the config of TrajViT differ in their records, which the config's
+first lines tell.
 
 Every command takes `--workdir=RUN --records=FOLDER` besides; each config's first lines name the
 split, the captions, the sampling, and the commands that make its records. Where the videos are
@@ -224,9 +263,9 @@ def _section(block: Block) -> str:
     ]
     for model, values in block.rows.items():
         cells = ["-" if value is None else f"{value:g}" for value in values]
-        trained = training_of(block.training, model) if block.training else "none"
+        made = training_of(block.training, model)
         lines.append(
-            f"| {model} | {' | '.join(cells)} | {trained} | {hours_of(block.training, model)} |"
+            f"| {model} | {' | '.join(cells)} | {made} | {hours_of(block.training, model)} |"
         )
     datasets = list(dict.fromkeys(dataset for dataset, _ in block.columns))
     lines += ["", "| data needed | command |", "|---|---|"]

@@ -17,6 +17,12 @@ another head costs minutes.
 
 from __future__ import annotations
 
+from trajvit_jax.evals import options
+from trajvit_jax.evals.settings import ProbingSettings
+
+if __name__ == "__main__":  # --help and what is wrong, before JAX takes its seconds
+    options.check("probing", __doc__, ProbingSettings)
+
 import dataclasses
 import functools
 import logging
@@ -33,15 +39,15 @@ from jaxtyping import Array, Bool, Float, Shaped
 from tqdm import tqdm
 
 from trajvit_jax.config import require_positive
-from trajvit_jax.data.source import Record, RecordSource
+from trajvit_jax.data.source import Record
 from trajvit_jax.evals import command
+from trajvit_jax.evals.class_lists import check_labels, read_classes
 from trajvit_jax.evals.classification import Classified, measure, own_label
 from trajvit_jax.evals.embedding import Embedder
-from trajvit_jax.evals.features import Features, Frozen, frozen_tokens
-from trajvit_jax.evals.prompts import check_labels, read_classes
+from trajvit_jax.evals.features import Frozen, frozen_tokens
 from trajvit_jax.evals.results import Measured
+from trajvit_jax.evals.token_store import Features
 from trajvit_jax.models.map_head import MapHead
-from trajvit_jax.models.settings import check_choice
 from trajvit_jax.ops.impl import Impl
 from trajvit_jax.sharding import MeshSettings, make_mesh
 
@@ -84,49 +90,10 @@ class HeadSettings:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class ProbingSettings(command.CommonSettings):
-    """How probing is measured.
-
-    Attributes:
-      train_split: of the records to train the head on.
-      classes: file of all classes, one a line; '' = the labels that occur in the records.
-      views: of each video: parts of it that follow one another.
-      epochs: over the training videos.
-      learning_rate: of AdamW, the same for all steps.
-      weight_decay: of AdamW.
-      size: videos of a training step.
-      heads: of the attention pooling; 0 = as many as the encoder has.
-      features: folder that keeps the tokens for other heads; '' = they stay in memory.
-      feature_dtype: 'float32', or 'float16' for half of the space.
-    """
-
-    train_split: str = "train"
-    classes: str = ""
-    views: int = 4
-    epochs: int = 12
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.5
-    size: int = 128
-    heads: int = 0
-    features: str = ""
-    feature_dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(self, "views", "epochs", "size")
-        check_choice("feature_dtype", self.feature_dtype, ("float32", "float16"))
-
-    def head(self, heads: int) -> HeadSettings:
-        """Of the head; `heads` are the encoder's."""
-        return HeadSettings(
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            size=self.size,
-            heads=self.heads or heads,
-            seed=self.seed,
-        )
+@jax.jit
+def _widened(tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    """In float32: a program of its own, for within the step XLA widens at every use."""
+    return tokens.astype(jnp.float32)
 
 
 @nnx.jit(static_argnames=("multi_label", "impl"))
@@ -141,8 +108,6 @@ def _step(
     multi_label: bool,
     impl: Impl,
 ) -> Float[Array, ""]:
-    tokens = tokens.astype(jnp.float32)
-
     def loss(head: MapHead) -> jax.Array:
         scores = head(tokens, used, impl=impl)
         if multi_label:
@@ -160,7 +125,7 @@ def _step(
 def _scores(
     head: MapHead, tokens: Float[Array, "b n d"], used: Bool[Array, "b n"]
 ) -> Float[Array, "b classes"]:
-    return head(tokens.astype(jnp.float32), used)
+    return head(tokens, used)
 
 
 def train_head(
@@ -219,11 +184,13 @@ def train_head(
         loss: jax.Array | None = None
         with bar:
             for epoch in range(settings.epochs):
-                for batch in _prefetched(_batches(features, targets, settings, epoch, views)):
+                batches = _batches(features, targets, settings, epoch, views)
+                for tokens, *rest in _prefetched(batches):
                     loss = _step(
                         head,
                         optimizer,
-                        *batch,
+                        _widened(tokens),
+                        *rest,
                         multi_label=settings.multi_label,
                         impl=settings.impl,
                     )
@@ -277,7 +244,8 @@ def score_samples(
         for start in range(0, len(features), size):
             own = np.arange(start, min(start + size, len(features)))
             filled = np.pad(own, (0, size - len(own)), mode="edge")
-            found.append(np.asarray(_scores(head, *features.batch(filled, length)))[: len(own)])
+            tokens, used = features.batch(filled, length)
+            found.append(np.asarray(_scores(head, _widened(tokens), used))[: len(own)])
     return np.concatenate(found)
 
 
@@ -350,34 +318,37 @@ def evaluate(
     yield from probe(*frozen, settings, classes=classes, views=views).values()
 
 
-def _measure(job: command.Job[ProbingSettings]) -> Measured:
-    own, model = job.settings, job.loaded.model.settings
-    classes = list(read_classes(own.classes)) if own.classes else None
-    keep = functools.partial(own_label, classes=None if classes is None else frozenset(classes))
-
-    def frozen(split: str) -> Frozen:
-        source = job.open(split, views=own.views)
-        folder = f"{own.features}/{split}" if own.features else ""
-        about = {
-            "checkpoint": job.loaded.checkpoint,
-            "records": _fingerprint(source),
-            "split": split,
-            "frames": job.frames,
-            "views": own.views,
-        }
-        return frozen_tokens(
-            job.embedder, source, keep, folder=folder, about=about, dtype=own.feature_dtype
-        )
-
-    settings = own.head(model.encoder.heads)
-    return probe(
-        frozen(own.train_split), frozen(own.split), settings, classes=classes, views=own.views
+def _head(own: ProbingSettings, heads: int) -> HeadSettings:
+    """Of the head; `heads` are the encoder's."""
+    return HeadSettings(
+        epochs=own.epochs,
+        learning_rate=own.learning_rate,
+        weight_decay=own.weight_decay,
+        size=own.size,
+        heads=own.heads or heads,
+        seed=own.seed,
     )
 
 
-def _fingerprint(source: Sequence[Record]) -> str:
-    stored = getattr(source, "source", source)
-    return stored.fingerprint if isinstance(stored, RecordSource) else ""
+def _measure(job: command.Job[ProbingSettings]) -> Measured:
+    own, model = job.settings, job.loaded.model.settings
+    classes = list(read_classes(own.classes)) if own.classes else None
+
+    def frozen(split: str) -> Frozen:
+        return frozen_tokens(
+            job.embedder,
+            job.open(split, views=own.views),
+            functools.partial(own_label, classes=None if classes is None else frozenset(classes)),
+            folder=f"{own.features}/{split}" if own.features else "",
+            about=job.about(split) | {"views": own.views},
+            dtype=own.feature_dtype,
+        )
+
+    train = frozen(own.train_split)
+    if classes is None:
+        classes = sorted({label for _, label in train.kept})
+    test = frozen(own.split)  # a label that no training video has is told at its first record
+    return probe(train, test, _head(own, model.encoder.heads), classes=classes, views=own.views)
 
 
 PROTOCOL = command.Protocol("probing", __doc__ or "", ProbingSettings, _measure)

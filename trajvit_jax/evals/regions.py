@@ -14,7 +14,6 @@ Which way depends on the tokenization:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -26,6 +25,7 @@ from trajvit_jax.data.evaluation import EvalVideos
 from trajvit_jax.evals.boxes import BoxedFrame
 from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.roi_align import roi_align
+from trajvit_jax.evals.settings import RegionSettings
 from trajvit_jax.models.footprints import dense_by_labels, dense_by_weights
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows
@@ -33,25 +33,7 @@ from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.ops.mesh import everywhere
 
 _EPS = 1e-6
-
-
-@dataclasses.dataclass(frozen=True)
-class RegionSettings:
-    """How tokens are found for a box.
-
-    Attributes:
-      inside: part of a trajectory's mask that is inside the box, at least.
-      size: cells a side that RoIAlign makes of a box.
-    """
-
-    inside: float = 0.8
-    size: int = 7
-
-    def __post_init__(self) -> None:
-        if not 0 < self.inside <= 1 or self.size < 1:
-            raise ValueError(
-                f"inside={self.inside} must be within 0..1 and above 0, size={self.size} at least 1"
-            )
+_PAPER = RegionSettings()
 
 
 def way_of(settings: ModelSettings) -> str:
@@ -99,7 +81,7 @@ def box_tokens(
     embedder: Embedder,
     videos: EvalVideos,
     boxes: Sequence[Sequence[tuple[BoxedFrame, np.ndarray]]],
-    settings: RegionSettings = RegionSettings(),
+    settings: RegionSettings = _PAPER,
 ) -> list[list[Float[np.ndarray, "_ d"]]]:
     """The tokens of each box, layer-normalized; an array without rows where there are none.
 

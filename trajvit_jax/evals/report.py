@@ -2,11 +2,14 @@ r"""Results of several runs side by side, beside the paper's numbers.
 
   python -m trajvit_jax.evals.report runs/panda4m runs/panda4m_vit3d
   python -m trajvit_jax.evals.report runs/*/evals/retrieval-*.json --output=results.md
+  python -m trajvit_jax.evals.report runs/a runs/b --differences     # which is better, how surely
 
 A RUN is a workdir, whose `evals` folder holds results, or a result itself. The paper's number is
 shown where it has one of the same protocol, dataset, metric and tokenization, with what the
-paper's model was trained on: a run on other data is not comparable, and the table says which it is.
-Runs that differ only in the seed of their training are one line: mean, lowest and highest.
+paper's model was trained on, and which settings were others: a run on other data, or measured in
+another way (MSR-VTT's 1k-A, other frames, dual softmax), is not comparable, and the table says so.
+Runs that differ only in the seed of their training are one line: their mean, the mean of their 95%
+intervals (the interval of the mean is no wider), and the lowest and highest.
 """
 
 from __future__ import annotations
@@ -17,9 +20,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tokenization import exit_codes
 from tokenization.files import write_text
-from trajvit_jax.evals.paper import numbers
-from trajvit_jax.evals.results import Result, read_result
+from trajvit_jax.evals import differences
+from trajvit_jax.evals.paper import numbers, settings_of
+from trajvit_jax.evals.results import Result, Value, read_result
+
+_NOT_ALIKE = (
+    "No two models were measured alike on the same records: there is no difference to tell "
+    "(results of earlier versions did not keep their samples)."
+)
 
 
 def find_results(places: Iterable[str]) -> list[tuple[Path, Result]]:
@@ -62,7 +72,7 @@ def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
     for own in groups.values():
         first = own[0]
         for name, metric in first.metrics.items():
-            values = [one.metrics[name].value for one in own if name in one.metrics]
+            values = [one.metrics[name] for one in own if name in one.metrics]
             made.append(
                 {
                     "protocol": first.protocol,
@@ -81,11 +91,16 @@ def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
     return made
 
 
-def _over_seeds(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
+def _over_seeds(values: Sequence[Value]) -> str:
+    known = [one.value for one in values if one.value is not None]
     if not known:
         return "-"
-    spread = f"{statistics.mean(known):.2f} ({min(known):.1f} to {max(known):.1f} over seeds)"
+    ends = [(one.low, one.high) for one in values if one.low is not None and one.high is not None]
+    within = ""
+    if len(ends) == len(values):
+        low, high = map(statistics.mean, zip(*ends, strict=True))
+        within = f"{low:.1f} to {high:.1f}; "
+    spread = f"{statistics.mean(known):.2f} ({within}seeds {min(known):.1f} to {max(known):.1f})"
     return spread if len(known) == len(values) else f"{spread}, of {len(known)} seeds"
 
 
@@ -101,7 +116,17 @@ def paper_of(result: Result, metric: str) -> str:
     own = "_".join(sorted(Path(path).name for path in result.train_records))
     rows_of = [one for one in rows_of if one.training == own] or rows_of
     found = [f"{one.value:g} ({one.training}, {one.place})" for one in rows_of]
-    return "; ".join(dict.fromkeys(found)) or "-"
+    return "; ".join(dict.fromkeys([*found, *(_other_settings(result) if found else [])])) or "-"
+
+
+def _other_settings(result: Result) -> list[str]:
+    """What was measured in another way than the paper's numbers: no number to compare."""
+    own = {**result.settings, "frames": result.frames, "views": result.views}
+    return [
+        f"{name} {own[name]}, the paper's {value}"
+        for name, value in settings_of(result.protocol, result.dataset).items()
+        if name in own and own[name] != value
+    ]
 
 
 def table(made: Sequence[dict[str, str]]) -> str:
@@ -121,6 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="workdirs, or files of results")
     parser.add_argument("--output", type=Path, help="also write the table here, as Markdown")
     parser.add_argument("--metric", nargs="*", help="only these metrics, as txt2vid_r5")
+    parser.add_argument(
+        "--differences",
+        action="store_true",
+        help="also each model less each other one that was measured alike, with a 95%% interval "
+        "(paired bootstrap over the same samples)",
+    )
     options = parser.parse_args(arguments)
     try:
         results = find_results(options.runs)
@@ -135,13 +166,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for _, one in results
             if one.missing
         ]
-        text = "\n\n".join([table(made), *dict.fromkeys(gone)])
+        parts = [table(made), *dict.fromkeys(gone)]
+        if options.differences:
+            found = [
+                one
+                for one in differences.differences([result for _, result in results])
+                if not options.metric or one.metric in options.metric
+            ]
+            parts.append(differences.table(found) or _NOT_ALIKE)
+        text = "\n\n".join(parts)
         print(text)
         if options.output is not None:
             write_text(options.output, text + "\n")
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_codes.tell(error)
     return 0
 
 

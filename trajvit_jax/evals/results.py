@@ -6,19 +6,21 @@ import dataclasses
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from tqdm import tqdm
 
-from tokenization.files import write_text
+from tokenization.files import replacing, write_text
+from trajvit_jax import confidence
 from trajvit_jax.data.unusable import BadRecord
 
 FORMAT = 1  # of the JSON files
-CONFIDENCE = 0.95
+_SAMPLES = ".samples.npz"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,24 +32,31 @@ class Metric:
       value: of all samples.
       samples: how many there are to draw from: queries, videos, boxes; 0 = it has no interval.
       statistic: the value of some of them, by their numbers, which may repeat.
+      share: the value is a percentage of hits.
+      parts: of a mean, what each sample brings: a sum, and of how many.
     """
 
     name: str
     value: float
     samples: int = 0
     statistic: Callable[[Int64[np.ndarray, " n"]], float] | None = None
+    share: bool = False
+    parts: Float64[np.ndarray, "samples 2"] | None = None
 
     @classmethod
     def mean(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
         """The mean of a number that each sample has."""
         values = values.astype(np.float64)
-        return cls(name, float(values.mean()), len(values), lambda own: float(values[own].mean()))
+        found = cls(name, float(values.mean()), len(values), lambda own: float(values[own].mean()))
+        return dataclasses.replace(found, parts=np.stack([values, np.ones(len(values))], 1))
 
     @classmethod
     def percent(cls, name: str, hits: Bool[np.ndarray, " n"]) -> Metric:
         """How many of the samples are hits, in percent."""
         value = float(hits.mean() * 100)
-        return cls(name, value, len(hits), lambda own: float(hits[own].mean() * 100))
+        found = cls(name, value, len(hits), lambda own: float(hits[own].mean() * 100))
+        parts = np.stack([100.0 * hits, np.ones(len(hits))], 1)
+        return dataclasses.replace(found, share=True, parts=parts)
 
     @classmethod
     def of_clusters(
@@ -58,6 +67,7 @@ class Metric:
         clusters: int,
         *,
         median: bool = False,
+        share: bool = False,
     ) -> Metric:
         """Mean or median of numbers of which some belong together: these are drawn together.
 
@@ -67,6 +77,7 @@ class Metric:
           cluster: that each belongs to.
           clusters: how many there are.
           median: in place of the mean.
+          share: values are 0 and 100.
         """
 
         def statistic(own: np.ndarray) -> float:
@@ -76,7 +87,9 @@ class Metric:
             return float(np.average(values, weights=times)) if times.any() else float("nan")
 
         value = float(np.median(values) if median else values.mean())
-        return cls(name, value, clusters, statistic)
+        sums, counts = np.bincount(cluster, values, clusters), np.bincount(cluster, None, clusters)
+        parts = None if median else np.stack([sums, counts.astype(np.float64)], 1)
+        return cls(name, value, clusters, statistic, share, parts)
 
     @classmethod
     def median(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
@@ -88,7 +101,8 @@ class Metric:
     def interval(self, *, draws: int, seed: int) -> tuple[float, float] | None:
         """Where 95% of the values lie that as many samples drawn from these have.
 
-        The percentile bootstrap (Efron 1979). Samples count as independent.
+        The bootstrap, see `confidence`; of nothing but hits, or of none, Wilson's interval. Samples
+        count as independent.
 
         Args:
           draws: of all samples; 0 = no interval.
@@ -96,12 +110,14 @@ class Metric:
         """
         if not draws or self.statistic is None or self.samples < 2:
             return None
-        rng = np.random.default_rng(seed)
-        bar = tqdm(range(draws), desc=f"interval of {self.name}", unit="draw", leave=False, delay=2)
-        values = [self.statistic(rng.integers(self.samples, size=self.samples)) for _ in bar]
-        ends = 50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)
-        low, high = np.nanpercentile(values, ends)
-        return float(low), float(high)
+        if self.share and self.value in (0.0, 100.0):
+            low, high = confidence.wilson(self.value / 100, self.samples)
+            return 100 * low, 100 * high
+        drawn = confidence.draws(self.samples, draws, seed=seed)
+        bar = {"total": draws, "desc": f"interval of {self.name}", "unit": "draw", "delay": 2}
+        return confidence.interval(
+            np.array([self.statistic(own) for own in tqdm(drawn, leave=False, **bar)])
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -178,6 +194,8 @@ class Result:
       devices: kind and number.
       seconds: it took.
       format: of this file.
+      samples: of metrics that are means, what each sample brings, in the order of the records: in a
+        file beside the JSON, NAME.samples.npz.
     """
 
     protocol: str
@@ -209,13 +227,25 @@ class Result:
     devices: str
     seconds: float
     format: int = FORMAT
+    samples: Mapping[str, Float64[np.ndarray, "samples 2"]] = dataclasses.field(
+        default_factory=dict, compare=False
+    )
 
     def to_json(self) -> str:
         """One JSON object; a value that is not finite is null."""
-        return json.dumps(_finite(dataclasses.asdict(self)), indent=2) + "\n"
+        values = dataclasses.asdict(dataclasses.replace(self, samples={}))
+        del values["samples"]
+        return json.dumps(_finite(values), indent=2) + "\n"
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes it as JSON, whole or not at all."""
+        """Writes it as JSON, whole or not at all, and before it its samples."""
+        beside = Path(path).with_suffix(_SAMPLES)
+        if self.samples:
+            samples: dict[str, Any] = dict(self.samples)
+            with replacing(beside) as partial, partial.open("wb") as file:
+                np.savez_compressed(file, **samples)
+        else:  # what is there is another result's
+            beside.unlink(missing_ok=True)
         write_text(path, self.to_json())
 
     def markdown(self) -> str:
@@ -259,11 +289,18 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise ValueError(f"it is no result of format {FORMAT}")
         values["metrics"] = {name: Value(**one) for name, one in values["metrics"].items()}
-        return Result(**values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return Result(**values, samples=_samples(path.with_suffix(_SAMPLES)))
+    except (ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is no result of python -m trajvit_jax.evals.PROTOCOL: {error}"
         ) from error
+
+
+def _samples(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def with_intervals(measured: Measured, *, draws: int, seed: int) -> dict[str, Value]:

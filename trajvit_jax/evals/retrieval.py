@@ -15,6 +15,12 @@ hosts, start it in each as launch/README.md says of training.
 
 from __future__ import annotations
 
+from trajvit_jax.evals import options
+from trajvit_jax.evals.settings import RetrievalSettings
+
+if __name__ == "__main__":  # --help and what is wrong, before JAX takes its seconds
+    options.check("retrieval", __doc__, RetrievalSettings)
+
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -33,31 +39,9 @@ from trajvit_jax.evals.embedding import Embedder, do_nothing
 from trajvit_jax.evals.ranking import Ranks, rank_pairs
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.metrics import hits_at
-from trajvit_jax.models.settings import check_choice
 from trajvit_jax.models.video_text import VideoTextModel
 
-CAPTIONS = ("all", "first", "paragraph")
 RECALLS = (1, 5, 10)
-
-
-@dataclasses.dataclass(frozen=True)
-class RetrievalSettings(command.CommonSettings):
-    """How retrieval is measured.
-
-    Attributes:
-      captions: of a video: 'all' of them, one by one; 'first'; or 'paragraph', all in one.
-      dual_softmax: temperature of the dual softmax, which sees all queries at once; names of
-        metrics then say so. 0 = none, as in the paper.
-    """
-
-    captions: str = "all"
-    dual_softmax: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("captions", self.captions, CAPTIONS)
-        if not 0 <= self.dual_softmax < float("inf"):
-            raise ValueError(f"--dual-softmax={self.dual_softmax} must be a temperature, or 0")
 
 
 class Comparison(NamedTuple):
@@ -193,7 +177,7 @@ def measure(gallery: Gallery, *, dual_softmax: float = 0.0) -> Measured:
     ):
         for k in RECALLS:
             name, hits = f"{way}_r{k}{suffix}", 100.0 * hits_at(own, k)
-            found = Metric.of_clusters(name, hits, of, count)
+            found = Metric.of_clusters(name, hits, of, count, share=True)
             exact = float(hits_at(own, k).mean() * 100)
             metrics.append(dataclasses.replace(found, value=exact))
         name = f"{way}_median_rank{suffix}"

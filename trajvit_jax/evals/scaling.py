@@ -16,6 +16,12 @@ many frames, as in the paper. What trajectories take is told by python -m benchm
 
 from __future__ import annotations
 
+from trajvit_jax.evals import options
+from trajvit_jax.evals.settings import ScalingSettings
+
+if __name__ == "__main__":  # --help and what is wrong, before JAX takes its seconds
+    options.check("scaling", __doc__, ScalingSettings)
+
 import dataclasses
 import statistics
 import time
@@ -28,48 +34,20 @@ import numpy as np
 from flax import nnx
 
 from trajvit_jax.data.source import Record, open_records
+from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import command
 from trajvit_jax.evals.embedding import Embedder, embed_video
 from trajvit_jax.evals.features import encode_tokens
 from trajvit_jax.evals.loaded import with_frames
 from trajvit_jax.evals.results import Measured, Metric
-from trajvit_jax.evals.retrieval import CAPTIONS, embed_pairs
+from trajvit_jax.evals.retrieval import embed_pairs
 from trajvit_jax.evals.retrieval import measure as measure_retrieval
 from trajvit_jax.models.costs import cost_of, tokens_of
-from trajvit_jax.models.settings import check_choice
 from trajvit_jax.models.video_text import VideoTextModel
+from trajvit_jax.sharding import batch_parts
 
 _TIMED = 5  # batches of which the median is told
-
-
-@dataclasses.dataclass(frozen=True)
-class ScalingSettings(command.CommonSettings):
-    """How scaling by frames is measured.
-
-    Attributes:
-      at: numbers of frames, with commas.
-      captions: as in retrieval; ActivityNet's are read as a 'paragraph'.
-    """
-
-    at: str = "16,32,64"
-    captions: str = "all"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("captions", self.captions, CAPTIONS)
-        self.frame_counts()
-
-    def frame_counts(self) -> list[int]:
-        """The numbers of frames.
-
-        Raises:
-          ValueError: text that is no list of numbers from 1.
-        """
-        parts = [part.strip() for part in self.at.split(",")]
-        if not all(part.isdecimal() and int(part) for part in parts):
-            raise ValueError(f"--at={self.at} must be whole numbers from 1, as 16,32,64")
-        return [int(part) for part in parts]
 
 
 def evaluate(
@@ -119,16 +97,21 @@ def measure_at(
     embedder = Embedder(with_frames(model, frames), batch=min(batch, len(source)), mesh=mesh)
     measured = measure_retrieval(embed_pairs(embedder, source, text, captions=captions))
     shown = [m for m in measured.metrics if m.name in ("txt2vid_r5", "vid2txt_r5")]
-    costs = _cost(embedder, source)
+    costs = costs_of(embedder, source)
     metrics = [dataclasses.replace(m, name=f"{frames}/{m.name}") for m in shown]
     metrics += [Metric(f"{frames}/{name}", value) for name, value in costs.items()]
     return Measured(metrics, measured.count, measured.bad)
 
 
-def _cost(embedder: Embedder, source: Sequence[Record]) -> dict[str, float]:
-    """What embedding a video costs, on average over a batch."""
+def costs_of(embedder: Embedder, source: Sequence[Record]) -> dict[str, float]:
+    """What embedding a video costs, on average over the first batch that holds any."""
     settings = embedder.model.settings
-    videos = next(iter(embedder.batches(source, lambda _: None, name="cost")))
+    batches = embedder.batches(source, lambda _: None, name="cost")
+    videos = next(one for one in batches if None in one.bad)
+    # Black videos, of bad records or beyond the last, take the time and memory of others, but have
+    # no tokens to count.
+    good = [number for number, problem in enumerate(videos.bad) if problem is None]
+    b = len(videos.video)
     arrays = embedder.put((videos.video, videos.labels, videos.rows))
     jax.block_until_ready(embed_video(embedder.model, *arrays))  # compiled, if it was not
     seconds = []
@@ -136,11 +119,10 @@ def _cost(embedder: Embedder, source: Sequence[Record]) -> dict[str, float]:
         started = time.perf_counter()
         jax.block_until_ready(embed_video(embedder.model, *arrays))
         seconds.append(time.perf_counter() - started)
-    b = videos.count
     tokens, slots = float(tokens_of(settings).first), tokens_of(settings).first
     if settings.name == "trajvit":
         most = settings.trajvit.max_trajectories
-        counts = [len(np.unique(own[own > 0])) for own in videos.labels[: videos.count]]
+        counts = [len(np.unique(own[own > 0])) for own in videos.labels[good]]
         each = settings.trajvit.tokens_each
         tokens = 1 + each * float(np.mean(np.minimum(counts, most)))
         slots = 1 + each * round(float(np.mean(np.minimum(counts, most))))
@@ -148,20 +130,22 @@ def _cost(embedder: Embedder, source: Sequence[Record]) -> dict[str, float]:
         settings = dataclasses.replace(settings, trajvit=sized)
     if settings.name == "rlt":
         used = np.asarray(encode_tokens(embedder.model, *arrays, shared=settings.rlt.group > 1)[1])
-        tokens = float(used[: videos.count].sum() / videos.count)
+        tokens = float(used[good].sum() / len(good))
     flops = cost_of(settings).total
     costs = {"tokens": tokens}
     if flops is not None:
         costs["gflop"] = flops / 1e9
-    # Of several devices the analysis tells what one takes.
-    memory = _memory(embedder.model, arrays) if embedder.mesh is None else None
+    # Of several devices the analysis tells what one takes, for its part of the batch.
+    parts = 1 if embedder.mesh is None else batch_parts(embedder.mesh)
+    memory = _memory(embedder.model, arrays, parts)
     if memory is not None:
-        costs["memory_mib"] = memory / b / 2**20
+        costs["memory_mib"] = memory / (b / parts) / 2**20
     return costs | {"seconds": statistics.median(seconds) / b}
 
 
-def _memory(model: VideoTextModel, arrays: tuple[Any, ...]) -> float | None:
-    """Bytes of a batch besides the model: XLA's analysis of the compiled program."""
+def _memory(model: VideoTextModel, arrays: tuple[Any, ...], parts: int) -> float | None:
+    """Bytes of a batch, or of a device's part of it, besides the model: XLA's analysis of the
+    compiled program."""
     graph, state = nnx.split(model)
 
     def run(state: Any, *arrays: Any) -> jax.Array:
@@ -171,13 +155,14 @@ def _memory(model: VideoTextModel, arrays: tuple[Any, ...]) -> float | None:
     if analysis is None:
         return None
     inputs = sum(x.nbytes for x in jax.tree.leaves(arrays))
-    return float(analysis.temp_size_in_bytes + inputs)
+    return float(analysis.temp_size_in_bytes + inputs / parts)
 
 
 def _measure(job: command.Job[ScalingSettings]) -> Measured:
     own = job.settings
     metrics: list[Metric] = []
-    found: Measured | None = None
+    counts: dict[int, int] = {}
+    bad: dict[str, BadRecord] = {}  # a video may be bad at one number of frames alone
     for frames in own.frame_counts():
         folder = job.folder.replace("{frames}", str(frames))
         found = measure_at(
@@ -190,10 +175,13 @@ def _measure(job: command.Job[ScalingSettings]) -> Measured:
             mesh=job.mesh,
         )
         metrics += found.metrics
-    assert found is not None
+        counts[frames] = found.count
+        bad |= {one.id: one for one in found.bad}
     made = "each its own" if "{frames}" in job.folder else f"those of {Path(job.folder).name}"
-    notes = {"trajectories": made, "seconds and memory": "of a video, in batches"}
-    return Measured(metrics, found.count, found.bad, notes)
+    notes: dict[str, Any] = {"trajectories": made, "seconds and memory": "of a video, in batches"}
+    if len(set(counts.values())) > 1:
+        notes["videos by frames"] = counts
+    return Measured(metrics, min(counts.values()), tuple(bad.values()), notes)
 
 
 PROTOCOL = command.Protocol("scaling", __doc__ or "", ScalingSettings, _measure)

@@ -14,14 +14,18 @@ activitynet --per=event, or youcook2. Clips that are equally similar share the m
 
 from __future__ import annotations
 
-import dataclasses
+from trajvit_jax.evals import options
+from trajvit_jax.evals.settings import TemporalSettings
+
+if __name__ == "__main__":  # --help and what is wrong, before JAX takes its seconds
+    options.check("temporal_clips", __doc__, TemporalSettings)
+
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Float64, Int64
 
-from trajvit_jax.config import require_positive
 from trajvit_jax.data.samples import same_text, usable_captions
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import UnusableRecord
@@ -31,22 +35,6 @@ from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.metrics import chance_recall, hits_at, retrieval_ranks
 from trajvit_jax.models.video_text import VideoTextModel
-
-
-@dataclasses.dataclass(frozen=True)
-class TemporalSettings(command.CommonSettings):
-    """How temporal clip retrieval is measured.
-
-    Attributes:
-      least: described clips that a video has at least; of one alone nothing can be wrong, but the
-        released program counts it.
-    """
-
-    least: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(self, "least")
 
 
 def own_description(record: Record) -> tuple[str, str]:
@@ -113,6 +101,7 @@ def measure(
             100 * np.concatenate([hits[way] for hits in found]),
             video_of,
             len(groups),
+            share=True,
         )
         for way in ("vid2txt", "txt2vid")
     ]

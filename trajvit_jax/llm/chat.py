@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tokenization import interrupts
+from tokenization import exit_codes, interrupts
 
 if TYPE_CHECKING:
     from trajvit_jax.llm.answering import AnswerSettings
@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{path}: {model.tokens_of(path, options.frames)} tokens", file=sys.stderr)
         talk(model, options.video, settings, options.question)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_codes.tell(error)
     return 0
 
 

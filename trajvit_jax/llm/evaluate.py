@@ -29,17 +29,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenization import interrupts
+from tokenization import exit_codes, interrupts
 from tokenization.annotations.problems import AnnotationError
+from trajvit_jax.confidence import LEVEL
 from trajvit_jax.llm.answerers import HELP, fingerprint, load_answerer
 from trajvit_jax.llm.answering import AnswerSettings
 from trajvit_jax.llm.benchmarks import asking, registry, results
 from trajvit_jax.llm.benchmarks.asking import Asked
 from trajvit_jax.llm.benchmarks.contract import Annotations, Benchmark
-from trajvit_jax.llm.benchmarks.intervals import LEVEL, RESAMPLES
+from trajvit_jax.llm.benchmarks.intervals import RESAMPLES
 from trajvit_jax.llm.benchmarks.judge import Judge
 from trajvit_jax.llm.benchmarks.lines_file import LinesFile
-from trajvit_jax.llm.benchmarks.results import Result
+from trajvit_jax.llm.benchmarks.results import QuestionsResult
 from trajvit_jax.llm.benchmarks.scores import Scored, Scores, score, with_failures
 from trajvit_jax.llm.benchmarks.videos import Videos
 from trajvit_jax.llm.benchmarks.wordnet import WordNet
@@ -186,7 +187,7 @@ def _left_out(name: str, file: str, kind: str, reason: str) -> dict[str, str]:
     return {"id": name, "file": file, "kind": kind, "reason": reason}
 
 
-def evaluate(options: argparse.Namespace, command: str) -> tuple[Result, Benchmark]:
+def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult, Benchmark]:
     """Asks, judges and scores.
 
     Raises:
@@ -228,7 +229,7 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[Result, Benchma
     ]
     scores = score(benchmark, scored, seed=options.seed)
     unanswered = [(one.item, str(one.video)) for one, _ in failed]
-    result = Result(
+    result = QuestionsResult(
         dataset=benchmark.name,
         split=benchmark.split,
         metrics=scores.metrics,
@@ -370,8 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         interrupts.leave("interrupted; run the same command again to go on")
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_codes.tell(error)
     print(results.table(result, benchmark))
     print(f"wrote {options.json}")
     failed, asked = len(result.failed), result.count + len(result.failed)
@@ -381,7 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{options.json}",
             file=sys.stderr,
         )
-        return 1
+        return exit_codes.FAILED
     return 0
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tokenization import exit_codes
 from tokenization.files import write_text
 from trajvit_jax.llm.conversation import read_conversations
 from trajvit_jax.llm.names import record_id
@@ -75,8 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         count, missing = write_manifest(options.files, options.media, options.output)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_codes.tell(error)
     print(f"{options.output}: {count} videos")
     if missing:
         more = ", .." if len(missing) > _MOST_NAMES else ""

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
-from tokenization import interrupts
+from tokenization import exit_codes, interrupts
 from trajvit_jax.config import nearest
 from trajvit_jax.llm.answerers import HELP, answer_each, load_answerer
 from trajvit_jax.llm.answering import AnswerSettings, Question, VideoAnswerer
@@ -127,8 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_codes.tell(error)
     return 0
 
 

@@ -21,18 +21,7 @@ def _video_llm() -> Any:
     from trajvit_jax.llm.experiment import VideoLLMExperiment
     from trajvit_jax.llm.train import train
 
-    def facts(settings: VideoLLMExperiment) -> dict[str, object]:
-        return {
-            "model": settings.model.name,
-            "protocol": "held-out answers, each token told by the true ones before it",
-            "conversations": list(settings.conversations),
-            "held_out": settings.held_out,
-            "trained": list(settings.train),
-            "steps": settings.steps,
-            "seed": settings.seed,
-        }
-
-    return VideoLLMExperiment, train, facts
+    return VideoLLMExperiment, train
 
 
 if __name__ == "__main__":

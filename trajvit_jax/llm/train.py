@@ -35,6 +35,8 @@ from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.optim import optimizer, schedule
 from trajvit_jax.run.compile_watch import CompileWatch
+from trajvit_jax.run.finished import finished
+from trajvit_jax.run.results import write_results
 from trajvit_jax.run.run_log import Clock, RunLog
 from trajvit_jax.run.workdir import lock
 from trajvit_jax.sharding import batch_parts, make_mesh, part_of_process, put_batch, shardings
@@ -112,8 +114,22 @@ def open_state(
     return TrainState(zero, params, nnx.State({}), opt_state, None, graph), frozen
 
 
+def facts(settings: VideoLLMExperiment, talks: str) -> dict[str, object]:
+    """What results must be known with; `talks`: fingerprint of the held-out ones."""
+    return {
+        "model": settings.model.name,
+        "protocol": "held-out answers, each token told by the true ones before it",
+        "conversations": list(settings.conversations),
+        "held_out": settings.held_out,
+        "held_out_talks": talks,
+        "trained": list(settings.train),
+        "steps": settings.steps,
+        "seed": settings.seed,
+    }
+
+
 def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
-    """Trains, or goes on from the last checkpoint, and evaluates.
+    """Trains, or goes on from the last checkpoint, and evaluates; or finds all of it done.
 
     Returns:
       `answer_loss` and `answer_accuracy` of the held-out conversations' answers, where there are
@@ -144,6 +160,9 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         made_of = f"{source.fingerprint}+{parts.fingerprint(encoder, settings.weights.llm)}"
         check(workdir, settings, made_of)
         stack.enter_context(lock(workdir, process=jax.process_index()))
+        true_of = facts(settings, "" if held_out is None else held_out.fingerprint)
+        if (done := finished(workdir, true_of, settings.steps)) is not None:
+            return done
         _LOG.info("%d conversations to train on", len(source))
 
         # Model
@@ -219,8 +238,10 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         )
         with log.watch(settings.model.name, clock, {STREAM: work_of(settings)}) as watch:
             state, results = train_loop(loop, state, steps, watch, catches_up=catches_up)
-    results["parameters"] = float(trained)
-    results["seconds_a_step"] = log.median("seconds_a_step")
+        results["parameters"] = float(trained)
+        results["seconds_a_step"] = log.median("seconds_a_step")
+        if jax.process_index() == 0:
+            write_results(workdir, true_of, results)
     return results
 
 

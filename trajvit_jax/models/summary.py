@@ -37,6 +37,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from tokenization import exit_codes
 from trajvit_jax.command_flags import reader
 from trajvit_jax.config import to_settings
 from trajvit_jax.models.settings import NAMES, ModelSettings, check_choice
@@ -215,11 +216,14 @@ def run() -> None:
 
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
-            raise app.UsageError(f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE")
+            raise app.UsageError(
+                f"unknown argument {argv[1]!r}; settings are --config.NAME=VALUE",
+                exit_codes.ASKED_WRONG,
+            )
         try:
             print(report(config.value, models.value, frames.value))
         except ValueError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(exit_codes.tell(error))
 
     if {"-h", "--help"} & set(sys.argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)

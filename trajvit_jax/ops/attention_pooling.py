@@ -72,10 +72,7 @@ def pool_tokens(
         mixed = jnp.einsum("bhn,bnhe->bhe", alpha, values, precision=EXACT)
     else:
         turned = jnp.einsum("dhe,he->dh", to_key.reshape(d, heads, -1), query, precision=EXACT)
-        # The token axis last: a softmax over the middle one is slow on CPU.
-        scores = jnp.einsum("bnd,dh->bhn", tokens, turned, precision=EXACT)
-        alpha = jax.nn.softmax(jnp.where(used[:, None], scores, -jnp.inf), axis=-1)
-        summed = jnp.einsum("bhn,bnd->bhd", alpha, tokens, precision=EXACT)
+        summed = _mix(turned, tokens, used)
         by_head = to_value.reshape(d, heads, -1)
         mixed = jnp.einsum("bhd,dhe->bhe", summed, by_head, precision=EXACT)
         mixed = mixed + for_value.reshape(heads, -1)
@@ -84,3 +81,45 @@ def pool_tokens(
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.matmul(x, kernel, precision=EXACT)
+
+
+@jax.custom_vjp
+def _mix(
+    turned: Float[Array, "d h"], tokens: Float[Array, "b n d"], used: Bool[Array, "b n"]
+) -> Float[Array, "b h d"]:
+    """Each head's mean of the tokens, weighed by the softmax of their products with one vector.
+
+    Its gradient is written out: every pass over the tokens, forward and back, is a product in the
+    order that a CPU does fast, where the derived ones take several times as long.
+    """
+    return _mixed(turned, tokens, used)[0]
+
+
+def _mixed(
+    turned: jax.Array, tokens: jax.Array, used: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    b, n, d = tokens.shape
+    scores = _product(tokens.reshape(b * n, d), turned).reshape(b, n, -1)
+    # The token axis last: a softmax over the middle one is slow on CPU.
+    scores = jnp.where(used[:, None], scores.swapaxes(1, 2), -jnp.inf)
+    alpha = jax.nn.softmax(scores, axis=-1)
+    return _sum_by_head(alpha, tokens), (turned, tokens, alpha)
+
+
+def _mixed_back(
+    kept: tuple[jax.Array, jax.Array, jax.Array], g: Float[Array, "b h d"]
+) -> tuple[jax.Array, jax.Array, None]:
+    turned, tokens, alpha = kept
+    to_alpha = jnp.einsum("bnd,bhd->bnh", tokens, g, precision=EXACT).swapaxes(1, 2)
+    to_scores = alpha * (to_alpha - (alpha * to_alpha).sum(-1, keepdims=True))
+    to_turned = _sum_by_head(to_scores, tokens).sum(0).T
+    to_tokens = jnp.einsum("bhn,bhd->bnd", alpha, g, precision=EXACT)
+    to_tokens += jnp.einsum("bhn,dh->bnd", to_scores, turned, precision=EXACT)
+    return to_turned, to_tokens, None
+
+
+def _sum_by_head(weights: Float[Array, "b h n"], tokens: Float[Array, "b n d"]) -> jax.Array:
+    return jnp.einsum("bhn,bnd->bhd", weights, tokens, precision=EXACT)
+
+
+_mix.defvjp(_mixed, _mixed_back)

@@ -1,10 +1,11 @@
-"""A question to all processes of a run: was any of them asked to stop?"""
+"""What all processes of a run say alike: was any of them asked to stop? what does the first see?"""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
@@ -35,3 +36,10 @@ class Agreement:
         before, self._asked = self._asked, asked
         self.reached = before is not None and bool(before)
         return self.reached
+
+
+def from_first_process(value: int) -> int:
+    """The number that process 0 has: another's view of a network folder may be older."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -23,7 +24,8 @@ class MetricLog:
       step: where the run goes on; what a lost run wrote of later steps is dropped.
       without: so are the lines of that step with names that begin with this; '' = none.
       wandb: project of Weights & Biases; '' = none. The run there has the workdir's name, and a
-        resumed one goes on in it.
+        resumed one goes on in it: steps that a lost run had logged already are not taken there
+        again, and keep what it logged.
 
     Raises:
       ValueError: a project, but no package `wandb`.
@@ -37,15 +39,21 @@ class MetricLog:
         without: str = "",
         wandb: str = "",
     ):
-        self._remote = _remote(wandb, Path(workdir)) if wandb else None
         path = Path(workdir) / "metrics.jsonl"
-        # An object without a step is of another program.
-        lines = [entry for entry in read_lines(path) if entry.get("step", math.inf) <= step]
-        self._lines = [one for one in lines if one["step"] < step or not _has(one, without)]
-        self._file = go_on_after(path, self._lines)
-        self._board = tensorboardX.SummaryWriter(
-            os.fspath(Path(workdir) / "tensorboard"), purge_step=step + 1
-        )
+        with contextlib.ExitStack() as opened:  # one that fails closes those before it
+            self._remote = _remote(wandb, Path(workdir)) if wandb else None
+            if self._remote is not None:
+                opened.callback(self._remote.finish)
+            # An object without a step is of another program.
+            lines = [entry for entry in read_lines(path) if entry.get("step", math.inf) <= step]
+            self._lines = [one for one in lines if one["step"] < step or not _has(one, without)]
+            self._file = opened.enter_context(go_on_after(path, self._lines))
+            self._board = opened.enter_context(
+                tensorboardX.SummaryWriter(
+                    os.fspath(Path(workdir) / "tensorboard"), purge_step=step + 1
+                )
+            )
+            self._stack = opened.pop_all()
 
     def values(self, name: str) -> list[float]:
         """What was logged under a name since step 0, earlier runs of the workdir included."""
@@ -60,10 +68,7 @@ class MetricLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._board.close()
-        if self._remote is not None:
-            self._remote.finish()
+        self._stack.close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the values that stand after `step` updates; what is not finite is null."""

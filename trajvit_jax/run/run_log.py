@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.experiment import ExperimentSettings
@@ -22,6 +21,7 @@ from trajvit_jax.run.bad_records import BadRecords
 from trajvit_jax.run.metric_log import MetricLog
 from trajvit_jax.run.nonfinite import NonFiniteGuard
 from trajvit_jax.run.profiling import Profiler
+from trajvit_jax.run.progress import Progress
 from trajvit_jax.run.sample_log import SampleLog
 from trajvit_jax.run.throughput import Meter, Work, in_words, peak_flops
 
@@ -158,7 +158,7 @@ class RunLog:
           clock: is moved on.
           works: what a step of each stream does.
         """
-        bar = tqdm(
+        bar = Progress(
             initial=self._first,
             total=self._settings.steps,
             desc=f"train {name}",
@@ -167,14 +167,16 @@ class RunLog:
             disable=jax.process_index() > 0,
         )
         with bar:
-            bar.set_postfix_str("compiling the first step")
+            if self._first < self._settings.steps:
+                bar.set_postfix_str("compiling the first step")
             yield StepWatch(self, bar, clock, works, self._settings, self._workdir)
 
 
 class StepWatch:
     """Reads steps in order, one behind the devices: they never wait for it.
 
-    The first steps of a process compile programs: the rates of the log leave them out.
+    The first steps of a process compile programs: the rates of the log leave them out, as the
+    time left of the progress line does.
 
     Attributes:
       finished: number of the last step that was read; 0 = none yet in this process.
@@ -183,7 +185,7 @@ class StepWatch:
     def __init__(
         self,
         log: RunLog,
-        bar: Any,
+        bar: Progress,
         clock: Clock,
         works: Mapping[str, Work],
         settings: ExperimentSettings,
@@ -213,14 +215,17 @@ class StepWatch:
         values = {name: float(value) for name, value in jax.device_get(step.measures).items()}
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
-        self._count(step, values, seconds)
+        compiled = self._count(step, values, seconds)
         values |= {
             "bad_records": self._clock.bad_records,
             "compilations": step.compilations,
         }
         bad = {"bad": self._clock.bad_records} if self._clock.bad_records else {}
         self._bar.set_postfix(loss=f"{values['loss']:.3f}", **bad, **self._rates, refresh=False)
-        self._bar.update()
+        if compiled:
+            self._bar.leave_out(seconds, steps=1)
+        else:
+            self._bar.update()
         self._log.note_samples(step.number, step.ids)
         self._bad.note(step.number, step.bad)
         settings = self._settings
@@ -250,7 +255,8 @@ class StepWatch:
             read=self._clock.videos,
         )
 
-    def _count(self, step: InFlight, values: Mapping[str, float], seconds: float) -> None:
+    def _count(self, step: InFlight, values: Mapping[str, float], seconds: float) -> bool:
+        """Adds a step to the clock; whether its time is that of a compilation, too."""
         work, tokens = self._works[step.stream], int(values["tokens"])
         self._clock.seconds += seconds
         self._clock.videos += work.videos
@@ -260,9 +266,10 @@ class StepWatch:
         if step.stream in self._compiled:
             self._seconds.append(seconds)
             self._meter.add(work, tokens=tokens, seconds=seconds, waited=step.waited)
-        else:
-            _LOG.info("first step of stream %r, compilation included: %.1f s", step.stream, seconds)
+            return False
+        _LOG.info("first step of stream %r, compilation included: %.1f s", step.stream, seconds)
         self._compiled.add(step.stream)
+        return True
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -271,4 +278,6 @@ class StepWatch:
         try:
             yield
         finally:
-            self._since += time.perf_counter() - before
+            seconds = time.perf_counter() - before
+            self._since += seconds
+            self._bar.leave_out(seconds)

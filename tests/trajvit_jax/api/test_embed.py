@@ -51,7 +51,7 @@ def test_what_cannot_be_read_is_in_quarantine(folder, clips, tmp_path, capsys):
 )
 def test_wrong_arguments_end_in_a_line(folder, clips, tmp_path, capsys, changed, reason):
     given = {"model": folder, "videos": clips[0], "output": tmp_path / "out.npz"} | changed
-    assert main([f"--{name}={value}" for name, value in given.items()]) == 1
+    assert main([f"--{name}={value}" for name, value in given.items()]) == 2
     told = capsys.readouterr().err
     assert reason in told and told.count("\n") == 1
     assert not list(tmp_path.iterdir())

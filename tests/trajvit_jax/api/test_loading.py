@@ -69,13 +69,13 @@ def test_half_the_space_is_nearly_the_same_model(run, model, clips, tmp_path, dt
 
 
 def test_a_run_that_cannot_be_exported_is_told(run, tmp_path, capsys):
-    assert export_command([f"--workdir={tmp_path}", f"--output={tmp_path / 'a'}"]) == 1
+    assert export_command([f"--workdir={tmp_path}", f"--output={tmp_path / 'a'}"]) == 2
     assert "holds neither a run nor weights" in capsys.readouterr().err
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    assert export_command([f"--workdir={run}", f"--output={tmp_path / 'full'}"]) == 1
+    assert export_command([f"--workdir={run}", f"--output={tmp_path / 'full'}"]) == 2
     assert "is there already" in capsys.readouterr().err
-    assert export_command([f"--workdir={run}", f"--output={tmp_path / 'b'}", "--step=5"]) == 1
+    assert export_command([f"--workdir={run}", f"--output={tmp_path / 'b'}", "--step=5"]) == 2
     assert "no checkpoint of step 5" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
 

@@ -14,6 +14,7 @@ import sys
 
 import jax
 import numpy as np
+from flax import nnx
 
 from trajvit_jax.data.source import open_records
 from trajvit_jax.evals.classification import own_label
@@ -50,6 +51,9 @@ def main(workdir: str, records: str, output: str, given: str = "") -> None:
         np.savez(output, **found)
     told = {
         "devices": jax.device_count(),
+        "holding": min(
+            len(x.sharding.device_set) for x in jax.tree.leaves(nnx.state(loaded.model))
+        ),
         "hash": loaded.checkpoint,
         "own": dict(measure(gallery).values()),
     }

@@ -6,13 +6,15 @@ import dataclasses
 import importlib
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from tokenization.records import Boxes
 from tokenization.shards import write_records
-from trajvit_jax.evals import command
+from trajvit_jax.evals import command, detection
 from trajvit_jax.evals.results import read_result
 
 PROTOCOLS = ("retrieval", "classification", "probing", "detection", "temporal_clips", "scaling")
@@ -80,6 +82,17 @@ def test_help_teaches(name, capsys):
     assert f"python -m trajvit_jax.evals.{name} --workdir=" in said
     for field in dataclasses.fields(protocol(name).settings):
         assert f"--{field.name.replace('_', '-')} " in said.replace(",", " ")
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_help_and_what_is_wrong_do_not_wait_for_jax(name):
+    """Imports are listed by Python itself; nothing is timed, for machines differ."""
+    for arguments, code in (["--help"], 0), (["--workdir=a"], 2), (["--workdirs=a"], 2):
+        line = [sys.executable, "-X", "importtime", "-m", f"trajvit_jax.evals.{name}", *arguments]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        imported = {row.rpartition("|")[2].strip() for row in done.stderr.splitlines()}
+        assert done.returncode == code and "trajvit_jax.evals.options" in imported
+        assert imported.isdisjoint({"jax", "flax", "tensorflow", "torch"})
 
 
 def test_a_result_says_what_is_needed_to_repeat_it(evaluated, runs, toy_records, capsys):
@@ -156,6 +169,30 @@ def test_actions_in_boxes(evaluated, boxed_records, model):
         assert result.metrics["map"].value == pytest.approx(200 / 3)
     elif model == "vit3d":
         assert result.metrics["map"].value == pytest.approx(100)
+
+
+@pytest.mark.parametrize("model", ["trajvit", "vivit"])
+def test_tokens_of_boxes_are_kept_for_other_heads(evaluated, boxed_records, tmp_path, model):
+    options = ("--epochs=2", "--boxes-a-step=8")
+    kept = (f"--features={tmp_path / 'features'}", "--feature-dtype=float32")
+    result = evaluated("detection", model, boxed_records, *options, *kept)
+    files = sorted(path.name for path in (tmp_path / "features" / "test").iterdir())
+    assert files == ["about.json", "starts.npy", "values.bin"]
+    again = evaluated("detection", model, boxed_records, *options, *kept)
+    plain = evaluated("detection", model, boxed_records, *options)
+    assert result.metrics == again.metrics == plain.metrics
+    assert result.notes == again.notes == plain.notes
+
+
+def test_an_action_outside_the_list_is_told_at_the_first_record(
+    runs, boxed_records, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(detection, "box_tokens", lambda *_: pytest.fail("computed already"))
+    classes = tmp_path / "classes.txt"
+    classes.write_text("walk\nspeak\nsit\n")
+    where = (f"--workdir={runs('vit3d')}", f"--records={boxed_records}", f"--classes={classes}")
+    said = fails("detection", capsys, *where)
+    assert "record 'clip00' is labelled 'talk', which is none of the 3 classes" in said
 
 
 def test_given_boxes(evaluated, runs, boxed_records, tmp_path, capsys):

@@ -13,7 +13,12 @@ from trajvit_jax.evals.boxes import BoxedFrame
 from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.regions import RegionSettings, box_tokens, gather, way_of
 from trajvit_jax.evals.roi_align import roi_align
-from trajvit_jax.models.settings import RLTSettings, TokenLearnerSettings
+from trajvit_jax.models.settings import (
+    AutoMergeSettings,
+    RLTSettings,
+    TokenLearnerSettings,
+    ToMeSettings,
+)
 
 
 def boxed(frame, corners):
@@ -126,6 +131,93 @@ def test_merged_tokens_go_back_to_all_their_patches(tiny, random_model, batch, g
         expected -= expected.mean(-1, keepdims=True)
         expected /= np.sqrt((expected**2).mean(-1, keepdims=True) + 1e-6)
         np.testing.assert_allclose(found[number][0], expected, atol=2e-5)
+
+
+def layer_normalized(x):
+    x = np.asarray(x, np.float64)
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+
+
+def whole_frame(model, videos, frame=0):
+    """Tokens of a box around everything, one for each of the 2x2 cells, of all three videos."""
+    whole = np.array([0.0, 0.0, 1.0, 1.0])
+    boxes = [[(boxed(frame, whole), whole)]] * 3 + [[]]
+    found = box_tokens(Embedder(model, batch=4), videos, boxes, RegionSettings(size=2))
+    return [tokens for own in found for tokens in own]
+
+
+def encoded(model, videos):
+    states, _, named = model.encode_video(jnp.asarray(videos.video), jnp.asarray(videos.labels))
+    return np.asarray(states, np.float64), {name: np.asarray(x) for name, x in named.items()}
+
+
+# RoIAlign of a whole frame of 2x2 cells as 2x2: points at 0 and 0.25, and at 0.75 and 1.
+_BLUR = np.array([[7 / 8, 1 / 8], [1 / 8, 7 / 8]])
+
+
+def blurred(cells):
+    """The four tokens of 2x2 cells, by hand."""
+    return np.einsum("py,qx,yxd->pqd", _BLUR, _BLUR, cells).reshape(4, -1)
+
+
+@pytest.mark.parametrize("frame", [0, 1, 2, 3])
+def test_vivit_reads_the_annotated_step_and_its_state(tiny, random_model, batch, frame):
+    model = random_model(tiny("vivit"))
+    videos = batch(model.settings, None)
+    states, named = encoded(model, videos)
+    step = frame // 2  # a tubelet has two frames
+    for number, tokens in enumerate(whole_frame(model, videos, frame)):
+        # Slots lie step by step, row by row; state 0 is CLS.
+        cells = named["spatial"][number, 4 * step : 4 * step + 4].astype(np.float64)
+        spatial = blurred(cells.reshape(2, 2, -1))
+        state = np.tile(states[number, 1 + step], (4, 1))
+        expected = layer_normalized(np.concatenate([spatial, state], 1))
+        assert tokens.shape == (4, 64)  # twice the width
+        np.testing.assert_allclose(tokens, expected, atol=2e-5)
+
+
+def test_tome_gives_a_merged_token_to_each_of_its_patches(tiny, random_model, batch):
+    model = random_model(tiny("tome", tome=ToMeSettings(merged=2)))
+    videos = batch(model.settings, None)
+    states, named = encoded(model, videos)
+    labels = named["labels"]
+    assert all(len(np.unique(labels[number])) < labels[number].size for number in range(3))
+    for number, tokens in enumerate(whole_frame(model, videos)):
+        cells = np.zeros((2, 2, 32))
+        for y in range(2):
+            for x in range(2):
+                for step in range(2):
+                    cells[y, x] += states[number, labels[number, step, y, x]] / 2
+        np.testing.assert_allclose(tokens, layer_normalized(blurred(cells)), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["token_learner", "automerge"])
+def test_learned_tokens_go_back_by_their_share_of_each_cell(tiny, random_model, batch, name):
+    model = random_model(tiny(name, automerge=AutoMergeSettings(tokens=5)))
+    videos = batch(model.settings, None)
+    states, named = encoded(model, videos)
+    weights = named["weights"].astype(np.float64)  # of the tokens after CLS
+    _, count, steps, rows, columns = weights.shape
+    assert (rows, columns) == (2, 2)
+    for number, tokens in enumerate(whole_frame(model, videos)):
+        cells = np.zeros((2, 2, 32))
+        for step, y, x in np.ndindex(steps, rows, columns):
+            share = weights[number, :, step, y, x]
+            for token in range(count):
+                part = share[token] / share.sum()
+                cells[y, x] += part * states[number, 1 + token] / steps
+        np.testing.assert_allclose(tokens, layer_normalized(blurred(cells)), atol=2e-5)
+
+
+def test_fused_tokens_lie_as_the_tubelets_do(tiny, random_model, batch):
+    fused = TokenLearnerSettings(tokens=2, bottleneck=4, fuse=True)
+    model = random_model(tiny("token_learner", token_learner=fused))
+    videos = batch(model.settings, None)
+    states, _ = encoded(model, videos)
+    for number, tokens in enumerate(whole_frame(model, videos)):
+        cells = states[number, 1:].reshape(2, 2, 2, -1).mean(0)  # time, row, column
+        np.testing.assert_allclose(tokens, layer_normalized(blurred(cells)), atol=2e-5)
 
 
 def test_which_way_a_tokenization_goes(tiny):

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trajvit_jax.evals import command, paper, report
+from trajvit_jax.evals import paper, report
+from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.results import Measured, Metric, Result, Value, read_result, with_intervals
 
 ROOT = Path(__file__).parents[3]
@@ -85,6 +86,21 @@ def test_what_has_no_interval():
     assert dict(measured.values()) == {"chance": 5.0, "one": 3.0}
 
 
+def test_no_hit_at_all_is_not_certainty():
+    """Every draw of misses is a miss: a bootstrap would say 0 to 0."""
+    low, high = Metric.percent("x", np.zeros(26, bool)).interval(draws=50, seed=0)
+    assert low == 0 and 10 < high < 15
+    low, high = Metric.percent("x", np.ones(26, bool)).interval(draws=50, seed=0)
+    assert 85 < low < 90 and high == 100
+    # Nine captions of one video are no more than the video.
+    owner = np.zeros(9, np.int64)
+    owner[8] = 1
+    metric = Metric.of_clusters("x", np.full(9, 100.0), owner, 2, share=True)
+    assert metric.interval(draws=50, seed=0)[0] < 40
+    ranks = Metric.of_clusters("x", np.zeros(9), owner, 2, median=True)
+    assert ranks.interval(draws=50, seed=0) == (0, 0)  # a rank is no share
+
+
 # Files
 
 
@@ -120,16 +136,26 @@ def test_a_result_is_told_with_what_it_is_of():
 def test_runs_lie_beside_the_paper_s_numbers(tmp_path, capsys):
     for seed, value in ((0, 30.0), (1, 34.0)):
         own = result(
-            metrics={"txt2vid_r5": Value(value)}, train_seed=seed, checkpoint=f"{seed:016}"
+            metrics={"txt2vid_r5": Value(value, value - 5, value + 6)},
+            train_seed=seed,
+            checkpoint=f"{seed:016}",
         )
         own.write(tmp_path / f"seed{seed}" / "evals" / "retrieval.json")
     runs = [str(tmp_path / f"seed{seed}") for seed in (0, 1)]
     assert report.main([*runs, f"--output={tmp_path / 'table.md'}"]) == 0
     said = capsys.readouterr().out
-    assert "32.00 (30.0 to 34.0 over seeds)" in said and "| panda4m |" in said
+    assert "32.00 (27.0 to 38.0; seeds 30.0 to 34.0)" in said and "| panda4m |" in said
     assert "31.7 (panda4m, Table 1)" in said and "panda8m" not in said
     assert "1 of 100 are missing, the first 'a': is empty" in said
     assert (tmp_path / "table.md").read_text() == said
+
+
+def test_seeds_without_an_interval_have_a_spread(tmp_path):
+    made = [
+        result(metrics={"x": Value(value)}, checkpoint=str(value)) for value in (1.0, 2.0, None)
+    ]
+    [row] = report.rows([(tmp_path, one) for one in made])
+    assert row["value"] == "1.50 (seeds 1.0 to 2.0), of 2 seeds"
 
 
 def test_seeds_of_other_settings_are_other_lines(tmp_path):
@@ -227,10 +253,11 @@ def test_configs_and_commands_of_the_document_exist():
                 continue
             checked.add(path)
             protocol = importlib.import_module(f"trajvit_jax.evals.{block.protocol}").PROTOCOL
-            options = command.parser_of(protocol).parse_args(
+            name, kind = protocol.name, protocol.settings
+            given = parser_of(name, protocol.about, kind).parse_args(
                 ["--workdir=a", "--records=b", f"--config={ROOT / path}"]
             )
-            assert command.settings_of(protocol, options).dataset == dataset
+            assert settings_of(name, kind, given).dataset == dataset
             file = ROOT / path.partition(":")[0]
             assert f"trajvit_jax.evals.{block.protocol} " in file.read_text("utf-8")
     files = {path.partition(":")[0] for path in checked}
@@ -238,6 +265,34 @@ def test_configs_and_commands_of_the_document_exist():
         f"configs/eval/{path.name}" for path in (ROOT / "configs" / "eval").glob("*.py")
     } - files
     assert left == {"configs/eval/activitynet_scaling.py"} and len(checked) == 15
+
+
+def test_a_number_that_was_measured_in_another_way_says_so():
+    theirs = "31.7 (panda4m, Table 1); 31.71 (panda4m, Table 10)"
+    assert report.paper_of(result(), "txt2vid_r5") == theirs
+    first = result(settings={"captions": "first"}, frames=8)
+    assert report.paper_of(first, "txt2vid_r5") == (
+        f"{theirs}; frames 8, the paper's 16; captions first, the paper's all"
+    )
+
+
+def test_the_paper_s_settings_are_those_of_the_configs():
+    checked = 0
+    for block in paper.blocks():
+        for dataset, _ in block.columns:
+            path = paper.command_of(block, dataset).partition("--config=")[2].rstrip("`")
+            said = paper.settings_of(block.protocol, dataset)
+            if not said:
+                continue
+            protocol = importlib.import_module(f"trajvit_jax.evals.{block.protocol}").PROTOCOL
+            name, kind = protocol.name, protocol.settings
+            given = ["--workdir=a", "--records=b", f"--config={ROOT / path}"]
+            found = settings_of(name, kind, parser_of(name, "", kind).parse_args(given))
+            own = dataclasses.asdict(found) | {"frames": found.frames or 16}
+            for setting, value in said.items():
+                assert own[setting] == value, (path, setting)
+            checked += 1
+    assert checked > 30
 
 
 def test_a_paper_s_row_has_one_number_a_run_can_stand_beside():

@@ -7,14 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trajvit_jax.evals.class_lists import check_labels, name_of, read_classes
 from trajvit_jax.evals.classification import Classified, averaged, measure
-from trajvit_jax.evals.prompts import (
-    TEMPLATES,
-    check_labels,
-    name_of,
-    read_classes,
-    read_templates,
-)
+from trajvit_jax.evals.prompts import TEMPLATES, read_templates
 from trajvit_jax.evals.temporal_clips import within
 
 
@@ -121,8 +116,58 @@ def test_files_of_sentences_and_of_classes(tmp_path):
     own.write_text("a\na\n")
     with pytest.raises(ValueError, match="has the class 'a' twice"):
         read_classes(str(own))
-    with pytest.raises(FileNotFoundError, match="--classes names a file"):
+    with pytest.raises(FileNotFoundError, match="--classes names a list"):
         read_classes(str(tmp_path / "none.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "classes"),
+    [
+        (
+            "something-something-v2-labels.json",
+            '{"Holding something": "1", "Approaching [something] with your camera": "0"}',
+            {
+                "Approaching something with your camera": "Approaching something with your camera",
+                "Holding something": "Holding something",
+            },
+        ),
+        (
+            "imagenet_class_index.json",
+            '{"1": ["n01443537", "goldfish"], "0": ["n01440764", "great_white_shark"]}',
+            {"n01440764": "great white shark", "n01443537": "goldfish"},
+        ),
+        ("own.json", '["b", "a"]', {"b": "b", "a": "a"}),
+        (
+            "ava_action_list_v2.2_for_activitynet_2019.pbtxt",
+            'item {\n  name: "stand"\n  id: 12\n}\n'
+            'item {\n  name: "bend/bow (at the waist)"\n  id: 1\n}\n',
+            {"bend/bow (at the waist)": "bend/bow (at the waist)", "stand": "stand"},
+        ),
+    ],
+)
+def test_lists_as_datasets_publish_them(tmp_path, name, content, classes):
+    path = tmp_path / name
+    path.write_text(content)
+    assert list(read_classes(str(path)).items()) == list(classes.items())  # in their order
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.json", "{", "is no list of classes"),
+        ("a.json", '{"a": "first"}', "is no list of classes"),
+        ("a.json", '{"7": ["n01440764", "tench"]}', "is no list of classes"),
+        ("a.json", "[]", "has no class"),
+        ("a.json", '["a", "b", "a"]', "has the class 'a' twice"),
+        ("a.pbtxt", 'item { name: "a" }', "is no list of items"),
+        ("a.txt", "\n\n", "has no class"),
+    ],
+)
+def test_lists_of_no_known_form(tmp_path, name, content, reason):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ValueError, match=reason):
+        read_classes(str(path))
 
 
 def test_names_and_labels():

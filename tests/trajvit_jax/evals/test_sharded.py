@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,12 @@ import pytest
 
 from tokenization.shards import write_records
 from tokenization.trajectories import compact
+from trajvit_jax.convert.conversion import Converted
+from trajvit_jax.convert.kinds import Layout
+from trajvit_jax.convert.pieces import paths
+from trajvit_jax.convert.report import Report
+from trajvit_jax.convert.stored import write_folder
+from trajvit_jax.evals.loaded import load
 
 SCRIPT = Path(__file__).with_name("sharded_evaluation.py")
 
@@ -55,7 +62,7 @@ def told(process):
     return json.loads([line for line in out.splitlines() if line.startswith("{")][-1])
 
 
-def arrays(path):
+def arrays_of(path):
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
@@ -78,7 +85,22 @@ def test_eight_devices_are_one(runs, odd_records, tmp_path, model):
     assert (alone["devices"], shared["devices"]) == (1, 8)
     assert alone["own"]["videos"] == 11 and alone["own"]["texts"] == 10
     assert shared["given"] == alone["own"] and shared["hash"] == alone["hash"]
-    assert_same(arrays(eight), arrays(one))
+    assert_same(arrays_of(eight), arrays_of(one))
+
+
+def test_weights_lie_on_all_devices_as_a_run_does(runs, odd_records, tmp_path):
+    """Of a folder of `trajvit_jax.convert`, whose arrays one device would read."""
+    run, folder = load(runs("vit3d")), tmp_path / "weights"
+    arrays = {name: np.asarray(x) for name, x in paths(run.model).items()}
+    layout = Layout(kind="vit3d", whole=True)
+    write_folder(folder, Converted(layout, run.model.settings, arrays, Report()))
+    shutil.copy(runs("vit3d") / "vocab.txt", folder)
+    one, eight = tmp_path / "one.npz", tmp_path / "eight.npz"
+    alone = told(start(1, runs("vit3d"), odd_records, one))
+    shared = told(start(8, folder, odd_records, eight, one))
+    assert shared["devices"] == shared["holding"] == 8 and alone["holding"] == 1
+    assert shared["given"] == alone["own"] and shared["hash"] == alone["hash"]
+    assert_same(arrays_of(eight), arrays_of(one))
 
 
 @pytest.mark.slow
@@ -102,4 +124,4 @@ def test_two_processes_are_one(runs, odd_records, tmp_path):
     assert [one["devices"] for one in found] == [8, 8]
     assert found[0]["own"] == found[1]["own"]
     assert all(member["given"] == alone["own"] for member in found)
-    assert_same(arrays(two), arrays(one))
+    assert_same(arrays_of(two), arrays_of(one))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-LEVEL = 0.95
+from trajvit_jax.confidence import interval, weighted_draws, wilson
+
 RESAMPLES = 2000
-_Z = 1.959963984540054  # of a normal distribution, for LEVEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +79,6 @@ def mean_of_means(
     return _summary(value, np.mean([draws for _, draws in parts], axis=0), marks, videos, most)
 
 
-def wilson(mark: float, count: int) -> tuple[float, float]:
-    """Wilson's interval of a proportion that `count` independent trials gave."""
-    spread = _Z**2 / count
-    middle = (mark + spread / 2) / (1 + spread)
-    half = math.sqrt(mark * (1 - mark) * spread + spread**2 / 4) / (1 + spread)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
-
-
 def _draws(marks: Sequence[float], videos: Sequence[str], seed: int) -> tuple[float, np.ndarray]:
     """The mean, and the means of all draws."""
     if not len(marks):
@@ -95,16 +86,8 @@ def _draws(marks: Sequence[float], videos: Sequence[str], seed: int) -> tuple[fl
     names, of = np.unique(np.asarray(videos), return_inverse=True)
     sums = np.bincount(of, np.asarray(marks, np.float64))
     counts = np.bincount(of).astype(np.float64)
-    generator = np.random.default_rng(seed)
-    total, drawn = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
-    even = np.full(len(names), 1 / len(names))
-    # Some draws at a time: thousands of videos in all draws at once are much memory.
-    step = max(1, 2**22 // len(names))
-    for start in range(0, RESAMPLES, step):
-        end = min(start + step, RESAMPLES)
-        weights = generator.multinomial(len(names), even, size=end - start)
-        total[start:end], drawn[start:end] = weights @ sums, weights @ counts
-    return float(sums.sum() / counts.sum()), total / drawn
+    drawn = weighted_draws(np.stack([sums, counts], 1), RESAMPLES, seed=seed)
+    return float(sums.sum() / counts.sum()), drawn[:, 0] / drawn[:, 1]
 
 
 def _summary(
@@ -116,5 +99,5 @@ def _summary(
     if len(set(marks)) == 1:
         low, high = (end * most for end in wilson(value / most, different))
     else:
-        low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+        low, high = interval(draws)
     return Mean(value, low, high, len(marks), different)

@@ -16,7 +16,7 @@ FORMAT = 1  # of the JSON files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
+class QuestionsResult:
     """One benchmark, evaluated.
 
     Attributes:
@@ -78,7 +78,7 @@ class Result:
         write_text(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
 
-def table(result: Result, benchmark: Benchmark) -> str:
+def table(result: QuestionsResult, benchmark: Benchmark) -> str:
     """The numbers as text, beside those of the paper."""
     rows = [("", "", "95% interval", "questions", "videos", "paper: TrajViT, ViT3D")]
     for metric in benchmark.metrics:
@@ -109,7 +109,7 @@ def _cells(mean: Mean) -> tuple[str, str, str, str]:
     return f"{mean.value:.2f}", interval, f"{mean.questions:,}", f"{mean.videos:,}"
 
 
-def _remarks(result: Result, benchmark: Benchmark) -> Iterator[str]:
+def _remarks(result: QuestionsResult, benchmark: Benchmark) -> Iterator[str]:
     yield (
         f"{benchmark.title}, {result.split}: {result.count:,} of {result.of:,} questions; "
         f"{result.frames or 'as many as trained'} frames; {result.model}"

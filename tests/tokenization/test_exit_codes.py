@@ -1,0 +1,58 @@
+"""What was asked wrong ends with 2, as argparse does, and what failed with 1, in every command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tokenization import exit_codes
+from tokenization.engines.protocol import EngineError
+from tokenization.folder_lock import FolderInUse
+from tokenization.weights import DownloadFailed, WeightsError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("--frames=0"), 2),
+        (FileNotFoundError("no such file"), 2),
+        (FileExistsError("is there already"), 2),
+        (NotADirectoryError("is a file"), 2),
+        (PermissionError("read-only"), 1),
+        (OSError("no space left"), 1),
+        (FolderInUse("in use"), 1),
+        (DownloadFailed("broke off"), 1),
+        (WeightsError("another file than it must be"), 2),
+        (EngineError("workers cannot start"), 1),
+        (FloatingPointError("the loss is nan"), 1),
+    ],
+)
+def test_the_code_says_whose_mistake_it_was(error, code, capsys):
+    assert exit_codes.tell(error) == code
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_who_tells_it(capsys):
+    exit_codes.tell(ValueError("no"), by="tokenization.explore")
+    assert capsys.readouterr().err == "tokenization.explore: error: no\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--inptu=a"], "Unknown command line flag 'inptu'. Did you mean: input ?"),
+        ([], "--input must have a value other than None"),
+        (["--input=a.mp4", "--output=out", "b.mp4"], "quote patterns"),
+        (
+            ["--input=a.mp4", "--output=out", "--config=configs/tokenization/clasical.py"],
+            "did you mean 'configs/tokenization/classical.py'?",
+        ),
+    ],
+)
+def test_extraction_that_is_asked_wrong(arguments, reason, tmp_path):
+    line = [sys.executable, "-m", "tokenization.extract", *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert reason in done.stderr and "Traceback" not in done.stderr

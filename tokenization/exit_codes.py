@@ -1,0 +1,31 @@
+"""Exit codes of all commands.
+
+0 done; 2 it cannot be done as it was asked: options, settings, files that are not there or hold
+something else, and the same command fails again (argparse's code); 1 it was asked well and failed:
+a disk, a device, too many videos that cannot be read. Signals have their own, see `interrupts`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+ASKED_WRONG, FAILED = 2, 1
+_NAMED_WRONG = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+
+
+def code_of(error: Exception) -> int:
+    """The exit code of a command that this ended."""
+    if isinstance(error, OSError):
+        return ASKED_WRONG if isinstance(error, _NAMED_WRONG) else FAILED
+    return ASKED_WRONG if isinstance(error, ValueError) else FAILED
+
+
+def tell(error: Exception, *, by: str = "") -> int:
+    """Prints why a command ends, in a line; returns its exit code.
+
+    Args:
+      error: that ended it.
+      by: name of the command, where others print to the same place.
+    """
+    print(f"{by}{': ' if by else ''}error: {error}", file=sys.stderr)
+    return code_of(error)
