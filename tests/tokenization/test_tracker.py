@@ -228,6 +228,14 @@ def test_short_clips_and_one_colour_are_discovered(frames: int):
     assert len({owner(labels[t], square(30, 10)) for t in range(frames)}) == 1
 
 
+@pytest.mark.parametrize("frames", [2, 6])
+def test_what_nobody_segmented_is_one_thing_through_all_frames(frames: int):
+    rgb = np.zeros((frames, 40, 60, 3), np.uint8)
+    tracker = FlowTracker()
+    nothing = {at: np.zeros((40, 60), np.int32) for at in tracker.starts(frames)}
+    assert (tracker.discover([Clip(rgb, nothing)])[0] == 1).all()
+
+
 def test_labels_from_a_frame_in_the_middle_do_not_share_births():
     """Red enters after the middle, blue has left before it: two numbers, above all given ones."""
     rgb = np.stack(

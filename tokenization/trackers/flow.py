@@ -179,7 +179,8 @@ class FlowTracker:
         self, path: Sequence[View], start: int, segments: Mapping[int, Int32[np.ndarray, "_ _"]]
     ) -> Int32[np.ndarray, "t h w"]:
         """Labels of the sampled views, followed from one of them to both ends."""
-        given = max(int(its.max()) for its in segments.values())
+        # Where nothing is segmented, what there is has label 1 (`_Shot`): it is no birth.
+        given = max(1, *(int(its.max()) for its in segments.values()))
         ahead = [(path[start], None), *((view, view.came) for view in path[start + 1 :])]
         steps = list(itertools.pairwise(path[: start + 1]))
         back = [(path[start], None), *((view, later.went) for view, later in reversed(steps))]
