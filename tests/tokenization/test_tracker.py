@@ -221,11 +221,22 @@ def test_what_enters_or_leaves_is_discovered():
     assert owner(labels[0], square(60, 40)) == owner(labels[4], square(60, 4))
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3])
-def test_short_clips_and_one_colour_are_discovered(frames: int):
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
+def test_images_and_still_clips_keep_an_object_and_its_ground_apart(frames: int):
+    """No motion tells anything there, and what is unlike must not become one thing for that."""
     assert (discover([np.full((40, 60, 3), 90, np.uint8)] * frames) == 1).all()
     labels = discover([frame((RED, 30, 10))] * frames)
-    assert len({owner(labels[t], square(30, 10)) for t in range(frames)}) == 1
+    (red,) = {owner(labels[t], square(30, 10)) for t in range(frames)}
+    assert (labels[:, ~square(30, 10)] == red).mean() < 0.02
+
+
+def test_an_image_is_left_as_it_was_segmented():
+    """Its segments would be one thing by their odds: parts of one plain surface."""
+    rgb = np.full((1, SIDE, SIDE, 3), 120, np.uint8)
+    parts = np.where(square(0, 0), 2, 5).astype(np.int32)
+    assert np.array_equal(FlowTracker().discover([Clip(rgb, {0: parts})])[0][0], parts)
+    twice = FlowTracker().discover([Clip(rgb.repeat(2, 0), {0: parts, 1: parts})])[0]
+    assert np.unique(twice).size == 1
 
 
 @pytest.mark.parametrize("frames", [2, 6])

@@ -149,10 +149,13 @@ class FlowTracker:
         Labels are sharp where they start and blur from there. So they are followed from several
         frames, each time through the whole clip, and the pieces on which all agree are joined by
         what is seen of them in all frames (`merge_tubes`). Superpixels and flow are found once.
+        What one frame shows is left as it was segmented: without motion, too much would be joined.
         """
         return [self._discover(clip) for clip in clips]
 
     def _discover(self, clip: Clip) -> Int32[np.ndarray, "t h w"]:
+        if len(clip.frames) == 1:
+            return self._track(clip)
         agreed, tubes = self.pieces(clip)
         labels = (merge_tubes(tubes, self._tubes) + 1).astype(np.int32)[agreed]
         return np.stack([resize_labels(its, *clip.frames.shape[1:3]) for its in labels])
