@@ -8,19 +8,21 @@ are weighed on the way and of which one lies in the object for the most part are
 thing where both do, of two where one does. What is outside is not annotated and tells nothing.
 An example weighs as the root of its smaller volume, and less where a piece is in part inside;
 classes and sequences weigh alike. Logistic regression with a weak ridge, and once more on what
-its own merging meets. Each sequence is also judged with weights fitted on the others.
+its own merging meets. Nothing is random. Each sequence is also judged with weights that both rounds
+fitted on the others alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from benchmarks import annotated
 from benchmarks.tokenization_quality import TUNED
@@ -30,12 +32,46 @@ from tokenization.protocols import Clip
 from tokenization.trackers.flow import FlowTracker
 from tokenization.trackers.tubes import ODDS, Merging, Tubes, TubeSettings, evidence, merge_tubes
 from tokenization.video import Frames
+from trajvit_jax.config import nearest
+
+Model = tuple[Float64[np.ndarray, " f"], float]
 
 # What the first merging goes by: alike in colour and motion, small first.
-START = (-1.0, 0.0, -0.7, -1.2, 0.8, -0.5, -0.25, -0.4, 2.0, 0.0)
+START = {
+    "colour": -1.0,
+    "far colour": 0.0,
+    "step": -0.7,
+    "motion": -1.2,
+    "common motion": 0.8,
+    "relative motion": -0.5,
+    "smaller": -0.25,
+    "larger": -0.4,
+    "enclosed": 2.0,
+    "spread": 0.0,
+}
+START_BIAS = -3.0
 _FEWEST = 20  # pieces at which merging stops
 _RIDGE = 0.01  # on standardized evidence
 _NEWTON = 25
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pieces:
+    """A sequence before its pieces are merged, at working resolution.
+
+    Attributes:
+      name: of the sequence.
+      numbers: 0..n-1, of the piece that each pixel is in.
+      tubes: what is seen of the pieces.
+      inside: volume of each that lies in the object, as a fraction of the video.
+      object: 1 where it is.
+    """
+
+    name: str
+    numbers: Int64[np.ndarray, "t h w"]
+    tubes: Tubes
+    inside: Float64[np.ndarray, " n"]
+    object: Int32[np.ndarray, "t h w"]
 
 
 class _Recorded(Merging):
@@ -83,7 +119,7 @@ def examples(
 
 def fit(
     sequences: Sequence[Float64[np.ndarray, "_ f+2"]],
-) -> tuple[Float64[np.ndarray, " f"], float]:
+) -> Model:
     """Weights and bias of a logistic regression on the examples of some sequences."""
     every = np.concatenate(sequences)
     evidence, one = every[:, :-2], every[:, -2]
@@ -109,25 +145,78 @@ def fit(
     return weights, float(found[-1] - weights @ mean)
 
 
+def fit_twice(sequences: Sequence[Pieces], first: Sequence[Float64[np.ndarray, "_ f+2"]]) -> Model:
+    """Weights and bias fitted on the examples of `START`, and on those of what these give, too.
+
+    Args:
+      sequences: to fit on.
+      first: examples of each that merging by `START` meets.
+    """
+    model = fit(first)
+    return fit(
+        [
+            np.concatenate([its, examples(one.tubes, one.inside, *model)])
+            for one, its in zip(sequences, first, strict=True)
+        ]
+    )
+
+
 def pieces_of(
     tokenizer: pipeline.Pipeline, frames: Frames
 ) -> tuple[Int64[np.ndarray, "t h w"], Tubes]:
-    """The pieces of a video of one shot, before they are merged."""
+    """The pieces of a video of one shot, before they are merged.
+
+    Raises:
+      ValueError: a cut in it.
+    """
     tracker = tokenizer.tracker
     assert isinstance(tracker, FlowTracker)
-    _, starts = pipeline.clip_starts(frames.rgb, tokenizer.settings, frames.between)
+    cuts, starts = pipeline.clip_starts(frames.rgb, tokenizer.settings, frames.between)
+    if cuts[1:].any():
+        raise ValueError(f"{frames.video.id} has a cut: pieces are joined within one shot")
     starts[tracker.starts(len(starts))] = True
     at = np.flatnonzero(starts).tolist()
     segments = dict(zip(at, tokenizer.segmenter.segment(frames.rgb[at]), strict=True))
     return tracker.pieces(Clip(frames.rgb, segments, frames.between))
 
 
-def union_of(
-    pieces: Int64[np.ndarray, "t h w"], tubes: Tubes, objects: np.ndarray, model: tuple
-) -> float:
+def read_pieces(tokenizer: pipeline.Pipeline, sequence: annotated.Sequence) -> Pieces:
+    """The pieces of an annotated sequence, and what of them lies in its object."""
+    settings = tokenizer.settings
+    frames, objects = annotated.read_sequence(
+        sequence, frames=settings.frames, between=settings.between, max_side=settings.max_side
+    )
+    numbers, tubes = pieces_of(tokenizer, frames)
+    size = numbers.shape[2], numbers.shape[1]
+    masks = np.stack(
+        [
+            cv2.resize((mask == 1).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+            for mask in objects
+        ]
+    )
+    inside = np.bincount(numbers.ravel(), masks.ravel(), tubes.volumes.size) / numbers.size
+    return Pieces(sequence.name, numbers, tubes, inside, (masks >= 0.5).astype(np.int32))
+
+
+def union_of(sequence: Pieces, model: Model) -> float:
     """Mean IoU of the best union of trajectories (`best_cover`) that a fitted model leaves."""
-    labels = merge_tubes(tubes, TubeSettings(), *model)[pieces] + 1
-    return best_cover(overlaps(labels, objects), 1).union
+    labels = merge_tubes(sequence.tubes, TubeSettings(), *model)[sequence.numbers] + 1
+    return best_cover(overlaps(labels, sequence.object), 1).union
+
+
+def chosen_sequences(root: Path, names: Sequence[str]) -> list[annotated.Sequence]:
+    """The named sequences below a folder.
+
+    Raises:
+      ValueError: one is not there, or fewer than two are named: each is judged by the others.
+    """
+    known = {sequence.name: sequence for sequence in annotated.find_sequences(root)}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{root} has no sequence {name!r}: {nearest(name, known)}")
+    if len(set(names)) < 2:
+        raise ValueError("name two sequences or more: each is judged by weights of the others")
+    return [known[name] for name in sorted(set(names))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,46 +229,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--davis", type=Path, help="($TRAJVIT_TEST_DATA/davis where that is)")
     parser.add_argument("--sequences", help="names to fit on, with commas", default=",".join(TUNED))
     args = parser.parse_args(argv)
+    data = os.environ.get("TRAJVIT_TEST_DATA")
+    root = args.davis or (Path(data) / "davis" if data else None)
+    if root is None:
+        parser.error("name the folder of the sequences: --davis=DAVIS, or set TRAJVIT_TEST_DATA")
+    try:
+        chosen = chosen_sequences(root, args.sequences.split(","))
+    except ValueError as error:
+        parser.error(str(error))
     cv2.setNumThreads(1)
-    root = args.davis or Path(os.environ["TRAJVIT_TEST_DATA"]) / "davis"
     tokenizer = pipeline.build()
-    settings = tokenizer.settings
-    names = args.sequences.split(",")
     found = []
-    for sequence in annotated.find_sequences(root):
-        if sequence.name not in names:
-            continue
-        frames, objects = annotated.read_sequence(
-            sequence,
-            frames=settings.frames,
-            between=settings.between,
-            max_side=settings.max_side,
-        )
-        pieces, tubes = pieces_of(tokenizer, frames)
-        height, width = pieces.shape[1:]
-        size = (width, height)
-        masks = [
-            cv2.resize((mask == 1).astype(np.float32), size, interpolation=cv2.INTER_AREA)
-            for mask in objects
-        ]
-        inside = np.bincount(pieces.ravel(), np.ravel(masks), tubes.volumes.size) / pieces.size
-        small = (np.stack(masks) >= 0.5).astype(np.int32)
-        found.append((sequence.name, pieces, tubes, inside, small))
-        print(f"{sequence.name}: {tubes.volumes.size} pieces", flush=True)
-    model = np.array(START), -3.0
-    seen: list[list[np.ndarray]] = [[] for _ in found]
-    for _ in range(2):
-        for its, (_, _, tubes, inside, _) in zip(seen, found, strict=True):
-            its.append(examples(tubes, inside, *model))
-        model = fit([np.concatenate(its) for its in seen])
+    for sequence in chosen:
+        found.append(read_pieces(tokenizer, sequence))
+        print(f"{sequence.name}: {found[-1].tubes.volumes.size} pieces", flush=True)
+    start = np.array([START[name] for name in ODDS])
+    first = [examples(one.tubes, one.inside, start, START_BIAS) for one in found]
+    model = fit_twice(found, first)
     print("\nODDS = {")
     for name, weight in zip(ODDS, model[0], strict=True):
         print(f'    "{name}": {weight:.3f},')
     print(f"}}\nBIAS = {model[1]:.3f}\n\nunion, fitted on all and on the others:")
-    for number, (name, pieces, tubes, _, small) in enumerate(found):
-        others = [np.concatenate(its) for other, its in enumerate(seen) if other != number]
-        both = [union_of(pieces, tubes, small, one) for one in (model, fit(others))]
-        print(f"  {name:20} {both[0]:.3f} {both[1]:.3f}", flush=True)
+    unions = []
+    for number, one in enumerate(found):
+        others = [at for at in range(len(found)) if at != number]
+        without = fit_twice([found[at] for at in others], [first[at] for at in others])
+        unions.append((union_of(one, model), union_of(one, without)))
+        print(f"  {one.name:20} {unions[-1][0]:.3f} {unions[-1][1]:.3f}", flush=True)
+    print("  {:20} {:.3f} {:.3f}".format("mean", *np.mean(unions, 0)))
     return 0
 
 
