@@ -247,6 +247,13 @@ def test_what_nobody_segmented_is_one_thing_through_all_frames(frames: int):
     assert (tracker.discover([Clip(rgb, nothing)])[0] == 1).all()
 
 
+def test_a_start_without_a_segmentation_is_told():
+    rgb = np.zeros((5, 40, 60, 3), np.uint8)
+    clip = Clip(rgb, {at: np.ones((40, 60), np.int32) for at in (0, 2)})
+    with pytest.raises(ValueError, match="no segmentation of frame 4, where labels start"):
+        FlowTracker().discover([clip])
+
+
 def test_labels_from_a_frame_in_the_middle_do_not_share_births():
     """Red enters after the middle, blue has left before it: two numbers, above all given ones."""
     rgb = np.stack(

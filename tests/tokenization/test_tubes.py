@@ -234,3 +234,13 @@ def test_own_motion_without_a_sure_pixel_is_all_motion():
     still = moved([[0, 1, 0], [0, 0, 1]], (0, 0))
     unknown = dataclasses.replace(still, sure=np.zeros_like(still.sure))
     assert np.abs(own_motion(unknown)).max() == 0
+
+
+def test_evidence_is_weighed_by_its_name(monkeypatch):
+    labels = np.arange(4).repeat(5)[None, None] * np.ones((1, 3, 1), np.int64)
+    colours = np.random.default_rng(0).uniform(0, 100, (*labels.shape, 3))
+    tubes = tubes_of(labels, colours, [])
+    pairs = (*tubes.edges.T, tubes.borders, tubes.steps)
+    found = evidence(tubes, *pairs)
+    monkeypatch.setattr("tokenization.trackers.tubes.ODDS", dict(reversed(ODDS.items())))
+    assert np.array_equal(evidence(tubes, *pairs), found[:, ::-1])

@@ -165,6 +165,9 @@ class FlowTracker:
 
         Args:
           clip: with a segmentation of each of its `starts`.
+
+        Raises:
+          ValueError: a start without one.
         """
         path = list(self._views(clip, both_ways=True))
         sampled = [place for place, view in enumerate(path) if view.sampled is not None]
@@ -220,7 +223,10 @@ class FlowTracker:
             if given is not None:
                 given = resize_labels(given, *view.cells.labels.shape)
             if shot is None or came is None:
-                assert given is not None
+                if given is None:
+                    raise ValueError(
+                        f"the clip has no segmentation of frame {view.sampled}, where labels start"
+                    )
                 shot = _Shot(self._settings, view, given, born_above=born_above)
             else:
                 shot.follow(view, came, given)

@@ -172,21 +172,19 @@ def evidence(
     common = np.sqrt(np.square(one + other).sum((1, 2)) / np.maximum(frames, 1)) / 2
     volumes = tubes.volumes[a], tubes.volumes[b]
     outline = np.minimum(tubes.outlines[a], tubes.outlines[b])
-    return np.stack(
-        [
-            np.log1p(colour),
-            colour / 10,
-            np.log1p(steps / borders),
-            np.log1p(motion),
-            np.log1p(common),
-            motion / (common + _STILL),
-            np.log(np.minimum(*volumes)),
-            np.log(np.maximum(*volumes)),
-            borders / np.maximum(outline, 1),
-            np.abs(tubes.spreads[a] - tubes.spreads[b]),
-        ],
-        1,
-    )
+    columns = {
+        "colour": np.log1p(colour),
+        "far colour": colour / 10,
+        "step": np.log1p(steps / borders),
+        "motion": np.log1p(motion),
+        "common motion": np.log1p(common),
+        "relative motion": motion / (common + _STILL),
+        "smaller": np.log(np.minimum(*volumes)),
+        "larger": np.log(np.maximum(*volumes)),
+        "enclosed": borders / np.maximum(outline, 1),
+        "spread": np.abs(tubes.spreads[a] - tubes.spreads[b]),
+    }
+    return np.stack([columns[name] for name in ODDS], 1)
 
 
 def merge_tubes(
