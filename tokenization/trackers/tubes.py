@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int64
 
 # Fitted by `python -m benchmarks.tube_odds`, which tells on what and how, at ccc4885; a50e373 gives
-# the same digits.
+# the same digits. Motion is in pixels of a frame of 256 from one view to the next (`views`): sizes
+# and steps other than the default's scale it, and so weigh it otherwise.
 ODDS = {
     "colour": -1.061,
     "far colour": 0.225,
@@ -40,7 +41,8 @@ class TubeSettings:
 
     Attributes:
       odds: logarithm of the odds of one thing against two below which pieces stay apart.
-      most: trajectories in a shot: the likeliest pieces are joined until there are no more.
+      most: trajectories in a shot: the likeliest pieces are joined until there are no more. A
+        video has as many for each of its shots.
 
     Raises:
       ValueError: a value out of its range.
@@ -62,7 +64,8 @@ class Tubes:
       volumes: as fractions of the video.
       colours: mean over each piece.
       spreads: standard deviation of the colours from that.
-      moved: mean own motion in each frame; 0 where nothing is known.
+      moved: mean own motion from each sampled frame to the next view, in pixels of the working
+        resolution; 0 where nothing is known.
       seen: pixels of which it is known.
       outlines: pairs of pixels along the borders of each piece to all others.
       edges: pairs of touching pieces, the smaller number first.
