@@ -40,7 +40,7 @@ from tokenization.pipeline import ClassicalSegmenter
 from tokenization.protocols import Clip, Tracker
 from tokenization.recorder import ExtractSettings, Outcome, Recorder
 from tokenization.records import Quarantined, Record, ShardInfo
-from tokenization.trackers import flow
+from tokenization.trackers import flow, views
 from tokenization.world import WorldSettings, write_split
 from trajvit_jax import config
 
@@ -54,14 +54,15 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "decoding": ((video, "decode"),),
     "key frames": ((pipeline, "clip_starts"),),
     "segmentation": ((ClassicalSegmenter, "segment"),),
-    "superpixels": ((flow, "superpixels"),),
-    "optical flow": ((flow, "origins"),),
-    "tracking": ((flow.FlowTracker, "track"),),
+    "superpixels": ((views, "superpixels"),),
+    "optical flow": ((views, "origins"), (views, "origins_both_ways")),
+    "merging": ((flow, "tubes_of"), (flow, "merge_tubes")),
+    "tracking": ((flow.FlowTracker, "track"), (flow.FlowTracker, "discover")),
     "linking": ((pipeline, "link_clips"),),
     "resizing": ((Record, "squash"),),
     "writing": ((shards, "serialize"), (shards, "write_shard"), (shards, "write_metadata")),
 }
-INSIDE_TRACKING = ("superpixels", "optical flow")
+INSIDE_TRACKING = ("superpixels", "optical flow", "merging")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,14 @@ from tokenization.backends import Backend
 from tokenization.keyframes import KeyframeSettings
 from tokenization.learned import LearnedSettings
 from tokenization.linking import Rule, link_clips
-from tokenization.protocols import Clip, Segmenter, Tracker
+from tokenization.protocols import Clip, Discoverer, Segmenter, Tracker
 from tokenization.segmenters.classical import ClassicalSegmenter, ClassicalSettings
 from tokenization.segmenters.patches import PatchSegmenter
 from tokenization.trackers.flow import FlowSettings, FlowTracker
 from tokenization.trackers.none import NoTracker
 from tokenization.trackers.optical_flow import continuity
 from tokenization.trackers.patches import PatchTracker, WalkSettings
+from tokenization.trackers.tubes import TubeSettings
 from tokenization.trajectories import Trajectories
 from tokenization.video import Frames
 from trajvit_jax.config import nearest
@@ -52,6 +53,9 @@ class PipelineSettings:
       link_rule: `one_to_one` (paper) or `many_to_one` (released program).
       classical: of the segmenter of that name.
       flow: of the tracker of that name.
+      discover: whether that tracker follows labels from several frames of a shot, and joins the
+        pieces on which all agree; otherwise from the first frame alone.
+      tubes: how they are joined.
       walk: of the patches that the tracking-only ablation follows.
       learned: of the segmenters and trackers that are networks.
 
@@ -70,6 +74,8 @@ class PipelineSettings:
     link_rule: Rule = "one_to_one"
     classical: ClassicalSettings = dataclasses.field(default_factory=ClassicalSettings)
     flow: FlowSettings = dataclasses.field(default_factory=FlowSettings)
+    discover: bool = True
+    tubes: TubeSettings = dataclasses.field(default_factory=TubeSettings)
     walk: WalkSettings = dataclasses.field(default_factory=WalkSettings)
     learned: LearnedSettings = dataclasses.field(default_factory=LearnedSettings)
 
@@ -105,7 +111,7 @@ SEGMENTERS: dict[str, Callable[[PipelineSettings], Segmenter]] = {
     "patches": lambda settings: PatchSegmenter(settings.walk.patch),
 }
 TRACKERS: dict[str, Callable[[PipelineSettings], Tracker]] = {
-    "flow": lambda settings: FlowTracker(settings.flow),
+    "flow": lambda settings: FlowTracker(settings.flow, settings.tubes),
     "patches": lambda settings: PatchTracker(settings.walk),
     "none": lambda settings: NoTracker(),
 }
@@ -140,14 +146,18 @@ class Pipeline:
           ValueError: a video without frames, or with more than 65,535 trajectories.
         """
         plans = [clip_starts(video.rgb, self.settings, video.between) for video in videos]
-        segmented = self._segment(videos, [starts for _, starts in plans])
+        track, segmented_at = self.tracker.track, [starts for _, starts in plans]
+        if self.settings.discover and isinstance(self.tracker, Discoverer):
+            track = self.tracker.discover
+            segmented_at = [starts | _needed(self.tracker, cuts) for cuts, starts in plans]
+        segmented = self._segment(videos, segmented_at)
         shots = self.tracker.gives_birth
         cut = _shots if shots else _linked_clips
         clips = [
             cut(video, segments, cuts)
             for video, segments, (cuts, _) in zip(videos, segmented, plans, strict=True)
         ]
-        tracked = iter(self.tracker.track([clip for its in clips for clip in its]))
+        tracked = iter(track([clip for its in clips for clip in its]))
         found = []
         for video, its, (_, starts) in zip(videos, clips, plans, strict=True):
             labels = [next(tracked) for _ in its]
@@ -256,6 +266,14 @@ def build(settings: PipelineSettings | None = None, weights: str | None = None) 
         else:
             made.append(backends.make(networks[name], settings.learned, weights))
     return Pipeline(settings, *made)
+
+
+def _needed(tracker: Discoverer, cuts: Bool[np.ndarray, " t"]) -> Bool[np.ndarray, " t"]:
+    """Frames that a tracker needs a segmentation of, in shots that start at the given frames."""
+    needed = np.zeros_like(cuts)
+    for start, end in itertools.pairwise([*np.flatnonzero(cuts).tolist(), cuts.size]):
+        needed[[start + frame for frame in tracker.starts(end - start)]] = True
+    return needed
 
 
 def _shots(

@@ -59,3 +59,16 @@ class Tracker(Protocol):
         are those of `segments[0]`; born labels take ids above every id that was given.
         """
         ...
+
+
+@runtime_checkable
+class Discoverer(Protocol):
+    """A tracker that can also say what is one thing, where nobody asks it to follow segments."""
+
+    def starts(self, frames: int) -> Sequence[int]:
+        """Which frames of a clip of so many it needs a segmentation of; 0 is one."""
+        ...
+
+    def discover(self, clips: Sequence[Clip]) -> list[Int32[np.ndarray, "t h w"]]:
+        """Labels of every frame, one array a clip; segmentations are hints, ids its own."""
+        ...

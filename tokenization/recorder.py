@@ -6,7 +6,7 @@ import collections
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.records import Boxes, Quarantined, Record
 from tokenization.trajectories import Trajectories
+from trajvit_jax import config as configs
 
 _RETRY_AFTER = (1.0, 10.0)  # seconds, of storage that failed
 
@@ -44,6 +45,19 @@ class ExtractSettings:
             raise ValueError(
                 f"record_size={self.record_size} and shard_size={self.shard_size} must be >= 1"
             )
+
+
+def read_settings(noted: Mapping[str, Any]) -> ExtractSettings:
+    """Settings as they were noted beside records, or beside a model that learned from such.
+
+    What a note says nothing of is as it was before there was such a setting: labels were followed
+    from the first frame alone.
+
+    Raises:
+      ValueError: a key that is no setting, or a value out of its range.
+    """
+    cut = {"discover": False, **noted.get("pipeline", {})}
+    return configs.to_settings(ExtractSettings, {**noted, "pipeline": cut}, "tokenization")
 
 
 class Tokenizer(Protocol):

@@ -31,6 +31,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             "max_side": 128,
             "classical": {"superpixels": 200, "threshold": 5.0},
             "flow": {"superpixels": 200},
+            # From the first frame alone: quick, and how the reported numbers were made.
+            "discover": False,
         },
     }
     return config.lock()

@@ -1,4 +1,4 @@
-"""Small video files, written with PyAV, for the tests of reading."""
+"""Small video files, written with PyAV, for the tests of reading and of extraction."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.tokenization.extraction import Grid, read
 from tokenization.annotations.datasets import DATASETS
 from tokenization.annotations.media import Media
 from tokenization.annotations.problems import Malformed
@@ -90,6 +91,30 @@ class Clips:
 @pytest.fixture
 def clips(tmp_path: Path) -> Clips:
     return Clips(tmp_path)
+
+
+@pytest.fixture
+def entries(clips: Clips) -> list[Entry]:
+    """Five good clips, one of them short, one an image, and a manifest that names them."""
+    for name in "abc":
+        clips.video(f"{name}.mp4", frames=10)
+    clips.video("short.mp4", frames=3)
+    clips.image("still.png")
+    lines = [
+        {"id": "a", "path": "a.mp4", "captions": ["one", "two"], "label": "run", "views": 3},
+        {"id": "b", "path": "b.mp4", "start": 0.3, "end": 0.8},
+        {"id": "c", "path": "c.mp4", "boxes": [{"time": 0.5, "box": [0, 0, 1, 1], "label": "x"}]},
+        {"id": "short", "path": "short.mp4"},
+        {"id": "still", "path": "still.png"},
+    ]
+    return read(clips.root, lines)
+
+
+@pytest.fixture
+def seen() -> list[str]:
+    """Videos that the grid tokenizer is given from now on."""
+    Grid.seen = []
+    return Grid.seen
 
 
 class AnnotationFolder:

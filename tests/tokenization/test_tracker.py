@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenization.protocols import Clip
-from tokenization.segmenters.classical import ClassicalSegmenter
+from tokenization.segmenters.classical import ClassicalSegmenter, ClassicalSettings
 from tokenization.trackers.flow import FlowSettings, FlowTracker
 from tokenization.trackers.memory import Memory
 from tokenization.trackers.optical_flow import dense_flow, origins
@@ -50,7 +50,9 @@ def square(y: int, x: int) -> np.ndarray:
 def track(frames: list[np.ndarray], *key_frames: int, **settings: float) -> np.ndarray:
     rgb = np.stack(frames)
     at = [0, *key_frames]
-    segments = dict(zip(at, ClassicalSegmenter().segment(rgb[at]), strict=True))
+    # One segment of the ground.
+    segmenter = ClassicalSegmenter(ClassicalSettings(threshold=3.0))
+    segments = dict(zip(at, segmenter.segment(rgb[at]), strict=True))
     return FlowTracker(FlowSettings(**settings)).track([Clip(rgb, segments)])[0]  # type: ignore[arg-type]
 
 
@@ -192,6 +194,78 @@ def test_origins_go_through_the_frames_between():
     assert not came.sure[:, -16:].any()
     shift = came.columns[inner] - np.arange(20, 70)
     assert abs(np.median(shift) - 20) <= 1
+
+
+def discover(frames: list[np.ndarray], **settings: float) -> np.ndarray:
+    rgb = np.stack(frames)
+    tracker = FlowTracker(FlowSettings(**settings))  # type: ignore[arg-type]
+    at = list(tracker.starts(len(frames)))
+    segments = dict(zip(at, ClassicalSegmenter().segment(rgb[at]), strict=True))
+    return tracker.discover([Clip(rgb, segments)])[0]
+
+
+def test_what_moves_is_discovered_as_one_thing():
+    at = [(30, 10 + 5 * t) for t in range(8)]
+    labels = discover([frame((RED, *place), (BLUE, 62, 60)) for place in at])
+    assert labels.shape == (8, SIDE, SIDE)
+    assert np.array_equal(np.unique(labels), np.arange(1, labels.max() + 1))
+    for mask in ([square(*place) for place in at], [square(62, 60)] * 8):
+        assert len({owner(labels[t], inside) for t, inside in enumerate(mask)}) == 1
+
+
+def test_what_enters_or_leaves_is_discovered():
+    """Neither the first nor the last frame shows both."""
+    frames = [frame((RED, 10, 100 - 11 * t), (BLUE, 60, 40 - 9 * t)) for t in range(9)]
+    labels = discover(frames)
+    assert owner(labels[3], square(10, 67)) == owner(labels[8], square(10, 12))
+    assert owner(labels[0], square(60, 40)) == owner(labels[4], square(60, 4))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
+def test_images_and_still_clips_keep_an_object_and_its_ground_apart(frames: int):
+    """No motion tells anything there, and what is unlike must not become one thing for that."""
+    assert (discover([np.full((40, 60, 3), 90, np.uint8)] * frames) == 1).all()
+    labels = discover([frame((RED, 30, 10))] * frames)
+    (red,) = {owner(labels[t], square(30, 10)) for t in range(frames)}
+    assert (labels[:, ~square(30, 10)] == red).mean() < 0.02
+
+
+def test_an_image_is_left_as_it_was_segmented():
+    """Its segments would be one thing by their odds: parts of one plain surface."""
+    rgb = np.full((1, SIDE, SIDE, 3), 120, np.uint8)
+    parts = np.where(square(0, 0), 2, 5).astype(np.int32)
+    assert np.array_equal(FlowTracker().discover([Clip(rgb, {0: parts})])[0][0], parts)
+    twice = FlowTracker().discover([Clip(rgb.repeat(2, 0), {0: parts, 1: parts})])[0]
+    assert np.unique(twice).size == 1
+
+
+@pytest.mark.parametrize("frames", [2, 6])
+def test_what_nobody_segmented_is_one_thing_through_all_frames(frames: int):
+    rgb = np.zeros((frames, 40, 60, 3), np.uint8)
+    tracker = FlowTracker()
+    nothing = {at: np.zeros((40, 60), np.int32) for at in tracker.starts(frames)}
+    assert (tracker.discover([Clip(rgb, nothing)])[0] == 1).all()
+
+
+def test_a_start_without_a_segmentation_is_told():
+    rgb = np.zeros((5, 40, 60, 3), np.uint8)
+    clip = Clip(rgb, {at: np.ones((40, 60), np.int32) for at in (0, 2)})
+    with pytest.raises(ValueError, match="no segmentation of frame 4, where labels start"):
+        FlowTracker().discover([clip])
+
+
+def test_labels_from_a_frame_in_the_middle_do_not_share_births():
+    """Red enters after the middle, blue has left before it: two numbers, above all given ones."""
+    rgb = np.stack(
+        [frame(*([(BLUE, 60, 10)] if t < 2 else [(RED, 20, 60)][: t > 3])) for t in range(6)]
+    )
+    segments = {t: np.ones((SIDE, SIDE), np.int32) for t in (0, 3, 5)}
+    tracker = FlowTracker()
+    path = list(tracker._views(Clip(rgb, segments), both_ways=True))
+    labels = tracker._from(path, 3, segments)
+    assert (labels[2:4] == 1).all()
+    red, blue = owner(labels[5], square(20, 60)), owner(labels[0], square(60, 10))
+    assert red != blue and min(red, blue) > 1
 
 
 def test_memory_knows_the_nearest_example_and_forgets():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks import tokenization_quality
+from tokenization.learned import DeviceSettings, LearnedSettings
+from tokenization.pipeline import PipelineSettings
 
 pytestmark = pytest.mark.torch
 
@@ -48,3 +51,18 @@ def test_a_network_has_a_row_and_a_sheet(
     with pytest.raises(SystemExit):
         tokenization_quality.main([*arguments, f"--weights={tmp_path}/nowhere"])
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_work_on_a_device_is_done_before_its_time_is_read(monkeypatch: pytest.MonkeyPatch):
+    told = []
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: told.append("waited"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    learned = LearnedSettings(running=DeviceSettings(device="cpu"))
+    for settings in (PipelineSettings(), PipelineSettings(tracker="sam2", learned=learned)):
+        assert tokenization_quality.clock_of(settings) is time.process_time
+    clock = tokenization_quality.clock_of(PipelineSettings(tracker="sam2"))
+    assert told == []
+    assert abs(clock() - time.perf_counter()) < 60
+    assert told == ["waited"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert tokenization_quality.clock_of(PipelineSettings(tracker="sam2")) is time.process_time

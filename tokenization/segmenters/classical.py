@@ -30,7 +30,7 @@ class ClassicalSettings:
 
     side: int = 256
     superpixels: int = 600
-    threshold: float = 3.0
+    threshold: float = 2.0
     grain: float = 0.008
     min_area: float = 0.0005
     max_segments: int = 128

@@ -6,20 +6,15 @@ One flow serves all labels, so the cost hardly grows with their number.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int32, Int64
 
 from tokenization.protocols import Clip
-from tokenization.resizing import fit, resize_labels
-from tokenization.superpixels import (
-    Superpixels,
-    fill_gaps,
-    shrink,
-    smooth_lab,
-    superpixels,
-)
+from tokenization.resizing import resize_labels
+from tokenization.superpixels import Superpixels, colour_features, fill_gaps
 from tokenization.trackers.appearance import (
     Examples,
     closeness,
@@ -27,13 +22,21 @@ from tokenization.trackers.appearance import (
     local_likelihood,
 )
 from tokenization.trackers.births import components, grow
+from tokenization.trackers.camera import own_motion
 from tokenization.trackers.memory import Memory
-from tokenization.trackers.optical_flow import Origins, origins
+from tokenization.trackers.optical_flow import Origins
 from tokenization.trackers.smoothing import smoothed
+from tokenization.trackers.tubes import (
+    Tubes,
+    TubeSettings,
+    common_pieces,
+    merge_tubes,
+    tubes_of,
+)
+from tokenization.trackers.views import View, views
 
 # What is left of a likelihood where a label has none: evidence may be wrong.
 _NO_VOTE, _ELSEWHERE, _UNLIKE = 0.02, 0.005, 0.02
-_SMALLEST = 16  # pixels of a superpixel
 _PRIOR = 3.0  # superpixels nearby that a label needs for a local density of its own
 
 
@@ -122,8 +125,11 @@ class FlowTracker:
     name = "flow"
     gives_birth = True
 
-    def __init__(self, settings: FlowSettings | None = None) -> None:
+    def __init__(
+        self, settings: FlowSettings | None = None, tubes: TubeSettings | None = None
+    ) -> None:
         self._settings = settings or FlowSettings()
+        self._tubes = tubes or TubeSettings()
 
     def track(self, clips: Sequence[Clip]) -> list[Int32[np.ndarray, "_ _ _"]]:
         """Labels of every frame of each clip; see `protocols.Tracker`.
@@ -132,36 +138,111 @@ class FlowTracker:
         """
         return [self._track(clip) for clip in clips]
 
+    @staticmethod
+    def starts(frames: int) -> list[int]:
+        """The first frame, the middle and the last one; see `protocols.Discoverer`."""
+        return sorted({0, frames // 2, frames - 1})
+
+    def discover(self, clips: Sequence[Clip]) -> list[Int32[np.ndarray, "_ _ _"]]:
+        """Trajectories of each clip; see `protocols.Discoverer`.
+
+        Labels are sharp where they start and blur from there. So they are followed from several
+        frames, each time through the whole clip, and the pieces on which all agree are joined by
+        what is seen of them in all frames (`merge_tubes`). Superpixels and flow are found once.
+        What one frame shows is left as it was segmented: without motion, too much would be joined.
+        """
+        return [self._discover(clip) for clip in clips]
+
+    def _discover(self, clip: Clip) -> Int32[np.ndarray, "t h w"]:
+        if len(clip.frames) == 1:
+            return self._track(clip)
+        agreed, tubes = self.pieces(clip)
+        labels = (merge_tubes(tubes, self._tubes) + 1).astype(np.int32)[agreed]
+        return np.stack([resize_labels(its, *clip.frames.shape[1:3]) for its in labels])
+
+    def pieces(self, clip: Clip) -> tuple[Int64[np.ndarray, "t h w"], Tubes]:
+        """Where labels from all starts agree, at working resolution: numbers 0..n-1, and of what.
+
+        Args:
+          clip: with a segmentation of each of its `starts`.
+
+        Raises:
+          ValueError: a start without one.
+        """
+        path = list(self._views(clip, both_ways=True))
+        sampled = [place for place, view in enumerate(path) if view.sampled is not None]
+        starts = [sampled[frame] for frame in self.starts(len(sampled))]
+        agreed = common_pieces(*(self._from(path, start, clip.segments) for start in starts))
+        motions = [
+            (own_motion(later.went), later.went.sure)
+            for view, later in itertools.pairwise(path)
+            if view.sampled is not None and later.went is not None
+        ]
+        colours = np.stack([colour_features(path[place].lab) for place in sampled])
+        return agreed, tubes_of(agreed, colours, motions)
+
+    def _from(
+        self, path: Sequence[View], start: int, segments: Mapping[int, Int32[np.ndarray, "_ _"]]
+    ) -> Int32[np.ndarray, "t h w"]:
+        """Labels of the sampled views, followed from one of them to both ends."""
+        # Where nothing is segmented, what there is has label 1 (`_Shot`): it is no birth.
+        given = max(1, *(int(its.max()) for its in segments.values()))
+        ahead = [(path[start], None), *((view, view.came) for view in path[start + 1 :])]
+        steps = list(itertools.pairwise(path[: start + 1]))
+        back = [(path[start], None), *((view, later.went) for view, later in reversed(steps))]
+        found: dict[int, Int32[np.ndarray, "h w"]] = {}
+        born = 0  # on the way before
+        for way in (ahead, back):
+            for view, labels in self._follow(way, segments):
+                if view.sampled is not None:
+                    found[view.sampled] = np.where(labels > given, labels + born, labels)
+            born = max(0, max(int(labels.max()) for labels in found.values()) - given)
+        return np.stack([found[frame] for frame in sorted(found)])
+
     def _track(self, clip: Clip) -> Int32[np.ndarray, "t h w"]:
         height, width = clip.frames.shape[1:3]
         given = clip.segments[0]
         labels = np.empty(clip.frames.shape[:3], np.int32)
-        shot = _Shot(
-            self._settings,
-            self._prepare(clip.frames[0]),
-            self._shrink(given),
-            born_above=max(int(s.max()) for s in clip.segments.values()),
-        )
-        labels[0] = np.where(given > 0, given, resize_labels(shot.labels, height, width))
-        for t, rgb in enumerate(clip.frames[1:], start=1):
-            way = [self._prepare(frame) for frame in (*_between(clip, t - 1), rgb)]
-            for part in np.array_split(np.arange(len(way)), -(-len(way) // self._settings.chain)):
-                frames = way[part[0] : part[-1] + 1]
-                segments = clip.segments.get(t) if part[-1] == len(way) - 1 else None
-                shot.follow(frames, None if segments is None else self._shrink(segments))
-            labels[t] = resize_labels(shot.labels, height, width)
+        ways = ((view, view.came) for view in self._views(clip, both_ways=False))
+        for view, found in self._follow(ways, clip.segments):
+            if view.sampled is not None:
+                labels[view.sampled] = resize_labels(found, height, width)
+        labels[0] = np.where(given > 0, given, labels[0])
         return labels
 
-    def _prepare(self, rgb: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "h w 3"]:
-        return smooth_lab(shrink(rgb, self._settings.side))
+    def _follow(
+        self,
+        ways: Iterable[tuple[View, Origins | None]],
+        segments: Mapping[int, Int32[np.ndarray, "_ _"]],
+    ) -> Iterator[tuple[View, Int32[np.ndarray, "h w"]]]:
+        """Labels of views, each given with the way to it from the one before."""
+        born_above = max(int(its.max()) for its in segments.values())
+        shot = None
+        for view, came in ways:
+            given = None if view.sampled is None else segments.get(view.sampled)
+            if given is not None:
+                given = resize_labels(given, *view.cells.labels.shape)
+            if shot is None or came is None:
+                if given is None:
+                    raise ValueError(
+                        f"the clip has no segmentation of frame {view.sampled}, where labels start"
+                    )
+                shot = _Shot(self._settings, view, given, born_above=born_above)
+            else:
+                shot.follow(view, came, given)
+            yield view, shot.labels
 
-    def _shrink(self, segments: Int32[np.ndarray, "_ _"]) -> Int32[np.ndarray, "h w"]:
-        width, height = fit(segments.shape[1], segments.shape[0], self._settings.side)
-        return resize_labels(segments, height, width)
-
-
-def _between(clip: Clip, t: int) -> Sequence[UInt8[np.ndarray, "h w 3"]]:
-    return list(clip.between[t]) if clip.between else []
+    def _views(self, clip: Clip, *, both_ways: bool) -> Iterator[View]:
+        settings = self._settings
+        return views(
+            clip,
+            both_ways=both_ways,
+            side=settings.side,
+            superpixels=settings.superpixels,
+            position=settings.position,
+            chain=settings.chain,
+            colour_tolerance=settings.colour_tolerance,
+        )
 
 
 class _Shot:
@@ -170,7 +251,7 @@ class _Shot:
     def __init__(
         self,
         settings: FlowSettings,
-        lab: UInt8[np.ndarray, "h w 3"],
+        view: View,
         segments: Int32[np.ndarray, "h w"],
         *,
         born_above: int,
@@ -179,13 +260,13 @@ class _Shot:
         self._settings = settings
         self._born = born_above
         self._time = 0
-        cells = self._cells(lab)
-        filled = fill_gaps(segments, lab)
+        cells = view.cells
+        filled = fill_gaps(segments, view.lab)
         if not filled.any():
             filled = np.ones_like(filled)
             self._born = max(self._born, 1)
         self._ids, labels = np.unique(filled, return_inverse=True)
-        self._lab, self._labels = lab, labels.reshape(filled.shape)
+        self._labels = labels.reshape(filled.shape)
         self._areas = np.zeros(self._ids.size)
         shared = cells.counts(self._labels, self._ids.size)
         owners = shared.argmax(1)
@@ -206,20 +287,14 @@ class _Shot:
 
     def follow(
         self,
-        frames: Sequence[UInt8[np.ndarray, "h w 3"]],
+        view: View,
+        came: Origins,
         segments: Int32[np.ndarray, "h w"] | None,
     ) -> None:
-        """Labels the last of some frames that follow; the others only help flow on its way."""
-        settings, lab = self._settings, frames[-1]
+        """Labels a view whose pixels came from the last one."""
+        settings, cells = self._settings, view.cells
         self._time += 1
-        cells = self._cells(lab)
         graph, features = cells.graph, cells.graph.features
-        came = origins(
-            self._lab,
-            lab,
-            between=frames[:-1],
-            colour_tolerance=settings.colour_tolerance,
-        )
         brought = self._labels[came.rows, came.columns]
         chances, covered = self._chances(cells, came, brought)
         best = chances.argmax(1)
@@ -240,15 +315,8 @@ class _Shot:
         native = distances[np.arange(owners.size), np.minimum(owners, distances.shape[1] - 1)]
         native = (native < settings.foreign) | (owners >= distances.shape[1])
         self._memory.update(features[native], owners[native], self._time)
-        self._lab, self._labels = lab, np.where(kept, brought, owners[cells.labels])
+        self._labels = np.where(kept, brought, owners[cells.labels])
         self._weigh()
-
-    def _cells(self, lab: UInt8[np.ndarray, "h w 3"]) -> Superpixels:
-        count = min(self._settings.superpixels, max(1, lab[..., 0].size // _SMALLEST))
-        cells = superpixels(lab, count)
-        weights = np.array([1, 1, 1, self._settings.position, self._settings.position])
-        graph = dataclasses.replace(cells.graph, features=cells.graph.features * weights)
-        return dataclasses.replace(cells, graph=graph)
 
     def _chances(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int16, UInt8
 
 from tokenization.superpixels import shrink, smooth_lab
 
@@ -27,8 +27,8 @@ class Origins:
       sure: where forward and backward flow agree, colours too, and the origin is in the frame.
     """
 
-    rows: Int64[np.ndarray, "h w"]
-    columns: Int64[np.ndarray, "h w"]
+    rows: Int16[np.ndarray, "h w"]
+    columns: Int16[np.ndarray, "h w"]
     sure: Bool[np.ndarray, "h w"]
 
 
@@ -67,25 +67,77 @@ def origins(
       between: those between, in order.
       colour_tolerance: largest sum of the three channels' differences, in CIE Lab units.
     """
-    height, width = before.shape[:2]
+    back, there, inside, _ = _ways([before, *between, after])
+    return _origins(before, after, back, there, inside, colour_tolerance)
+
+
+def origins_both_ways(
+    before: UInt8[np.ndarray, "h w 3"],
+    after: UInt8[np.ndarray, "h w 3"],
+    *,
+    between: Sequence[UInt8[np.ndarray, "h w 3"]] = (),
+    colour_tolerance: float,
+) -> tuple[Origins, Origins]:
+    """Where the pixels of `after` are in `before` (`origins`), and those of `before` in `after`."""
+    back, there, inside, stays = _ways([before, *between, after])
+    return (
+        _origins(before, after, back, there, inside, colour_tolerance),
+        _origins(after, before, there, back, stays, colour_tolerance),
+    )
+
+
+def _ways(
+    frames: Sequence[UInt8[np.ndarray, "h w 3"]],
+) -> tuple[
+    Float32[np.ndarray, "h w 2"],
+    Float32[np.ndarray, "h w 2"],
+    Bool[np.ndarray, "h w"],
+    Bool[np.ndarray, "h w"],
+]:
+    """Where the last frame's pixels are in the first one, and the first one's in the last.
+
+    Then which of either are in all the frames.
+    """
+    height, width = frames[0].shape[:2]
     grid = np.dstack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
     back, there = grid, grid
-    inside = np.ones((height, width), bool)
-    lightness = [np.ascontiguousarray(frame[..., 0]) for frame in (before, *between, after)]
+    inside, stays = np.ones((height, width), bool), np.ones((height, width), bool)
+    lightness = [np.ascontiguousarray(frame[..., 0]) for frame in frames]
     for start, end in itertools.pairwise(lightness):
         step = grid + dense_flow(end, start)
         back, inside = _look_up(back, step), _look_up(inside.astype(np.float32), step) > 0.5
-        x, y = step[..., 0], step[..., 1]
-        inside &= (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+        inside &= _within(step)
         there = there + _look_up(dense_flow(start, end), there)
+        stays &= _within(there)
+    return back, there, inside, stays
+
+
+def _origins(
+    before: UInt8[np.ndarray, "h w 3"],
+    after: UInt8[np.ndarray, "h w 3"],
+    back: Float32[np.ndarray, "h w 2"],
+    there: Float32[np.ndarray, "h w 2"],
+    inside: Bool[np.ndarray, "h w"],
+    colour_tolerance: float,
+) -> Origins:
+    """Of the pixels of `after`, from the ways back and there."""
+    height, width = before.shape[:2]
+    grid = np.dstack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
     returned, moved = _look_up(there, back) - grid, back - grid
     lengths = _squares(moved) + _squares(returned - moved)
     sure = inside & (_squares(returned) < 0.01 * lengths + 0.5)
     change = cv2.absdiff(_look_up(before, back), after).astype(np.float32)
     sure &= cv2.transform(change, np.array([[100 / 255, 1, 1]], np.float32)) < colour_tolerance
-    rows = np.clip(np.rint(back[..., 1]), 0, height - 1).astype(np.int64)
-    columns = np.clip(np.rint(back[..., 0]), 0, width - 1).astype(np.int64)
+    rows = np.clip(np.rint(back[..., 1]), 0, height - 1).astype(np.int16)
+    columns = np.clip(np.rint(back[..., 0]), 0, width - 1).astype(np.int16)
     return Origins(rows, columns, sure)
+
+
+def _within(points: Float32[np.ndarray, "h w 2"]) -> Bool[np.ndarray, "h w"]:
+    """Whether places (x, y) are in the frame."""
+    height, width = points.shape[:2]
+    highest = np.array([width - 0.5, height - 0.5])
+    return cv2.inRange(points, np.array([-0.5, -0.5]), highest) > 0
 
 
 def continuity(

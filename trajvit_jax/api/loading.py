@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tokenization.recorder import ExtractSettings
+from tokenization.recorder import ExtractSettings, read_settings
 from trajvit_jax import config as configs
 from trajvit_jax.api.model import Model
 from trajvit_jax.convert import stored
@@ -127,7 +127,7 @@ def _tokenization(
     noted = folder / TOKENIZATION
     if noted.is_file():
         try:
-            return configs.to_settings(ExtractSettings, json.loads(noted.read_text("utf-8")))
+            return read_settings(json.loads(noted.read_text("utf-8")))
         except (ValueError, TypeError, AttributeError) as error:
             reason = f"{noted} is not of a program that cuts videos ({error})"
     else:

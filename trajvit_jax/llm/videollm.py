@@ -53,13 +53,11 @@ class VideoLLMAnswerer:
     """
 
     def __init__(self, saved: Saved, *, batch: int = 4):
-        from tokenization.recorder import ExtractSettings
-        from trajvit_jax.config import to_settings
+        from tokenization.recorder import read_settings
 
         self._saved, self._batch = saved, batch
         video = saved.model.settings.video
-        own = to_settings(ExtractSettings, saved.tokenization, "tokenization")
-        self._reader = VideoReader(video, own)
+        self._reader = VideoReader(video, read_settings(saved.tokenization))
         self._generator = Generator(saved.model, saved.chat.stop, batch=batch)
         self._graph, self._state = nnx.split(saved.model.eyes)
         self._see = jax.jit(

@@ -21,7 +21,10 @@ from trajvit_jax.convert.pieces import paths
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.experiment import TOKENIZATION
 
-CUT = {"record_size": 48, "pipeline": {"frames": 4, "max_side": 64, "flow": {"between": 1}}}
+CUT = {
+    "record_size": 48,
+    "pipeline": {"frames": 4, "max_side": 64, "flow": {"between": 1}, "discover": True},
+}
 
 
 @pytest.fixture(scope="session")

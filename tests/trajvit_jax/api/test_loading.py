@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import trajvit_jax
+from tokenization.recorder import ExtractSettings
 from tokenization.records import to_json
 from trajvit_jax.api import load
 from trajvit_jax.checkpoints import Checkpoints
@@ -108,6 +109,21 @@ def test_how_videos_are_cut_is_never_guessed_silently(folder, tmp_path, caplog, 
     caplog.clear()
     named = load(other, tokenization="configs/tokenization/classical.py:frames=99")
     assert not caplog.text and named.tokenization.pipeline.frames == 4
+
+
+@pytest.mark.parametrize("told", [{}, {"discover": True}, {"discover": False}], ids=str)
+def test_a_model_cuts_videos_as_it_was_noted_even_before_a_setting(folder, tmp_path, caplog, told):
+    """Notes from before labels were joined say nothing of it."""
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    noted = dataclasses.asdict(ExtractSettings())
+    del noted["pipeline"]["discover"], noted["pipeline"]["tubes"]
+    noted["pipeline"] |= told
+    (other / TOKENIZATION).write_text(to_json(noted))
+    with caplog.at_level(logging.WARNING):
+        settings = load(other).tokenization
+    assert settings.pipeline.discover is told.get("discover", False)
+    assert not caplog.text
 
 
 def test_texts_need_a_vocabulary(folder, tmp_path):

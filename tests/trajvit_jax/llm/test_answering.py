@@ -98,6 +98,11 @@ def test_a_folder_comes_back_as_it_was(folder, tmp_path, randomized, tiny):
         np.testing.assert_array_equal(a, c)
 
 
+def test_what_its_note_does_not_tell_is_as_it_was_then(model):
+    """Videos are cut as those were that it learned from."""
+    assert not model._reader._tokenization.pipeline.discover
+
+
 def test_questions_together_are_answered_as_alone(model, clips):
     questions = [
         Question("What is it?", (clips[0],)),

@@ -1,0 +1,167 @@
+"""What another run finds: finished work is not done twice, cut-off work is not trusted."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.tokenization.extraction import SETTINGS, read, run
+from tokenization import manifest, records, shards, splits
+from tokenization.extract import OutputError
+from tokenization.folder_lock import only_writer
+
+
+def test_running_again_does_only_what_is_not_done(entries, tmp_path, seen):
+    out = tmp_path / "out"
+    first = run(entries, out)
+    seen.clear()
+    again = run(entries, out)
+    assert seen == [] and again == dataclasses.replace(first, skipped=5)
+    shards.shard_path(out, "train", 1).unlink()
+    assert run(entries, out).skipped == 3
+    assert seen == ["c", "short"]
+    seen.clear()
+    shards.shard_info_path(out, "train", 0).unlink()  # written, but never said to be finished
+    run(entries, out)
+    assert seen == ["a", "b"]
+    assert [r.id for r in records.open_records(out)] == ["a", "b", "c", "short", "still"]
+
+
+def test_added_entries_and_changed_files_are_done(entries, clips, tmp_path, seen):
+    out = tmp_path / "out"
+    run(entries, out)
+    clips.video("d.mp4")
+    seen.clear()
+    run([*entries, manifest.Entry("d", clips.root / "d.mp4")], out)
+    assert seen == ["still", "d"]
+    clips.video("a.mp4", frames=30)
+    seen.clear()
+    run([*entries, manifest.Entry("d", clips.root / "d.mp4")], out)
+    assert seen == ["a", "b"]
+
+
+def test_quarantined_videos_are_tried_again_on_demand_or_when_they_change(clips, tmp_path, seen):
+    out = tmp_path / "out"
+    clips.video("good.mp4")
+    clips.data("bad.mp4", b"")
+    lines = [{"id": name, "path": f"{name}.mp4"} for name in ("good", "bad")]
+    assert run(read(clips.root, lines), out).videos == 1
+    seen.clear()
+    run(read(clips.root, lines), out)
+    assert seen == []
+    run(read(clips.root, lines), out, retry_quarantined=True)
+    assert seen == ["good"]
+    clips.video("bad.mp4")
+    assert run(read(clips.root, lines), out).videos == 2
+    assert (out / "quarantine.jsonl").read_text() == ""
+
+
+def test_other_settings_are_refused(entries, tmp_path):
+    out = tmp_path / "out"
+    run(entries, out)
+    other = dataclasses.replace(SETTINGS, record_size=16)
+    with pytest.raises(OutputError, match=r"record_size: 32, now 16\); choose another --output"):
+        run(entries, out, settings=other)
+    assert records.open_records(out)[0].frames.shape[1] == 32
+    run(entries, out, settings=other, overwrite=True)
+    assert {r.frames.shape[1] for r in records.open_records(out)} == {16}
+
+
+def test_a_shorter_input_is_refused(entries, tmp_path):
+    out = tmp_path / "out"
+    run(entries, out)
+    with pytest.raises(OutputError, match=r"has 3 shards of split 'train' .* only 1"):
+        run(entries[:2], out)
+    run(entries[:2], out, overwrite=True)
+    assert [r.id for r in records.open_records(out)] == ["a", "b"]
+
+
+def test_a_split_that_was_cut_off_is_not_taken_for_a_whole_one(entries, tmp_path, monkeypatch):
+    """Neither by a reader, nor by the split that is finished after it."""
+    out, write = tmp_path / "out", splits._write
+
+    def stopped(output, info, outcomes):
+        write(output, info, outcomes)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(splits, "_write", stopped)
+        run(entries[:3], out)
+    assert len(records.finished_shards(out)) == 1
+    for again in range(2):
+        with pytest.raises(records.RecordsError, match=r"split 'train' .* is not finished; run"):
+            records.open_records(out, "train")
+        if not again:
+            run(entries[3:], out, split="test")
+    assert [r.id for r in records.open_records(out, "test")] == ["short", "still"]
+    assert "train" not in (out / "stats.md").read_text("utf-8")
+    run(entries[:3], out)
+    assert [r.id for r in records.open_records(out, "train")] == ["a", "b", "c"]
+    assert [r.id for r in records.open_records(out, "test")] == ["short", "still"]
+    assert not list(out.rglob("*.unfinished"))
+
+
+def test_what_killed_runs_left_is_removed(entries, tmp_path):
+    """Not what a run that still goes on is writing."""
+    out = tmp_path / "out"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    staging = out / f".metadata.{ended.pid}.partial"
+    staging.mkdir(parents=True)
+    (staging / "features.json").touch()
+    (out / "shards").mkdir()
+    files = [out / f".a-00000.{ended.pid}.partial", out / "shards" / f".a.{ended.pid}.partial"]
+    others = [out / f".b.{os.getppid()}.partial", out / ".c.partial"]
+    for path in files + others:
+        path.touch()
+    run(entries, out)
+    assert sorted(out.rglob(".*.partial")) == sorted(others)
+
+
+def test_a_full_disk_keeps_finished_shards(entries, tmp_path, monkeypatch, seen):
+    out = tmp_path / "out"
+    write = shards._write_array_record
+
+    def full(path, data):
+        if "00001" in path.name:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_write_array_record", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(entries, out)
+    assert not list(out.rglob("*.partial"))
+    with pytest.raises(records.RecordsError, match=r"'train' .* is not finished"):
+        records.open_records(out)
+    seen.clear()
+    run(entries, out)
+    assert seen == ["c", "short", "still"]
+    assert len(records.open_records(out)) == 5
+
+
+def test_nobody_else_writes_to_the_folder(entries, tmp_path, seen):
+    """Not another process on this host, nor one on another that shares the folder."""
+    out = tmp_path / "out"
+    with only_writer(out):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "tokenization.extract", "--workers=1"),
+                *(f"--input={entries[0].path}", f"--output={out}"),
+            ],
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.search(
+        rf"error: {out} is in use by another process on host .*, pid {os.getpid()}, since "
+        r".*choose another --output",
+        done.stderr,
+    )
+    assert run(entries, out).videos == 5  # it is free again

@@ -1,0 +1,165 @@
+"""The extract command: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tokenization import records
+
+
+def command(*args: object, **kwargs) -> subprocess.Popen:
+    line = [sys.executable, "-m", "tokenization.extract", *map(str, args)]
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
+
+
+def test_the_command(entries, clips, tmp_path):
+    clips.data("empty.mp4", b"")
+    out = tmp_path / "out"
+    config = clips.data(
+        "config.py",
+        b"import ml_collections\n"
+        b"def get_config(arg=None):\n"
+        b"    return ml_collections.ConfigDict({'pipeline': {'frames': 4}, 'record_size': 32})\n",
+    )
+    process = command(
+        f"--input={clips.root}/[acs]*.mp4", f"--output={out}", f"--config={config}", "--workers=1"
+    )
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert "3 videos, 12 frames" in stdout and "fewer tokens" in stdout
+    assert stdout.count("1 video with fewer frames than asked") == 1
+    assert "fewer frames" not in stderr
+    assert "videos a second, processes: 1" in stdout
+    assert "extract: 100%" in stderr
+    process = command(f"--input={clips.root}/e*.mp4", f"--output={tmp_path}/bad", "--workers=1")
+    stdout, stderr = process.communicate()
+    assert process.returncode == 1
+    assert "100.0% of the videos could not be read, more than --max_bad=5.0%" in stderr
+    assert f"empty: {clips.root}/empty.mp4 is empty (0 bytes); copy or download" in stdout
+    assert "1 video could not be read" in stdout and "fewer tokens" not in stdout
+
+
+def test_the_command_says_that_its_workers_cannot_start(clips, tmp_path):
+    clips.video("a.mp4")
+    script = (
+        "from absl import app\n"
+        "from tokenization import extract\n"
+        "from tokenization.engines import local\n"
+        "class Ending(local._Process):\n"
+        "    def __init__(self, make, gpu):\n"
+        "        super().__init__(make, gpu)\n"
+        "        self.process.kill()\n"
+        "local._Process = Ending\n"
+        "extract.define_flags()\n"
+        "app.run(extract.main)\n"
+    )
+    arguments = [f"--input={clips.root / 'a.mp4'}", f"--output={tmp_path / 'out'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "error: worker processes cannot start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags", [("--engine=ray",), ("--address=auto",), ("--gpus_per_worker=1",)], ids=str
+)
+def test_engines_that_cannot_be_had(flags, clips, tmp_path):
+    """Ray is not installed here, or made to seem so; its flags are refused without it."""
+    clips.video("a.mp4")
+    script = (
+        "import sys\n"
+        "from absl import app\n"
+        "sys.modules['ray'] = None\n"
+        "from tokenization import extract\n"
+        "extract.define_flags()\n"
+        "app.run(extract.main)\n"
+    )
+    arguments = [f"--input={clips.root / 'a.mp4'}", f"--output={tmp_path / 'out'}", *flags]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], check=False, capture_output=True, text=True
+    )
+    without = "ray" in flags[0]
+    assert done.returncode == (1 if without else 2) and "Traceback" not in done.stderr
+    assert ("make ray" if without else "is of --engine=ray") in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_is_no_error(flag):
+    process = command(flag)
+    stdout, stderr = process.communicate()
+    assert (process.returncode, stderr) == (0, "")
+    assert "--input" in stdout and "python -m tokenization.extract" in stdout
+
+
+def test_the_command_says_what_is_wrong_with_its_input(tmp_path):
+    (tmp_path / "bad.jsonl").write_text("{no json\n")
+    process = command(f"--input={tmp_path}/bad.jsonl", f"--output={tmp_path}/out")
+    _, stderr = process.communicate()
+    assert process.returncode == 2
+    assert "bad.jsonl line 1: " in stderr and "Traceback" not in stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (
+            "import ml_collections as m\ndef get_config(arg=None):\n"
+            "    return m.ConfigDict({'model': {}, 'steps': 3})\n",
+            "is a training config",
+        ),
+        (None, "does not exist"),
+    ],
+)
+def test_a_config_of_another_kind_is_told(clips, tmp_path, config, reason):
+    clips.video("a.mp4")
+    path = clips.root / "config.py"
+    if config:
+        path.write_text(config)
+    process = command(f"--input={clips.root}/a.mp4", f"--output={tmp_path}/out", f"--config={path}")
+    _, stderr = process.communicate()
+    assert process.returncode == 2
+    assert reason in stderr and "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path, presses):
+    """Once, or twice as by someone in a hurry, or by `timeout`."""
+    content = clips.video(frames=4).read_bytes()
+    (clips.root / "v").mkdir()
+    for index in range(40):
+        clips.data(f"v/{index:02d}.mp4", content)
+    out = tmp_path / "out"
+    config = clips.data(
+        "config.py",
+        b"import ml_collections\n"
+        b"def get_config(arg=None):\n"
+        b"    return ml_collections.ConfigDict(\n"
+        b"        {'pipeline': {'frames': 4}, 'shard_size': 1, 'record_size': 32})\n",
+    )
+    args = (f"--input={clips.root}/v", f"--output={out}", f"--config={config}", "--workers=2")
+    process = command(*args, start_new_session=True)
+    while not list(out.glob("shards/train-*.json")) and process.poll() is None:
+        time.sleep(0.01)
+    for _ in range(presses):
+        os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "run the same command again to go on" in stderr and "Traceback" not in stderr
+    assert not list(out.rglob("*.partial"))
+    finished = len(records.finished_shards(out))
+    assert 1 <= finished < 40
+    if presses == 1:
+        return
+    stdout, stderr = command(*args).communicate()
+    assert f"40 videos, 160 frames ({finished} w" in stdout, stderr
