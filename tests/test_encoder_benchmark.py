@@ -180,6 +180,7 @@ def small_resnet(monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_resnet")
 def test_a_training_step_goes_on_from_the_one_before():
     clip = encoder_jax.Clip.random(2, 32, 10, 4)
