@@ -240,6 +240,7 @@ def test_growth_sees_what_is_allocated_and_freed_again():
     assert 0.9 * (1 << 28) < growth < 2 * (1 << 28)
 
 
+@pytest.mark.slow
 def test_stages_are_timed_with_what_they_compute():
     clip = encoder_jax.Clip.random(2, 32, 10, 4)
     found = encoder_jax.stages(SIZES["S"], clip, 10, dtype="float32")

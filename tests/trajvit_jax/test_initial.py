@@ -58,6 +58,7 @@ def arrays_of(model):
     return {name: np.asarray(value) for name, value in paths(model).items()}
 
 
+@pytest.mark.slow
 def test_a_run_on_videos_starts_from_a_run_on_images(experiment, images, tmp_path, caplog):
     settings = experiment("vit3d", 4, initial=str(images), optimizer=STILL, seed=7)
     with caplog.at_level(logging.INFO):

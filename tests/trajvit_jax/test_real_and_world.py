@@ -55,6 +55,7 @@ def test_every_batch_has_clips_of_every_source(records):
     steps.close()
 
 
+@pytest.mark.slow
 def test_two_steps_of_the_mixture(records, tiny, tmp_path):
     settings = resolve(records, "steps=2")
     one_stage = TrajViTSettings(max_trajectories=6, resnet=ResNetSettings(4, (8,), (1,)))

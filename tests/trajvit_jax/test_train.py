@@ -142,6 +142,7 @@ def evaluations(workdir):
     return [(line["step"], line["eval/txt2vid_r1"]) for line in lines if "eval/videos" in line]
 
 
+@pytest.mark.slow
 def test_a_stop_at_an_evaluation_is_made_up_for(experiment, change_step, monkeypatch, tmp_path):
     settings = experiment("vit3d", evaluate_every=2, keep_best="txt2vid_r1", keep=1)
     change_step(lambda _, measures: measures)
@@ -262,6 +263,7 @@ def test_a_reminder_does_not_cut_off_the_save(experiment, change_step, monkeypat
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
 
 
+@pytest.mark.slow
 def test_a_streak_of_skipped_steps_goes_through_a_checkpoint(experiment, change_step, tmp_path):
     settings = experiment("vit3d", max_skipped=3, checkpoint_every=2, steps=4)
 

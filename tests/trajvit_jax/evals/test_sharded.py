@@ -88,6 +88,7 @@ def test_eight_devices_are_one(runs, odd_records, tmp_path, model):
     assert_same(arrays_of(eight), arrays_of(one))
 
 
+@pytest.mark.slow
 def test_weights_lie_on_all_devices_as_a_run_does(runs, odd_records, tmp_path):
     """Of a folder of `trajvit_jax.convert`, whose arrays one device would read."""
     run, folder = load(runs("vit3d")), tmp_path / "weights"

@@ -53,6 +53,7 @@ def lines(workdir):
     return {line["step"]: line["loss"] for line in found if "loss" in line}
 
 
+@pytest.mark.slow
 def test_a_cut_run_equals_an_unbroken_one(settings, tmp_path, monkeypatch):
     whole = train(settings, tmp_path / "whole")
     assert whole["parameters"] == 32 * 64 + 64
