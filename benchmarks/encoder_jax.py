@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -105,12 +105,27 @@ def contender(
     """
     compiled = _lower(function, module, *inputs).compile()
     counts = _lower(function, counted or module, *inputs).cost_analysis() or {}
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     _, state = nnx.split(module)
+
+    def run() -> Any:
+        return jax.block_until_ready(compiled(state, *inputs))
+
+    return _described(stage, name, run, compiled, counts)
+
+
+def _described(
+    stage: str,
+    name: str,
+    run: Callable[[], Any],
+    compiled: jax.stages.Compiled,
+    counts: Mapping[str, float],
+) -> Contender:
+    """With what XLA says of a compiled program; `counts` are of the one that FLOPs are told of."""
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     return Contender(
         stage,
         name,
-        lambda: jax.block_until_ready(compiled(state, *inputs)),
+        run,
         flops=counts.get("flops"),
         memory=memory.temp_size_in_bytes if memory else None,
         traffic=cost.get("bytes accessed"),
@@ -273,18 +288,10 @@ def _trained(name: str, settings: ModelSettings, *inputs: jax.Array) -> Contende
     state = TrainState.initialize(settings, tx, seed=0)
     counts = _lower(forward_backward, counted_as(state.model()), *inputs).cost_analysis() or {}
     compiled = jax.jit(step, donate_argnums=0).lower(state, *inputs).compile()
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
 
     def run() -> TrainState:
         nonlocal state
         state = jax.block_until_ready(compiled(state, *inputs))
         return state
 
-    return Contender(
-        "train step",
-        name,
-        run,
-        flops=counts.get("flops"),
-        memory=memory.temp_size_in_bytes if memory else None,
-        traffic=cost.get("bytes accessed"),
-    )
+    return _described("train step", name, run, compiled, counts)

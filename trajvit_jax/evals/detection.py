@@ -45,7 +45,7 @@ from trajvit_jax.evals.boxes import (
 from trajvit_jax.evals.class_lists import check_labels, read_classes
 from trajvit_jax.evals.embedding import Embedder, tell_bad
 from trajvit_jax.evals.frame_map import Detections, Truth, match, mean_average_precision
-from trajvit_jax.evals.probing import HeadSettings, score_samples, train_head
+from trajvit_jax.evals.probing import HeadSettings, head_settings, score_samples, train_head
 from trajvit_jax.evals.regions import box_tokens, way_of, width_of
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.evals.token_store import Features, Store
@@ -203,12 +203,7 @@ def _computed(
             raise ValueError(_none_given(given, frames))
     notes["frames"] = [frame.to_json() for frame in frames]
     notes["bad"] = [dataclasses.asdict(one) for one in bad]
-    if not folder:
-        return store.features(), notes
-    store.finish(about, notes)
-    stored = token_store.read(folder, about)
-    assert stored is not None  # just written
-    return stored
+    return store.kept(about, notes), notes
 
 
 def _none_given(given: Given, frames: Sequence[BoxedFrame]) -> str:
@@ -299,19 +294,6 @@ def evaluate(
     yield from detect(learned, asked, head, classes=names).values()
 
 
-def _head(own: DetectionSettings, heads: int) -> HeadSettings:
-    """Of the head; `heads` are the encoder's."""
-    return HeadSettings(
-        epochs=own.epochs,
-        learning_rate=own.learning_rate,
-        weight_decay=own.weight_decay,
-        size=own.boxes_a_step,
-        heads=own.heads or heads,
-        seed=own.seed,
-        multi_label=True,
-    )
-
-
 def _measure(job: command.Job[DetectionSettings]) -> Measured:
     own, model = job.settings, job.loaded.model.settings
     given = read_given(own.boxes, least=own.box_score) if own.boxes else None
@@ -335,7 +317,8 @@ def _measure(job: command.Job[DetectionSettings]) -> Measured:
     train = of(own.train_split, classes)
     classes = sorted(train.labels) if classes is None else classes
     test = of(own.split, classes, given)
-    measured = detect(train, test, _head(own, model.encoder.heads), classes=classes, iou=own.iou)
+    head = head_settings(own, size=own.boxes_a_step, heads=model.encoder.heads, multi_label=True)
+    measured = detect(train, test, head, classes=classes, iou=own.iou)
     notes = {
         "boxes from": own.boxes or "annotations",
         "tokens by": way_of(model),

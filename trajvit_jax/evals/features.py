@@ -130,12 +130,7 @@ def _computed(
             bad += [problem for problem in videos.bad if problem is not None]
         tell_bad(bad, len(source))
     notes = {"kept": kept, "bad": [dataclasses.asdict(one) for one in bad]}
-    if not folder:
-        return store.features(), notes
-    store.finish(about, notes)
-    stored = token_store.read(folder, about)
-    assert stored is not None  # just written
-    return stored
+    return store.kept(about, notes), notes
 
 
 def _as_tuple(value: Any) -> Any:

@@ -18,7 +18,7 @@ another head costs minutes.
 from __future__ import annotations
 
 from trajvit_jax.evals import options
-from trajvit_jax.evals.settings import ProbingSettings
+from trajvit_jax.evals.settings import ProbingSettings, TrainedHeadSettings
 
 if __name__ == "__main__":  # --help and what is wrong, before JAX takes its seconds
     options.check("probing", __doc__, ProbingSettings)
@@ -318,15 +318,25 @@ def evaluate(
     yield from probe(*frozen, settings, classes=classes, views=views).values()
 
 
-def _head(own: ProbingSettings, heads: int) -> HeadSettings:
-    """Of the head; `heads` are the encoder's."""
+def head_settings(
+    own: TrainedHeadSettings, *, size: int, heads: int, multi_label: bool = False
+) -> HeadSettings:
+    """Of a protocol's head.
+
+    Args:
+      own: what the protocol was told.
+      size: samples of a step.
+      heads: of the encoder.
+      multi_label: see `HeadSettings`.
+    """
     return HeadSettings(
         epochs=own.epochs,
         learning_rate=own.learning_rate,
         weight_decay=own.weight_decay,
-        size=own.size,
+        size=size,
         heads=own.heads or heads,
         seed=own.seed,
+        multi_label=multi_label,
     )
 
 
@@ -348,7 +358,8 @@ def _measure(job: command.Job[ProbingSettings]) -> Measured:
     if classes is None:
         classes = sorted({label for _, label in train.kept})
     test = frozen(own.split)  # a label that no training video has is told at its first record
-    return probe(train, test, _head(own, model.encoder.heads), classes=classes, views=own.views)
+    head = head_settings(own, size=own.size, heads=model.encoder.heads)
+    return probe(train, test, head, classes=classes, views=own.views)
 
 
 PROTOCOL = command.Protocol("probing", __doc__ or "", ProbingSettings, _measure)

@@ -86,18 +86,16 @@ class ClassificationSettings(CommonSettings):
 
 
 @dataclasses.dataclass(frozen=True)
-class ProbingSettings(CommonSettings):
-    """How probing is measured.
+class TrainedHeadSettings(CommonSettings):
+    """What a protocol can be told whose head learns from frozen tokens.
 
     Attributes:
       train_split: of the records to train the head on.
       classes: list of all classes as the dataset publishes it, or one a line; '' = the labels
         that occur in the records.
-      views: of each video: parts of it that follow one another.
-      epochs: over the training videos.
+      epochs: over the training samples.
       learning_rate: of AdamW, the same for all steps.
       weight_decay: of AdamW.
-      size: videos of a training step.
       heads: of the attention pooling; 0 = as many as the encoder has.
       features: folder that keeps the tokens for other heads; '' = they stay in memory.
       feature_dtype: 'float32', or 'float16' for half of the space.
@@ -105,19 +103,34 @@ class ProbingSettings(CommonSettings):
 
     train_split: str = "train"
     classes: str = ""
-    views: int = 4
     epochs: int = 12
     learning_rate: float = 1e-4
     weight_decay: float = 0.5
-    size: int = 128
     heads: int = 0
     features: str = ""
     feature_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "views", "epochs", "size")
+        require_positive(self, "epochs")
         check_choice("feature_dtype", self.feature_dtype, DTYPES)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbingSettings(TrainedHeadSettings):
+    """How probing is measured.
+
+    Attributes:
+      views: of each video: parts of it that follow one another.
+      size: videos of a training step.
+    """
+
+    views: int = 4
+    size: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "views", "size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,11 +153,10 @@ class RegionSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class DetectionSettings(CommonSettings):
+class DetectionSettings(TrainedHeadSettings):
     """How detection is measured.
 
     Attributes:
-      train_split: of the records to train the head on.
       classes: list of the actions that count, one a line, or AVA's .pbtxt of 60; '' = all that
         occur in the training split.
       boxes: csv of a person detector's boxes, video,second,x0,y0,x1,y1,,score; '' = the annotated
@@ -153,34 +165,19 @@ class DetectionSettings(CommonSettings):
       inside: part of a trajectory's mask that is inside the box, at least.
       size: cells a side that RoIAlign makes of a box, for other tokenizations.
       iou: overlap that a right detection has with the true box, at least.
-      epochs: over the training boxes.
-      learning_rate: of AdamW, the same for all steps.
-      weight_decay: of AdamW.
       boxes_a_step: of training.
-      heads: of the attention pooling; 0 = as many as the encoder has.
-      features: folder that keeps the boxes' tokens for other heads; '' = they stay in memory.
-      feature_dtype: 'float32', or 'float16' for half of the space.
     """
 
-    train_split: str = "train"
-    classes: str = ""
     boxes: str = ""
     box_score: float = 0.8
     inside: float = 0.8
     size: int = 7
     iou: float = 0.5
-    epochs: int = 12
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.5
     boxes_a_step: int = 128
-    heads: int = 0
-    features: str = ""
-    feature_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "epochs", "boxes_a_step")
-        check_choice("feature_dtype", self.feature_dtype, DTYPES)
+        require_positive(self, "boxes_a_step")
         if not 0 < self.iou <= 1:
             raise ValueError(f"--iou={self.iou} must be within 0..1, and above 0")
         self.regions()

@@ -172,17 +172,18 @@ class Store:
             f"more, {free / 1e9:,.1f} GB are {where}: {remedy}"
         )
 
-    def features(self) -> Features:
-        """What was kept in memory."""
-        return Features(self._values[: self._used], self._starts())
-
-    def finish(self, about: Mapping[str, Any], notes: Any) -> None:
-        """Makes the folder whole, in all processes.
+    def kept(self, about: Mapping[str, Any], notes: Any) -> Features:
+        """All that was added; a folder is made whole first, in all processes.
 
         Args:
           about: what the tokens depend on, as JSON.
           notes: of the samples, as JSON.
+
+        Raises:
+          OSError: storage that cannot be written or read.
         """
+        if not self._folder:
+            return Features(self._values[: self._used], self._starts())
         if jax.process_index() == 0:
             folder = Path(self._folder)
             with replacing(folder / _STARTS) as partial, partial.open("wb") as file:
@@ -191,6 +192,9 @@ class Store:
             write_text(folder / _ABOUT, json.dumps(noted) + "\n")
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("features")
+        found = read(self._folder, about)
+        assert found is not None  # just written
+        return found[0]
 
     def _starts(self) -> np.ndarray:
         return np.cumsum([0, *self._lengths], dtype=np.int64)

@@ -31,8 +31,8 @@ def filled(folder, dtype, *batches):
 
 def test_memory_and_folder_hold_the_same(tmp_path):
     batches = samples(3, 0, 2), samples(1, seed=1), samples(40, 0, 7, seed=2)  # more than foreseen
-    kept = filled("", "float16", *batches).features()
-    filled(tmp_path / "a", "float16", *batches).finish(ABOUT, {"of": [1, 2]})
+    kept = filled("", "float16", *batches).kept(ABOUT, None)
+    filled(tmp_path / "a", "float16", *batches).kept(ABOUT, {"of": [1, 2]})
     stored, notes = token_store.read(tmp_path / "a", ABOUT)
     assert notes == {"of": [1, 2]}
     assert kept.lengths.tolist() == stored.lengths.tolist() == [3, 0, 2, 1, 40, 0, 7]
@@ -53,7 +53,7 @@ def test_samples_without_tokens_are_left_out():
 
 
 def test_no_token_at_all(tmp_path):
-    filled(tmp_path, "float32", samples(0, 0)).finish({"dtype": "float32"}, None)
+    filled(tmp_path, "float32", samples(0, 0)).kept({"dtype": "float32"}, None)
     found, _ = token_store.read(tmp_path, {"dtype": "float32"})
     assert found.lengths.tolist() == [0, 0] and found.width == 4
 
@@ -81,7 +81,7 @@ def test_what_is_half_written_is_nothing(tmp_path):
 
 
 def test_features_of_something_else(tmp_path):
-    filled(tmp_path, "float16", samples(2)).finish(ABOUT, None)
+    filled(tmp_path, "float16", samples(2)).kept(ABOUT, None)
     with pytest.raises(ValueError, match=r"something else \(checkpoint: 'a', not 'b'\)"):
         token_store.read(tmp_path, ABOUT | {"checkpoint": "b"})
 
