@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -257,22 +257,21 @@ def forwards(
 
 def training(
     encoder: EncoderSettings, clip: Clip, trajectories: int, *, dtype: str
-) -> list[Contender]:
+) -> Iterator[Contender]:
     """The encoder's training step: both passes and AdamW, without text and contrastive loss.
 
-    Ours recompute the layers of deep encoders (`remat`): the 12 of ViT3D-B already keep 4.9 GB.
+    Each is made when it is asked for, as it holds parameters and moments. Ours recompute the layers
+    of deep encoders (`remat`): the 12 of ViT3D-B already keep 4.9 GB.
     """
     if encoder.depth > _KEPT_LAYERS:
         encoder = dataclasses.replace(encoder, remat="layers")
-    found = []
     for name, model_name, impl in (
         ("fast", "trajvit", "fast"),
         ("reference", "trajvit", "reference"),
         ("ViT3D", "vit3d", "fast"),
     ):
         settings = settings_of(encoder, model_name, clip, trajectories, dtype=dtype, impl=impl)
-        found.append(_trained(name, settings, clip.video.astype(settings.dtype), clip.labels))
-    return found
+        yield _trained(name, settings, clip.video.astype(settings.dtype), clip.labels)
 
 
 def _trained(name: str, settings: ModelSettings, *inputs: jax.Array) -> Contender:

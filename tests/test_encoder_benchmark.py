@@ -184,7 +184,7 @@ def small_resnet(monkeypatch):
 @pytest.mark.usefixtures("small_resnet")
 def test_a_training_step_goes_on_from_the_one_before():
     clip = encoder_jax.Clip.random(2, 32, 10, 4)
-    made = encoder_jax.training(SMALL, clip, 10, dtype="float32")
+    made = list(encoder_jax.training(SMALL, clip, 10, dtype="float32"))
     assert [(one.stage, one.name) for one in made] == [
         ("train step", name) for name in ("fast", "reference", "ViT3D")
     ]
