@@ -110,8 +110,10 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         held_out = open_records(data.evaluation_folder, data.eval_split)
         # What does not fit shows before compiling.
         check_index(held_out, read_index(held_out), settings.model.frames)
-        for stream in streams:
+        for number, stream in enumerate(streams):
             stream.check()
+            if told := stream.row_advice(number, settings.model, settings.seed):
+                _LOG.warning("%s", told)
         stack.enter_context(lock(workdir, process=jax.process_index()))
         true_of = facts(settings, held_out.fingerprint)
         if (done := finished(workdir, true_of, settings.steps)) is not None:

@@ -22,9 +22,9 @@ from trajvit_jax.models.tokens import Rows
 class PackingSettings:
     """The shape of a batch's rows.
 
-    The defaults are for the built-in tokenizer: on the counts of 80 Panda-70M clips (up to 364 a
-    video) they use 90% and drop under 0.04%. `python -m benchmarks.packing` shows what others use
-    and drop.
+    The defaults are for a hundred trajectories a video: on the counts of 80 Panda-70M clips whose
+    labels were followed from their first frames (up to 364 a video) they use 90% and drop under
+    0.04%. `python -m benchmarks.packing` shows what others use and drop; it takes records, too.
 
     Attributes:
       group: videos that share rows; what a device owns is made of whole groups.

@@ -13,10 +13,13 @@ from jaxtyping import Int64, Integer
 from trajvit_jax.data.clips import Clips
 from trajvit_jax.data.index import Place, RecordIndex, check_index, find_place, read_index
 from trajvit_jax.data.packing import place, plan
+from trajvit_jax.data.row_fit import advice
 from trajvit_jax.data.schedule import Reads, StreamSettings, reads, shares
 from trajvit_jax.data.source import Record, RecordSource, open_records
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows
+
+_ADVICE_FROM = 8  # steps whose videos tell whether rows fit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,6 +83,34 @@ class Stream:
             else trajectory_counts(source)
             for source in self.sources
         )
+
+    def counts_of(self, read: Reads, most: int) -> Int64[np.ndarray, " b"]:
+        """Trajectories of the records of a step, at most so many of each."""
+        counts = np.zeros(len(read.record), np.int64)
+        for source, own in enumerate(self.counts):
+            chosen = read.source == source
+            counts[chosen] = np.minimum(own[read.record[chosen]].astype(np.int64), most)
+        return counts
+
+    def row_advice(self, number: int, model: ModelSettings, seed: int) -> str | None:
+        """What to tell if rows fit the first steps badly, see `trajvit_jax.data.row_fit.advice`.
+
+        Args:
+          number: of the stream, among the run's.
+          model: that reads it.
+          seed: of the run.
+        """
+        if self.settings.packing is None or model.name != "trajvit":
+            return None
+        lengths = [len(source) for source in self.sources]
+        first = [
+            self.counts_of(
+                reads(self.shares, lengths, earlier, seed=seed, stream=number),
+                model.trajvit.max_trajectories,
+            )
+            for earlier in range(_ADVICE_FROM)
+        ]
+        return advice(self.settings, first, each=model.trajvit.tokens_each)
 
     @functools.cached_property
     def indexes(self) -> tuple[RecordIndex, ...]:
@@ -198,10 +229,7 @@ class StepPlans:
         if packing is None or model.name != "trajvit":
             b = len(read.record)
             return StepPlan(read, np.full(b, most, np.int64), np.zeros(b, np.int64), None)
-        counts = np.zeros(len(read.record), np.int64)
-        for source, own in enumerate(stream.counts):
-            chosen = read.source == source
-            counts[chosen] = np.minimum(own[read.record[chosen]].astype(np.int64), most)
+        counts = stream.counts_of(read, most)
         each = model.trajvit.tokens_each
         made = plan(counts, packing, each=each)
         ordered = Reads(*(part[made.order] for part in read))
