@@ -59,6 +59,7 @@ class Case:
       batch: videos a step.
       group: videos that share rows.
       remat: of the encoder's layers.
+      micro_batches: parts that the encoders work on one after the other.
     """
 
     model: str = "trajvit"
@@ -69,6 +70,7 @@ class Case:
     batch: int = 256
     group: int = 8
     remat: str = "none"
+    micro_batches: int = 1
 
     @property
     def devices(self) -> int:
@@ -94,14 +96,16 @@ def memory_cases() -> list[Case]:
     """The paper's models; devices share whole groups, so 64 of them take groups of 4.
 
     One device does not pool 256 videos of TrajViT at once: their coarse masks are more than 32-bit
-    indices can number. There it needs micro-batches.
+    indices can number. There it takes two micro-batches.
     """
     found = []
-    for model, first in (("trajvit", 2), ("vit3d", 1)):
+    for model in ("trajvit", "vit3d"):
         for remat, meshes in (("none", (1, 2, 4, 8, 16, 32, 64)), ("layers", (8, 32))):
-            for fsdp in (fsdp for fsdp in meshes if fsdp >= first):
+            for fsdp in meshes:
                 group = min(8, 256 // fsdp)
-                found.append(Case(model, "L", fsdp=fsdp, group=group, remat=remat))
+                parts = 2 if (model, fsdp) == ("trajvit", 1) else 1
+                case = Case(model, "L", fsdp=fsdp, group=group, remat=remat, micro_batches=parts)
+                found.append(case)
     return found
 
 
@@ -112,7 +116,10 @@ def settings_of(case: Case) -> ExperimentSettings:
     from trajvit_jax.recipe import pretraining
 
     size = "S" if case.size == "small" else case.size
-    arguments = f"model={case.model},size={size},batch={case.batch},group={case.group}"
+    arguments = (
+        f"model={case.model},size={size},batch={case.batch},group={case.group},"
+        f"micro_batches={case.micro_batches}"
+    )
     config = pretraining(arguments, videos=2_000_000, records="none")
     settings = to_settings(ExperimentSettings, config)
     model = dataclasses.replace(
@@ -274,8 +281,9 @@ def memory_table(rows: Sequence[Mapping[str, Any]]) -> str:
         case = Case(**row["case"])
         arguments, temporary = row["arguments"] / _GIB, row["temporary"] / _GIB
         received = sum(row["received"].values()) / _GIB
+        parts = f", {case.micro_batches} micro-batches" if case.micro_batches > 1 else ""
         lines.append(
-            f"| {names[case.model]}-{case.size} | {case.remat} | {case.mesh} | "
+            f"| {names[case.model]}-{case.size} | {case.remat} | {case.mesh}{parts} | "
             f"{case.batch // (case.data * case.fsdp)} | {arguments:.1f} | {temporary:.1f} | "
             f"{arguments + temporary:.1f} | {received:.1f} |"
         )
