@@ -103,7 +103,7 @@ def pretraining(
         let more devices share a batch, and drop more trajectories (`benchmarks.packing --group`).
       rows, slots: of a group of videos (without videos: images); 0 = one row of the tested length.
       micro_batches: parts of a step, for less memory.
-      threads, workers: of each process, to read.
+      threads, workers: of each process, to read; 0 threads = one for each core of the host.
       seed: of the run.
       debug: a tiny model, two steps, small batches, quickly compiled: half a minute on a CPU.
 
@@ -142,7 +142,7 @@ def pretraining(
         rows=0,
         slots=0,
         micro_batches=1,
-        threads=16,
+        threads=0,
         workers=0,
         seed=0,
         debug=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import itertools
+import os
 import pickle
 import threading
 import time
@@ -154,6 +155,14 @@ def test_reading_goes_on_where_an_unbroken_run_would(read, unbroken, start):
 def test_threads_and_memory_change_nothing(read, unbroken):
     assert_same(read(9, threads=4), unbroken)
     assert_same(read(9, threads=1, cache=5), unbroken)
+
+
+def test_threads_are_the_cores_of_the_host_where_none_are_named(read, unbroken, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(7)), raising=False)
+    assert ReadingSettings(threads=0).threads_here() == 7
+    assert ReadingSettings(threads=0, workers=3).threads_here() == 3  # of each
+    assert ReadingSettings(threads=2, workers=3).threads_here() == 2
+    assert_same(read(9, threads=0), unbroken)
 
 
 @pytest.mark.slow
@@ -322,4 +331,6 @@ def test_settings_that_contradict_each_other_are_refused():
         DataSettings(streams=(one, one))
     with pytest.raises(ValueError, match="workers must be >= 0"):
         DataSettings(workers=-1)
+    with pytest.raises(ValueError, match="threads must be >= 0"):
+        DataSettings(threads=-1)
     assert DataSettings(streams=(one,)).evaluation_folder == "a"
