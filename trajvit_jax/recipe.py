@@ -39,9 +39,11 @@ ENCODER_ABLATIONS: dict[str, dict[str, Any]] = {
     "width512": {"feature_width": 512},
 }
 
-# Slots of a row for each video of its group, for the built-in tokenizer's trajectories; and for
-# the segments of all frames, each video in a row of its own, as long as one may be.
-_SLOTS_A_VIDEO = {"video": 112, "image": 56}
+# Slots of a row for each video of its group: 112 for a hundred trajectories a video (see
+# docs/SCALING.md), 82 for the 76 segments that the built-in segmenter makes of an image. A run
+# tells where its records want other rows (`trajvit_jax.data.row_fit`). And for the segments of all
+# frames, each video in a row of its own, as long as one may be.
+_SLOTS_A_VIDEO = {"video": 112, "image": 82}
 _SLOTS_OF_SEGMENTS = 1024
 _ROUND = 200  # steps at most until the order of videos and images repeats
 _STEPS_BETWEEN = 1000  # steps at least between checkpoints, of which an epoch has two or fewer
