@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cost_model
+from benchmarks import cost_model, input_pipeline
 from trajvit_jax.evals.paper import trained
 from trajvit_jax.run.throughput import PEAKS
 
@@ -76,6 +76,18 @@ def test_a_run_from_images_names_its_hours_and_theirs(monkeypatch):
     said = docstring("panda8m_from_images")
     assert_hours(said, cost_model.cost("panda8m_from_images.py"), 32, 8)
     assert_hours(said, cost_model.cost("datacomp50m.py:model=vit"), 32, 8)
+
+
+def test_the_benchmark_of_reading_knows_the_rates_of_a_gpu(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for kind, names in (
+        ("videos", ("panda8m.py:model=vit3d", "panda8m.py")),
+        ("images", ("datacomp50m.py:model=vit", "datacomp50m.py")),
+    ):
+        costs = [cost_model.cost(name) for name in names]
+        ends = [(one.compute(1, MACHINE)[end], one) for one in costs for end in (1, 0)]
+        found = tuple(round(getattr(one, kind) / seconds) for seconds, one in ends)
+        assert input_pipeline.RATES[kind] == found
 
 
 def docstring(name: str) -> str:
