@@ -55,7 +55,7 @@ COUNTERPARTS = {
 GPUS = (8, 32, 256)
 GPUS_A_HOST = 8
 # Records that a core reads in a second, by `python -m benchmarks.input_pipeline`, one thread and
-# two: 85 to 91 videos at 5ffbb65 on an idle machine, 729 to 858 images at ee8fa0f beside other
+# two: 85 to 91 videos at 5ffbb65 on an idle machine, 729 to 858 images at d9360e3 beside other
 # programs. More cores are extrapolated.
 READ_A_CORE = {"videos": 85.0, "images": 729.0}
 
