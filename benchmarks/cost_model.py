@@ -3,6 +3,7 @@
   compute  = FLOPs of a step / (GPUs x peak x utilization)
   exchange = 2 (GPUs - 1) / GPUs x bytes of the gradients / bandwidth
   hours    = steps x (compute and exchange, one hidden behind the other or not) / 3600
+  cores    = records of a step / (records that a core reads a second x seconds of the step x hosts)
 
 Steps are those of the configs. FLOPs of a step are three times XLA's count of embedding its videos
 and captions, unoptimized; gradients are the model's parameters in float32, summed over a ring, as
@@ -12,7 +13,9 @@ of the ring's narrowest place, by default that of nodes of eight GPUs with eight
 400 Gb/s (DGX H100, by its data sheet; NVLink inside brings 450 GB/s), of which NCCL reaches less.
 
 Hours go from the better end (high utilization, the longer of compute and exchange hides the other)
-to the worse (low utilization, one after the other).
+to the worse (low utilization, one after the other). They are those of the GPUs alone. A second
+table says what each host of eight must read to keep up with them, and how many cores that is at the
+rate of one (`READ_A_CORE`): if all can be kept busy, of which docs/SCALING.md tells.
 
   python -m benchmarks.cost_model
   python -m benchmarks.cost_model --paper        # every training of docs/PAPER.md
@@ -24,6 +27,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +45,19 @@ from trajvit_jax.run.provenance import commit
 from trajvit_jax.run.throughput import PEAKS, work_of
 
 RUNS = ("panda2m", "panda4m", "panda8m", "panda8m_datacomp50m", "datacomp50m")
+# The paper's models of patches on the same records; they read images before videos.
+COUNTERPARTS = {
+    "panda2m": "vit3d",
+    "panda4m": "vit3d",
+    "panda8m": "vit3d",
+    "datacomp50m": "vit",
+}
 GPUS = (8, 32, 256)
+GPUS_A_HOST = 8
+# Records that a core reads in a second, by `python -m benchmarks.input_pipeline`, one thread and
+# two: 85 to 91 videos at 5ffbb65 on an idle machine, 729 to 858 images at d9360e3 beside other
+# programs. More cores are extrapolated.
+READ_A_CORE = {"videos": 85.0, "images": 729.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +85,8 @@ class Cost:
       flops: of an average step, forward and backward.
       slots: of an average step.
       parameters: that are trained.
+      videos: of an average step.
+      images: likewise.
     """
 
     name: str
@@ -76,6 +94,8 @@ class Cost:
     flops: float
     slots: float
     parameters: int
+    videos: float = 0.0
+    images: float = 0.0
 
     def compute(self, gpus: int, machine: Machine) -> tuple[float, float]:
         """Seconds of a step's FLOPs, at the best and the worst utilization."""
@@ -87,10 +107,29 @@ class Cost:
         received = 2 * (gpus - 1) / gpus * 4 * self.parameters
         return received / machine.bandwidth
 
-    def hours(self, gpus: int, machine: Machine) -> tuple[float, float]:
-        """Of the run: where one term hides the other, and where neither does."""
+    def seconds(self, gpus: int, machine: Machine) -> tuple[float, float]:
+        """Of a step: where one term hides the other, and where neither does."""
         (best, worst), exchange = self.compute(gpus, machine), self.exchange(gpus, machine)
-        return self.steps * max(best, exchange) / 3600, self.steps * (worst + exchange) / 3600
+        return max(best, exchange), worst + exchange
+
+    def hours(self, gpus: int, machine: Machine) -> tuple[float, float]:
+        """Of the run, likewise."""
+        best, worst = self.seconds(gpus, machine)
+        return self.steps * best / 3600, self.steps * worst / 3600
+
+    def reads(self, gpus: int, machine: Machine) -> dict[str, tuple[float, float]]:
+        """Videos and images that a host reads in a second, the fewest and the most."""
+        best, worst = (gpus / GPUS_A_HOST * one for one in self.seconds(gpus, machine))
+        records = {"videos": self.videos, "images": self.images}
+        return {name: (each / worst, each / best) for name, each in records.items() if each}
+
+    def cores(self, gpus: int, machine: Machine) -> tuple[int, int]:
+        """Of a host, to read them."""
+        rates = self.reads(gpus, machine).items()
+        few, many = (
+            math.ceil(sum(ends[end] / READ_A_CORE[name] for name, ends in rates)) for end in (0, 1)
+        )
+        return few, many
 
 
 def cost(name: str) -> Cost:
@@ -105,6 +144,9 @@ def cost(name: str) -> Cost:
         flops=sum(share * work.flops for share, work in works),
         slots=sum(share * work.slots for share, work in works),
         parameters=_parameters(settings),
+        videos=sum(stream.weight * stream.batch for stream in streams if stream.frames > 1) / total,
+        images=sum(stream.weight * stream.batch for stream in streams if stream.frames == 1)
+        / total,
     )
 
 
@@ -131,6 +173,24 @@ def table(costs: Sequence[Cost], machine: Machine) -> str:
             f"| {one.name} | {one.steps:,} | {one.flops / 1e12:.0f} | {one.slots:,.0f} | "
             f"{' | '.join(cells)} |"
         )
+    return "\n".join(lines)
+
+
+def reading_table(costs: Sequence[Cost], machine: Machine) -> str:
+    """Markdown: what a host must read in a second for the hours of `table`, and its cores."""
+    head = " | ".join(f"a host of {gpus} reads a second | its cores" for gpus in GPUS)
+    lines = [f"| run | {head} |", "|---|" + "---:|---:|" * len(GPUS)]
+    for one in costs:
+        cells = []
+        for gpus in GPUS:
+            reads = one.reads(gpus, machine).items()
+            cells.append(
+                ", ".join(
+                    f"{_range([f'{end:,.0f}' for end in ends])} {name}" for name, ends in reads
+                )
+            )
+            cells.append(_range([str(cores) for cores in one.cores(gpus, machine)]))
+        lines.append(f"| {one.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -173,7 +233,7 @@ def main() -> int:
         return 0
     runs = RUNS[:1] if options.quick else RUNS
     names = [f"{run}.py" for run in runs]
-    names += [f"{run}.py:model=vit3d" for run in runs if run != "panda8m_datacomp50m"]
+    names += [f"{run}.py:model={other}" for run, other in COUNTERPARTS.items() if run in runs]
     costs = [cost(name) for name in names]
     print(f"{options.gpu}: {machine.peak / 1e12:.0f} TFLOP/s dense bfloat16, by its data sheet")
     print(
@@ -181,6 +241,9 @@ def main() -> int:
         "ms a step are compute + exchange\n"
     )
     print(table(costs, machine))
+    rates = " or ".join(f"{rate:g} {name}" for name, rate in READ_A_CORE.items())
+    print(f"\na host of {GPUS_A_HOST} GPUs must read so much; a core reads {rates} a second\n")
+    print(reading_table(costs, machine))
     print(f"\ncommit {commit() or 'unknown'}")
     if options.json:
         values = {

@@ -10,7 +10,8 @@ First one thread, with a clock around each stage: CPU time, so that what else th
 counts little. Then the whole pipeline, packed, with threads and with worker processes: videos a
 second, and a second of CPU time. The step either crops (frames and labels are handed over as they
 are stored) or not (the host resizes them). The cores that a GPU needs are its videos a second over
-the pipeline's videos a second of CPU time, threads of one process.
+the pipeline's videos a second of CPU time, threads of one process, if that keeps so many busy; by
+default the GPU's are those of docs/SCALING.md, before it exchanges anything.
 
 The records made here are 16 frames of 256x256, and single frames: blurred noise that takes about
 as many bytes as real video, with 150 (50) trajectories.
@@ -59,7 +60,9 @@ from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.run.provenance import commit
 
-RATES = (50, 100, 200)  # videos a second of a GPU
+# What an H100 trains on in a second at 25% and 45% of its peak, by `benchmarks.cost_model`: ViT3D-L
+# and TrajViT-L on videos, ViT-L and TrajViT-L on images.
+RATES = {"videos": (67, 121, 526, 947), "images": (595, 1070, 1120, 2016)}
 AT_ONCE = 32  # records of a batched read
 _DEMO_RECORDS = (("train", 640), ("test", 32))
 
@@ -293,12 +296,13 @@ def measure(folder: Path, split: str, options: argparse.Namespace) -> dict[str, 
         for one in pipelines:
             print(f"  {one.name:10} {one.rate:7.0f} {what}/s, {one.core_rate:7.0f} a core")
         core_rate = pipelines[1].core_rate
-        need = ", ".join(f"{rate:g}/s: {rate / core_rate:.1f}" for rate in options.rate)
+        rates = options.rate or RATES[what]
+        need = ", ".join(f"{rate:g}/s: {rate / core_rate:.1f}" for rate in rates)
         print(f"  cores for a GPU that trains on so many {what}: {need}")
         report[mode] = {
             "stages": spent,
             "pipelines": [dataclasses.asdict(one) for one in pipelines],
-            "cores": {f"{rate:g}": rate / core_rate for rate in options.rate},
+            "cores": {f"{rate:g}": rate / core_rate for rate in rates},
         }
     return report
 
@@ -336,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--videos", type=count, default=320, help="through each whole pipeline (default: 320)"
     )
     parser.add_argument(
-        "--rate", type=float, nargs="+", default=RATES, help="of a GPU (default: 50 100 200)"
+        "--rate", type=float, nargs="+", default=None, help="of a GPU (default: the cost model's)"
     )
     parser.add_argument(
         "--demo", type=Path, default=None, help="records of the demo (default: made here)"

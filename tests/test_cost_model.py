@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import cost_model
+from benchmarks import cost_model, input_pipeline
 from trajvit_jax.evals.paper import trained
 from trajvit_jax.run.throughput import PEAKS
 
@@ -30,6 +31,19 @@ def test_a_step_computes_and_exchanges():
     )
 
 
+def test_hosts_read_what_their_gpus_compute():
+    machine = cost_model.Machine(peak=1e12, utilizations=(0.5, 0.25), bandwidth=1e9)
+    one = cost_model.Cost("run", 1, 3.2e13, 1.0, 0, videos=340.0, images=729.0)
+    # A step is 8 to 16 s on 8 GPUs, and 2 to 4 on 32, of four hosts.
+    whole = {"videos": (340 / 16, 340 / 8), "images": (729 / 16, 729 / 8)}
+    assert one.reads(8, machine) == one.reads(32, machine) == whole
+    assert one.cores(8, machine) == (1, 1)  # 5 core seconds
+    fast = dataclasses.replace(one, flops=3.2e12, images=0.0)
+    assert fast.cores(8, machine) == (3, 5) and fast.reads(8, machine).keys() == {"videos"}
+    line = cost_model.reading_table([fast], machine).splitlines()[-1]
+    assert line == "| run |" + " 212 to 425 videos | 3 to 5 |" * 3
+
+
 @pytest.mark.slow
 def test_the_paper_s_page_has_the_hours_of_the_model(monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -40,10 +54,53 @@ def test_the_paper_s_page_has_the_hours_of_the_model(monkeypatch):
 @pytest.mark.parametrize("name", cost_model.RUNS)
 def test_docstrings_and_the_page_name_the_hours_of_the_model(name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    said = " ".join((ROOT / f"configs/{name}.py").read_text("utf-8").split())
-    page = (ROOT / "docs/SCALING.md").read_text("utf-8").splitlines()
-    cost = cost_model.cost(f"{name}.py")
-    assert cost_model.table([cost], MACHINE).splitlines()[-1] in page
-    for gpus in (32, 8):
-        low, high = (round(hours, 1) for hours in cost.hours(gpus, MACHINE))
+    said, cost = docstring(name), cost_model.cost(f"{name}.py")
+    assert_hours(said, cost, 32, 8)
+    assert_on_page(cost)
+    few, many = cost.cores(32, MACHINE)
+    assert f"{few} to {many} cores on 32 GPUs" in said
+    few, many = cost.cores(8, MACHINE)
+    assert f"{few} to {many} on 8" in said
+
+
+@pytest.mark.parametrize("name", cost_model.COUNTERPARTS)
+def test_so_they_do_of_models_of_patches(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cost = cost_model.cost(f"{name}.py:model={cost_model.COUNTERPARTS[name]}")
+    assert_hours(docstring(name), cost, 32)
+    assert_on_page(cost)
+
+
+def test_a_run_from_images_names_its_hours_and_theirs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = docstring("panda8m_from_images")
+    assert_hours(said, cost_model.cost("panda8m_from_images.py"), 32, 8)
+    assert_hours(said, cost_model.cost("datacomp50m.py:model=vit"), 32, 8)
+
+
+def test_the_benchmark_of_reading_knows_the_rates_of_a_gpu(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for kind, names in (
+        ("videos", ("panda8m.py:model=vit3d", "panda8m.py")),
+        ("images", ("datacomp50m.py:model=vit", "datacomp50m.py")),
+    ):
+        costs = [cost_model.cost(name) for name in names]
+        ends = [(one.compute(1, MACHINE)[end], one) for one in costs for end in (1, 0)]
+        found = tuple(round(getattr(one, kind) / seconds) for seconds, one in ends)
+        assert input_pipeline.RATES[kind] == found
+
+
+def docstring(name: str) -> str:
+    return " ".join((ROOT / f"configs/{name}.py").read_text("utf-8").split())
+
+
+def assert_hours(said: str, cost: cost_model.Cost, *gpus: int) -> None:
+    for number in gpus:
+        low, high = (round(hours, 1) for hours in cost.hours(number, MACHINE))
         assert f"{low:g} to {high:g}" in said
+
+
+def assert_on_page(cost: cost_model.Cost) -> None:
+    page = (ROOT / "docs/SCALING.md").read_text("utf-8").splitlines()
+    assert cost_model.table([cost], MACHINE).splitlines()[-1] in page
+    assert cost_model.reading_table([cost], MACHINE).splitlines()[-1] in page

@@ -39,9 +39,11 @@ ENCODER_ABLATIONS: dict[str, dict[str, Any]] = {
     "width512": {"feature_width": 512},
 }
 
-# Slots of a row for each video of its group, for the built-in tokenizer's trajectories; and for
-# the segments of all frames, each video in a row of its own, as long as one may be.
-_SLOTS_A_VIDEO = {"video": 112, "image": 56}
+# Slots of a row for each video of its group: 112 for a hundred trajectories a video (see
+# docs/SCALING.md), 82 for the 76 segments that the built-in segmenter makes of an image. A run
+# tells where its records want other rows (`trajvit_jax.data.row_fit`). And for the segments of all
+# frames, each video in a row of its own, as long as one may be.
+_SLOTS_A_VIDEO = {"video": 112, "image": 82}
 _SLOTS_OF_SEGMENTS = 1024
 _ROUND = 200  # steps at most until the order of videos and images repeats
 _STEPS_BETWEEN = 1000  # steps at least between checkpoints, of which an epoch has two or fewer
@@ -103,7 +105,7 @@ def pretraining(
         let more devices share a batch, and drop more trajectories (`benchmarks.packing --group`).
       rows, slots: of a group of videos (without videos: images); 0 = one row of the tested length.
       micro_batches: parts of a step, for less memory.
-      threads, workers: of each process, to read.
+      threads, workers: of each process, to read; 0 threads = one for each core of the host.
       seed: of the run.
       debug: a tiny model, two steps, small batches, quickly compiled: half a minute on a CPU.
 
@@ -142,7 +144,7 @@ def pretraining(
         rows=0,
         slots=0,
         micro_batches=1,
-        threads=16,
+        threads=0,
         workers=0,
         seed=0,
         debug=False,

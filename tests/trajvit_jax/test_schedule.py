@@ -6,12 +6,14 @@ import collections
 
 import numpy as np
 import pytest
+from grain.experimental import index_shuffle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trajvit_jax.config import to_settings
 from trajvit_jax.data.packing import PackingSettings
 from trajvit_jax.data.schedule import Schedule, SourceSettings, StreamSettings, reads, shares
+from trajvit_jax.data.shuffle import places_in_order
 
 FAR = 10**15
 
@@ -102,6 +104,22 @@ def test_large_sources_are_shuffled_too(seed):
     records = [reads([batch], [length], step, seed=seed).record for step in range(20)]
     assert len(np.unique(records)) == length
     assert abs(np.corrcoef(np.arange(length), np.concatenate(records))[0, 1]) < 0.05
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.integers(1, 2**40),
+        # The cipher gets a bit more at each.
+        st.builds(lambda bits, more: 2**bits + more, st.integers(1, 40), st.integers(0, 2)),
+    ),
+    st.integers(0, 2**32 - 1),
+    st.data(),
+)
+def test_orders_are_those_of_grain_place_by_place(length, seed, data):
+    places = data.draw(st.lists(st.integers(0, length - 1), min_size=1, max_size=5))
+    plain = [index_shuffle(i, max_index=length - 1, seed=seed, rounds=4) for i in places]
+    assert places_in_order(np.array(places), length, seed).tolist() == plain
 
 
 def test_what_is_left_over_of_an_epoch_differs():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import itertools
+import os
 import pickle
 import threading
 import time
@@ -16,11 +17,12 @@ from tokenization.records import Record, ShardInfo
 from tokenization.shards import write_records
 from tokenization.trajectories import Trajectories, VideoInfo
 from trajvit_jax.data import streams as data_streams
+from trajvit_jax.data.in_place import InPlace
 from trajvit_jax.data.packing import PackingSettings
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.data.samples import video_sample
 from trajvit_jax.data.schedule import SourceSettings, StreamSettings
-from trajvit_jax.data.steps import ReadingSettings, train_steps
+from trajvit_jax.data.steps import ReadingSettings, stack_samples, train_steps
 from trajvit_jax.data.streams import StepPlans, Stream, fingerprint, open_streams
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.models.inputs import check_video
@@ -154,6 +156,34 @@ def test_reading_goes_on_where_an_unbroken_run_would(read, unbroken, start):
 def test_threads_and_memory_change_nothing(read, unbroken):
     assert_same(read(9, threads=4), unbroken)
     assert_same(read(9, threads=1, cache=5), unbroken)
+
+
+def test_batches_of_workers_are_put_together_in_place():
+    samples = [
+        {"id": name, "bad": None, "video": np.full((2, 3), i, np.uint8), "epoch": np.int32(i)}
+        for i, name in enumerate("abcd")
+    ]
+    in_place = InPlace(2)
+    for own in (samples[:2], samples[2:]):
+        found, plain = in_place.take([in_place.put(one) for one in own]), stack_samples(own)
+        assert found.keys() == plain.keys()
+        assert (found["id"], found["bad"]) == (plain["id"], plain["bad"])
+        for name in ("video", "epoch"):
+            assert found[name].dtype == plain[name].dtype
+            np.testing.assert_array_equal(found[name], plain[name])
+    filled = in_place.put(samples[0])
+    with pytest.raises(ValueError, match=r"video of record 'b' is uint8\[3\], of others"):
+        in_place.put(samples[1] | {"video": np.zeros(3, np.uint8)})
+    with pytest.raises(ValueError, match=r"a batch of 2 samples cannot be made of \[1\]"):
+        in_place.take([filled])
+
+
+def test_threads_are_the_cores_of_the_host_where_none_are_named(read, unbroken, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(7)), raising=False)
+    assert ReadingSettings(threads=0).threads_here() == 7
+    assert ReadingSettings(threads=0, workers=3).threads_here() == 3  # of each
+    assert ReadingSettings(threads=2, workers=3).threads_here() == 2
+    assert_same(read(9, threads=0), unbroken)
 
 
 @pytest.mark.slow
@@ -322,4 +352,6 @@ def test_settings_that_contradict_each_other_are_refused():
         DataSettings(streams=(one, one))
     with pytest.raises(ValueError, match="workers must be >= 0"):
         DataSettings(workers=-1)
+    with pytest.raises(ValueError, match="threads must be >= 0"):
+        DataSettings(threads=-1)
     assert DataSettings(streams=(one,)).evaluation_folder == "a"

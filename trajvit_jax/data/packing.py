@@ -152,16 +152,18 @@ def place(plan: Plan, settings: PackingSettings, *, each: int = 1) -> Rows:
     """
     g, v, s = len(plan.row) // settings.group, settings.group, settings.slots
     taken = plan.kept * each + 1
-    video = np.repeat(np.arange(len(taken)) % v + 1, taken)
-    # Of all slots in use, which of its video's they are: 0 is the CLS.
-    inner = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
-    where = np.repeat(plan.row * s + plan.start, taken) + inner
-    planned, query = np.zeros((2, g * settings.rows * s), np.int32)
-    planned[where] = video
-    query[where] = np.where(inner == 0, 0, (inner - 1) % each + 1)
+    # A row's videos follow each other from its first slot on.
+    order = np.lexsort((plan.start, plan.row))
+    end = np.bincount(plan.row, taken, minlength=g * settings.rows).astype(np.int64)
+    used = np.arange(s) < end[:, None]
+    video = np.zeros(used.shape, np.int32)
+    video[used] = np.repeat(order.astype(np.int32) % v + 1, taken[order])
+    used[plan.row, plan.start] = False  # no CLS: what is left are the tokens
+    query = np.zeros(used.shape, np.int32)
+    query[used] = np.tile(np.arange(1, each + 1, dtype=np.int32), plan.kept.sum())
     shape = (g, settings.rows, s)
     row = (plan.row % settings.rows).astype(np.int32).reshape(g, v)
-    return Rows(planned.reshape(shape), query.reshape(shape), row)
+    return Rows(video.reshape(shape), query.reshape(shape), row)
 
 
 def first_slots(start: int, kept: int, *, each: int = 1) -> Int32[np.ndarray, " kept"]:

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from grain.experimental import index_shuffle
 from jaxtyping import Int64
 
 from trajvit_jax.config import require_positive
 from trajvit_jax.data.packing import PackingSettings
+from trajvit_jax.data.shuffle import places_in_order
 
-# Up to so many records a whole order is drawn at once (about 1 ms); above, places are shuffled one
-# by one by a cipher (7 us each), which in small sets takes up to milliseconds for each.
+# Up to so many records a whole order is drawn at once (about 1 ms); above, only the places that
+# are asked for, by a cipher, which walks long where there are fewer numbers than it has.
 _SMALL = 1 << 16
 
 
@@ -208,5 +208,4 @@ def _shuffled(length: int, places: range, entropy: tuple[int, ...]) -> Int64[np.
     if length <= _SMALL:
         return np.random.default_rng(entropy).permutation(length)[places.start : places.stop]
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-    shuffled = [index_shuffle(i, max_index=length - 1, seed=seed, rounds=4) for i in places]
-    return np.array(shuffled, np.int64)
+    return places_in_order(np.arange(places.start, places.stop), length, seed)

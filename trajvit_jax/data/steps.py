@@ -21,9 +21,10 @@ import numpy as np
 from grain.experimental import ThreadPrefetchIterDataset
 from jaxtyping import UInt8
 
+from tokenization.engines.devices import available_cores
 from tokenization.trajectories import Trajectories
-from trajvit_jax.config import require_positive
 from trajvit_jax.data.batch import Batch
+from trajvit_jax.data.in_place import TOLD, InPlace
 from trajvit_jax.data.samples import (
     caption_hash,
     check_frames,
@@ -41,7 +42,6 @@ from trajvit_jax.models.tokens import Rows
 
 # Sets the draws of captions apart from others that come from the same seed.
 _CAPTIONS = 0x63617074
-_TOLD = ("id", "bad")  # what a sample has besides arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +49,16 @@ class ReadingSettings:
     """How records are read; nothing of it changes what is read.
 
     Attributes:
-      threads: readers and decoders, in each worker where there are any, for each stream.
+      threads: readers and decoders, in each worker where there are any, for each stream; 0 = one
+        for each core that this process may use, shared out among the workers.
       workers: processes that read, for each stream; 0 = threads of this one. They help where
-        Python itself, not decoding, is what takes long: many small images. What they read
-        travels through shared memory (/dev/shm).
+        Python itself, not decoding, is what takes long: many small images, or more cores than
+        the threads of one process keep busy (docs/SCALING.md). What they read travels through
+        shared memory (/dev/shm).
       cache: videos of each stream that stay in memory, of each worker where there are any.
 
     Raises:
-      ValueError: no thread, or a count under 0.
+      ValueError: a count under 0.
     """
 
     threads: int = 4
@@ -64,10 +66,13 @@ class ReadingSettings:
     cache: int = 0
 
     def __post_init__(self) -> None:
-        require_positive(self, "threads")
-        for name in ("workers", "cache"):
+        for name in ("threads", "workers", "cache"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    def threads_here(self) -> int:
+        """Threads of each process that reads, on this host."""
+        return self.threads or -(-available_cores() // max(1, self.workers))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -303,7 +308,7 @@ def stack_samples(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first = samples[0]
     return {
         name: tuple(sample[name] for sample in samples)
-        if name in _TOLD
+        if name in TOLD
         else np.stack([sample[name] for sample in samples])
         for name in first
     }
@@ -315,20 +320,22 @@ def _batches(part: Part, earlier: int, reading: ReadingSettings) -> _Batches:
     plans = part.plans()
     # Samples are read ahead, not batches: all threads then work on the batch that is due next.
     ahead = -(-part.size // max(1, reading.workers))
-    options = grain.ReadOptions(
-        num_threads=reading.threads, prefetch_buffer_size=max(ahead, reading.threads)
-    )
+    threads = reading.threads_here()
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
     own = Samples(part, reading.cache, plans)
     samples: Any = positions.map(own).to_iter_dataset(options)
+    put_together: Any = stack_samples
     if reading.workers:
         _accept_flags()
+        in_place = InPlace(part.size)
+        put_together = in_place.take
         # Little waits in shared memory, and is copied out at once: it may be small, and what is in
         # it when this process is killed stays there.
         samples = samples.mp_prefetch(
             grain.MultiprocessingOptions(reading.workers, per_worker_buffer_size=2),
             worker_init_fn=_end_with_parent,
-        ).map(_copied)
-    stacked = samples.batch(part.size, drop_remainder=True, batch_fn=stack_samples)
+        ).map(in_place.put)
+    stacked = samples.batch(part.size, drop_remainder=True, batch_fn=put_together)
     # A thread of its own copies samples together while the step runs.
     batches = iter(ThreadPrefetchIterDataset(stacked, prefetch_buffer_size=1))
     return _Batches(part, earlier, plans, batches)
@@ -353,10 +360,6 @@ class _Batches(Iterator[Loaded]):
     def close(self) -> None:
         """Ends threads and workers."""
         self._arrays.close()
-
-
-def _copied(sample: dict[str, Any]) -> dict[str, Any]:
-    return {name: value if name in _TOLD else np.array(value) for name, value in sample.items()}
 
 
 def _end_with_parent(worker: int, workers: int) -> None:
