@@ -43,6 +43,7 @@ from benchmarks.train_step_run import DEBUG, Attempt, measure
 from tokenization.files import write_text
 from trajvit_jax.config import nearest
 from trajvit_jax.models.settings import SIZES
+from trajvit_jax.run.provenance import commit
 
 MODELS = {"trajvit": "TrajViT", "vit3d": "ViT3D"}
 TRANSFORMER_MFU, TIMES_FASTER = 0.45, 4.0  # the bounds: at least
@@ -204,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown size {size!r}: {nearest(size, (*SIZES, DEBUG))}")
     batch = options.batch or (16 if on_cpu or options.quick else 0)
 
-    print(f"{device}, jax {version}")
+    made = {"device": device, "jax": version, "commit": commit()}
+    print(f"{device}, jax {version}, commit {made['commit'] or 'unknown'}")
     steps, parts = [], []
     for model in options.models:
         attempt = Attempt(
@@ -234,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not found:
         print("\nno verdict: its bounds are for ViT-L on an accelerator")
     if options.json:
-        report = {"device": device, "jax": version, "steps": steps, "parts": parts}
+        report = made | {"steps": steps, "parts": parts}
         write_text(options.json, json.dumps(report, indent=2) + "\n")
     return 0 if all(holds for _, holds in found) else 1
 
