@@ -8,24 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenization.shards import write_records
 from trajvit_jax import config as configs
 from trajvit_jax.evals.loaded import load
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.train import train
 
 ROOT = Path(__file__).parent.parent.parent / "configs"
-
-
-@pytest.fixture(scope="module")
-def toys(toy_record, tmp_path_factory):
-    """Records of videos of 4 frames and of images, with captions."""
-    root = tmp_path_factory.mktemp("toys")
-    for folder, frames in (("videos", 4), ("images", 1)):
-        for split in ("train", "test"):
-            records = [toy_record(i, frames=frames) for i in range(16)]
-            write_records(root / folder, records, split=split)
-    return root
 
 
 @pytest.mark.parametrize(
