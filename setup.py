@@ -14,6 +14,7 @@ TEST = [
     "pytest>=9.0",
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.8",
+    "pyyaml>=6.0",
     "ruff>=0.14",
 ]
 

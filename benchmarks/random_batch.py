@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.packing import PANDA, PANDA_IMAGES
+from benchmarks.packing import PANDA
 from trajvit_jax.data.abstract import abstract_batch
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.packing import first_slots, place, plan
 from trajvit_jax.data.schedule import StreamSettings
 from trajvit_jax.models.settings import ModelSettings
 
+_CLIP, _IMAGE = "trajectories of 16 frames", "segments of one frame, an image"
 _BLOCKS = 8  # a side: 64 segments a frame
 
 
@@ -28,7 +29,7 @@ def random_batch(
     rng = np.random.default_rng(seed)
     like = abstract_batch(stream, model, stored=stored)
     b = stream.batch
-    counts = rng.choice(np.array(PANDA_IMAGES if stream.frames == 1 else PANDA), b)
+    counts = rng.choice(PANDA[_IMAGE if stream.frames == 1 else _CLIP], b)
     counts = np.minimum(counts, model.trajvit.max_trajectories)
     rows, starts = None, np.zeros(b, np.int64)
     if like.rows is not None and stream.packing is not None:

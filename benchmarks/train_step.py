@@ -13,9 +13,10 @@ with the token counts of Panda-70M clips.
 
 MFU is 3 x the FLOPs that XLA counts, before it optimizes, for embedding the videos and captions,
 over time and the device's dense bfloat16 peak by its data sheet; what is computed twice does not
-count. Parts are programs of their own, forward and backward, timed in turn on the same batch (or a
-half of it, where they do not fit): they need not add up to the step, in which XLA fuses across
-their borders.
+count. The time of the step's parts is told twice: from a profile of three steps, by the scopes that
+operations come from; and of programs of their own, forward and backward, timed in turn on the same
+batch (or a half of it, where they do not fit). These need not add up to the step, in which XLA
+fuses across their borders.
 
 On a CPU: float32, the tiny model of `debug`, a batch of 16, and no verdict.
 """
@@ -43,8 +44,10 @@ from benchmarks.train_step_run import DEBUG, Attempt, measure
 from tokenization.files import write_text
 from trajvit_jax.config import nearest
 from trajvit_jax.models.settings import SIZES
+from trajvit_jax.run.provenance import commit
 
 MODELS = {"trajvit": "TrajViT", "vit3d": "ViT3D"}
+PROFILED = 3  # steps
 TRANSFORMER_MFU, TIMES_FASTER = 0.45, 4.0  # the bounds: at least
 
 
@@ -204,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown size {size!r}: {nearest(size, (*SIZES, DEBUG))}")
     batch = options.batch or (16 if on_cpu or options.quick else 0)
 
-    print(f"{device}, jax {version}")
+    made = {"device": device, "jax": version, "commit": commit()}
+    print(f"{device}, jax {version}, commit {made['commit'] or 'unknown'}")
     steps, parts = [], []
     for model in options.models:
         attempt = Attempt(
@@ -217,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dtype="float32" if on_cpu else "bfloat16",
             steps=2 if options.quick else 10,
             rounds=1 if options.quick else 5,
+            profiled=0 if options.no_parts else PROFILED,
             deterministic=options.deterministic,
         )
         if not batch:
@@ -226,15 +231,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.no_parts:
             parts.append(_fitting(dataclasses.replace(attempt, parts=True)))
     print("\n" + table(steps))
+    profiles = [one | {"parts": one["profile"]} for one in steps if one.get("profile")]
+    if profiles:
+        print(f"\nms a video of {PROFILED} profiled steps\n\n{parts_table(profiles, profiles)}")
+    elif not options.no_parts:
+        print("\nno profile: the profiler saw no operation of the steps")
     if parts:
-        print("\nms a video, forward and backward\n\n" + parts_table(parts, steps))
+        print("\nms a video of programs of their own\n\n" + parts_table(parts, steps))
     found = [] if on_cpu or size == DEBUG else verdicts(steps, parts)
     for text, holds in found:
         print(f"{'holds' if holds else 'FAILS'}: {text}")
     if not found:
         print("\nno verdict: its bounds are for ViT-L on an accelerator")
     if options.json:
-        report = {"device": device, "jax": version, "steps": steps, "parts": parts}
+        report = made | {"steps": steps, "parts": parts}
         write_text(options.json, json.dumps(report, indent=2) + "\n")
     return 0 if all(holds for _, holds in found) else 1
 
@@ -242,7 +252,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _largest(attempt: Attempt, most: int) -> int:
     def fits(batch: int) -> bool:
         print(f"{attempt.model}: a batch of {batch} ...", file=sys.stderr, flush=True)
-        return in_process(dataclasses.replace(attempt, batch=batch, steps=1, rounds=1))["fits"]
+        return in_process(dataclasses.replace(attempt, batch=batch, steps=1, rounds=1, profiled=0))[
+            "fits"
+        ]
 
     return largest(fits, attempt.group, most)
 

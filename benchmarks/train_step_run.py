@@ -11,6 +11,7 @@ import jax
 import optax
 
 from benchmarks.random_batch import random_batch
+from benchmarks.step_profile import profile
 from benchmarks.timing import race
 from benchmarks.train_step_parts import parts
 from trajvit_jax.config import to_settings
@@ -46,6 +47,7 @@ class Attempt:
       steps: of a round.
       rounds: that are timed.
       parts: time the parts, not the step.
+      profiled: steps that are profiled afterwards; 0 = none.
       deterministic: see `trajvit_jax.models.settings.ModelSettings`.
     """
 
@@ -59,10 +61,13 @@ class Attempt:
     steps: int = 10
     rounds: int = 5
     parts: bool = False
+    profiled: int = 0
     deterministic: bool = False
 
 
-class _Ready(NamedTuple):
+class Prepared(NamedTuple):
+    """What an attempt's step is made of, and its batch on the device."""
+
     model: ModelSettings
     stream: StreamSettings
     step: StepSettings
@@ -77,8 +82,8 @@ def measure(attempt: Attempt) -> dict[str, Any]:
     Returns:
       `attempt`, `peak_flops` of the device (None = unknown), and of a step: `seconds` of each
       round, `compiling`, `slots` and `flops` (see `Work`), `temporary` and `peak_memory` in
-      bytes (None = unknown). Of parts: `parts`, median seconds by name, and the FLOPs of the
-      transformer, forward and backward.
+      bytes (None = unknown), `profile` (see `benchmarks.step_profile`). Of parts: `parts`,
+      median seconds by name, and the FLOPs of the transformer, forward and backward.
 
     Raises:
       jax.errors.JaxRuntimeError: the device has too little memory.
@@ -87,13 +92,14 @@ def measure(attempt: Attempt) -> dict[str, Any]:
     device = jax.devices()[0]
     mesh = make_mesh(MeshSettings(1, 1, 1), [device])
     with jax.set_mesh(mesh):
-        ready = _ready(attempt, mesh)
+        ready = prepare(attempt, mesh)
         found = _parts(ready, attempt) if attempt.parts else _step(ready, attempt, device)
     common = {"attempt": dataclasses.asdict(attempt), "fits": True}
     return common | {"peak_flops": peak_flops([device])} | found
 
 
-def _ready(attempt: Attempt, mesh: jax.sharding.Mesh) -> _Ready:
+def prepare(attempt: Attempt, mesh: jax.sharding.Mesh) -> Prepared:
+    """Makes the state and the batch of an attempt."""
     size = DEBUG if attempt.size == DEBUG else f"size={attempt.size}"
     config = pretraining(
         f"model={attempt.model},{size},batch={attempt.batch},group={attempt.group},"
@@ -113,10 +119,10 @@ def _ready(attempt: Attempt, mesh: jax.sharding.Mesh) -> _Ready:
     tx = optimizer(settings.optimizer, settings.steps)
     state = TrainState.initialize(model, tx, 0, mesh=mesh)
     batch = random_batch(stream, model, stored=round(_STORED * model.image_size))
-    return _Ready(model, stream, settings.step, tx, state, put_batch(batch, mesh))
+    return Prepared(model, stream, settings.step, tx, state, put_batch(batch, mesh))
 
 
-def _step(ready: _Ready, attempt: Attempt, device: Any) -> dict[str, Any]:
+def _step(ready: Prepared, attempt: Attempt, device: Any) -> dict[str, Any]:
     state, batch = ready.state, ready.batch
     where = jax.tree.map(lambda x: x.sharding, state)
     step = make_step(ready.tx, ready.step, ready.model, seed=0, where=where)
@@ -133,6 +139,14 @@ def _step(ready: _Ready, attempt: Attempt, device: Any) -> dict[str, Any]:
         seconds.append((time.perf_counter() - started) / attempt.steps)
     if int(measures["skipped"]):
         raise FloatingPointError(f"{attempt}: the loss is {float(measures['loss'])}")
+    peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+
+    def run() -> dict[str, jax.Array]:
+        nonlocal state
+        state, measures = compiled(state, batch)
+        return measures
+
+    parts = profile(run, compiled.as_text(), attempt.profiled) if attempt.profiled else {}
     work, memory = work_of(ready.stream, ready.model), compiled.memory_analysis()
     return {
         "compiling": compiling,
@@ -141,11 +155,12 @@ def _step(ready: _Ready, attempt: Attempt, device: Any) -> dict[str, Any]:
         "slots": work.slots,
         "flops": work.flops,
         "temporary": memory.temp_size_in_bytes if memory else None,
-        "peak_memory": (device.memory_stats() or {}).get("peak_bytes_in_use"),
+        "peak_memory": peak,
+        "profile": parts,
     }
 
 
-def _parts(ready: _Ready, attempt: Attempt) -> dict[str, Any]:
+def _parts(ready: Prepared, attempt: Attempt) -> dict[str, Any]:
     timings = race(parts(ready.state, ready.tx, ready.batch, ready.step.augment), attempt.rounds)
     rows, slots = ready.stream.batch, plain_slots(ready.model)
     if ready.batch.rows is not None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"
@@ -219,6 +220,65 @@ def test_under_slurm_no_signal_kills_before_the_save(tmp_path, first, reminder, 
     ended, _, stderr = finish(process)
     assert ended == code and "while stopping" not in stderr, stderr
     assert all(path.read_text().count(" got SIG") == 1 for path in logs)
+
+
+def job(tmp_path: Path, *command: str) -> subprocess.Popen:
+    """launch/slurm.sbatch as SLURM runs it; `scontrol` notes what it is asked for."""
+    srun = tmp_path / "bin" / "srun"
+    stub(tmp_path / "bin" / "scontrol", f'echo "$@" >>"{tmp_path}/asked"')
+    srun.write_text(SRUN, "utf-8")
+    srun.chmod(0o755)
+    plain = {name: text for name, text in os.environ.items() if not name.startswith(ELSEWHERE)}
+    path = f"{srun.parent}:{os.environ['PATH']}"
+    return subprocess.Popen(
+        ["bash", LAUNCH / "slurm.sbatch", f"--workdir={tmp_path}/run", "--retries=0", *command],
+        cwd=ROOT,
+        env=plain | {"PYTHON": sys.executable, "PATH": path, "SLURM_JOB_ID": "5"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_slurm_job_that_is_warned_saves_and_goes_back_into_the_queue(tmp_path, number):
+    """The batch script alone gets the signal."""
+    process = job(tmp_path, "--", sys.executable, "-c", WAITS)
+    logs = [tmp_path / "run" / "logs" / f"host-{i}.log" for i in range(2)]
+    wait_for(lambda: all(p.exists() and "slurm:1 ready" in p.read_text() for p in logs), process)
+    process.send_signal(number)
+    code, _, stderr = finish(process)
+    assert code == 75, stderr
+    assert all("got SIGUSR1" in path.read_text() for path in logs)
+    assert (tmp_path / "asked").read_text() == "requeue 5\n"
+
+
+@pytest.mark.parametrize("code", [0, 2, 9])
+def test_a_slurm_job_that_is_done_or_failed_is_not_queued_again(tmp_path, code):
+    got, _, stderr = finish(job(tmp_path, "--", "bash", "-c", f"exit {code}"))
+    assert got == code, stderr
+    assert not (tmp_path / "asked").exists()
+
+
+def test_a_kubernetes_job_has_one_number_of_hosts_and_cores_for_its_gpus():
+    text = (LAUNCH / "kubernetes.yaml").read_text("utf-8")
+    service, jobs = yaml.safe_load_all(text)
+    pod = jobs["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    env = {one["name"]: one["value"] for one in container["env"]}
+    hosts = jobs["spec"]["parallelism"]
+    assert jobs["spec"]["completions"] == hosts and env["TRAJVIT_PROCESSES"] == str(hosts)
+
+    # The first pod's name, as the headless service gives it.
+    name = jobs["metadata"]["name"]
+    assert env["TRAJVIT_COORDINATOR"].startswith(f"{name}-0.{service['metadata']['name']}:")
+    assert pod["subdomain"] == service["metadata"]["name"]
+
+    resources = container["resources"]
+    gpus, cores = resources["limits"]["nvidia.com/gpu"], resources["requests"]["cpu"]
+    slurm = (LAUNCH / "slurm.sbatch").read_text("utf-8")
+    assert f"--gpus-per-node={gpus}\n" in slurm and f"--cpus-per-task={cores}\n" in slurm
+    assert Path(ROOT, *container["command"]).is_file()
 
 
 def test_slurm_starts_one_task_a_host(tmp_path):

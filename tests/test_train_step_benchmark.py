@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 
 from benchmarks import train_step
@@ -81,6 +84,20 @@ def test_a_batch_that_does_not_fit_is_an_error_but_for_parts(monkeypatch):
         train_step._fitting(attempt)
     parts = Attempt("vit3d", "L", 64, parts=True)
     assert train_step._fitting(parts)["attempt"]["batch"] == 16
+
+
+def test_numbers_are_of_a_commit(monkeypatch, capsys, tmp_path):
+    def measured(attempt: Attempt) -> dict[str, object]:
+        return step("vit3d", 2.0) | {"attempt": dataclasses.asdict(attempt)}
+
+    monkeypatch.setattr(train_step, "in_process", measured)
+    monkeypatch.setattr(train_step, "_device", lambda: ("cpu", "0.10.2", "cpu"))
+    monkeypatch.setattr(train_step, "commit", lambda: "0123abc+")
+    file = tmp_path / "step.json"
+    train_step.main(["--quick", "--models=vit3d", "--no_parts", f"--json={file}"])
+    assert "cpu, jax 0.10.2, commit 0123abc+" in capsys.readouterr().out
+    report = json.loads(file.read_text("utf-8"))
+    assert report["commit"] == "0123abc+" and len(report["steps"]) == 1
 
 
 def test_unknown_models_are_named(capsys):

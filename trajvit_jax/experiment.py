@@ -91,6 +91,7 @@ _FREE = (
         for name in (
             *("evaluation", "eval_split", "eval_batch"),
             *("threads", "workers", "cache", "max_bad"),
+            "vocabulary",  # the workdir keeps its words
         )
     ),
     *("step.micro_batches", "step.loss_block"),
@@ -116,8 +117,9 @@ def has_run(workdir: Path) -> bool:
 def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     """Refuses a workdir whose run had other settings; call `note` once the run can start.
 
-    How often a run logs and saves may change between its parts, how it reads data, on which
-    devices it runs, and how it trades memory for time.
+    How often a run logs and saves may change between its parts, how it reads data and from which
+    folders, as long as the records in them are the same, on which devices it runs, and how it
+    trades memory for time.
 
     Args:
       workdir: of the run.
@@ -134,7 +136,10 @@ def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     # Parts with statistics of their own are another computation.
     by_part = "part" in (one.get("step", {}).get("norm_scope") for one in (old, new))
     free = [path for path in _FREE if not (by_part and path == "step.micro_batches")]
-    changed = differences(_without(old, free), _without(new, free))
+    old, new = _without(old, free), _without(new, free)
+    if old.get("records") == new["records"]:
+        old, new = _without_folders(old), _without_folders(new)
+    changed = differences(old, new)
     if changed:
         raise ValueError(
             f"{workdir} belongs to a run with other settings ({'; '.join(changed)}); "
@@ -198,4 +203,12 @@ def _without(settings: dict[str, Any], paths: Iterable[str]) -> dict[str, Any]:
         for key in groups:
             group = group.get(key) or {}
         group.pop(name, None)
+    return kept
+
+
+def _without_folders(settings: dict[str, Any]) -> dict[str, Any]:
+    """A copy of nested settings, less where the records to train on lie."""
+    kept = _without(settings, ["data.train"])
+    for stream in kept.get("data", {}).get("streams", []):
+        stream["sources"] = [_without(source, ["path"]) for source in stream["sources"]]
     return kept

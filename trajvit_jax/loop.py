@@ -88,7 +88,7 @@ def train_loop(
     agreement, first = Agreement(run.mesh), int(state.step)
     with StopRequest() as stop, _first_step_proves_settings(watch):
 
-        def evaluated(state: TrainState, step: int) -> dict[str, float]:
+        def evaluated(state: TrainState, step: int, *, saved: bool) -> dict[str, float]:
             def leave_if_asked() -> None:
                 if agreement.ask(stop.requested):
                     raise stop.error(f"stopped in the evaluation after step {step}")
@@ -96,13 +96,18 @@ def train_loop(
             with stop.at_once(), watch.paused():
                 found = run.evaluate(state, leave_if_asked)
             run.log.results(step, found)
+            if saved and found:
+                checkpoints.add_metrics(step, found)
+            _check_best(settings.keep_best, found)
             return found
+
+        def save(step: int, state: TrainState, *, wait: bool) -> None:
+            checkpoints.save(step, state, clock=run.clock.values(), wait=wait)
 
         running: InFlight | None = None
         results: dict[str, float] = {}
         if catches_up:
-            results = evaluated(state, first)
-            checkpoints.add_metrics(first, results)
+            results = evaluated(state, first, saved=True)
         for done in range(first + 1, settings.steps + 1):
             run.log.profiler.before(done - first, running and running.measures)
             started = time.perf_counter()
@@ -122,31 +127,26 @@ def train_loop(
             stopped, last = agreement.ask(stop.requested), done == settings.steps
             due = evaluates(settings, done)
             saved = last or done % settings.checkpoint_every == 0
+            saved = saved or (due and bool(settings.keep_best))
             if stopped or due or saved:
                 watch.read(running)
                 running = None
+            if stopped or saved:
+                # First of all: an evaluation may fail or be killed, and is made up for on resuming.
+                # A reminder of the scheduler must not cut off the last save: it is waited for here.
+                save(done, state, wait=stopped or last)
             results = {}
             if due and not stopped:
                 try:
-                    results = evaluated(state, done)
+                    results = evaluated(state, done, saved=saved)
                 except KeyboardInterrupt:
                     # What one of several processes hears alone, the others would wait for.
                     if jax.process_count() > 1 and not agreement.reached:
                         raise
-                    stopped = True  # the step is still to be saved
-            if stopped or saved or (results and settings.keep_best):
-                # A reminder of the scheduler must not cut off the last save: it is waited for here.
-                checkpoints.save(
-                    done,
-                    state,
-                    clock=run.clock.values(),
-                    metrics=results,
-                    wait=stopped or last,
-                )
+                    stopped = True
+                    save(done, state, wait=True)
             if stopped:
                 raise stop.error(f"stopped after step {done}")
-            if results:
-                _check_best(settings.keep_best, results)
     return state, results
 
 
@@ -164,7 +164,7 @@ def _first_step_proves_settings(watch: StepWatch) -> Iterator[None]:
 
 
 def _check_best(name: str, results: Mapping[str, float]) -> None:
-    if name and name not in results:
+    if name and results and name not in results:
         raise ComesAgain(
             f"keep_best={name!r} is no result of the evaluation: {nearest(name, results)}; the "
             "run goes on from its last step with another one"

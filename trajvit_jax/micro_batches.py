@@ -47,11 +47,11 @@ def embed_in_parts(
     if batch.present is not None:
         valid = jnp.broadcast_to(batch.present[:, None], pixels.shape[:2])
     if count == 1:
-        features = model.tokenizer.features(pixels, train=True, valid=valid)
+        features = model.features(pixels, train=True, valid=valid)
         video = model.embed_features(features, pixels, batch.labels, batch.rows)
         return video, model.embed_text(*text)
     by_part = norm_scope == "part"
-    features = None if by_part else model.tokenizer.features(pixels, train=True, valid=valid)
+    features = None if by_part else model.features(pixels, train=True, valid=valid)
     graph, state = nnx.split(model)
 
     @jax.checkpoint
@@ -61,7 +61,7 @@ def embed_in_parts(
         features, pixels, labels, rows, text, valid = part
         model = nnx.merge(graph, state)
         if by_part:
-            features = model.tokenizer.features(pixels, train=True, valid=valid)
+            features = model.features(pixels, train=True, valid=valid)
         embedded = model.embed_features(features, pixels, labels, rows), model.embed_text(*text)
         return embedded, nnx.state(model, nnx.BatchStat) if by_part else None
 

@@ -1,4 +1,7 @@
-"""One update of the parameters, as one compiled program over all devices."""
+"""One update of the parameters, as one compiled program over all devices.
+
+Its parts are named scopes, as are the model's, by which a profile tells their time.
+"""
 
 from __future__ import annotations
 
@@ -87,33 +90,36 @@ def make_step(
             module, batch, settings.micro_batches, norm_scope=settings.norm_scope
         )
         temperature = module.temperature[...]
-        loss, measures = blockwise_contrastive_loss(
-            video,
-            text,
-            temperature,
-            batch.caption_hash,
-            batch.present,
-            block=settings.loss_block,
-        )
+        with jax.named_scope("loss"):
+            loss, measures = blockwise_contrastive_loss(
+                video,
+                text,
+                temperature,
+                batch.caption_hash,
+                batch.present,
+                block=settings.loss_block,
+            )
         measures["temperature"] = temperature
         return loss, (nnx.state(module, nnx.Not(nnx.Param)), measures)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         tokens = used_slots(batch, model)
         absent = 0 if batch.present is None else (~batch.present).sum()
-        batch = fed(batch, settings, model, seed)
+        with jax.named_scope("augmentation"):
+            batch = fed(batch, settings, model, seed)
         grad = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (stats, measures)), gradients = grad(state.params, state, batch)
-        grad_norm = optax.global_norm(gradients)
-        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        params["temperature"][...] = clamp_temperature(params["temperature"][...])
-        average = _averaged(state.average, params, settings.average_decay)
-        new = dataclasses.replace(
-            state, params=params, stats=stats, opt_state=opt_state, average=average
-        )
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+        with jax.named_scope("optimizer"):
+            grad_norm = optax.global_norm(gradients)
+            updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+            params: Any = optax.apply_updates(state.params, updates)
+            params["temperature"][...] = clamp_temperature(params["temperature"][...])
+            average = _averaged(state.average, params, settings.average_decay)
+            new = dataclasses.replace(
+                state, params=params, stats=stats, opt_state=opt_state, average=average
+            )
+            finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+            kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
         measures |= {
             "loss": loss,
             "grad_norm": grad_norm,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import socket
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +19,7 @@ import pytest
 from flax import nnx
 
 from tokenization.records import Record
+from tokenization.shards import write_records
 from tokenization.trajectories import Trajectories, VideoInfo
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.pipeline import DataSettings
@@ -139,6 +145,59 @@ def toy_record() -> Callable[..., Record]:
         return Record(trajectories, pixels, captions)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def toys(toy_record, tmp_path_factory) -> Path:
+    """Folder with records of videos of 4 frames and of images, with captions."""
+    root = tmp_path_factory.mktemp("toys")
+    for folder, frames in (("videos", 4), ("images", 1)):
+        for split in ("train", "test"):
+            records = [toy_record(i, frames=frames) for i in range(16)]
+            write_records(root / folder, records, split=split)
+    return root
+
+
+@pytest.fixture(scope="session")
+def free_address() -> Callable[[], str]:
+    """A port of this machine that nobody listens at, as HOST:PORT."""
+
+    def find() -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return f"127.0.0.1:{free.getsockname()[1]}"
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def start_script() -> Callable[..., subprocess.Popen]:
+    """Starts a script beside the tests, with so many virtual CPU devices."""
+
+    def start(name: str, *arguments: object, devices: int, **environment: str) -> subprocess.Popen:
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        return subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / name), *map(str, arguments)],
+            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def printed() -> Callable[[subprocess.Popen], Any]:
+    """The JSON object that a script printed last, when it has ended."""
+
+    def read(process: subprocess.Popen) -> Any:
+        stdout, stderr = process.communicate(timeout=1500)
+        assert process.returncode == 0, stderr[-3000:]
+        # What is written below JAX, as by Gloo, comes in between.
+        return json.loads([line for line in stdout.splitlines() if line.startswith("{")][-1])
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -318,6 +318,15 @@ def test_metrics_may_come_later(new_state, tmp_path):
         assert checkpoints.steps == (1, 2)
 
 
+def test_the_best_stays_until_a_newer_one_is_known_to_be_better(new_state, tmp_path):
+    with Checkpoints(tmp_path, keep=1, best="recall") as checkpoints:
+        for step, recall, kept in ((1, 0.5, (1,)), (2, 0.7, (1, 2)), (3, 0.6, (2, 3))):
+            checkpoints.save(step, new_state(step))
+            assert checkpoints.steps == kept  # not measured yet
+            checkpoints.add_metrics(step, {"recall": recall})
+        assert checkpoints.best_step == 2
+
+
 def test_another_type_is_a_misfit_by_name(saved, new_state):
     like = new_state(0)
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), like.params)

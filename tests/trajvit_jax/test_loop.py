@@ -34,20 +34,46 @@ class Watch:
         return contextlib.nullcontext()
 
 
+class Kept:
+    """Checkpoints of which only the steps are noted, and what was measured later."""
+
+    def __init__(self):
+        self.steps, self.metrics = [], {}
+
+    def save(self, step, state, *, clock, wait):
+        if step not in self.steps:
+            self.steps.append(step)
+
+    def add_metrics(self, step, metrics):
+        assert step in self.steps
+        self.metrics[step] = metrics
+
+
 @pytest.fixture
 def loop():
     """Runs four steps; returns the numbers of those that were saved."""
-    saved = []
+    run, kept = looped()
+    return run, kept.steps
+
+
+@pytest.fixture
+def measured_loop():
+    """The same; returns what is kept of them."""
+    return looped()
+
+
+def looped():
+    kept = Kept()
 
     def run(evaluate=lambda state, between: {}, read=lambda number: None, **settings):
         nothing = types.SimpleNamespace
         batch = nothing(batch={"x": np.zeros(1)}, stream="video", ids=(), bad=())
         parts = Run(
-            settings=ExperimentSettings(steps=4, checkpoint_every=4, **settings),
+            settings=ExperimentSettings(**{"steps": 4, "checkpoint_every": 4} | settings),
             mesh=make_mesh(MeshSettings()),
             step=lambda state, batch: (state, {}),
             compiled=nothing(check=lambda *_: None, count=1),
-            checkpoints=nothing(save=lambda step, *_, **__: saved.append(step)),
+            checkpoints=kept,
             log=nothing(
                 profiler=nothing(before=lambda *_: None), results=lambda step, results: None
             ),
@@ -57,7 +83,7 @@ def loop():
         state = nothing(step=0)
         train_loop(parts, state, itertools.repeat(batch), Watch(read), catches_up=False)
 
-    return run, saved
+    return run, kept
 
 
 def fail_at(step, error):
@@ -96,6 +122,37 @@ def test_a_mistyped_keep_best_is_told_of_when_the_step_is_saved(loop):
     with pytest.raises(ComesAgain, match=reason):
         run(lambda *_: {"txt2vid_r1": 0.5}, keep_best="txt2vid_r11", evaluate_every=2)
     assert saved == [2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [({"checkpoint_every": 2, "evaluate_every": 2}, 2), ({}, 4)],
+    ids=["between", "last"],
+)
+def test_an_evaluation_that_fails_loses_no_step(loop, settings, step):
+    run, saved = loop
+
+    def fails(state, between):
+        raise OSError("no such folder")
+
+    with pytest.raises(OSError, match="no such folder"):
+        run(fails, **settings)
+    assert saved == [step]
+
+
+def test_a_saved_step_gets_the_metrics_of_its_evaluation(measured_loop):
+    """Those of a step that is not saved are in the log alone."""
+    run, kept = measured_loop
+    recalls = iter((0.1, 0.2, 0.3))
+    run(lambda *_: {"recall": next(recalls)}, evaluate_every=2, steps=6)
+    assert kept.metrics == {4: {"recall": 0.2}, 6: {"recall": 0.3}}
+
+
+def test_every_evaluated_step_may_be_the_best(measured_loop):
+    run, kept = measured_loop
+    recalls = iter((0.1, 0.2))
+    run(lambda *_: {"recall": next(recalls)}, evaluate_every=2, keep_best="recall")
+    assert kept.metrics == {2: {"recall": 0.1}, 4: {"recall": 0.2}}
 
 
 def test_keep_best_needs_evaluations():

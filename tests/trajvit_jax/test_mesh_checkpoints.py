@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("mesh_checkpoints.py")
 
+@pytest.fixture(scope="module")
+def run(start_script, printed, free_address):
+    """Runs a task; returns what every process printed, the same of all."""
 
-def run(task: str, workdir: Path, mesh: str, *, processes: int = 1, devices: int = 4) -> dict:
-    """What every process printed, the same of all."""
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    cluster = []
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            cluster = [f"127.0.0.1:{free.getsockname()[1]}", str(processes)]
-    members = [
-        subprocess.Popen(
-            [
-                *(sys.executable, str(SCRIPT), task, str(workdir), mesh),
-                *(cluster and [*cluster, str(number)]),
-            ],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(processes)
-    ]
-    ended = [member.communicate(timeout=300) for member in members]
-    for member, (_, stderr) in zip(members, ended, strict=True):
-        assert member.returncode == 0, stderr[-3000:]
-    first, *others = [json.loads(stdout.splitlines()[-1]) for stdout, _ in ended]
-    assert all(other == first for other in others)
-    return first
+    def run(task: str, workdir: Path, mesh: str, *, processes: int = 1, devices: int = 4) -> dict:
+        cluster = (free_address(), processes) if processes > 1 else ()
+        members = [
+            start_script(
+                *("mesh_checkpoints.py", task, workdir, mesh),
+                *(cluster and (*cluster, number)),
+                devices=devices,
+            )
+            for number in range(processes)
+        ]
+        first, *others = [printed(member) for member in members]
+        assert all(other == first for other in others)
+        return first
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(run, tmp_path_factory):
     """A workdir that two processes of two devices wrote, and what they wrote."""
     workdir = tmp_path_factory.mktemp("saved")
     return workdir, run("save", workdir, "1,4,1", processes=2, devices=2)
@@ -56,12 +40,12 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize(
     ("mesh", "devices"), [("1,1,1", 1), ("2,1,2", 4)], ids=["one device", "another mesh"]
 )
-def test_two_processes_to_one(saved, mesh, devices):
+def test_two_processes_to_one(run, saved, mesh, devices):
     workdir, written = saved
     assert run("restore", workdir, mesh, devices=devices) == written
 
 
-def test_one_process_to_two_past_a_cut_array_of_one_of_them(tmp_path):
+def test_one_process_to_two_past_a_cut_array_of_one_of_them(run, tmp_path):
     written = run("save", tmp_path, "1,8,1", devices=8)
     folder = tmp_path / "checkpoints"
     newest = folder / "2" / "state" / "ocdbt.process_0" / "d"

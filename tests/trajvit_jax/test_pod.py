@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenization.shards import write_records
 from trajvit_jax import config as configs
 from trajvit_jax.data.steps import train_steps
 from trajvit_jax.data.streams import open_streams
@@ -26,14 +25,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def config(toy_record, tmp_path_factory):
+def config(toys):
     """Six joint steps on toy records, packed and augmented, with a checkpoint at every third."""
-    root = tmp_path_factory.mktemp("toys")
-    for folder, frames in (("videos", 4), ("images", 1)):
-        for split in ("train", "test"):
-            records = [toy_record(i, frames=frames) for i in range(16)]
-            write_records(root / folder, records, split=split)
-    arguments = f"debug,frames=4,steps=6,records={root}/videos,image_records={root}/images"
+    arguments = f"debug,frames=4,steps=6,records={toys}/videos,image_records={toys}/images"
     return [
         f"--config={ROOT}/configs/panda8m_datacomp50m.py:{arguments}",
         "--config.checkpoint_every=3",

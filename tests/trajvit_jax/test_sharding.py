@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -16,24 +9,7 @@ from jax.sharding import PartitionSpec
 
 from trajvit_jax.sharding import MeshSettings, make_mesh, partition
 
-SCRIPT = Path(__file__).with_name("sharded_run.py")
-
-
-def start(devices: int, *arguments: str, **environment: str) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def losses(process: subprocess.Popen) -> dict[str, list[float]]:
-    out, err = process.communicate(timeout=1500)
-    assert process.returncode == 0, err[-3000:]
-    return json.loads(out.splitlines()[-1])
+SCRIPT = "sharded_run.py"
 
 
 def assert_equal_losses(found: dict[str, list[float]], expected: list[float]) -> None:
@@ -41,36 +17,29 @@ def assert_equal_losses(found: dict[str, list[float]], expected: list[float]) ->
         np.testing.assert_allclose(values, expected, rtol=1e-5, err_msg=mesh)
 
 
-def test_every_axis_and_micro_batches_at_once_are_one_device():
-    found = losses(start(8, "1,1,1", "2,2,2,2"))
+def test_every_axis_and_micro_batches_at_once_are_one_device(start_script, printed):
+    found = printed(start_script(SCRIPT, "1,1,1", "2,2,2,2", devices=8))
     assert len(set(found["1,1,1"])) == 10  # it learns something at every step
     assert_equal_losses(found, found["1,1,1"])
 
 
 @pytest.mark.slow
-def test_every_mesh_is_one_device():
-    found = losses(start(8, "1,1,1", "8,1,1", "1,8,1", "2,2,2", "1,1,1,4"))
+def test_every_mesh_is_one_device(start_script, printed):
+    meshes = ("1,1,1", "8,1,1", "1,8,1", "2,2,2", "1,1,1,4")
+    found = printed(start_script(SCRIPT, *meshes, devices=8))
     assert_equal_losses(found, found["1,1,1"])
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_device():
-    expected = losses(start(1, "1,1,1"))["1,1,1"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+def test_two_processes_are_one_device(start_script, printed, free_address):
+    expected = printed(start_script(SCRIPT, "1,1,1", devices=1))["1,1,1"]
+    cluster = {"TRAJVIT_COORDINATOR": free_address(), "TRAJVIT_PROCESSES": "2"}
     processes = [
-        start(
-            4,
-            "4,2,1",
-            TRAJVIT_COORDINATOR=coordinator,
-            TRAJVIT_PROCESSES="2",
-            TRAJVIT_PROCESS=str(number),
-        )
+        start_script(SCRIPT, "4,2,1", devices=4, TRAJVIT_PROCESS=str(number), **cluster)
         for number in range(2)
     ]
     for process in processes:
-        assert_equal_losses(losses(process), expected)
+        assert_equal_losses(printed(process), expected)
 
 
 def mesh_of(data: int, fsdp: int, tensor: int):

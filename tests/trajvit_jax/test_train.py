@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from tokenization.interrupts import Preempted
 from tokenization.shards import write_records
@@ -27,7 +28,9 @@ from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.settings import EncoderSettings, ResNetSettings, TrajViTSettings
+from trajvit_jax.models.video_text import normalize_pixels
 from trajvit_jax.optim import OptimizerSettings, optimizer, schedule
+from trajvit_jax.sharding import MeshSettings, make_mesh
 from trajvit_jax.state import TrainState
 from trajvit_jax.step import StepSettings, make_step
 
@@ -317,6 +320,40 @@ def test_a_step_that_is_not_finite_changes_nothing(
     after = state
     after = after.arrays() | {"step": before["step"]}
     jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
+def test_the_average_of_the_parameters_is_what_is_evaluated(
+    experiment, random_model, toy_record, train_batches, assert_close, monkeypatch
+):
+    """Of three steps, of which the second one is not finite."""
+    settings, decay = experiment("vit3d"), 0.75
+    text = WordPiece.train(["a red square"], settings.model.text.length)
+    source = [toy_record(i) for i in range(4)]
+    batch = next(train_batches(source, settings.model, text, settings.data, seed=0))
+    tx = optax.adam(0.01)
+    state = TrainState.create(random_model(settings.model), tx)
+    state = state.replace(average=jax.tree.map(jnp.copy, state.params))
+    step = make_step(tx, StepSettings(average_decay=decay), settings.model, seed=0)
+
+    expected = jax.tree.map(np.array, state.average)
+    for finite in (True, False, True):
+        video = normalize_pixels(jnp.asarray(batch.video)) * (1.0 if finite else jnp.nan)
+        state, measures = step(state, batch.replace(video=video))
+        assert bool(measures["skipped"]) is not finite
+        if finite:
+            params = jax.tree.map(np.array, state.params)
+            expected = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, expected, params)
+        assert_close(state.average, expected)
+    apart = jax.tree.map(lambda a, p: float(np.abs(a - p).max()), state.average, state.params)
+    assert max(jax.tree.leaves(apart)) > 1e-3
+
+    def found(model, *_, **__):
+        assert_close(nnx.state(model, nnx.Param), expected)
+        return {"of": 1.0}
+
+    monkeypatch.setattr(retrieval, "evaluate", found)
+    mesh = make_mesh(MeshSettings())
+    assert training.evaluate(state, source, text, 4, mesh, between=lambda: None) == {"of": 1.0}
 
 
 def test_the_loss_falls_on_a_batch_that_can_be_learned(

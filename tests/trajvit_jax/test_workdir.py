@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from trajvit_jax.data.pipeline import DataSettings
+from trajvit_jax.data.schedule import SourceSettings, StreamSettings
 from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
 from trajvit_jax.models.settings import ModelSettings, TextSettings
 from trajvit_jax.run.metric_log import MetricLog
@@ -36,11 +37,41 @@ def test_a_workdir_keeps_to_one_experiment(tmp_path):
         check(run, dataclasses.replace(first, step=apart), "records")
     with pytest.raises(ValueError, match=r"run belongs to .*steps: 10, now 20.*--workdir"):
         check(run, dataclasses.replace(first, steps=20), "records")
-    other = dataclasses.replace(first.data, train="b")
-    with pytest.raises(ValueError, match=r"data\.train: 'a', now 'b'"):
-        check(run, dataclasses.replace(first, data=other), "records")
     with pytest.raises(ValueError, match="records: 'records', now 'more records'"):
         check(run, first, "more records")
+
+
+def joint(folder: str, **changes: object) -> ExperimentSettings:
+    """Settings of two streams whose records lie in a folder."""
+    video = SourceSettings(f"{folder}/videos", **changes)
+    streams = (
+        StreamSettings("video", 16, 8, (video,)),
+        StreamSettings("image", 1, 8, (SourceSettings(f"{folder}/images"),)),
+    )
+    vocabulary = f"{folder}/vocab.txt"
+    return ExperimentSettings(data=DataSettings(streams=streams, vocabulary=vocabulary))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [lambda folder: ExperimentSettings(data=DataSettings(train=folder)), joint],
+    ids=["one folder", "streams"],
+)
+def test_a_run_goes_on_where_its_records_lie_elsewhere(settings, tmp_path):
+    run = tmp_path / "run"
+    note(run, settings("/here"), "records")
+    (run / "checkpoints" / "5").mkdir(parents=True)
+    check(run, settings("/there"), "records")
+    with pytest.raises(ValueError, match=r"'/here.*/there.*records: 'records', now 'others'"):
+        check(run, settings("/there"), "others")
+
+
+@pytest.mark.parametrize("change", [{"split": "test"}, {"weight": 2.0}], ids=repr)
+def test_all_else_of_a_source_must_stay(change, tmp_path):
+    note(tmp_path, joint("/here"), "records")
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"other settings \(data\.streams: "):
+        check(tmp_path, joint("/there", **change), "records")
 
 
 @pytest.mark.parametrize(

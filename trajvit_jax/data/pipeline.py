@@ -21,7 +21,8 @@ class DataSettings:
       train_split: its split to train on.
       evaluation: folder of records to evaluate on; '' = the first one to train on.
       eval_split: its split to evaluate on.
-      vocabulary: a BERT vocab.txt; '' = learned from the training captions.
+      vocabulary: a BERT vocab.txt; '' = learned from the training captions. A run that goes on
+        keeps the words that are in its workdir.
       batch: videos a step, for `train`.
       packing: rows that videos share, for `train`; None = one video a row.
       streams: several streams or sources to train on, in place of `train`.

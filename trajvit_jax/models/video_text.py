@@ -146,13 +146,24 @@ class VideoTextModel(nnx.Module):
         """One unit vector a video, float32; see `encode_video`."""
         check_video(video, labels, self.settings, rows, valid)
         pixels = self.pixels(video)
-        features = self.tokenizer.features(pixels, train=train, valid=valid)
+        features = self.features(pixels, train=train, valid=valid)
         return self.embed_features(features, pixels, labels, rows)
 
     def pixels(self, video: Num[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:
         """Normalized pixels in the model's dtype; floats are taken to be normalized."""
         normalized = normalize_pixels(video) if video.dtype == jnp.uint8 else video
         return normalized.astype(self.settings.dtype)
+
+    def features(
+        self,
+        pixels: Float[Array, "b t h w 3"],
+        *,
+        train: bool = False,
+        valid: Bool[Array, "b t"] | None = None,
+    ) -> list[Float[Array, "b t _ _ _"]]:
+        """Maps of the tokenizer's backbone, where it has one, of pixels as `pixels` gives them."""
+        with jax.named_scope("backbone"):
+            return self.tokenizer.features(pixels, train=train, valid=valid)
 
     def embed_features(
         self,
@@ -164,16 +175,18 @@ class VideoTextModel(nnx.Module):
         """`embed_video` behind the backbone: no video depends on another from here on.
 
         Args:
-          features: as the tokenizer's `features` gives them.
+          features: as `features` gives them.
           pixels: as `pixels` gives them.
           labels: as in `encode_video`, as are `rows`.
         """
-        tokens, _ = self.tokenizer.tokens(features, pixels, labels, rows)
+        with jax.named_scope("tokens"):
+            tokens, _ = self.tokenizer.tokens(features, pixels, labels, rows)
         videos = labels.shape[0]
         impl = self.settings.impl
-        states, tokens, _ = self.tokenizer.encode(self.encoder, tokens, videos, impl=impl)
-        cls = cls_states(states, tokens, videos).astype(jnp.float32)
-        return unit_length(self.project_video(cls))
+        with jax.named_scope("transformer"):
+            states, tokens, _ = self.tokenizer.encode(self.encoder, tokens, videos, impl=impl)
+            cls = cls_states(states, tokens, videos).astype(jnp.float32)
+            return unit_length(self.project_video(cls))
 
     def for_cpu(self) -> VideoTextModel:
         """The same model in the form for inference on CPU: the same numbers, sooner.
@@ -196,4 +209,5 @@ class VideoTextModel(nnx.Module):
           ValueError: more tokens than the position table has rows, ids beyond the vocabulary.
         """
         check_text(ids, mask, self.settings.text)
-        return unit_length(self.project_text(self.text(ids, mask)[:, 0].astype(jnp.float32)))
+        with jax.named_scope("text"):
+            return unit_length(self.project_text(self.text(ids, mask)[:, 0].astype(jnp.float32)))
