@@ -6,8 +6,9 @@
 
 For each record: ID_short.mp4 (its frames, H.264 at 5 frames a second, as the released program
 saves them), ID_mask.npz and ID_graph.npz beside it; for all of them annotations.json, which the
-released program takes as --json_path and in its configs, and manifest.jsonl, which this package
-reads. Files that are there are kept: the same command goes on after an interruption.
+released program takes as --json_path and in its configs, and manifest.jsonl, for the way back: it
+keeps the times of the frames, which the copies, all at one rate, do not tell. Files that are there
+are kept: the same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ class _Exporter:
             "id": record.id,
             "path": video.relative_to(self._output).as_posix(),
             "captions": list(record.captions),
+            "frame_times": record.trajectories.frame_times.tolist(),
         }
         if record.label is not None:
             line["label"] = record.label

@@ -116,10 +116,12 @@ def test_broken_pairs_are_quarantined_with_the_reason(tree, clips, tmp_path):
     save(clips.data("bad/empty.mp4", b""), pair)
     entries = [Entry("a", tree / "a.mp4"), *read_entries(tree / "bad")]
     entries.append(Entry("names", tree / "a.mp4", extra={"mask": 3}))
+    for name, times in {"few": [0.0], "back": [0, 1, 2, 5, 4, 6], "words": ["a"] * T}.items():
+        entries.append(Entry(name, tree / "a.mp4", extra={"frame_times": times}))
     summary = run(entries, tmp_path / "out")
     assert [record.id for record in records.open_records(tmp_path / "out")] == ["a"]
     reasons = {bad.id: bad.reason for bad in summary.quarantine}
-    assert reasons.keys() == {*damage, "empty", "names"}
+    assert reasons.keys() == {*damage, "empty", "names", "few", "back", "words"}
     for name, said in {
         "missing": "has no missing_mask.npz beside it",
         "truncated": "has a truncated_mask.npz that cannot be read",
@@ -133,6 +135,9 @@ def test_broken_pairs_are_quarantined_with_the_reason(tree, clips, tmp_path):
         "flat": "must be [t, h, w] and [m, t]",
         "empty": "is empty (0 bytes)",
         "names": "has 3 as its 'mask', no path",
+        "few": "no seconds of its 6 frames in order",
+        "back": "no seconds of its 6 frames in order",
+        "words": "no seconds of its 6 frames in order",
     }.items():
         assert said in reasons[name], (name, reasons[name])
 
@@ -157,10 +162,17 @@ def test_imports_are_not_mixed_with_extractions(tree, tmp_path):
 
 
 def test_there_and_back_again(tree, tmp_path):
-    """ours -> official -> ours keeps every label; frames lose what H.264 and JPEG take."""
+    """ours -> official -> ours keeps all but what H.264 and JPEG take of the frames."""
     captions = {"a": ("one", "two"), "b": ("three",), "still": ()}
+    # On the fourth of six frames, at 1.7 seconds: the copy's frames end at 1.
+    boxes = [{"time": 1.7, "box": [0.1, 0.2, 0.5, 0.9], "label": "run"}]
     entries = [
-        dataclasses.replace(entry, captions=captions[entry.id], label=entry.id)
+        dataclasses.replace(
+            entry,
+            captions=captions[entry.id],
+            label=entry.id,
+            extra={"boxes": boxes, "views": 2} if entry.id == "a" else {},
+        )
         for entry in read_entries(tree)
     ]
     run(entries, tmp_path / "out")
@@ -174,6 +186,17 @@ def test_there_and_back_again(tree, tmp_path):
     )
     for ours, back in pairs:
         np.testing.assert_array_equal(ours.trajectories.labels, back.trajectories.labels)
+        times = [record.trajectories.frame_times for record in (ours, back)]
+        np.testing.assert_array_equal(*times)
+        assert dict(ours.extra) == dict(back.extra)
+        if ours.boxes is None:
+            assert back.boxes is None
+        else:
+            np.testing.assert_array_equal(ours.boxes.corners, back.boxes.corners)
+            np.testing.assert_array_equal(ours.boxes.times, back.boxes.times)
+            # The frame that shows the box is the same, too, not the second alone.
+            shown = [np.abs(of_frames - ours.boxes.times[0]).argmin() for of_frames in times]
+            assert shown == [3, 3]
         assert (ours.id, ours.captions, ours.label) == (back.id, back.captions, back.label)
         assert np.abs(ours.frames.astype(int) - back.frames).mean() < 4
     lines = json.loads((tmp_path / "tree" / "annotations.json").read_text())
