@@ -134,6 +134,8 @@ def locate(file: WeightFile, given: str | None = None) -> Path:
     if path.is_file():
         _check(file, path)
     else:
+        # Whoever deleted the file did so to have another one, which its note would refuse.
+        _note(path).unlink(missing_ok=True)
         _download(file, path)
     return path
 
@@ -174,8 +176,9 @@ def _write_note(path: Path, source: Mapping[str, str | None]) -> None:
 
 def _check(file: WeightFile, path: Path) -> None:
     """Raises WeightsError if a kept file is not what it must be, or was when it came."""
-    wanted = file.sha256
+    wanted, instead = file.sha256, "pass another one as --weights"
     if wanted is None:
+        instead = f"delete {_note(path).name} beside it if it is meant to be that one"
         if not _note(path).is_file():
             with contextlib.suppress(OSError):  # a cache that only others may write
                 _write_note(path, {"sha256": sha256(path)})
@@ -184,7 +187,7 @@ def _check(file: WeightFile, path: Path) -> None:
     if wanted is not None and (found := sha256(path)) != wanted:
         raise WeightsError(
             f"{path} has changed or is another file: its SHA-256 is {found}, it must be {wanted}; "
-            f"delete it to download it again, or pass another one as --weights"
+            f"delete it to download it again, or {instead}"
         )
 
 

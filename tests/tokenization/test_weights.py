@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -128,6 +129,24 @@ def test_a_file_put_there_by_hand_is_noted_and_may_not_change(hub, cache):
     with pytest.raises(WeightsError, match=r"model\.safetensors has changed"):
         locate(hub.file())
     assert hub.asked == []
+
+
+def test_another_file_may_take_the_place_of_one_that_was_deleted(hub, cache):
+    """As the message tells that refuses a changed file, also where there is no network."""
+    file = hub.file()
+    path = locate(file)
+    path.unlink()
+    hub.server.server_close()
+    with pytest.raises(WeightsError, match="fetch it and put it"):
+        locate(file)
+    path.write_bytes(b"a later version")
+    assert locate(file) == path
+    path.write_bytes(b"one that came meanwhile")
+    with pytest.raises(WeightsError, match=r"or delete (\S+) beside it if") as refused:
+        locate(file)
+    note = re.search(r"or delete (\S+) beside", str(refused.value))
+    path.with_name(note[1]).unlink()
+    assert locate(file) == path
 
 
 def test_without_a_network_the_error_says_what_goes_where(hub, cache):
