@@ -32,7 +32,7 @@ from tokenization import command, manifest, pipeline, weights
 from tokenization.engines import choice
 from tokenization.engines.crew import Patience
 from tokenization.engines.local import LocalEngine
-from tokenization.engines.protocol import Engine
+from tokenization.engines.protocol import Engine, WorkerUnfit
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.recorder import ExtractSettings, Outcome, Recorder, Tokenizer
@@ -97,7 +97,10 @@ def extract(
 def _recorder(
     settings: ExtractSettings, build: Callable[[PipelineSettings], Tokenizer]
 ) -> Callable[[Sequence[Entry]], list[Outcome]]:
-    return Recorder(settings, build)
+    try:
+        return Recorder(settings, build)
+    except weights.DownloadFailed as error:  # the network of one machine; others may have theirs
+        raise WorkerUnfit(str(error)) from error
 
 
 def _read_settings(config: str | None) -> ExtractSettings:

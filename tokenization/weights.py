@@ -23,6 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tokenization.files import replacing, write_text
+from tokenization.folder_lock import held
 
 RANDOM = "random"
 CACHE_VARIABLE = "TRAJVIT_CACHE"
@@ -131,12 +132,15 @@ def locate(file: WeightFile, given: str | None = None) -> Path:
     if given:
         return _given(file, Path(given).expanduser())
     path = cache_folder() / file.name
-    if path.is_file():
-        _check(file, path)
-    else:
-        # Whoever deleted the file did so to have another one, which its note would refuse.
-        _note(path).unlink(missing_ok=True)
-        _download(file, path)
+    if not path.is_file():
+        # Of several workers of a machine one downloads, and the others wait for it.
+        with held(path.with_name(f".{path.name}.lock")):
+            if not path.is_file():
+                # Whoever deleted the file did so to have another one, which its note would refuse.
+                _note(path).unlink(missing_ok=True)
+                _download(file, path)
+                return path
+    _check(file, path)
     return path
 
 
