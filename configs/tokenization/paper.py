@@ -6,7 +6,10 @@ Command:
       --config=configs/tokenization/paper.py
 
 Weights (DirectSAM 338 MB, SAM 2.1 hiera-small 184 MB) are downloaded once; --weights=PATH names a
-folder that holds them. On a CUDA device it runs in bfloat16, else in float32 on the CPU.
+folder that holds them. On a CUDA device it runs in bfloat16, else in float32 on the CPU. The GPU
+waits while a worker makes records of what it tokenized; two workers a GPU, each with its own copy
+of the networks, hide that: --workers=2 with one GPU, --gpus_per_worker=0.5 on Ray. Not timed on a
+GPU yet.
 
 The paper's ablations, each a command as above with another --config=configs/tokenization/paper.py:
   trajectory resolution 1024         :resolution=1024
