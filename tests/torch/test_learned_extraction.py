@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.tokenization.extraction import Grid
 from tokenization import backends, pipeline, weights
 from tokenization import extract as extract_module
 from tokenization.engines.inline import InlineEngine
@@ -189,6 +190,24 @@ def test_less_at_once_goes_on_with_the_same_records(video, folder, tmp_path):
     (record,) = open_records(out)
     noted = record.trajectories.made_by["settings"]["learned"]
     assert noted["running"] == {"precision": "float32"}
+
+
+@pytest.mark.parametrize(("segmenter", "gpus"), [("directsam", ("4", "7")), ("classical", ())])
+def test_from_python_networks_get_a_process_a_gpu(
+    torch, video, tmp_path, monkeypatch, segmenter, gpus
+):
+    """As from the command line; all processes would share the first one otherwise."""
+    asked = []
+
+    def engine(*, gpus):
+        asked.append(gpus)
+        return InlineEngine()
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr(extract_module, "LocalEngine", engine)
+    settings = ExtractSettings(PipelineSettings(segmenter=segmenter), record_size=32)
+    extract_module.extract(read_entries(video), tmp_path / "records", settings, build=Grid)
+    assert asked == [gpus]
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
