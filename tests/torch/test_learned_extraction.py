@@ -16,6 +16,7 @@ from tests.tokenization.extraction import Grid
 from tokenization import backends, pipeline, weights
 from tokenization import extract as extract_module
 from tokenization.engines.inline import InlineEngine
+from tokenization.engines.local import LocalEngine
 from tokenization.learned import (
     DeviceSettings,
     DirectSamSettings,
@@ -190,6 +191,36 @@ def test_less_at_once_goes_on_with_the_same_records(video, folder, tmp_path):
     (record,) = open_records(out)
     noted = record.trajectories.made_by["settings"]["learned"]
     assert noted["running"] == {"precision": "float32"}
+
+
+def build_counting_threads(path: Path, settings: PipelineSettings) -> pipeline.Pipeline:
+    import torch
+
+    built = pipeline.build(settings, weights=weights.RANDOM)
+    path.write_text(str(torch.get_num_threads()))
+    return built
+
+
+def test_a_process_with_networks_on_the_cpu_uses_one_thread(
+    torch, transformers, video, tmp_path, monkeypatch
+):
+    """With random weights, in a process of its own; PyTorch would take all cores, in each."""
+    pytest.importorskip("sam2", reason="sam2 is not installed: `make sam2`")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    settings = config.to_settings(
+        ExtractSettings, config.load(f"{ROOT}/configs/tokenization/paper.py:{SMALL}")
+    )
+    summary = extract_module.extract(
+        read_entries(video),
+        tmp_path / "records",
+        settings,
+        engine=LocalEngine(1),
+        build=functools.partial(build_counting_threads, tmp_path / "threads"),
+    )
+    assert (summary.videos, summary.bad) == (1, 0)
+    assert (tmp_path / "threads").read_text() == "1"
+    (record,) = open_records(tmp_path / "records")
+    assert record.trajectories.made_by["tracker"] == "sam2"
 
 
 @pytest.mark.parametrize(("segmenter", "gpus"), [("directsam", ("4", "7")), ("classical", ())])
