@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks import extraction
 from tests.tokenization.extraction import Grid
 from tokenization import backends, pipeline, weights
 from tokenization import extract as extract_module
@@ -191,6 +193,25 @@ def test_less_at_once_goes_on_with_the_same_records(video, folder, tmp_path):
     (record,) = open_records(out)
     noted = record.trajectories.made_by["settings"]["learned"]
     assert noted["running"] == {"precision": "float32"}
+
+
+def test_the_benchmark_times_networks(torch, transformers, video, tmp_path, monkeypatch, capsys):
+    """One process; the second way to time them starts two more."""
+    pytest.importorskip("sam2", reason="sam2 is not installed: `make sam2`")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(extraction, "in_processes", lambda *_: 1.0)
+    report = tmp_path / "report.json"
+    chosen = [f"--config={ROOT}/configs/tokenization/paper.py:{SMALL}", f"--input={video}"]
+    assert extraction.main([*chosen, "--weights=random", f"--json={report}"]) == 0
+    told = json.loads(report.read_text())
+    times = told["ms_a_frame"]
+    assert min(times[stage] for stage in ("segmentation", "tracking", "linking")) > 0
+    assert not {"optical flow", "labels"} & times.keys()
+    assert (told["bound_holds"], told["gpu_bytes"]) == (None, None)
+    assert "bound" not in capsys.readouterr().out, "it is that of the embedded default"
+    with pytest.raises(SystemExit):
+        extraction.main([*chosen, f"--weights={tmp_path}/nowhere"])
+    assert "nowhere" in capsys.readouterr().err
 
 
 def build_counting_threads(path: Path, settings: PipelineSettings) -> pipeline.Pipeline:
