@@ -17,6 +17,7 @@ import functools
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def export_official(
 
     Raises:
       RecordsError: no such dataset or split.
-      ValueError: the tree holds files of other records, or an id is no path below it.
+      ValueError: the tree holds files of other records, an id is no path below it, or two ids are
+        the same one.
       FolderInUse: another process writes to the folder.
       OSError: the disk is full or cannot be written.
     """
@@ -66,9 +68,7 @@ def export_official(
     ids = [
         name for info in records.finished_shards(source) if info.split == split for name in info.ids
     ]
-    for name in ids:
-        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-            raise ValueError(f"{source}: the id {name!r} cannot be a path below {output}")
+    _check_paths(ids, source, output)
     with only_writer(output):
         _claim(output, {"records": os.fspath(source), "split": split, "hash": videos.fingerprint})
         lines: dict[int, dict[str, Any]] = {}
@@ -85,6 +85,22 @@ def export_official(
         ]
         write_text(output / "annotations.json", json.dumps(released, indent=1) + "\n")
     return len(ids)
+
+
+def _check_paths(ids: Sequence[str], source: Path, output: Path) -> None:
+    """Raises ValueError for an id that is no path below the tree, or for two of one path."""
+    seen: dict[str, str] = {}
+    for name in ids:
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+            raise ValueError(f"{source}: the id {name!r} cannot be a path below {output}")
+        # On some disks upper and lower case are one name, and so are two ways to write an accent.
+        path = unicodedata.normalize("NFC", Path(name).as_posix().casefold())
+        if path in seen:
+            raise ValueError(
+                f"{source}: the ids {seen[path]!r} and {name!r} are one path below {output}; make "
+                "them differ in more than case or slashes"
+            )
+        seen[path] = name
 
 
 def _progress(total: int) -> tqdm:

@@ -249,6 +249,15 @@ def test_ids_that_leave_the_folder_are_refused(tree, tmp_path):
     assert not (tmp_path / "tree").exists()
 
 
+@pytest.mark.parametrize("ids", [("x/a", "x//a"), ("a", "./a"), ("Ä", "ä"), ("é", "e\u0301")])
+def test_ids_that_are_one_path_are_refused(tree, tmp_path, ids):
+    """The second record would silently not be written."""
+    run([Entry(name, tree / "a.mp4") for name in ids], tmp_path / "out")
+    with pytest.raises(ValueError, match=r"are one path below .* make them differ"):
+        export_official(tmp_path / "out", tmp_path / "tree", engine=InlineEngine())
+    assert not (tmp_path / "tree").exists()
+
+
 def test_a_mask_without_a_file_tells_the_remedy(tmp_path):
     with pytest.raises(VideoError, match=r"has no a_mask\.npz beside it; make it with"):
         Pair.of_video(tmp_path / "a_short.mp4").read()
