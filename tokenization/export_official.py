@@ -157,7 +157,7 @@ class _Exporter:
                     boxes.corners, boxes.times, boxes.labels, strict=True
                 )
             ]
-        return line | dict(record.extra)
+        return {**record.extra, **line}
 
 
 def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:

@@ -227,6 +227,12 @@ class Recorder:
         return self._decode_once(entry)
 
     def _decode_once(self, entry: Entry) -> video.Frames:
+        if entry.extra.get("boxes") and "frame_times" in entry.extra:
+            raise video.VideoError(
+                entry.path,
+                "has boxes at seconds of the video that it is a copy of, at another rate",
+                "give it to python -m tokenization.import_official",
+            )
         return video.decode(
             entry.path,
             frames=self._settings.pipeline.frames,

@@ -14,9 +14,11 @@ import pytest
 from tokenization import manifest, official, records
 from tokenization.engines.inline import InlineEngine
 from tokenization.export_official import export_official
+from tokenization.extract import ExtractSettings, extract
 from tokenization.import_official import ImportSettings, import_official, read_entries
 from tokenization.manifest import Entry
 from tokenization.official_files import Pair
+from tokenization.pipeline import PipelineSettings
 from tokenization.splits import OutputError
 from tokenization.video import VideoError
 
@@ -151,9 +153,6 @@ def test_a_changed_pair_is_imported_again(tree, tmp_path):
 
 
 def test_imports_are_not_mixed_with_extractions(tree, tmp_path):
-    from tokenization.extract import ExtractSettings, extract
-    from tokenization.pipeline import PipelineSettings
-
     entries = [Entry("a", tree / "a.mp4")]
     run(entries, tmp_path / "out")
     settings = ExtractSettings(PipelineSettings(frames=2), record_size=32, shard_size=2)
@@ -204,6 +203,22 @@ def test_there_and_back_again(tree, tmp_path):
         {"video": "a_short.mp4", "caption": ["one", "two"]},
         {"video": "b_short.mp4", "caption": "three"},
     ]
+
+
+def test_boxes_of_a_copy_are_not_extracted_at_its_own_seconds(tree, tmp_path):
+    """Its 5 frames a second are not those of the original; the times of an export are its own."""
+    boxes = [{"time": 1.7, "box": [0.1, 0.2, 0.5, 0.9], "label": "run"}]
+    extra = {"a": {"boxes": boxes}, "b": {"frame_times": "of a user's own"}}
+    entries = [Entry(name, tree / f"{name}_short.mp4", extra=extra[name]) for name in "ab"]
+    cut = PipelineSettings(frames=3, tracker="none", split="stride", clip_limit=1)
+    small = ExtractSettings(cut, record_size=32)
+    extract(entries, tmp_path / "out", small, engine=InlineEngine())
+    export_official(tmp_path / "out", tmp_path / "tree", engine=InlineEngine())
+    again = manifest.read_manifest(tmp_path / "tree" / "manifest.jsonl")
+    assert [len(entry.extra["frame_times"]) for entry in again] == [3, 3]
+    summary = extract(again, tmp_path / "again", small, engine=InlineEngine())
+    (bad,) = summary.quarantine
+    assert (bad.id, bad.remedy) == ("a", "give it to python -m tokenization.import_official")
 
 
 def test_what_is_exported_is_as_the_released_loader_wants_it(tree, tmp_path):

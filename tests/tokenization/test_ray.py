@@ -18,7 +18,7 @@ from tokenization import manifest, shards
 from tokenization.engines import ray_actors
 from tokenization.engines.crew import DIED, LATE, Crew, Patience
 from tokenization.engines.local import LocalEngine
-from tokenization.engines.protocol import EngineError
+from tokenization.engines.protocol import EngineError, WorkerUnfit
 from tokenization.engines.ray_actors import RayEngine
 from tokenization.extract import ExtractSettings, extract
 from tokenization.pipeline import PipelineSettings
@@ -98,6 +98,21 @@ def test_records_are_those_of_the_local_engine_and_either_goes_on(engine, clips,
         shards.shard_path(tmp_path / one, "train", 1).unlink()
         assert extract(entries, tmp_path / one, SETTINGS, engine=both[other]).skipped == 4
     assert content("ray") == content("local")
+
+
+def test_an_actor_that_cannot_be_made_where_it_is_is_replaced(engine, tmp_path):
+    """As where weights cannot be downloaded."""
+    mark = tmp_path / "tried"
+
+    def make():
+        if not mark.exists():
+            mark.touch()
+            raise WorkerUnfit("cannot download weights")
+        return lambda item: 2 * item
+
+    with RayEngine(workers=1) as one:
+        assert dict(Crew(one, make, give_up=give_up).map([1, 2])) == {0: 2, 1: 4}
+    assert mark.exists()
 
 
 class Waits:
