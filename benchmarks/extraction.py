@@ -3,10 +3,15 @@
   python -m benchmarks.extraction                        # 6 world clips of 512x288, made here
   python -m benchmarks.extraction --input='videos/*.mp4' # all of them; also a manifest or folder
   python -m benchmarks.extraction --quick --json=extraction.json
+  python -m benchmarks.extraction --config=configs/tokenization/paper.py --weights=random
 
-First `tokenization.extract` in one process, with a clock around each stage; then two processes
-at once, timed as a whole from when both have started. OpenCV and the decoder use one thread a
-process. The exit code is 1 if two processes are below 5 frames a second.
+First `tokenization.extract` in one process, with a clock around each stage; then two processes at
+once, timed as a whole from when both have started. OpenCV, the decoder, and PyTorch on the CPU use
+one thread a process (OMP_NUM_THREADS tells PyTorch another number); networks get 8 videos at once,
+as in an extraction. With --weights=random DirectSAM may find no segment, which leaves nothing to
+track: `:segmenter=classical` gives the tracker objects. On a GPU, which both processes share, its
+memory is told, too. The exit code is 1 if two processes without networks are below 5 frames a
+second.
 
 Segments are linked between clips only for trackers that cannot start labels; the row for them
 makes the embedded tracker run like one: clip by clip, then linked.
@@ -15,28 +20,28 @@ makes the embedded tracker run like one: clip by clip, then linked.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import cv2
 import numpy as np
 from jaxtyping import Int32
 
+from benchmarks.stage_clocks import Stages, clocks, gpu_memory
 from tokenization import pipeline, shards, video
 from tokenization.engines.inline import InlineEngine
+from tokenization.engines.local import networks_use_one_thread
 from tokenization.extract import extract
 from tokenization.manifest import Entry, ManifestError, read_entries
-from tokenization.pipeline import ClassicalSegmenter
+from tokenization.pipeline import Pipeline, PipelineSettings
 from tokenization.protocols import Clip, Tracker
 from tokenization.recorder import ExtractSettings, Outcome, Recorder
 from tokenization.records import Quarantined, Record, ShardInfo
@@ -49,20 +54,31 @@ TOKENIZER = "configs/tokenization/classical.py"
 START_SECONDS = 300.0
 MADE, QUICK = 6, 2  # videos
 
-# The functions that make up each stage, by the names under which the product calls them.
-STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
-    "decoding": ((video, "decode"),),
-    "key frames": ((pipeline, "clip_starts"),),
-    "segmentation": ((ClassicalSegmenter, "segment"),),
+TOGETHER = 8  # videos that networks get at once, as `tokenization.extract` gives them
+
+INSIDE_TRACKING: Stages = {
     "superpixels": ((views, "superpixels"),),
     "optical flow": ((views, "origins"), (views, "origins_both_ways")),
     "merging": ((flow, "tubes_of"), (flow, "merge_tubes")),
-    "tracking": ((flow.FlowTracker, "track"), (flow.FlowTracker, "discover")),
-    "linking": ((pipeline, "link_clips"),),
-    "resizing": ((Record, "squash"),),
-    "writing": ((shards, "serialize"), (shards, "write_shard"), (shards, "write_metadata")),
 }
-INSIDE_TRACKING = ("superpixels", "optical flow", "merging")
+
+Build = Callable[[PipelineSettings], Pipeline]
+
+
+def stages_of(tokenizer: Pipeline) -> Stages:
+    """The functions that make up each stage, by the names under which the product calls them."""
+    segmenter, tracker = type(tokenizer.segmenter), type(tokenizer.tracker)
+    ways = [name for name in ("track", "discover") if hasattr(tracker, name)]
+    return {
+        "decoding": ((video, "decode"),),
+        "key frames": ((pipeline, "clip_starts"),),
+        "segmentation": ((segmenter, "segment"),),
+        **(INSIDE_TRACKING if tracker is flow.FlowTracker else {}),
+        "tracking": tuple((tracker, name) for name in ways),
+        "linking": ((pipeline, "link_clips"),),
+        "resizing": ((Record, "squash"),),
+        "writing": ((shards, "serialize"), (shards, "write_shard"), (shards, "write_metadata")),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,55 +88,54 @@ class Measured:
     Attributes:
       frames: sampled, of all videos that could be read.
       seconds: of the whole run.
-      stages: seconds in each of `STAGES`; those of "tracking" include `INSIDE_TRACKING`.
+      stages: seconds in each of `stages_of`; those of "tracking" include `INSIDE_TRACKING`.
       unread: videos that could not be read, and why.
+      gpu_bytes: the most that PyTorch had allocated; None = it used no GPU.
     """
 
     frames: int
     seconds: float
     stages: dict[str, float]
     unread: tuple[Quarantined, ...] = ()
+    gpu_bytes: int | None = None
 
     def rows(self) -> dict[str, float]:
         """Seconds that add up to the whole: "tracking" split into its parts, and the rest."""
-        rows = dict(self.stages)
-        rows["labels"] = rows.pop("tracking") - sum(rows[part] for part in INSIDE_TRACKING)
-        order = [name if name != "tracking" else "labels" for name in STAGES]
-        return {**{name: rows[name] for name in order}, "other": self.seconds - sum(rows.values())}
+        parts = [self.stages[part] for part in INSIDE_TRACKING if part in self.stages]
+        rows = {}
+        for name, seconds in self.stages.items():
+            if name == "tracking" and parts:
+                name, seconds = "labels", seconds - sum(parts)
+            rows[name] = seconds
+        return {**rows, "other": self.seconds - sum(rows.values())}
 
 
-@contextlib.contextmanager
-def clocks() -> Iterator[dict[str, float]]:
-    """Seconds spent in each of `STAGES` while the block runs; 0 for one that is not called."""
-    seconds = dict.fromkeys(STAGES, 0.0)
-
-    def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*args: Any, **keywords: Any) -> Any:
-            begin = time.perf_counter()
-            try:
-                return function(*args, **keywords)
-            finally:
-                seconds[stage] += time.perf_counter() - begin
-
-        return call
-
-    with contextlib.ExitStack() as stack:
-        for stage, functions in STAGES.items():
-            for owner, attribute in functions:
-                function = timed(stage, getattr(owner, attribute))
-                stack.enter_context(mock.patch.object(owner, attribute, function))
-        yield seconds
-
-
-def in_one_process(entries: Sequence[Entry], settings: ExtractSettings) -> Measured:
-    """Extracts the videos into a dataset, in this process."""
+def in_one_process(
+    entries: Sequence[Entry], settings: ExtractSettings, tokenizer: Pipeline
+) -> Measured:
+    """Extracts the videos into a dataset, in this process, with a tokenizer that is made."""
     cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as folder, clocks() as stages:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        clocks(stages_of(tokenizer)) as stages,
+        gpu_memory() as most,
+    ):
         begin = time.perf_counter()
-        summary = extract(entries, folder, settings, engine=InlineEngine())
+        summary = extract(
+            entries,
+            folder,
+            settings,
+            engine=InlineEngine(),
+            build=lambda _: tokenizer,
+            together=together(settings),
+        )
         seconds = time.perf_counter() - begin
-    return Measured(summary.frames, seconds, stages, summary.quarantine)
+    return Measured(summary.frames, seconds, stages, summary.quarantine, *most)
+
+
+def together(settings: ExtractSettings) -> int:
+    """Videos that go through the tokenizer at once."""
+    return TOGETHER if pipeline.learned_parts(settings.pipeline) else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,13 +155,12 @@ class ClipByClip:
         return self.tracker.track(clips)
 
 
-def link_path(entries: Sequence[Entry], settings: ExtractSettings) -> Measured:
+def link_path(entries: Sequence[Entry], settings: ExtractSettings, tokenizer: Pipeline) -> Measured:
     """Tokenizes the videos clip by clip, each through the next one's first frame, and links."""
-    chosen = settings.pipeline
-    tokenizer = pipeline.build(chosen)
+    chosen, stages_there = settings.pipeline, stages_of(tokenizer)
     tokenizer = dataclasses.replace(tokenizer, tracker=ClipByClip(tokenizer.tracker))
     frames = 0
-    with clocks() as stages:
+    with clocks(stages_there) as stages:
         begin = time.perf_counter()
         for entry in entries:
             decoded = video.decode(
@@ -167,30 +181,36 @@ def link_path(entries: Sequence[Entry], settings: ExtractSettings) -> Measured:
 _recorder: Recorder | None = None  # set in each worker process
 
 
-def _start(settings: ExtractSettings, first: Entry, ready: Barrier) -> None:
+def _start(settings: ExtractSettings, build: Build, first: Sequence[Entry], ready: Barrier) -> None:
     global _recorder
     cv2.setNumThreads(1)
-    _recorder = Recorder(settings, pipeline.build)
-    _recorder.one(first)  # imports and caches
+    networks_use_one_thread()
+    _recorder = Recorder(settings, build)
+    _recorder(first)  # imports and caches
     ready.wait(START_SECONDS)
 
 
-def _record(entry: Entry) -> Outcome:
+def _record(entries: Sequence[Entry]) -> list[Outcome]:
     assert _recorder is not None
-    return _recorder.one(entry)
+    return _recorder(entries)
 
 
-def in_processes(entries: Sequence[Entry], settings: ExtractSettings, processes: int) -> float:
+def in_processes(
+    entries: Sequence[Entry], settings: ExtractSettings, build: Build, processes: int
+) -> float:
     """Frames a second of several processes and the writing of their shard, once all started."""
+    size = together(settings)
+    groups = [entries[first : first + size] for first in range(0, len(entries), size)]
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(processes + 1)
     with (
         tempfile.TemporaryDirectory() as folder,
-        context.Pool(processes, _start, (settings, entries[0], ready)) as pool,
+        context.Pool(processes, _start, (settings, build, groups[0], ready)) as pool,
     ):
         ready.wait(START_SECONDS)
         begin = time.perf_counter()
-        outcomes = [o for o in pool.imap(_record, entries) if o.quarantined is None]
+        done = itertools.chain.from_iterable(pool.imap(_record, groups))
+        outcomes = [outcome for outcome in done if outcome.quarantined is None]
         info = ShardInfo(
             "train",
             0,
@@ -224,8 +244,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
     parser.add_argument("--input", help="manifest (*.jsonl), folder, video or quoted pattern")
     parser.add_argument("--config", default=TOKENIZER, help=f"({TOKENIZER})")
+    parser.add_argument("--weights", help="of networks, as for tokenization.extract; or 'random'")
     args = parser.parse_args(argv)
     settings = config.to_settings(ExtractSettings, config.load(args.config))
+    learned = bool(pipeline.learned_parts(settings.pipeline))
+    build = functools.partial(pipeline.build, weights=args.weights)
+    networks_use_one_thread()
+    try:
+        prepared = pipeline.prepare(settings.pipeline, args.weights)
+        settings = dataclasses.replace(settings, pipeline=prepared)
+        tokenizer = build(prepared)
+    except ValueError as error:  # weights that are not there, or a package
+        parser.error(str(error))
     with tempfile.TemporaryDirectory() as folder:
         try:
             made = functools.partial(made_clips, QUICK if args.quick else MADE, folder)
@@ -235,36 +265,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.quick:
             print(f"--quick: the first {QUICK} of {len(entries) if args.input else MADE} videos")
             entries = entries[:QUICK]
-        in_one_process(entries[:1], settings)  # imports and caches
-        one = in_one_process(entries, settings)
+        in_one_process(entries[:1], settings, tokenizer)  # imports and caches
+        one = in_one_process(entries, settings, tokenizer)
         for bad in one.unread:
             print(f"not read: {bad.path}: {bad.reason}")
         if not one.frames:
             parser.error("none of the videos can be read")
         unread = {bad.id for bad in one.unread}
         readable = [entry for entry in entries if entry.id not in unread]
-        linked = link_path(readable, settings)
-        two = in_processes(readable, settings, 2)
+        apart = tokenizer.tracker.gives_birth
+        linked = link_path(readable, settings, tokenizer) if apart else one
+        two = in_processes(readable, settings, build, 2)
     per_frame = {stage: 1e3 * value / one.frames for stage, value in one.rows().items()}
     linking = 1e3 * linked.stages["linking"] / linked.frames
+    holds = two >= BOUND
     print(f"{len(readable)} videos, {one.frames} sampled frames; ms a frame in one process:")
     for stage, value in per_frame.items():
         print(f"  {stage:14} {value:7.1f}")
     print(f"  {'all':14} {1e3 * one.seconds / one.frames:7.1f}")
-    print(f"linking where the tracker starts no labels (run apart): {linking:.1f} ms a frame")
+    if apart:
+        print(f"linking where the tracker starts no labels (run apart): {linking:.1f} ms a frame")
     print(f"frames a second: {one.frames / one.seconds:.1f} in one process, {two:.1f} in two")
-    said = "holds" if two >= BOUND else "DOES NOT HOLD"
-    print(f"bound of {BOUND:g} frames a second in two processes (at 512x288): {said}")
+    if one.gpu_bytes is not None:
+        print(f"the most memory that PyTorch had allocated: {one.gpu_bytes / 2**30:.2f} GiB")
+    if not learned:
+        said = "holds" if holds else "DOES NOT HOLD"
+        print(f"bound of {BOUND:g} frames a second in two processes (at 512x288): {said}")
     if args.json:
         result = {
             "ms_a_frame": per_frame,
-            "linking_apart_ms_a_frame": linking,
+            "linking_apart_ms_a_frame": linking if apart else None,
             "frames_a_second": {"1": one.frames / one.seconds, "2": two},
-            "bound_holds": two >= BOUND,
+            "gpu_bytes": one.gpu_bytes,
+            "bound_holds": None if learned else holds,
             "settings": dataclasses.asdict(settings),
         }
         args.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0 if two >= BOUND else 1
+    return 0 if learned or holds else 1
 
 
 if __name__ == "__main__":

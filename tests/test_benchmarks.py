@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
 import pytest
 
-from benchmarks import annotated, extraction, tokenization_quality
+from benchmarks import annotated, extraction, stage_clocks, tokenization_quality
 from benchmarks.plain_trackers import Copied, FlowOnly
 from benchmarks.tracking_metrics import (
     best_cover,
@@ -22,6 +27,7 @@ from benchmarks.tracking_metrics import (
     overlaps,
     tube_ious,
 )
+from tokenization import pipeline
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.protocols import Clip
@@ -158,10 +164,11 @@ def clip(tmp_path: Path) -> Entry:
 
 
 def test_every_stage_of_the_extraction_is_timed(clip: Entry, settings: ExtractSettings):
-    measured = extraction.in_one_process([clip], settings)
+    tokenizer = pipeline.build(settings.pipeline)
+    measured = extraction.in_one_process([clip], settings, tokenizer)
     hit = {stage for stage, seconds in measured.stages.items() if seconds > 0}
-    assert hit == set(extraction.STAGES) - {"linking"}
-    assert measured.frames == 4
+    assert hit == set(extraction.stages_of(tokenizer)) - {"linking"}
+    assert measured.frames == 4 and measured.gpu_bytes is None
     rows = measured.rows()
     assert rows["linking"] == 0
     assert min(rows.values()) >= 0
@@ -169,16 +176,62 @@ def test_every_stage_of_the_extraction_is_timed(clip: Entry, settings: ExtractSe
 
 
 def test_the_link_path_is_timed(clip: Entry, settings: ExtractSettings):
-    measured = extraction.link_path([clip], settings)
+    measured = extraction.link_path([clip], settings, pipeline.build(settings.pipeline))
     assert measured.frames == 4
     assert 0 < measured.stages["linking"] < measured.seconds
 
 
 def test_clocks_are_taken_off_again():
-    before = [getattr(*place) for places in extraction.STAGES.values() for place in places]
-    with extraction.clocks():
-        pass
-    assert before == [getattr(*place) for places in extraction.STAGES.values() for place in places]
+    stages = extraction.stages_of(pipeline.build())
+    before = [getattr(*place) for places in stages.values() for place in places]
+    with stage_clocks.clocks(stages):
+        assert before != [getattr(*place) for places in stages.values() for place in places]
+    assert before == [getattr(*place) for places in stages.values() for place in places]
+
+
+def test_threads_that_work_at_once_share_the_time():
+    """Their seconds add up to what has passed, not to several times as much."""
+
+    class Work:
+        def decode(self):
+            together.wait(30)
+            time.sleep(0.05)
+            self.write()
+
+        def write(self):
+            time.sleep(0.05)
+
+    together, work = threading.Barrier(4), Work()
+    with stage_clocks.clocks({"decoding": ((Work, "decode"),), "writing": ((Work, "write"),)}) as s:
+        begin = time.perf_counter()
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: work.decode(), range(4)))
+        passed = time.perf_counter() - begin
+    assert 0.09 < s["decoding"] <= passed, "one thread is in all the time"
+    assert 0.03 < s["writing"] < s["decoding"]
+
+
+def test_the_most_memory_is_that_of_all_parts(monkeypatch: pytest.MonkeyPatch):
+    """The product starts PyTorch's count anew for each chunk."""
+
+    class Cuda:
+        peak = 9
+
+        def is_initialized(self):
+            return True
+
+        def max_memory_allocated(self, device=None):
+            return self.peak
+
+        def reset_peak_memory_stats(self, device=None):
+            self.peak = 1
+
+    cuda = Cuda()
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    with stage_clocks.gpu_memory() as most:
+        for cuda.peak in (5, 7, 3):
+            cuda.reset_peak_memory_stats("cuda:0")
+    assert most == [7]
 
 
 @pytest.mark.parametrize(("speed", "code"), [(5.0, 0), (4.99, 1)])
@@ -191,13 +244,16 @@ def test_the_exit_code_tells_whether_the_bound_holds(
 ):
     seen: list[list[str]] = []
 
-    def measure(entries: list[Entry], settings: ExtractSettings) -> extraction.Measured:
+    def measure(
+        entries: list[Entry], settings: ExtractSettings, tokenizer: pipeline.Pipeline
+    ) -> extraction.Measured:
         seen.append([entry.id for entry in entries])
-        stages = dict.fromkeys(extraction.STAGES, 0.5)
+        stages = dict.fromkeys(extraction.stages_of(tokenizer), 0.5)
         stages["tracking"] = 2.0
         unread = (Quarantined("b", str(tmp_path / "b.mp4"), "it is empty", "none"),)
         return extraction.Measured(16, 8.0, stages, unread if len(entries) > 1 else ())
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or it would be set for all tests
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         (tmp_path / name).write_bytes(b"")
     monkeypatch.setattr(extraction, "in_one_process", measure)

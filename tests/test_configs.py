@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,21 @@ def test_every_model_is_compared_small(name):
     variant = name if name in FED_TRAJVIT else "trajectories"
     assert {Path(source.path).parent.name for source in settings.data.train_sources} == {variant}
     assert resolve(f"comparison.py:model={name},steps=7").optimizer == settings.optimizer
+
+
+@pytest.mark.parametrize("name", ["ablation880k.py", "tokenization/paper.py"])
+def test_every_extraction_of_an_ablation_is_one(name):
+    """Those that the configs name beside the rows of the paper's tables."""
+    text = (ROOT / name).read_text()
+    named = re.findall(r":((?:segmenter|tracker|resolution|split|limit|iou)=[\w=,.]+)", text)
+    assert {"resolution=1024", "segmenter=patches,tracker=patches,resolution=224"} <= set(named)
+    for argument in named:
+        values = configs.load(f"{ROOT}/tokenization/paper.py:{argument}")
+        own = configs.to_settings(ExtractSettings, values).pipeline
+        parsed = dict(pair.split("=") for pair in argument.split(","))
+        for key in ("segmenter", "tracker", "split"):
+            assert getattr(own, key) == parsed.get(key, getattr(own, key))
+        assert own.max_side == int(parsed.get("resolution", 512))
 
 
 def test_the_paper_s_ablations():

@@ -6,8 +6,9 @@
 
 For each record: ID_short.mp4 (its frames, H.264 at 5 frames a second, as the released program
 saves them), ID_mask.npz and ID_graph.npz beside it; for all of them annotations.json, which the
-released program takes as --json_path and in its configs, and manifest.jsonl, which this package
-reads. Files that are there are kept: the same command goes on after an interruption.
+released program takes as --json_path and in its configs, and manifest.jsonl, for the way back: it
+keeps the times of the frames, which the copies, all at one rate, do not tell. Files that are there
+are kept: the same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import functools
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,8 @@ def export_official(
 
     Raises:
       RecordsError: no such dataset or split.
-      ValueError: the tree holds files of other records, or an id is no path below it.
+      ValueError: the tree holds files of other records, an id is no path below it, or two ids are
+        the same one.
       FolderInUse: another process writes to the folder.
       OSError: the disk is full or cannot be written.
     """
@@ -65,9 +68,7 @@ def export_official(
     ids = [
         name for info in records.finished_shards(source) if info.split == split for name in info.ids
     ]
-    for name in ids:
-        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-            raise ValueError(f"{source}: the id {name!r} cannot be a path below {output}")
+    _check_paths(ids, source, output)
     with only_writer(output):
         _claim(output, {"records": os.fspath(source), "split": split, "hash": videos.fingerprint})
         lines: dict[int, dict[str, Any]] = {}
@@ -84,6 +85,22 @@ def export_official(
         ]
         write_text(output / "annotations.json", json.dumps(released, indent=1) + "\n")
     return len(ids)
+
+
+def _check_paths(ids: Sequence[str], source: Path, output: Path) -> None:
+    """Raises ValueError for an id that is no path below the tree, or for two of one path."""
+    seen: dict[str, str] = {}
+    for name in ids:
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+            raise ValueError(f"{source}: the id {name!r} cannot be a path below {output}")
+        # On some disks upper and lower case are one name, and so are two ways to write an accent.
+        path = unicodedata.normalize("NFC", Path(name).as_posix().casefold())
+        if path in seen:
+            raise ValueError(
+                f"{source}: the ids {seen[path]!r} and {name!r} are one path below {output}; make "
+                "them differ in more than case or slashes"
+            )
+        seen[path] = name
 
 
 def _progress(total: int) -> tqdm:
@@ -129,6 +146,7 @@ class _Exporter:
             "id": record.id,
             "path": video.relative_to(self._output).as_posix(),
             "captions": list(record.captions),
+            "frame_times": record.trajectories.frame_times.tolist(),
         }
         if record.label is not None:
             line["label"] = record.label
@@ -139,7 +157,7 @@ class _Exporter:
                     boxes.corners, boxes.times, boxes.labels, strict=True
                 )
             ]
-        return line | dict(record.extra)
+        return {**record.extra, **line}
 
 
 def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:

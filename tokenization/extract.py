@@ -31,8 +31,9 @@ from absl import flags
 from tokenization import command, manifest, pipeline, weights
 from tokenization.engines import choice
 from tokenization.engines.crew import Patience
+from tokenization.engines.devices import visible_gpus
 from tokenization.engines.local import LocalEngine
-from tokenization.engines.protocol import Engine
+from tokenization.engines.protocol import Engine, WorkerUnfit
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.recorder import ExtractSettings, Outcome, Recorder, Tokenizer
@@ -65,7 +66,8 @@ def extract(
       output: folder of the dataset; what is finished in it is kept.
       settings: see `ExtractSettings`.
       split: name of the split.
-      engine: where the work is done; None = processes of this machine.
+      engine: where the work is done; None = processes of this machine, one a GPU where the
+        settings name a network, else one a core.
       patience: when a video is given up.
       overwrite: remove the shards of other settings or entries instead of raising.
       retry_quarantined: do shards that have quarantined entries again.
@@ -80,13 +82,13 @@ def extract(
     settings = dataclasses.replace(settings, pipeline=pipeline.resolve(settings.pipeline))
     noted = {**dataclasses.asdict(settings), "pipeline": pipeline.noted(settings.pipeline)}
     if together is None:
-        together = _TOGETHER if pipeline.learned_parts(settings.pipeline) else 1
+        together = _TOGETHER if _wants_gpu(settings.pipeline) else 1
     make = functools.partial(_recorder, settings, build)
     return build_split(
         entries,
         output,
         Job(settings, make, together=together, noted=noted),
-        engine=engine or LocalEngine(),
+        engine=engine or LocalEngine(gpus=visible_gpus() if _wants_gpu(settings.pipeline) else ()),
         split=split,
         patience=patience,
         overwrite=overwrite,
@@ -97,7 +99,10 @@ def extract(
 def _recorder(
     settings: ExtractSettings, build: Callable[[PipelineSettings], Tokenizer]
 ) -> Callable[[Sequence[Entry]], list[Outcome]]:
-    return Recorder(settings, build)
+    try:
+        return Recorder(settings, build)
+    except weights.DownloadFailed as error:  # the network of one machine; others may have theirs
+        raise WorkerUnfit(str(error)) from error
 
 
 def _read_settings(config: str | None) -> ExtractSettings:

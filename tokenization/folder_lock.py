@@ -1,4 +1,4 @@
-"""One writer at a time in a folder, on this host or on another that shares it."""
+"""One at a time: who writes to a folder, on this host or on another that shares it, or a file."""
 
 from __future__ import annotations
 
@@ -67,6 +67,21 @@ def only_writer(folder: str | os.PathLike[str], *, option: str = "--output") -> 
         file.truncate()
         file.write(json.dumps(note) + "\n")
         file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def held(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds a file against all others who do so; waits until they let go of it.
+
+    The file is made if need be, and stays. Where there are no locks, nobody waits.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

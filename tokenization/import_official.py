@@ -6,10 +6,12 @@
 
 NAME_mask.npz and NAME_graph.npz are found beside NAME.mp4 or its copy of sampled frames,
 NAME_short.mp4; a line of a manifest may name them: {"id": "a", "path": "a.mp4", "mask":
-"a_mask.npz", "graph": "a_graph.npz", "captions": ["..."]}. As many frames as the mask has are
-sampled from the video by the released program's rule. A pair that is missing, damaged or does not
-fit its video goes to `quarantine.jsonl` with the reason and stops nothing. All else is as for
-`python -m tokenization.extract`: shards, splits, engines, going on after an interruption.
+"a_mask.npz", "graph": "a_graph.npz", "captions": ["..."]}, and "frame_times", the seconds of the
+sampled frames in the video that they are from, where the file is a copy at another rate. As many
+frames as the mask has are sampled from the video by the released program's rule. A pair that is
+missing, damaged or does not fit its video goes to `quarantine.jsonl` with the reason and stops
+nothing. All else is as for `python -m tokenization.extract`: shards, splits, engines, going on
+after an interruption.
 
 What the pair does not say stays open: the first frame alone is a key frame, and where masks
 overlapped, the released program added their ids, so such pixels may belong to another trajectory.
@@ -27,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from jaxtyping import Float32
 
 from tokenization import command, manifest, video
 from tokenization.engines import choice
@@ -42,6 +45,7 @@ from tokenization.summary import Summary
 from tokenization.trajectories import Trajectories
 
 _MADE_BY = {"segmenter": "released program", "tracker": "released program"}
+_OURS = ("mask", "graph", "frame_times")  # what a line of a manifest may say for the import alone
 _SAME_SHAPE = 0.1  # by how much the aspect of a mask and a video may differ
 
 
@@ -99,7 +103,7 @@ class Importer:
             trajectories = Trajectories.from_official(
                 mask,
                 graph,
-                frame_times=frames.times,
+                frame_times=frame_times(entry, frames),
                 key_frames=np.arange(len(frames.times)) == 0,
                 video=frames.video,
                 made_by=_MADE_BY,
@@ -108,7 +112,7 @@ class Importer:
             raise video.VideoError(
                 entry.path, f"has a pair that does not fit: {error}", "make the pair again"
             ) from error
-        extra = {k: v for k, v in entry.extra.items() if k not in ("mask", "graph")}
+        extra = {k: v for k, v in entry.extra.items() if k not in _OURS}
         entry = dataclasses.replace(entry, extra=extra)
         return annotated(entry, trajectories, frames, settings.record_size), frames.repeated > 0
 
@@ -131,6 +135,29 @@ def pair_of(entry: Entry, version: str = "") -> Pair:
             )
         named[key] = entry.path.parent / name
     return dataclasses.replace(pair, **named)
+
+
+def frame_times(entry: Entry, frames: video.Frames) -> Float32[np.ndarray, " t"]:
+    """Seconds of the frames: those that the entry says, or else those of the file.
+
+    Raises:
+      VideoError: what it says are no seconds of that many frames in order.
+    """
+    noted = entry.extra.get("frame_times")
+    if noted is None:
+        return frames.times
+    try:
+        times = np.asarray(noted, np.float32)
+    except (TypeError, ValueError):
+        times = np.zeros(0, np.float32)
+    in_order = times.shape == frames.times.shape and bool((np.diff(times) >= 0).all())
+    if not (in_order and np.isfinite(times).all()):
+        raise video.VideoError(
+            entry.path,
+            f"has 'frame_times' that are no seconds of its {len(frames.times)} frames in order",
+            "correct the manifest",
+        )
+    return times
 
 
 def _check_shape(entry: Entry, mask: np.ndarray, frames: video.Frames) -> None:

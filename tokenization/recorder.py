@@ -141,7 +141,8 @@ class Recorder:
 
     Entries that go through the tokenizer together are decoded `ahead`, while those before them are
     in the tokenizer: a GPU need not wait for them. Single ones are not, as of two videos that are
-    in work nobody could tell which one killed the process.
+    in work nobody could tell which one killed the process. Records of a group are made side by
+    side, but before the next group is tokenized: a second worker on the GPU fills that gap.
     """
 
     def __init__(
@@ -173,9 +174,17 @@ class Recorder:
         def process(entry: Entry) -> tuple[Record, bool]:
             return self._record(entry, *ready[entry.id])
 
-        outcomes = [
-            attempt(entry, process if entry.id in ready else self._process) for entry in entries
-        ]
+        # Nothing here holds Python's lock for long, and the device waits until it is done.
+        with ThreadPoolExecutor(len(entries), "record") as threads:
+            made = {
+                entry.id: threads.submit(attempt, entry, process)
+                for entry in entries
+                if entry.id in ready
+            }
+            outcomes = [
+                made[entry.id].result() if entry.id in made else attempt(entry, self._process)
+                for entry in entries
+            ]
         return [dataclasses.replace(one, seconds=one.seconds + share) for one in outcomes]
 
     def _tokenize_together(
@@ -218,6 +227,12 @@ class Recorder:
         return self._decode_once(entry)
 
     def _decode_once(self, entry: Entry) -> video.Frames:
+        if entry.extra.get("boxes") and "frame_times" in entry.extra:
+            raise video.VideoError(
+                entry.path,
+                "has boxes at seconds of the video that it is a copy of, at another rate",
+                "give it to python -m tokenization.import_official",
+            )
         return video.decode(
             entry.path,
             frames=self._settings.pipeline.frames,

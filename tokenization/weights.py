@@ -23,6 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tokenization.files import replacing, write_text
+from tokenization.folder_lock import held
 
 RANDOM = "random"
 CACHE_VARIABLE = "TRAJVIT_CACHE"
@@ -131,10 +132,15 @@ def locate(file: WeightFile, given: str | None = None) -> Path:
     if given:
         return _given(file, Path(given).expanduser())
     path = cache_folder() / file.name
-    if path.is_file():
-        _check(file, path)
-    else:
-        _download(file, path)
+    if not path.is_file():
+        # Of several workers of a machine one downloads, and the others wait for it.
+        with held(path.with_name(f".{path.name}.lock")):
+            if not path.is_file():
+                # Whoever deleted the file did so to have another one, which its note would refuse.
+                _note(path).unlink(missing_ok=True)
+                _download(file, path)
+                return path
+    _check(file, path)
     return path
 
 
@@ -174,8 +180,9 @@ def _write_note(path: Path, source: Mapping[str, str | None]) -> None:
 
 def _check(file: WeightFile, path: Path) -> None:
     """Raises WeightsError if a kept file is not what it must be, or was when it came."""
-    wanted = file.sha256
+    wanted, instead = file.sha256, "pass another one as --weights"
     if wanted is None:
+        instead = f"delete {_note(path).name} beside it if it is meant to be that one"
         if not _note(path).is_file():
             with contextlib.suppress(OSError):  # a cache that only others may write
                 _write_note(path, {"sha256": sha256(path)})
@@ -184,7 +191,7 @@ def _check(file: WeightFile, path: Path) -> None:
     if wanted is not None and (found := sha256(path)) != wanted:
         raise WeightsError(
             f"{path} has changed or is another file: its SHA-256 is {found}, it must be {wanted}; "
-            f"delete it to download it again, or pass another one as --weights"
+            f"delete it to download it again, or {instead}"
         )
 
 

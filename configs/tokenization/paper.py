@@ -6,7 +6,10 @@ Command:
       --config=configs/tokenization/paper.py
 
 Weights (DirectSAM 338 MB, SAM 2.1 hiera-small 184 MB) are downloaded once; --weights=PATH names a
-folder that holds them. On a CUDA device it runs in bfloat16, else in float32 on the CPU.
+folder that holds them. On a CUDA device it runs in bfloat16, else in float32 on the CPU. The GPU
+waits while a worker makes records of what it tokenized; two workers a GPU, each with its own copy
+of the networks, hide that: --workers=2 with one GPU, --gpus_per_worker=0.5 on Ray. Not timed on a
+GPU yet.
 
 The paper's ablations, each a command as above with another --config=configs/tokenization/paper.py:
   trajectory resolution 1024         :resolution=1024
@@ -16,14 +19,18 @@ The paper's ablations, each a command as above with another --config=configs/tok
   clips of another length            :limit=8
   another IoU for linking            :iou=0.5
   segmentation without tracking      :tracker=none,split=stride,limit=1
-What the released program does instead: configs/tokenization/released.py.
+  tracking without segmentation      :segmenter=patches,tracker=patches,resolution=224
+The last one follows 16x16 patches by a random walk over their likeness, as the model that the paper
+cites does. Patches are alike by their colours: its authors' weights have no loader here, and other
+features are given in Python (tokenization/trackers/patches.py).
+What the released program does instead of all this: configs/tokenization/released.py.
 
 Other arguments: frames; max_side (of decoded frames and label maps, 0 = the resolution);
-segmenter (directsam, sam2, classical); tracker (sam2, edgetam, flow, none); sam2 (tiny, small,
-base_plus, large); directsam (b5; b0 for a distilled one, with --weights); limit (frames in a
-clip, 0 = a quarter of the video); threshold (boundary probability); precision (bfloat16, float32;
-auto = by the machine that starts the extraction, so name it on a head of Ray without a GPU);
-compiled (encoders, by torch.compile).
+segmenter (directsam, sam2, classical, patches); tracker (sam2, edgetam, flow, patches, none); sam2
+(tiny, small, base_plus, large); directsam (b5; b0 for a distilled one, with --weights); limit
+(frames in a clip, 0 = a quarter of the video); threshold (boundary probability); precision
+(bfloat16, float32; auto = by the machine that starts the extraction, so name it on a head of Ray
+without a GPU); compiled (encoders, by torch.compile).
 """
 
 from __future__ import annotations
@@ -51,8 +58,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         precision="auto",
         compiled=False,
     )
-    # Of the tracker that is used: settings of others would be noted with the records.
-    edgetam = {"resolution": chosen.resolution} if chosen.tracker == "edgetam" else {}
+    # Of the networks that are used: settings of others would be noted with the records, and not
+    # every resolution is one of theirs.
+    resolution = {"resolution": chosen.resolution}
+    networks = {
+        "directsam": {**resolution, "size": chosen.directsam, "threshold": chosen.threshold},
+        "sam2": {**resolution, "size": chosen.sam2},
+        "edgetam": resolution,
+    }
+    parts = (chosen.segmenter, chosen.tracker)
     return ml_collections.ConfigDict(
         {
             "pipeline": {
@@ -64,13 +78,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                 "clip_limit": chosen.limit or None,
                 "link_iou": chosen.iou,
                 "learned": {
-                    "directsam": {
-                        "size": chosen.directsam,
-                        "resolution": chosen.resolution,
-                        "threshold": chosen.threshold,
-                    },
-                    "sam2": {"size": chosen.sam2, "resolution": chosen.resolution},
-                    "edgetam": edgetam,
+                    **{name: networks[name] for name in networks if name in parts},
                     "running": {"precision": chosen.precision, "compiled": chosen.compiled},
                 },
             },

@@ -209,6 +209,19 @@ def test_workers_that_always_die_end_the_run_and_not_all_videos():
         list(crew(engine).map(list(range(1000))))
 
 
+def test_when_no_machine_is_fit_the_error_says_why():
+    class Unfit(FakeEngine):
+        def wait(self, seconds):
+            if self.fresh:
+                return [Ended(self.fresh.pop(0), "cannot download weights")]
+            return super().wait(seconds)
+
+    engine = Unfit(done)
+    with pytest.raises(EngineError, match="cannot start, the last one: cannot download weights"):
+        list(crew(engine).map([1, 2]))
+    assert not any(worker.items for worker in engine.workers)
+
+
 def test_no_more_workers_than_items():
     engine = FakeEngine(done, room=64)
     one = crew(engine)

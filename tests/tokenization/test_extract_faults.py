@@ -16,6 +16,7 @@ from tokenization.engines.crew import Patience
 from tokenization.engines.inline import InlineEngine
 from tokenization.engines.local import LocalEngine
 from tokenization.engines.protocol import EngineError
+from tokenization.weights import DownloadFailed
 
 
 @pytest.mark.parametrize("engine", [InlineEngine(), LocalEngine(2)], ids=["inline", "local"])
@@ -48,6 +49,24 @@ def test_one_bad_video_never_stops_the_run(engine, clips, tmp_path):
     assert bad["empty"]["path"] == str(clips.root / "empty.mp4")
     assert bad["empty"]["remedy"] == "copy or download it again"
     assert [r.id for r in records.open_records(tmp_path / "out")] == ["good"]
+
+
+class Offline(Grid):
+    """Its weights cannot be downloaded the first time, as on a machine without a network."""
+
+    def __init__(self, settings):
+        mark = Path(os.environ["OFFLINE_MARK"])
+        if not mark.exists():
+            mark.touch()
+            raise DownloadFailed("cannot download weights")
+        super().__init__(settings)
+
+
+def test_a_machine_that_cannot_download_weights_is_left_out(entries, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("OFFLINE_MARK", str(tmp_path / "mark"))
+    summary = run(entries, tmp_path / "out", build=Offline, engine=LocalEngine(1))
+    assert (summary.videos, summary.bad) == (len(entries), 0)
+    assert "ended before it could take an item: cannot download weights" in caplog.text
 
 
 def test_names_that_no_disk_takes_stop_nothing(clips, tmp_path):

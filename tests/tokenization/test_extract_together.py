@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from concurrent.futures import wait
 from typing import ClassVar
+
+import pytest
 
 from tests.tokenization.extraction import SETTINGS, Grid, run
 from tokenization import manifest, recorder, records, shards, splits
 from tokenization.engines.crew import Patience
 from tokenization.engines.local import LocalEngine
-from tokenization.engines.protocol import LooksAhead
+from tokenization.engines.protocol import LooksAhead, WorkerUnfit
 
 
 class Deadly(Grid):
@@ -90,6 +93,34 @@ def test_groups_are_decoded_ahead_and_single_videos_are_not(entries, tmp_path, m
     assert Together.sizes == [], "what was not decoded together goes one by one"
     one(entries[3:])
     assert Together.sizes == [2], "those that nobody announced are decoded now"
+
+
+def test_records_of_a_group_are_made_side_by_side_and_stay_in_order(entries, monkeypatch):
+    """The first waits for the last, which is then done before it."""
+    made, record, last = [], recorder.Recorder._record, threading.Event()
+
+    def slow(self, entry, *found):
+        if entry.id == "a":
+            assert last.wait(30)
+        made.append(entry.id)
+        if entry.id == "c":
+            last.set()
+        return record(self, entry, *found)
+
+    monkeypatch.setattr(recorder.Recorder, "_record", slow)
+    one = recorder.Recorder(SETTINGS, Together)
+    outcomes = one([entries[0], entries[1], entries[2]])
+    assert [outcome.id for outcome in outcomes if outcome.data] == ["a", "b", "c"]
+    assert sorted(made) == ["a", "b", "c"] and made.index("c") < made.index("a")
+
+
+def test_memory_that_runs_out_in_one_of_them_is_the_machines_fault(entries, monkeypatch):
+    def full(self, entry, *found):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(recorder.Recorder, "_record", full)
+    with pytest.raises(WorkerUnfit, match="memory ran out"):
+        recorder.Recorder(SETTINGS, Together)(entries[:2])
 
 
 class DeadlyTogether(Deadly, Together):

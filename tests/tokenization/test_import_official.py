@@ -14,9 +14,11 @@ import pytest
 from tokenization import manifest, official, records
 from tokenization.engines.inline import InlineEngine
 from tokenization.export_official import export_official
+from tokenization.extract import ExtractSettings, extract
 from tokenization.import_official import ImportSettings, import_official, read_entries
 from tokenization.manifest import Entry
 from tokenization.official_files import Pair
+from tokenization.pipeline import PipelineSettings
 from tokenization.splits import OutputError
 from tokenization.video import VideoError
 
@@ -116,10 +118,12 @@ def test_broken_pairs_are_quarantined_with_the_reason(tree, clips, tmp_path):
     save(clips.data("bad/empty.mp4", b""), pair)
     entries = [Entry("a", tree / "a.mp4"), *read_entries(tree / "bad")]
     entries.append(Entry("names", tree / "a.mp4", extra={"mask": 3}))
+    for name, times in {"few": [0.0], "back": [0, 1, 2, 5, 4, 6], "words": ["a"] * T}.items():
+        entries.append(Entry(name, tree / "a.mp4", extra={"frame_times": times}))
     summary = run(entries, tmp_path / "out")
     assert [record.id for record in records.open_records(tmp_path / "out")] == ["a"]
     reasons = {bad.id: bad.reason for bad in summary.quarantine}
-    assert reasons.keys() == {*damage, "empty", "names"}
+    assert reasons.keys() == {*damage, "empty", "names", "few", "back", "words"}
     for name, said in {
         "missing": "has no missing_mask.npz beside it",
         "truncated": "has a truncated_mask.npz that cannot be read",
@@ -133,6 +137,9 @@ def test_broken_pairs_are_quarantined_with_the_reason(tree, clips, tmp_path):
         "flat": "must be [t, h, w] and [m, t]",
         "empty": "is empty (0 bytes)",
         "names": "has 3 as its 'mask', no path",
+        "few": "no seconds of its 6 frames in order",
+        "back": "no seconds of its 6 frames in order",
+        "words": "no seconds of its 6 frames in order",
     }.items():
         assert said in reasons[name], (name, reasons[name])
 
@@ -146,9 +153,6 @@ def test_a_changed_pair_is_imported_again(tree, tmp_path):
 
 
 def test_imports_are_not_mixed_with_extractions(tree, tmp_path):
-    from tokenization.extract import ExtractSettings, extract
-    from tokenization.pipeline import PipelineSettings
-
     entries = [Entry("a", tree / "a.mp4")]
     run(entries, tmp_path / "out")
     settings = ExtractSettings(PipelineSettings(frames=2), record_size=32, shard_size=2)
@@ -157,10 +161,17 @@ def test_imports_are_not_mixed_with_extractions(tree, tmp_path):
 
 
 def test_there_and_back_again(tree, tmp_path):
-    """ours -> official -> ours keeps every label; frames lose what H.264 and JPEG take."""
+    """ours -> official -> ours keeps all but what H.264 and JPEG take of the frames."""
     captions = {"a": ("one", "two"), "b": ("three",), "still": ()}
+    # On the fourth of six frames, at 1.7 seconds: the copy's frames end at 1.
+    boxes = [{"time": 1.7, "box": [0.1, 0.2, 0.5, 0.9], "label": "run"}]
     entries = [
-        dataclasses.replace(entry, captions=captions[entry.id], label=entry.id)
+        dataclasses.replace(
+            entry,
+            captions=captions[entry.id],
+            label=entry.id,
+            extra={"boxes": boxes, "views": 2} if entry.id == "a" else {},
+        )
         for entry in read_entries(tree)
     ]
     run(entries, tmp_path / "out")
@@ -174,6 +185,17 @@ def test_there_and_back_again(tree, tmp_path):
     )
     for ours, back in pairs:
         np.testing.assert_array_equal(ours.trajectories.labels, back.trajectories.labels)
+        times = [record.trajectories.frame_times for record in (ours, back)]
+        np.testing.assert_array_equal(*times)
+        assert dict(ours.extra) == dict(back.extra)
+        if ours.boxes is None:
+            assert back.boxes is None
+        else:
+            np.testing.assert_array_equal(ours.boxes.corners, back.boxes.corners)
+            np.testing.assert_array_equal(ours.boxes.times, back.boxes.times)
+            # The frame that shows the box is the same, too, not the second alone.
+            shown = [np.abs(of_frames - ours.boxes.times[0]).argmin() for of_frames in times]
+            assert shown == [3, 3]
         assert (ours.id, ours.captions, ours.label) == (back.id, back.captions, back.label)
         assert np.abs(ours.frames.astype(int) - back.frames).mean() < 4
     lines = json.loads((tmp_path / "tree" / "annotations.json").read_text())
@@ -181,6 +203,22 @@ def test_there_and_back_again(tree, tmp_path):
         {"video": "a_short.mp4", "caption": ["one", "two"]},
         {"video": "b_short.mp4", "caption": "three"},
     ]
+
+
+def test_boxes_of_a_copy_are_not_extracted_at_its_own_seconds(tree, tmp_path):
+    """Its 5 frames a second are not those of the original; the times of an export are its own."""
+    boxes = [{"time": 1.7, "box": [0.1, 0.2, 0.5, 0.9], "label": "run"}]
+    extra = {"a": {"boxes": boxes}, "b": {"frame_times": "of a user's own"}}
+    entries = [Entry(name, tree / f"{name}_short.mp4", extra=extra[name]) for name in "ab"]
+    cut = PipelineSettings(frames=3, tracker="none", split="stride", clip_limit=1)
+    small = ExtractSettings(cut, record_size=32)
+    extract(entries, tmp_path / "out", small, engine=InlineEngine())
+    export_official(tmp_path / "out", tmp_path / "tree", engine=InlineEngine())
+    again = manifest.read_manifest(tmp_path / "tree" / "manifest.jsonl")
+    assert [len(entry.extra["frame_times"]) for entry in again] == [3, 3]
+    summary = extract(again, tmp_path / "again", small, engine=InlineEngine())
+    (bad,) = summary.quarantine
+    assert (bad.id, bad.remedy) == ("a", "give it to python -m tokenization.import_official")
 
 
 def test_what_is_exported_is_as_the_released_loader_wants_it(tree, tmp_path):
@@ -222,6 +260,15 @@ def test_an_interrupted_export_goes_on_and_others_are_refused(tree, tmp_path):
 def test_ids_that_leave_the_folder_are_refused(tree, tmp_path):
     run([Entry("../a", tree / "a.mp4")], tmp_path / "out")
     with pytest.raises(ValueError, match=r"'\.\./a' cannot be a path below"):
+        export_official(tmp_path / "out", tmp_path / "tree", engine=InlineEngine())
+    assert not (tmp_path / "tree").exists()
+
+
+@pytest.mark.parametrize("ids", [("x/a", "x//a"), ("a", "./a"), ("Ä", "ä"), ("é", "e\u0301")])
+def test_ids_that_are_one_path_are_refused(tree, tmp_path, ids):
+    """The second record would silently not be written."""
+    run([Entry(name, tree / "a.mp4") for name in ids], tmp_path / "out")
+    with pytest.raises(ValueError, match=r"are one path below .* make them differ"):
         export_official(tmp_path / "out", tmp_path / "tree", engine=InlineEngine())
     assert not (tmp_path / "tree").exists()
 

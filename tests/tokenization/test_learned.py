@@ -63,7 +63,9 @@ def test_the_paper_is_the_default_of_its_config():
 
 def test_ablations_reach_the_settings():
     large = resolve("paper.py:resolution=1024,segmenter=sam2,sam2=large,split=keyframes,iou=0.5")
-    assert large.learned.directsam.resolution == large.learned.sam2.resolution == 1024
+    assert large.learned.sam2.resolution == 1024
+    plain = resolve("paper.py:resolution=1024").learned
+    assert plain.directsam.resolution == plain.sam2.resolution == 1024
     assert (large.max_side, large.split, large.link_iou) == (1024, "keyframes", 0.5)
     names = [[f.name for f in p.files(large.learned)] for p in pipeline.learned_parts(large)]
     assert names == [["sam2.1_hiera_large.pt"]] * 2

@@ -84,6 +84,26 @@ def test_patches_follow_what_moves():
         np.testing.assert_array_equal(labels[i][:, : 96 - 16 * i], grid[:, 16 * i :])
 
 
+def test_patches_follow_the_features_that_are_given():
+    """Against their colours: these tell each patch of a frame the one to its right before."""
+
+    def shifted(frames, size):
+        count = frames.shape[1] // size * (frames.shape[2] // size)
+        return np.stack(
+            [np.roll(np.eye(count, dtype=np.float32), t, 0) for t in range(len(frames))]
+        )
+
+    frames = noise(1, 16, 64).repeat(3, 0)
+    grid = PatchSegmenter().segment(frames[:1])[0]
+    own = PipelineSettings(segmenter="patches", tracker="patches")
+    given = dataclasses.replace(build(own), tracker=PatchTracker(own.walk, shifted))
+    (labels,) = given.tracker.track([Clip(frames, {0: grid})])
+    rows = [labels[t, 0, ::16].tolist() for t in range(3)]
+    assert rows == [[1, 2, 3, 4], [4, 1, 2, 3], [3, 4, 1, 2]]
+    (by_colour,) = build(own).tracker.track([Clip(frames, {0: grid})])
+    np.testing.assert_array_equal(by_colour, grid[None].repeat(3, 0))
+
+
 def test_a_patch_has_the_label_of_most_of_its_pixels():
     first = np.ones((32, 32), np.int32)
     first[:, 20:] = 7

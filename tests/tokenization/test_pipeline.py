@@ -93,9 +93,18 @@ def test_the_same_frames_give_the_same_trajectories():
 
 @pytest.mark.parametrize("t", [1, 2, 5])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 2), (31, 17)])
-def test_odd_sizes_and_single_frames(t: int, shape: tuple[int, int]):
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"segmenter": "patches", "tracker": "patches"},
+        {"tracker": "none", "split": "stride", "clip_limit": 1},
+    ],
+    ids=["flow", "patches", "none"],
+)
+def test_odd_sizes_and_single_frames(t: int, shape: tuple[int, int], values: dict[str, object]):
     rgb = np.random.default_rng(0).integers(0, 256, (t, *shape, 3), dtype=np.uint8)
-    found = build().tokenize(frames_of(rgb))
+    found = build(PipelineSettings(**values)).tokenize(frames_of(rgb))
     assert found.labels.shape == (t, *shape)
     assert found.labels.min() > 0
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from tokenization import manifest, shards
+from tokenization.engines import ray_actors
 from tokenization.engines.crew import DIED, LATE, Crew, Patience
 from tokenization.engines.local import LocalEngine
-from tokenization.engines.protocol import EngineError
+from tokenization.engines.protocol import EngineError, WorkerUnfit
 from tokenization.engines.ray_actors import RayEngine
 from tokenization.extract import ExtractSettings, extract
 from tokenization.pipeline import PipelineSettings
@@ -96,6 +98,66 @@ def test_records_are_those_of_the_local_engine_and_either_goes_on(engine, clips,
         shards.shard_path(tmp_path / one, "train", 1).unlink()
         assert extract(entries, tmp_path / one, SETTINGS, engine=both[other]).skipped == 4
     assert content("ray") == content("local")
+
+
+def test_an_actor_that_cannot_be_made_where_it_is_is_replaced(engine, tmp_path):
+    """As where weights cannot be downloaded."""
+    mark = tmp_path / "tried"
+
+    def make():
+        if not mark.exists():
+            mark.touch()
+            raise WorkerUnfit("cannot download weights")
+        return lambda item: 2 * item
+
+    with RayEngine(workers=1) as one:
+        assert dict(Crew(one, make, give_up=give_up).map([1, 2])) == {0: 2, 1: 4}
+    assert mark.exists()
+
+
+class Waits:
+    """Items that are done when the next one has been begun."""
+
+    def __init__(self) -> None:
+        self.begun = {item: threading.Event() for item in "abcd"}
+
+    def ahead(self, item: str) -> None:
+        self.begun[item].set()
+
+    def __call__(self, item: str) -> bool:
+        return self.begun[{"a": "b", "b": "c"}.get(item, item)].wait(30)
+
+
+def test_what_waits_is_begun_while_another_is_in_work(engine):
+    with RayEngine(workers=1) as one:
+        found = Crew(one, Waits, give_up=give_up).map("abcd")
+        assert dict(found) == dict.fromkeys(range(4), True)
+
+
+def test_an_item_that_is_announced_too_late_is_not_begun_again():
+    """Its frames would be decoded for nobody, and kept."""
+    remote, begun = ray_actors._Remote(), []
+
+    class Function:
+        ahead = staticmethod(begun.append)
+
+        def __call__(self, item: str) -> str:
+            return item
+
+    remote._function = Function()
+    assert remote.work(0, "a") == "a"
+    remote.ahead(0, "a")
+    remote.ahead(1, "b")
+    assert begun == ["b"]
+
+
+def test_groups_that_are_decoded_ahead_give_the_same_records(engine, entries, tmp_path):
+    """The pipeline takes several videos at once; an odd one is left and goes alone."""
+    for name, one in {"local": LocalEngine(1), "ray": engine}.items():
+        extract(entries, tmp_path / name, SETTINGS, engine=one, together=2)
+    for index in range(2):
+        paths = [shards.shard_path(tmp_path / n, "train", index) for n in ("local", "ray")]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 SPOT = """

@@ -6,13 +6,16 @@ import dataclasses
 import errno
 import hashlib
 import json
+import re
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tokenization import weights
+from tokenization import folder_lock, weights
 from tokenization.weights import WeightFile, WeightsError, locate
 
 CONTENT = bytes(range(256)) * 5000
@@ -26,11 +29,13 @@ class Hub:
         self.asked: list[str] = []
         self.etag = f'"{SUM}"'
         self.length = len(CONTENT)
+        self.delay = 0.0
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 hub.asked.append(self.path)
+                time.sleep(hub.delay)
                 if self.path == "/hub":
                     self.send_response(302)
                     self.send_header("Location", "/plain")
@@ -71,7 +76,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def kept(cache: Path) -> list[str]:
-    return sorted(path.name for path in cache.rglob("*") if path.is_file())
+    """Files of weights and notes; those that are held while one downloads stay."""
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    return sorted(path.name for path in files if path.suffix != ".lock")
 
 
 def test_downloads_once_and_keeps(hub, cache, capsys):
@@ -82,6 +89,15 @@ def test_downloads_once_and_keeps(hub, cache, capsys):
     assert locate(hub.file(sha256=SUM)) == path
     assert hub.asked == ["/plain"]
     assert kept(cache) == ["model.safetensors", "model.safetensors.source.json"]
+
+
+@pytest.mark.skipif(folder_lock.fcntl is None, reason="this system has no locks")
+def test_of_several_workers_one_downloads(hub):
+    hub.delay = 0.5
+    with ThreadPoolExecutor(4) as workers:
+        found = set(workers.map(locate, [hub.file()] * 4))
+    assert [path.read_bytes() for path in found] == [CONTENT]
+    assert hub.asked == ["/plain"]
 
 
 def test_a_hub_vouches_for_what_is_not_pinned(hub, cache):
@@ -128,6 +144,24 @@ def test_a_file_put_there_by_hand_is_noted_and_may_not_change(hub, cache):
     with pytest.raises(WeightsError, match=r"model\.safetensors has changed"):
         locate(hub.file())
     assert hub.asked == []
+
+
+def test_another_file_may_take_the_place_of_one_that_was_deleted(hub, cache):
+    """As the message tells that refuses a changed file, also where there is no network."""
+    file = hub.file()
+    path = locate(file)
+    path.unlink()
+    hub.server.server_close()
+    with pytest.raises(WeightsError, match="fetch it and put it"):
+        locate(file)
+    path.write_bytes(b"a later version")
+    assert locate(file) == path
+    path.write_bytes(b"one that came meanwhile")
+    with pytest.raises(WeightsError, match=r"or delete (\S+) beside it if") as refused:
+        locate(file)
+    note = re.search(r"or delete (\S+) beside", str(refused.value))
+    path.with_name(note[1]).unlink()
+    assert locate(file) == path
 
 
 def test_without_a_network_the_error_says_what_goes_where(hub, cache):

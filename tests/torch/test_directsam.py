@@ -131,6 +131,17 @@ def test_segments(segmenter, frames):
         assert (labels > 0).sum() > interior.sum()
 
 
+def test_the_threshold_is_applied_on_the_device_as_here(segmenter, frames):
+    """Also where a pixel is exactly at it."""
+    boundaries = segmenter.boundaries(frames)
+    middle = float(np.sort(boundaries, axis=None)[boundaries.size // 2])
+    for threshold in (SETTINGS.threshold, middle):
+        segmenter._settings = dataclasses.replace(SETTINGS, threshold=threshold)
+        inside = segmenter._inside(frames)
+        assert inside.dtype == bool and 0.1 < inside.mean() < 0.9
+        np.testing.assert_array_equal(inside, boundaries < threshold)
+
+
 def test_labels_have_the_size_of_the_frames(segmenter, frames):
     small = np.ascontiguousarray(frames[:1, ::5, ::7])
     segments = segmenter.segment(small)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,12 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks import extraction
+from tests.tokenization.extraction import Grid
 from tokenization import backends, pipeline, weights
 from tokenization import extract as extract_module
 from tokenization.engines.inline import InlineEngine
+from tokenization.engines.local import LocalEngine
 from tokenization.learned import (
     DeviceSettings,
     DirectSamSettings,
@@ -189,6 +193,73 @@ def test_less_at_once_goes_on_with_the_same_records(video, folder, tmp_path):
     (record,) = open_records(out)
     noted = record.trajectories.made_by["settings"]["learned"]
     assert noted["running"] == {"precision": "float32"}
+
+
+def test_the_benchmark_times_networks(torch, transformers, video, tmp_path, monkeypatch, capsys):
+    """One process; the second way to time them starts two more."""
+    pytest.importorskip("sam2", reason="sam2 is not installed: `make sam2`")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(extraction, "in_processes", lambda *_: 1.0)
+    report = tmp_path / "report.json"
+    chosen = [f"--config={ROOT}/configs/tokenization/paper.py:{SMALL}", f"--input={video}"]
+    assert extraction.main([*chosen, "--weights=random", f"--json={report}"]) == 0
+    told = json.loads(report.read_text())
+    times = told["ms_a_frame"]
+    assert min(times[stage] for stage in ("segmentation", "tracking", "linking")) > 0
+    assert not {"optical flow", "labels"} & times.keys()
+    assert (told["bound_holds"], told["gpu_bytes"]) == (None, None)
+    assert "bound" not in capsys.readouterr().out, "it is that of the embedded default"
+    with pytest.raises(SystemExit):
+        extraction.main([*chosen, f"--weights={tmp_path}/nowhere"])
+    assert "nowhere" in capsys.readouterr().err
+
+
+def build_counting_threads(path: Path, settings: PipelineSettings) -> pipeline.Pipeline:
+    import torch
+
+    built = pipeline.build(settings, weights=weights.RANDOM)
+    path.write_text(str(torch.get_num_threads()))
+    return built
+
+
+def test_a_process_with_networks_on_the_cpu_uses_one_thread(
+    torch, transformers, video, tmp_path, monkeypatch
+):
+    """With random weights, in a process of its own; PyTorch would take all cores, in each."""
+    pytest.importorskip("sam2", reason="sam2 is not installed: `make sam2`")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    settings = config.to_settings(
+        ExtractSettings, config.load(f"{ROOT}/configs/tokenization/paper.py:{SMALL}")
+    )
+    summary = extract_module.extract(
+        read_entries(video),
+        tmp_path / "records",
+        settings,
+        engine=LocalEngine(1),
+        build=functools.partial(build_counting_threads, tmp_path / "threads"),
+    )
+    assert (summary.videos, summary.bad) == (1, 0)
+    assert (tmp_path / "threads").read_text() == "1"
+    (record,) = open_records(tmp_path / "records")
+    assert record.trajectories.made_by["tracker"] == "sam2"
+
+
+@pytest.mark.parametrize(("segmenter", "gpus"), [("directsam", ("4", "7")), ("classical", ())])
+def test_from_python_networks_get_a_process_a_gpu(
+    torch, video, tmp_path, monkeypatch, segmenter, gpus
+):
+    """As from the command line; all processes would share the first one otherwise."""
+    asked = []
+
+    def engine(*, gpus):
+        asked.append(gpus)
+        return InlineEngine()
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr(extract_module, "LocalEngine", engine)
+    settings = ExtractSettings(PipelineSettings(segmenter=segmenter), record_size=32)
+    extract_module.extract(read_entries(video), tmp_path / "records", settings, build=Grid)
+    assert asked == [gpus]
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):

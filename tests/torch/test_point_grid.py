@@ -6,6 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tokenization.learned import DeviceSettings, PointGridSettings, Sam2Settings
 from tokenization.protocols import Segmenter
@@ -93,7 +96,7 @@ def test_stability_and_boxes_are_those_of_the_mask_generator(point_grid, segment
     torch.testing.assert_close(found, quality[kept])
     assert torch.equal(masks, logits[kept] > 0)
     np.testing.assert_array_equal(
-        point_grid.boxes_of((logits > 0).numpy()), batched_mask_to_box(logits > 0).numpy()
+        point_grid.boxes_of(logits > 0).numpy(), batched_mask_to_box(logits > 0).numpy()
     )
 
 
@@ -106,6 +109,111 @@ def test_segments(segmenter, frames):
     assert segments.max((1, 2)).min() >= 2
     for labels in segments:
         np.testing.assert_array_equal(np.setdiff1d(labels, [0]), 1 + np.arange(labels.max()))
+
+
+@settings(deadline=None)
+@given(arrays(bool, st.tuples(st.integers(0, 6), st.just(5), st.just(7))))
+def test_paint(point_grid, torch, masks):
+    device = torch.device("cpu")
+    found = point_grid.paint(list(torch.from_numpy(masks)), masks.shape[1:], device)
+    np.testing.assert_array_equal(found, plain_paint(masks))
+
+
+def plain_paint(masks: np.ndarray) -> np.ndarray:
+    """Mask by mask; later ones lie over earlier ones."""
+    labels = np.zeros(masks.shape[1:], np.int32)
+    number = 0
+    for index, mask in enumerate(masks):
+        visible = mask & ~masks[index + 1 :].any(0)
+        number += bool(visible.any())
+        labels[visible] = number
+    return labels
+
+
+def plain_segments(segmenter, frame: np.ndarray, chosen: PointGridSettings) -> np.ndarray:
+    """All masks at once, those of the best quality first, without what overlaps a better one."""
+    import torch
+
+    from tokenization.segmenters import point_grid
+
+    with torch.inference_mode():
+        levels = segmenter._encode(frame[None])
+        points = torch.from_numpy(point_grid.grid(chosen.side) * 128)
+        logits, quality = (each.numpy() for each in segmenter.decode(levels, points, SIZE))
+    inner = (logits > chosen.stability_offset).sum((1, 2))
+    outer = (logits > -chosen.stability_offset).sum((1, 2))
+    good = (quality > chosen.min_quality) & (inner > 0) & (inner >= chosen.min_stability * outer)
+    masks, quality = logits[good] > 0, quality[good]
+    corners = np.zeros((len(masks), 4))
+    for mask, corner in zip(masks, corners, strict=True):
+        y, x = np.nonzero(mask)
+        if x.size:
+            corner[:] = x.min(), y.min(), x.max(), y.max()
+    kept: list[int] = []
+    for index in np.argsort(-quality, kind="stable"):
+        if all(iou(corners[index], corners[other]) <= chosen.max_overlap for other in kept):
+            kept.append(index)
+    largest = sorted((masks[index] for index in kept), key=lambda mask: -mask.sum())
+    return plain_paint(np.array([mask for mask in largest if mask.any()][: chosen.max_segments]))
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return both / (sum(areas) - both) if both else 0.0
+
+
+def discs(levels, points, size):
+    """Three discs around each point, as masks that differ more than those of random weights."""
+    import torch
+
+    del levels
+    y, x = torch.meshgrid(*(torch.arange(side) + 0.5 for side in size), indexing="ij")
+    centres = points / 128 * torch.tensor([size[1], size[0]])
+    away = torch.hypot(x - centres[:, 0, None, None], y - centres[:, 1, None, None])
+    radii = torch.tensor([9.0, 14.0, 30.0])[:, None, None]
+    quality = (points.sum(1)[:, None] * torch.tensor([0.31, 0.77, 0.53])).sin().abs()
+    return (radii - away[:, None]).flatten(0, 1), quality.flatten()
+
+
+@pytest.mark.parametrize(
+    ("by", "values"),
+    [
+        ("model", {"max_overlap": 1.0}),
+        ("discs", {"max_overlap": 1.0}),
+        ("discs", {"max_overlap": 0.3}),
+        ("discs", {"max_segments": 5}),
+        ("discs", {"min_stability": 0.8}),
+    ],
+)
+def test_segments_equal_the_plain_way(segmenter, frames, monkeypatch, by, values):
+    """Which leaves all masks in one array, and looks at each of them."""
+    chosen = segmenter._settings = dataclasses.replace(SETTINGS, **values)
+    if by == "discs":
+        monkeypatch.setattr(segmenter, "decode", discs)
+        frames = frames[:1]
+    found = segmenter.segment(frames)
+    expected = np.stack([plain_segments(segmenter, frame, chosen) for frame in frames])
+    assert expected.any()
+    assert by == "model" or 5 <= expected.max() < 48
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_only_masks_that_are_kept_are_painted(segmenter, frames, point_grid, monkeypatch):
+    """Three a point are not: they take 450 MB a frame at 512 px with a grid of 32x32."""
+    painted = []
+    paint = point_grid.paint
+
+    def count(masks, *rest):
+        painted.append(len(masks))
+        return paint(masks, *rest)
+
+    monkeypatch.setattr(point_grid, "paint", count)
+    segmenter._settings = dataclasses.replace(SETTINGS, max_overlap=1.0, max_segments=4)
+    segmenter.segment(frames)
+    assert painted == [4] * len(frames)
 
 
 def test_no_good_mask(point_grid, model, frames):

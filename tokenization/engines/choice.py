@@ -27,7 +27,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "workers",
         None,
-        "Processes or actors; by default one a GPU where the settings use it, else one a CPU core.",
+        "Processes or actors; by default one a GPU where the settings use it, else one a CPU core. "
+        "Twice as many as GPUs: one makes records while the other has the GPU.",
         lower_bound=1,
     )
     flags.DEFINE_string(
@@ -39,8 +40,9 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "gpus_per_worker",
         None,
-        "Of a Ray actor; 0.5 lets two share one. By default 1 where the settings use it and the "
-        "cluster has any; name it for a cluster that starts without machines.",
+        "Of a Ray actor; 0.5 lets two share one: one makes records while the other has the GPU. By "
+        "default 1 where the settings use it and the cluster has any; name it for a cluster that "
+        "starts without machines.",
         lower_bound=0,
     )
     flags.DEFINE_float(

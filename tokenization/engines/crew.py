@@ -225,8 +225,9 @@ class Crew(Generic[Item, Result]):
             _LOG.warning("%s ended before it could take an item: %s", hand.worker.where, reason)
             if self._failed_starts >= _START_TRIES and not self._hands:
                 raise EngineError(
-                    "worker processes cannot start (see the messages above); use --engine=inline, "
-                    "or, in a script, guard what it does with: if __name__ == '__main__'"
+                    f"worker processes cannot start, the last one: {reason} (see the messages "
+                    "above); use --engine=inline, or, in a script, guard what it does with: "
+                    "if __name__ == '__main__'"
                 )
             return
         self._deaths += not lost

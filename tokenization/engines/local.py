@@ -8,6 +8,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ _JOIN_SECONDS = 10.0  # that the kernel may take to end a process
 
 
 class LocalEngine:
-    """Processes of this machine, each with one thread for OpenCV.
+    """Processes of this machine, each with one thread for OpenCV, and without a GPU for PyTorch.
 
     Args:
       processes: None = one a GPU, or one a CPU core that this process may use.
@@ -156,11 +157,24 @@ def use_one_thread() -> None:
     cv2.setNumThreads(1)
 
 
+def networks_use_one_thread() -> None:
+    """The same for PyTorch, whether it is imported later or has been by the caller's own modules.
+
+    OMP_NUM_THREADS decides where it is set, as Ray does for its actors.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(1)
+
+
 def _serve(pipe: connection.Connection, make: Make, gpu: str | None) -> None:
     """What a worker process does."""
     # Ctrl-C reaches the whole process group; the parent alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if gpu is not None:
+    if gpu is None:
+        networks_use_one_thread()
+    else:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     inbox = _Inbox()
     threading.Thread(target=_read, args=(pipe, inbox), daemon=True).start()

@@ -25,10 +25,10 @@ class EngineError(RuntimeError):
 
 
 class WorkerUnfit(EngineError):
-    """What a worker's function raises when its process is at fault, not the item.
+    """What a worker's function, or its making, raises when its process is at fault, not the item.
 
-    Memory ran out, or the device failed. The worker ends, as if it had died, and its items go to
-    others; in an engine without processes, the run ends.
+    Memory ran out, the device failed, or weights cannot be downloaded there. The worker ends, as
+    if it had died, and its items go to others; in an engine without processes, the run ends.
     """
 
 

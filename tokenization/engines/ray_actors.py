@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from tokenization.engines.protocol import (
     Done,
     Ended,
     EngineError,
+    LooksAhead,
     Make,
     News,
     Raised,
@@ -27,6 +29,7 @@ from tokenization.engines.protocol import (
 )
 
 _ROOM_SECONDS = 5.0  # that an answer of the cluster about its size is used
+_AHEAD = "ahead"
 
 
 class RayEngine:
@@ -84,6 +87,7 @@ class RayEngine:
             max_restarts=0,  # the crew decides who is started again, and with what
             max_task_retries=0,
             scheduling_strategy="SPREAD",
+            concurrency_groups={_AHEAD: 1},  # a thread beside that of the work
         )(_Remote)
         return self
 
@@ -146,18 +150,31 @@ class RayEngine:
 
 
 class _Remote:
-    """What runs in a worker process of Ray."""
+    """What runs in a worker process of Ray. Items are numbered in the order in which they come."""
 
-    def start(self, make: Make) -> tuple[str, int, str]:
-        """Makes the function; returns address, process and node."""
+    def __init__(self) -> None:
+        self._begun = -1
+        self._turn = threading.Lock()
+
+    def start(self, make: Make) -> tuple[str, int, str, bool]:
+        """Makes the function; returns address, process and node, and whether it looks ahead."""
         import ray
 
         use_one_thread()
         self._function = make()
         context = ray.get_runtime_context()
-        return ray.util.get_node_ip_address(), os.getpid(), context.get_node_id()
+        address, node = ray.util.get_node_ip_address(), context.get_node_id()
+        return address, os.getpid(), node, isinstance(self._function, LooksAhead)
 
-    def work(self, item: Any) -> Any:
+    def ahead(self, number: int, item: Any) -> None:
+        """Begins with an item that waits; runs beside `work`, and may come too late."""
+        with self._turn:
+            if number > self._begun:
+                self._function.ahead(item)
+
+    def work(self, number: int, item: Any) -> Any:
+        with self._turn:
+            self._begun = number
         return self._function(item)
 
 
@@ -168,12 +185,17 @@ class _Actor:
         self._ray = ray
         self._handle = handle
         self._node = ""
+        self._looks_ahead = False
+        self._given = 0
         self.where = "an actor that has not started"
         self.ended = False
         self.calls = collections.deque[Any]([handle.start.remote(make)])
 
     def give(self, item: Any) -> None:
-        self.calls.append(self._handle.work.remote(item))
+        if self._looks_ahead:
+            self._handle.ahead.options(concurrency_group=_AHEAD).remote(self._given, item)
+        self.calls.append(self._handle.work.remote(self._given, item))
+        self._given += 1
 
     def kill(self) -> None:
         self.ended = True
@@ -195,7 +217,7 @@ class _Actor:
             reason = str(error).strip().splitlines()[0]
             return Ended(self, reason, lost=self._lost(error))
         if not self._node:
-            address, process, self._node = result
+            address, process, self._node, self._looks_ahead = result
             self.where = f"process {process} on {address}"
             return Started(self)
         return Done(self, result)

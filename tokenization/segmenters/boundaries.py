@@ -25,14 +25,17 @@ def interiors(
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         inside.astype(np.uint8), connectivity=8
     )
+    labels = np.asarray(labels, np.int32)
     areas = stats[1:, cv2.CC_STAT_AREA]
-    # OpenCV promises no order of the labels: the first pixel of each settles ties.
-    _, first = np.unique(labels, return_index=True)
-    order = np.lexsort((first[-areas.size :] if areas.size else [], -areas))
+    # OpenCV promises no order of the labels: the first pixel of each, the last one written here,
+    # settles ties.
+    first = np.zeros(count, np.int64)
+    first[labels.reshape(-1)[::-1]] = np.arange(labels.size)[::-1]
+    order = np.lexsort((first[1:], -areas))
     kept = order[areas[order] > min_area][:max_segments]
     numbers = np.zeros(count, np.uint16)
     numbers[1 + kept] = np.arange(1, 1 + kept.size)
-    return numbers[np.asarray(labels, np.int32)]
+    return numbers[labels]
 
 
 def grow(labels: Integer[np.ndarray, "h w"], reach: int) -> Integer[np.ndarray, "h w"]:

