@@ -40,7 +40,7 @@ from jaxtyping import Int32
 from tqdm import tqdm
 
 from benchmarks.arguments import count
-from benchmarks.end_to_end import made_clip
+from benchmarks.made_clips import made_clip
 from tokenization import pipeline, video
 from tokenization.files import write_text
 from tokenization.learned import LearnedSettings, Sam2Settings
