@@ -20,7 +20,8 @@ from tokenization.linking import Rule, link_clips
 from tokenization.protocols import Clip, Discoverer, Segmenter, Tracker
 from tokenization.segmenters.classical import ClassicalSegmenter, ClassicalSettings
 from tokenization.segmenters.patches import PatchSegmenter
-from tokenization.trackers.flow import FlowSettings, FlowTracker
+from tokenization.trackers.flow import FlowTracker
+from tokenization.trackers.flow_settings import FlowSettings
 from tokenization.trackers.none import NoTracker
 from tokenization.trackers.optical_flow import continuity
 from tokenization.trackers.patches import PatchTracker, WalkSettings
