@@ -197,12 +197,14 @@ class Pipeline:
         if not learned_parts(self.settings):
             del settings["learned"]
         names = {"segmenter": self.segmenter.name, "tracker": self.tracker.name}
+        revisions = dict(self.settings.learned.revisions)
         digest = hashlib.sha256(
             json.dumps([names, settings, video.rgb.shape], sort_keys=True).encode()
         )
         for frames in (video.rgb, *video.between):
             digest.update(np.ascontiguousarray(frames).data)
-        return {**names, "settings": settings, "hash": digest.hexdigest()}
+        told = {"revisions": revisions} if revisions else {}
+        return {**names, "settings": settings, **told, "hash": digest.hexdigest()}
 
 
 def learned_parts(settings: PipelineSettings) -> list[Backend]:
@@ -214,9 +216,11 @@ def learned_parts(settings: PipelineSettings) -> list[Backend]:
 def noted(settings: PipelineSettings) -> dict[str, Any]:
     """JSON values of the settings on which trajectories depend.
 
-    Of what networks run on that is the precision, not the device nor what goes through it at once.
+    Of what networks run on that is the precision, not the device nor what goes through it at once;
+    of where their weights came from it is what they are.
     """
     values = json.loads(json.dumps(dataclasses.asdict(settings)))
+    del values["learned"]["revisions"]
     if learned_parts(settings):
         values["learned"]["running"] = {"precision": settings.learned.running.precision}
     return values
