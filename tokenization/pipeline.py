@@ -300,12 +300,13 @@ def _shots(
 
 def _after_cuts(shots: Sequence[Int32[np.ndarray, "_ h w"]]) -> Int32[np.ndarray, "t h w"]:
     """Shots one after the other, each with labels above those before."""
-    whole = []
-    highest = 0
+    whole = np.concatenate(shots).astype(np.int32, copy=False)
+    highest = at = 0
     for labels in shots:
-        whole.append(np.where(labels > 0, labels + highest, 0).astype(np.int32))
-        highest = max(highest, int(whole[-1].max()))
-    return np.concatenate(whole)
+        its = whole[at : at + len(labels)]
+        np.add(its, highest, out=its, where=its > 0)
+        highest, at = max(highest, int(its.max())), at + len(labels)
+    return whole
 
 
 def _linked_clips(

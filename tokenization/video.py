@@ -177,7 +177,10 @@ def decode(
         video=video,
         repeated=len(positions) - distinct,
         between=tuple(
-            np.array([found.images[i] for i in gap.tolist()], np.uint8).reshape(-1, *rgb.shape[1:])
+            # Taken out: each is in memory once.
+            np.array([found.images.pop(i) for i in gap.tolist()], np.uint8).reshape(
+                -1, *rgb.shape[1:]
+            )
             for gap in (indices_between(np.array(positions), between) if between else [])
         ),
     )

@@ -73,8 +73,11 @@ class FlowTracker:
         if len(clip.frames) == 1:
             return self._track(clip)
         agreed, tubes = self.pieces(clip)
-        labels = (merge_tubes(tubes, self._tubes) + 1).astype(np.int32)[agreed]
-        return np.stack([resize_labels(its, *clip.frames.shape[1:3]) for its in labels])
+        numbers = (merge_tubes(tubes, self._tubes) + 1).astype(np.int32)
+        labels = np.empty(clip.frames.shape[:3], np.int32)
+        for its, pieces in zip(labels, agreed, strict=True):
+            its[:] = resize_labels(numbers[pieces], *its.shape)
+        return labels
 
     def pieces(self, clip: Clip) -> tuple[Int64[np.ndarray, "t h w"], Tubes]:
         """Where labels from all starts agree, at working resolution: numbers 0..n-1, and of what.
@@ -97,6 +100,7 @@ class FlowTracker:
             if view.sampled is not None and later.went is not None
         ]
         colours = np.stack([colour_features(path[place].lab) for place in sampled])
+        del path  # a third of the memory of a long video
         return agreed, tubes_of(agreed, colours, motions)
 
     def _track(self, clip: Clip) -> Int32[np.ndarray, "t h w"]:
