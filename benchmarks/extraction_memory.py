@@ -7,7 +7,7 @@
 Ten seconds of the procedural world, played to and fro, are written as videos of ten seconds and of
 ten minutes, and enlarged to 3840x2160. Each is extracted by `python -m tokenization.extract` with
 one worker, whose greatest resident memory (VmHWM of Linux) is read until it ends. The exit code is
-1 where a video needs more than the command states: 512 MB for 16 frames, and 2 GB for 256.
+1 where a video needs more than is stated: 512 MB for 16 frames (by the command), 2 GB for 256.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Peak:
 
     @property
     def bound(self) -> int:
-        """MB that the command states for so many frames."""
+        """MB that are stated for so many frames."""
         return next(bound for frames, bound in BOUNDS.items() if self.frames <= frames)
 
     def __str__(self) -> str:
