@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Int32
 
 from tokenization import video
-from tokenization.resizing import fit, resize_labels
+from tokenization.resizing import resize_labels
 from tokenization.sampling import indices_between, sample_indices
 from tokenization.video import Frames
 
@@ -99,21 +98,6 @@ def _colours(path: Path) -> Int32[np.ndarray, "h w"]:
     """One number a colour; 0 is black."""
     rgb = video.decode(path).rgb[0].astype(np.int32)
     return (rgb[..., 0] << 16) + (rgb[..., 1] << 8) + rgb[..., 2]
-
-
-def contact_sheet(
-    rgb: np.ndarray, found: Int32[np.ndarray, "t h w"], truth: Int32[np.ndarray, "t h w"]
-) -> np.ndarray:
-    """Six frames in a row: what was found in red, the outline of what is there in green."""
-    tiles = []
-    for t in np.linspace(0, len(rgb) - 1, 6).round().astype(int):
-        tile = rgb[t].copy()
-        tile[found[t] > 0] = tile[found[t] > 0] // 2 + np.array([127, 0, 0], np.uint8)
-        mask = (truth[t] > 0).astype(np.uint8)
-        tile[(mask - cv2.erode(mask, np.ones((3, 3), np.uint8))) > 0] = (0, 255, 0)
-        width, height = fit(tile.shape[1], tile.shape[0], 320)
-        tiles.append(cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA))
-    return np.hstack(tiles)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -1,22 +1,25 @@
-"""A video's tokens from pixels to states: TrajViT-L with its extraction against ViT3D-L.
+"""A video from its file to states: TrajViT-L with its extraction against ViT3D-L.
 
-  python -m benchmarks.end_to_end                # 16 to 256 frames of one clip, float32, bfloat16
+  python -m benchmarks.end_to_end                # 16 to 256 frames, float32, bfloat16
   python -m benchmarks.end_to_end --quick        # tiny models: does everything run? no verdict
-  python -m benchmarks.end_to_end --frames=16,32 --input=video.mp4 --json=end_to_end.json
+  python -m benchmarks.end_to_end --frames=16,32 --video=video.mp4 --json=end_to_end.json
 
-One video at a time, on CPU. Both sides start from decoded frames; decoding is left out, also of the
-up to five frames between each two sampled ones, which the embedded extraction reads besides. The
-made clip has few trajectories; --input=FILE takes a real one, which has more. TrajViT is charged
-for the trajectories (by --tokenizer, the embedded default, in one thread) and for its forward pass,
-ViT3D for its forward pass. Each is run in the fastest way that is at hand: ViT3D in
-PyTorch with fused attention where torch is installed (make sam2), which never holds the scores;
-else ours, which from 128 frames on reads its queries in chunks (the scores of a layer would take
-10 GB at 128 frames and 40 GB at 256).
+One video at a time, on CPU. Both sides are charged for reading it: decoding, and squashing the
+sampled frames to a model's size. TrajViT's reading includes the up to five frames between each
+two sampled ones that the embedded extraction looks at; a made clip has that many, for each number
+of frames (`made_clip`). A given one has what it has, and is read whole. TrajViT is then charged
+for the trajectories (by --tokenizer, the embedded default, in one thread) and for its forward
+pass, ViT3D for its forward pass. The made clips have few trajectories; a real video has more.
+
+Each model is run in the fastest way that is at hand: ViT3D in PyTorch with fused attention where
+torch is installed (make sam2), which never holds the scores; else ours, which from 128 frames on
+reads its queries in chunks (the scores of a layer would take 10 GB at 128 frames and 40 GB at 256).
 
 From 128 frames on one layer of ViT3D is timed and stands for all; how well it does is shown by
-16 and 32 frames, where the whole model runs beside it. Long clips are run once, the others
-several times, and the median counts. The verdict is on float32. bfloat16 is measured where the
-CPU has matrix units for it.
+16 and 32 frames, where the whole model runs beside it. Forward passes and trajectories of long
+clips are run once, the others several times, and the median counts. Rows are printed, and written
+to --json, as they are done. The verdict is on float32: the exit code is 1 if TrajViT is the slower
+one at any number of frames. bfloat16 is measured where the CPU has matrix units for it.
 """
 
 from __future__ import annotations
@@ -24,11 +27,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import gc
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,11 @@ from tqdm import tqdm
 from benchmarks import end_to_end_models as models
 from benchmarks.arguments import count
 from benchmarks.end_to_end_models import Part
+from benchmarks.made_clips import made_clip
 from tokenization import pipeline, video
 from tokenization.files import write_text
-from tokenization.manifest import read_entries
 from tokenization.recorder import ExtractSettings
-from tokenization.video import VideoError
-from tokenization.world import WorldSettings, write_split
+from tokenization.video import Frames, VideoError
 from trajvit_jax import config
 from trajvit_jax.models.settings import SIZES, EncoderSettings
 
@@ -57,21 +58,29 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One number of frames, in one precision.
+    """One number of frames, in one precision; times are in seconds.
 
     Attributes:
       dtype: of the models.
       frames: sampled.
+      between: frames between these that TrajViT's extraction reads, too.
+      repeated: trailing samples that repeat the last frame of a shorter video.
       trajectories: found in them.
-      extraction: seconds.
+      our_reading: of the file, with the frames between.
+      their_reading: without.
+      extraction: of the trajectories, from decoded frames.
       trajvit: forward pass, in the fastest way.
       vit3d: likewise; of the patches and the layers where those are timed apart.
-      by_layer: seconds of ViT3D by one layer, where the whole ran, too.
+      by_layer: of ViT3D's forward pass by one layer, where the whole ran, too.
     """
 
     dtype: str
     frames: int
+    between: int
+    repeated: int
     trajectories: int
+    our_reading: float
+    their_reading: float
     extraction: float
     trajvit: Part
     vit3d: tuple[Part, ...]
@@ -79,13 +88,18 @@ class Row:
 
     @property
     def ours(self) -> float:
-        """Seconds of TrajViT, extraction included."""
-        return self.extraction + self.trajvit.total
+        """Of TrajViT, from the file to its states."""
+        return self.our_reading + self.extraction + self.trajvit.total
+
+    @property
+    def their_forward(self) -> float:
+        """Of ViT3D's forward pass."""
+        return sum(part.total for part in self.vit3d)
 
     @property
     def theirs(self) -> float:
-        """Seconds of ViT3D."""
-        return sum(part.total for part in self.vit3d)
+        """Of ViT3D, from the file to its states."""
+        return self.their_reading + self.their_forward
 
     @property
     def speedup(self) -> float:
@@ -95,103 +109,140 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What both models read of a clip."""
+    """What both models read of a clip, and the seconds that it took to have it.
+
+    Attributes:
+      pixels: normalized, [1, t, side, side, 3].
+      labels: trajectories of a grid, [t, y, x].
+      between: see `Row`, as are those below.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
-    extraction: tuple[float, ...]
+    between: int
+    repeated: int
+    our_reading: float
+    their_reading: float
+    extraction: float
 
 
-def made_clip(folder: str, frames: int, width: int) -> Path:
-    """A clip of the procedural world, of 16:9."""
-    world = WorldSettings(
-        width=width, height=width * 9 // 16, frames=frames, fps=24, min_objects=3, max_objects=5,
-        moving_extras=0.8, sizes=(0.08, 0.12, 0.17), object_texture=0.25, background_texture=0.5,
-    )  # fmt: skip
-    return Path(read_entries(write_split(folder, "test", 1, world, progress=False))[0].path)
-
-
-def samples(
-    path: Path, frames: Sequence[int], settings: pipeline.PipelineSettings, side: int, rounds: int
-) -> dict[int, Sample]:
-    """Frames and trajectories of a clip for each number of frames.
+def sample(
+    path: Path, frames: int, settings: pipeline.PipelineSettings, side: int, rounds: int
+) -> Sample:
+    """Frames and trajectories of a clip.
 
     Raises:
       VideoError: it cannot be read.
     """
-    found = {}
-    for number in tqdm(frames, desc="extraction", unit="clip", disable=None):
-        chosen = dataclasses.replace(settings, frames=number)
-        tokenizer = pipeline.build(chosen)
-        decoded = video.decode(
-            path, frames=number, between=chosen.between, max_side=chosen.max_side
-        )
-        run = functools.partial(models.extracted, tokenizer, decoded, side // 4)
-        often = number <= OFTEN
-        seconds, labels = models.timed(run, rounds if often else 1, warm=often)
-        found[number] = Sample(models.squashed(decoded.rgb, side), labels, seconds)
-    return found
+    chosen = dataclasses.replace(settings, frames=frames)
+    tokenizer = pipeline.build(chosen)
+
+    def read(between: int) -> tuple[Frames, np.ndarray]:
+        decoded = video.decode(path, frames=frames, between=between, max_side=chosen.max_side)
+        return decoded, models.squashed(decoded.rgb, side)
+
+    theirs, _ = models.timed(functools.partial(read, 0), rounds, warm=True)
+    ours, (decoded, pixels) = models.timed(
+        functools.partial(read, chosen.between), rounds, warm=True
+    )
+    often = frames <= OFTEN
+    run = functools.partial(models.extracted, tokenizer, decoded, side // 4)
+    seconds, labels = models.timed(run, rounds if often else 1, warm=often)
+    return Sample(
+        pixels,
+        labels,
+        between=sum(map(len, decoded.between)),
+        repeated=decoded.repeated,
+        our_reading=float(np.median(ours)),
+        their_reading=float(np.median(theirs)),
+        extraction=float(np.median(seconds)),
+    )
 
 
 def measure(
-    clips: dict[int, Sample], encoder: EncoderSettings, side: int, dtype: str, rounds: int
-) -> list[Row]:
-    """Rows of one precision; one model at a time is in memory."""
+    clip_of: Callable[[int], Sample],
+    frames: Sequence[int],
+    encoder: EncoderSettings,
+    side: int,
+    dtype: str,
+    rounds: int,
+) -> Iterator[Row]:
+    """Rows of one precision, each as it is done.
 
-    def often(number: int) -> int:
-        return rounds if number <= OFTEN else 1
-
-    ours: dict[int, list[Part]] = {number: [] for number in clips}
-    for model in models.trajvits(encoder, side, dtype):
-        for number, clip in tqdm(clips.items(), desc=f"TrajViT {model.way}", disable=None):
-            ours[number].append(
-                model.seconds(clip.pixels, clip.labels, often(number), warm=number <= OFTEN)
-            )
-        del model
-        gc.collect()
-    rows, patches = [], models.vit3d(encoder, side, max(clips), dtype)
-    for number, clip in tqdm(clips.items(), desc=f"ViT3D {patches.way}", disable=None):
-        again: dict[str, Any] = {"rounds": often(number), "warm": number <= OFTEN}
-        whole = patches.whole(clip.pixels, **again) if number < CHUNKED else []
-        layers = (
-            patches.layer(clip.pixels, **again) if number <= CHECKED or number >= CHUNKED else []
-        )
-        rows.append(
-            Row(
+    Args:
+      clip_of: what there is to read of a clip, of so many frames.
+      frames: one number a row.
+      encoder: of both models.
+      side: of frames, in pixels.
+      dtype: what the models compute in.
+      rounds: of up to `OFTEN` frames.
+    """
+    trajvits, vit3d = (
+        models.trajvits(encoder, side, dtype),
+        models.vit3d(encoder, side, max(frames), dtype),
+    )
+    with tqdm(frames, desc=dtype, unit="row", disable=None) as bar:
+        for number in bar:
+            often = number <= OFTEN
+            again: dict[str, Any] = {"rounds": rounds if often else 1, "warm": often}
+            bar.set_postfix_str(f"trajectories in {number} frames")
+            clip = clip_of(number)
+            bar.set_postfix_str(f"TrajViT, {number} frames")
+            ours = [model.seconds(clip.pixels, clip.labels, **again) for model in trajvits]
+            bar.set_postfix_str(f"ViT3D, {number} frames")
+            whole = vit3d.whole(clip.pixels, **again) if number < CHUNKED else []
+            apart = number <= CHECKED or number >= CHUNKED
+            layers = vit3d.layer(clip.pixels, **again) if apart else []
+            yield Row(
                 dtype,
                 number,
+                clip.between,
+                clip.repeated,
                 int(clip.labels.max()),
-                float(np.median(clip.extraction)),
-                min(ours[number], key=lambda part: part.total),
+                clip.our_reading,
+                clip.their_reading,
+                clip.extraction,
+                min(ours, key=lambda part: part.total),
                 tuple(whole or layers),
                 sum(part.total for part in layers) if whole and layers else None,
             )
-        )
-    return rows
 
 
-def table(rows: Sequence[Row]) -> str:
-    """One line a row; seconds of a video."""
-    lines = [
-        f"{'frames':>6} {'trajectories':>12} {'extraction':>10} {'forward':>8} {'TrajViT':>8} "
-        f"{'ViT3D':>8} {'times faster':>12}  ways"
-    ]
-    for row in rows:
-        star = "*" if len(row.vit3d) > 1 else " "
-        lines.append(
-            f"{row.frames:6} {row.trajectories:12} {row.extraction:10.2f} "
-            f"{row.trajvit.total:8.2f} {row.ours:8.2f} {row.theirs:7.2f}{star} "
-            f"{row.speedup:12.2f}  {row.trajvit.way} | {row.vit3d[-1].way}"
-        )
+HEAD = (
+    f"{'frames':>6} {'between':>7} {'trajectories':>12} | {'reading':>7} {'extraction':>10} "
+    f"{'forward':>8} {'TrajViT':>8} | {'reading':>7} {'forward':>8} {'ViT3D':>9} | "
+    f"{'times faster':>12}  ways"
+)
+
+
+def line(row: Row) -> str:
+    """Of the table, below `HEAD`: seconds of a video."""
+    star = "*" if len(row.vit3d) > 1 else " "
+    return (
+        f"{row.frames:6} {row.between:7} {row.trajectories:12} | {row.our_reading:7.2f} "
+        f"{row.extraction:10.2f} {row.trajvit.total:8.2f} {row.ours:8.2f} | "
+        f"{row.their_reading:7.2f} {row.their_forward:8.2f} {row.theirs:8.2f}{star} | "
+        f"{row.speedup:12.2f}  {row.trajvit.way} | {row.vit3d[-1].way}"
+    )
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What is to be said below the table."""
+    said = []
     if any(len(row.vit3d) > 1 for row in rows):
-        lines.append("* patches, and one layer times their number")
-    for row in rows:
-        if row.by_layer is not None:
-            lines.append(
-                f"one layer for all against the whole ViT3D at {row.frames} frames: "
-                f"{row.by_layer / row.theirs:.2f}"
-            )
-    return "\n".join(lines)
+        said.append("* forward: patches, and one layer times their number")
+    said += [
+        f"{row.frames} frames: the video is shorter, {row.repeated} of them repeat its last one"
+        for row in rows
+        if row.repeated
+    ]
+    said += [
+        f"one layer for all against the whole forward pass of ViT3D at {row.frames} frames: "
+        f"{row.by_layer / row.their_forward:.2f}"
+        for row in rows
+        if row.by_layer is not None
+    ]
+    return said
 
 
 def verdict(rows: Sequence[Row]) -> tuple[bool, str]:
@@ -211,10 +262,12 @@ def crossover(rows: Sequence[Row]) -> str:
     return f"{rows[0].dtype}: ViT3D is faster at {rows[-1].frames} frames, the most measured"
 
 
-def has_matrix_units() -> bool:
-    """Whether this CPU multiplies matrices in bfloat16 (AMX)."""
+def no_bfloat16() -> str | None:
+    """Why bfloat16 is not measured here; None where it is."""
     info = Path("/proc/cpuinfo")
-    return info.exists() and "amx_bf16" in info.read_text().split()
+    if not info.exists() or "amx_bf16" not in info.read_text().split():
+        return "this CPU has no matrix units for it (amx_bf16)"
+    return None if models.has_torch() else "PyTorch, its fastest way, is not installed (make sam2)"
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -230,50 +283,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="a tiny model, no verdict")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
-    parser.add_argument("--frames", type=_numbers, default=FRAMES, help="with commas (16 to 256)")
+    parser.add_argument("--frames", type=_numbers, help="with commas (16 to 256)")
     parser.add_argument("--rounds", type=count, default=3, help="of up to 32 frames (3)")
-    parser.add_argument("--input", type=Path, help="a video (default: one is made)")
+    parser.add_argument("--video", type=Path, help="a video (default: clips are made)")
     parser.add_argument("--tokenizer", default=TOKENIZER, help=f"({TOKENIZER})")
     parser.add_argument("--dtype", choices=DTYPES, help="one of them (default: what this CPU has)")
     args = parser.parse_args(argv)
     settings = config.to_settings(ExtractSettings, config.load(args.tokenizer)).pipeline
-    encoder, side, frames, rounds = SIZES["L"], SIDE, args.frames, args.rounds
+    encoder, side, width, rounds = SIZES["L"], SIDE, 512, args.rounds
+    frames = args.frames or FRAMES
     if args.quick:
         encoder = dataclasses.replace(SIZES["S"], depth=2)
-        side, frames, rounds = 32, (8, CHUNKED), 1
+        side, width, rounds, frames = 32, 128, 1, args.frames or (8, CHUNKED)
+    missing = no_bfloat16()
+    if args.dtype == "bfloat16" and missing:
+        parser.error(f"--dtype=bfloat16: {missing}")
+    dtypes = [args.dtype] if args.dtype else ["float32", *([] if missing else ["bfloat16"])]
     cv2.setNumThreads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = args.input or made_clip(folder, max(frames), 512 if not args.quick else 128)
-            clips = samples(path, frames, settings, side, rounds)
-    except VideoError as error:
-        parser.error(str(error))
-    cv2.setNumThreads(-1)
-    report: dict[str, Any] = {"frames": list(frames), "tokenizer": dataclasses.asdict(settings)}
+    report: dict[str, Any] = {
+        "frames": list(frames),
+        "tokenizer": dataclasses.asdict(settings),
+        "no_bfloat16": missing,
+    }
     kept = True
-    dtypes = [args.dtype] if args.dtype else ["float32"]
-    if not args.dtype and has_matrix_units() and models.has_torch():
-        dtypes.append("bfloat16")
-    for dtype in dtypes:
-        rows = measure(clips, encoder, side, dtype, rounds)
-        report[dtype] = [dataclasses.asdict(row) for row in rows]
-        print(
-            f"\n{'two layers' if args.quick else 'ViT-L'}, {side} pixels, {dtype}: seconds a video"
-        )
-        print(table(rows))
-        if args.quick:
-            continue
-        if dtype == "float32":
-            kept, said = verdict(rows)
-            print(said)
-        else:
-            print(crossover(rows))
-        if args.json:
-            write_text(args.json, json.dumps(report, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+
+        @functools.cache  # trajectories are found once for both precisions
+        def clip_of(number: int) -> Sample:
+            path = args.video or made_clip(folder, number, width)
+            return sample(path, number, settings, side, rounds)
+
+        for dtype in dtypes:
+            size = "two layers" if args.quick else "ViT-L"
+            print(f"\n{size}, {side} pixels, {dtype}: seconds a video\n{HEAD}", flush=True)
+            rows: list[Row] = []
+            try:
+                for row in measure(clip_of, frames, encoder, side, dtype, rounds):
+                    rows.append(row)
+                    with tqdm.external_write_mode():
+                        print(line(row), flush=True)
+                    report[dtype] = [
+                        {**dataclasses.asdict(one), "speedup": one.speedup} for one in rows
+                    ]
+                    if args.json:
+                        write_text(args.json, json.dumps(report, indent=1) + "\n")
+            except VideoError as error:
+                parser.error(str(error))
+            for note in notes(rows):
+                print(note)
+            if args.quick:
+                continue
+            if dtype == "float32":
+                kept, said = verdict(rows)
+                print(said)
+            else:
+                print(crossover(rows))
+    if missing and not args.dtype:
+        print(f"bfloat16 is not measured: {missing}")
     if args.quick:
         print("everything runs; a model this small proves nothing: the verdict needs the full run")
-        if args.json:
-            write_text(args.json, json.dumps(report, indent=1) + "\n")
     return 0 if kept else 1
 
 

@@ -4,30 +4,36 @@
   python -m benchmarks.extraction_cost --learned          # SAM 2.1 beside it (make sam2)
   python -m benchmarks.extraction_cost --quick --learned --json=cost.json
 
-One clip of the procedural world, 512x288; its first frame is cut into a grid of so many objects,
-whatever it shows, which are then followed. Decoding and segmentation are left out: they know
-nothing of objects. Seconds are those of the processor, one thread for the flow tracker; where SAM 2
-runs on an accelerator, those of the clock for it.
+Clips of the procedural world, 512x288, with five frames between each two sampled ones; their first
+frame is cut into a grid of so many objects, whatever it shows, which are then followed: 10 to 200
+objects through the fewest frames, and a usual number of them through more. Decoding and
+segmentation are left out: they know nothing of objects. Seconds are those of the processor, in one
+thread; where SAM 2 runs on an accelerator, those of the clock for it. Rows are printed, and written
+to --json, as they are done, and what is left to do is told.
 
-`flow`: one flow serves all objects. `flow, discover`: the same clip by default, where labels start
-in three frames and are then joined; for one number of segments, which are hints to it.
+`flow`: one flow serves all objects. Bound: the most take at most 1.5 times as long as the fewest.
+`flow, discover`: the same clip by default, where labels start in three frames, each cut into the
+grid, and the pieces on which all agree are joined. The more segments, the more pieces: how its time
+grows is told, and has no bound.
 
 `sam2`: tiny, with random weights, whose speed is that of any weights, at a reduced resolution;
-every frame is encoded once for all objects. The clips that it tracks together have different
-pixels. Beside it the same model, given the objects of the same clips one by one, which encodes
-every frame for each. On a CPU, which is bound by its arithmetic, batches gain little; on an
-accelerator they are the point.
+every frame is encoded once for all objects. Bound: less than proportional to the objects.
+`sam2, together`: several clips at once, of different pixels. `sam2, one by one`: the same model,
+given the objects of the same clips one by one, which encodes every frame for each. On a CPU, which
+is bound by its arithmetic, batches gain little; on an accelerator they are the point.
 
 The last table says what 8 million videos would take at these speeds. What was not measured here
-says so.
+says so. The exit code is 1 where a bound does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -37,10 +43,9 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Int32
-from tqdm import tqdm
 
 from benchmarks.arguments import count
-from benchmarks.end_to_end import made_clip
+from benchmarks.made_clips import made_clip
 from tokenization import pipeline, video
 from tokenization.files import write_text
 from tokenization.learned import LearnedSettings, Sam2Settings
@@ -53,7 +58,8 @@ Clock = Callable[[], float]
 OBJECTS, FRAMES = (10, 25, 50, 100, 200), (16, 64, 256)
 VIDEOS = 8_000_000
 FLAT = 1.5  # times that the flow tracker may take for the most objects
-_LEARNED_FRAMES = 4
+# Rough seconds, to tell what is left: of a sampled frame; for SAM 2, and of each object in it.
+_FLOW, _DISCOVER, _ENCODE, _OBJECT = 0.1, 0.2, 0.065, 0.025
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Cost:
     """One measurement.
 
     Attributes:
-      way: `flow`, `flow, discover`, `sam2`, or `sam2, one by one`.
+      way: `flow`, `flow, discover`, `sam2`, `sam2, together`, or `sam2, one by one`.
       objects: in the first frame of a clip.
       frames: sampled, of a clip.
       clips: tracked together (or one at a time, one by one).
@@ -73,7 +79,7 @@ class Cost:
     objects: int
     frames: int
     clips: int
-    seconds: float
+    seconds: float = 0.0
     device: str = "CPU"
 
 
@@ -116,66 +122,149 @@ def from_starts(clip: Clip, tracker: Discoverer) -> Clip:
     return dataclasses.replace(clip, segments=dict.fromkeys(starts, clip.segments[0]))
 
 
-def seconds_of(
-    track: Callable[[Sequence[Clip]], object],
-    clips: Sequence[Clip],
-    clock: Clock = time.process_time,
-    *,
-    warm: bool = True,
-) -> float:
-    """Seconds for a clip, after one run that does not count; the labels are on the CPU then."""
-    if warm:
-        track(clips[:1])
-    begin = clock()
-    track(clips)
-    return (clock() - begin) / len(clips)
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A row that is to be measured.
+
+    Attributes:
+      cost: what is known of it.
+      work: seconds that it will take, roughly: see `Progress`.
+      track: what is timed.
+      clips: what it is given; made when it is its turn.
+    """
+
+    cost: Cost
+    work: float
+    track: Callable[[Sequence[Clip]], object]
+    clips: Callable[[], Sequence[Clip]]
+
+    def run(self, clock: Clock = time.process_time) -> Cost:
+        """The row; its labels are on the CPU when the clock is read."""
+        clips = self.clips()
+        begin = clock()
+        self.track(clips)
+        return dataclasses.replace(self.cost, seconds=(clock() - begin) / self.cost.clips)
 
 
-def flow_costs(
-    path: Path, objects: Sequence[int], frames: Sequence[int], settings: PipelineSettings
-) -> list[Cost]:
+class Source:
+    """Decoded clips of the world, the last one kept: steps of one number of frames follow.
+
+    Args:
+      folder: for the files.
+      width: pixels.
+      between: most frames between two sampled ones.
+      max_side: of the decoded frames.
+    """
+
+    def __init__(self, folder: Path, width: int, *, between: int, max_side: int) -> None:
+        self._folder, self._width = folder, width
+        self._between, self._max_side = between, max_side
+        self._last: tuple[int, Frames] | None = None
+
+    def frames(self, number: int) -> Frames:
+        """So many sampled frames of a clip that is made for them."""
+        if self._last is None or self._last[0] != number:
+            self._last = None  # before the next one is in memory
+            path = made_clip(self._folder, number, self._width)
+            decoded = video.decode(
+                path, frames=number, between=self._between, max_side=self._max_side
+            )
+            self._last = (number, decoded)
+        return self._last[1]
+
+
+def flow_steps(
+    source: Source, objects: Sequence[int], frames: Sequence[int], settings: PipelineSettings
+) -> list[Step]:
     """Of the flow tracker: by objects at the fewest frames, by frames at a typical number."""
     tracker = pipeline.build(settings).tracker
     assert isinstance(tracker, Discoverer)
-    typical = objects[len(objects) // 2]
-    plan = [(n, frames[0]) for n in objects] + [(typical, t) for t in frames[1:]]
-    found = []
-    for number, t in tqdm(plan, desc="flow", unit="clip", disable=None):
-        decoded = video.decode(path, frames=t, between=settings.between, max_side=settings.max_side)
-        clip = clip_of(decoded, number)
-        found.append(Cost("flow", number, t, 1, seconds_of(tracker.track, [clip])))
-        if number == typical:
-            clip = from_starts(clip, tracker)
-            # Labels that were followed have warmed it.
-            seconds = seconds_of(tracker.discover, [clip], warm=False)
-            found.append(Cost("flow, discover", number, t, 1, seconds))
-    return found
+    usual = objects[len(objects) // 2]
+    steps = []
+    for n, t in [(n, frames[0]) for n in objects] + [(usual, t) for t in frames[1:]]:
+        clip = functools.partial(_one_clip, source, n, t)
+        steps += [
+            Step(Cost("flow", n, t, 1), _FLOW * t, tracker.track, clip),
+            Step(
+                Cost("flow, discover", n, t, 1),
+                _DISCOVER * t,
+                tracker.discover,
+                lambda clip=clip: [from_starts(clip()[0], tracker)],
+            ),
+        ]
+    return steps
 
 
-def learned_costs(path: Path, objects: Sequence[int], resolution: int, clips: int) -> list[Cost]:
-    """Of SAM 2.1: all objects together, and the same ones by one and clip by clip."""
+def learned_steps(
+    source: Source, objects: Sequence[int], frames: Sequence[int], resolution: int, clips: int
+) -> list[Step]:
+    """Of SAM 2.1: by objects and by frames; then clips together, and object by object."""
     learned = LearnedSettings(sam2=Sam2Settings(size="tiny", resolution=resolution))
-    settings = PipelineSettings(
-        frames=_LEARNED_FRAMES, max_side=resolution, tracker="sam2", learned=learned
-    )
+    settings = PipelineSettings(max_side=resolution, tracker="sam2", learned=learned)
     tracker = pipeline.build(settings, weights="random").tracker
-    device = accelerator()
-    # The processor only waits for an accelerator.
-    clock = time.perf_counter if device else time.process_time
-    where = device or "CPU"
-    decoded = video.decode(path, frames=_LEARNED_FRAMES, max_side=resolution)
-    found = []
-    for number in tqdm(objects, desc="sam2", unit="clip", disable=None):
-        together = different_clips(decoded, number, clips)
-        seconds = seconds_of(tracker.track, together, clock)
-        found.append(Cost("sam2", number, _LEARNED_FRAMES, clips, seconds, where))
-    few = min(objects)
-    singles = [one for clip in different_clips(decoded, few, clips) for one in one_by_one(clip)]
-    begin = clock()
-    for single in singles:
-        tracker.track([single])
-    seconds = (clock() - begin) / clips
-    return [*found, Cost("sam2, one by one", few, _LEARNED_FRAMES, clips, seconds, where)]
+    where, few = accelerator() or "CPU", min(objects)
+    if where == "CPU":
+        import torch
+
+        torch.set_num_threads(1)
+
+    def work(n: int, t: int) -> float:
+        return t * (_ENCODE + _OBJECT * n)
+
+    steps = [
+        Step(
+            Cost("sam2", n, t, 1, device=where),
+            work(n, t),
+            tracker.track,
+            functools.partial(_one_clip, source, n, t),
+        )
+        for n, t in [(n, frames[0]) for n in objects] + [(few, t) for t in frames[1:]]
+    ]
+
+    def together() -> list[Clip]:
+        return different_clips(source.frames(frames[0]), few, clips)
+
+    def alone(all_of_them: Sequence[Clip]) -> None:
+        for clip in all_of_them:
+            for one in one_by_one(clip):
+                tracker.track([one])
+
+    least, most = clips * work(few, frames[0]), clips * few * work(1, frames[0])
+    return [
+        *steps,
+        Step(
+            Cost("sam2, together", few, frames[0], clips, device=where),
+            least,
+            tracker.track,
+            together,
+        ),
+        Step(Cost("sam2, one by one", few, frames[0], clips, device=where), most, alone, together),
+    ]
+
+
+def _one_clip(source: Source, objects: int, frames: int) -> list[Clip]:
+    return [clip_of(source.frames(frames), objects)]
+
+
+class Progress:
+    """Says what is left, by how long the work before took.
+
+    Args:
+      work: of all steps, roughly in seconds: only their shares count once some are done.
+    """
+
+    def __init__(self, work: float) -> None:
+        self._all, self._done, self._begin = work, 0.0, time.perf_counter()
+        self._say(work)
+
+    def did(self, work: float) -> None:
+        """A step is done."""
+        self._done += work
+        took = time.perf_counter() - self._begin
+        self._say(took * (self._all - self._done) / self._done)
+
+    def _say(self, seconds: float) -> None:
+        print(f"about {seconds / 60:.1f} min left", file=sys.stderr, flush=True)
 
 
 def accelerator() -> str | None:
@@ -185,37 +274,54 @@ def accelerator() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def report(costs: Sequence[Cost]) -> tuple[list[str], bool]:
-    """The tables, and whether the flow tracker is flat in objects."""
-    lines = [f"{'tracker':18} {'objects':>8} {'frames':>7} {'s a video':>10} {'ms a frame':>11}"]
-    for one in costs:
-        lines.append(
-            f"{one.way:18} {one.objects:8} {one.frames:7} {one.seconds:10.2f} "
-            f"{1e3 * one.seconds / one.frames:11.1f}"
-        )
-    flow = [one for one in costs if one.way == "flow"]
-    by_objects = [one for one in flow if one.frames == flow[0].frames]
-    growth = by_objects[-1].seconds / by_objects[0].seconds
-    flat = growth <= FLAT
-    lines.append(
-        f"{'holds' if flat else 'FAILS'}: the flow tracker takes {growth:.2f} times as long for "
-        f"{by_objects[-1].objects} objects as for {by_objects[0].objects} (bound {FLAT:g})"
+HEAD = f"{'tracker':18} {'objects':>8} {'frames':>7} {'s a video':>10} {'ms a frame':>11}"
+
+
+def line(one: Cost) -> str:
+    """Of the table, below `HEAD`."""
+    return (
+        f"{one.way:18} {one.objects:8} {one.frames:7} {one.seconds:10.2f} "
+        f"{1e3 * one.seconds / one.frames:11.1f}"
     )
-    learned = [one for one in costs if one.way == "sam2"]
-    if learned:
-        least, most = learned[0], learned[-1]
-        times, more = most.seconds / least.seconds, most.objects / least.objects
-        said = "sublinear" if times < more else "NOT sublinear"
+
+
+def growth(costs: Sequence[Cost], way: str) -> tuple[float, Cost, Cost]:
+    """How many times longer the most objects take than the fewest, and these two."""
+    its = [one for one in costs if one.way == way]
+    least, *_, most = (one for one in its if one.frames == its[0].frames)
+    return most.seconds / least.seconds, least, most
+
+
+def report(costs: Sequence[Cost]) -> tuple[list[str], bool]:
+    """What is said below the table, and whether the bounds hold."""
+    lines, kept = [], []
+    times, least, most = growth(costs, "flow")
+    kept.append(times <= FLAT)
+    lines.append(
+        f"{_said(kept[-1])}: flow: {times:.2f} times as long for {most.objects} objects as for "
+        f"{least.objects} (bound {FLAT:g})"
+    )
+    times, least, most = growth(costs, "flow, discover")
+    lines.append(
+        f"flow, discover: {times:.2f} times as long for {most.objects} segments in each "
+        f"frame that labels start in as for {least.objects} (no bound)"
+    )
+    ways = {one.way: one for one in costs}
+    if "sam2" in ways:
+        times, least, most = growth(costs, "sam2")
+        more = most.objects / least.objects
+        kept.append(times < more)
         lines.append(
-            f"sam2 takes {times:.1f} times as long for {more:.0f} times as many objects: {said}"
+            f"{_said(kept[-1])}: sam2: {times:.1f} times as long for {more:g} times as many "
+            f"objects (bound: less than {more:g})"
         )
-        alone = next(one for one in costs if one.way == "sam2, one by one")
+        together, alone = ways["sam2, together"], ways["sam2, one by one"]
         lines.append(
-            f"objects one by one and one clip at a time: {alone.seconds / least.seconds:.2f} times "
-            f"the seconds of {least.clips} clips with {alone.objects} objects together "
+            f"objects one by one and one clip at a time: {alone.seconds / together.seconds:.2f} "
+            f"times the seconds of {together.clips} clips with {alone.objects} objects together "
             f"({alone.device})"
         )
-    usual = [one for one in costs if one.way == "flow, discover"] or flow
+    usual = [one for one in costs if one.way == "flow, discover"]
     typical = min(usual, key=lambda one: (abs(one.objects - 50), one.frames))
     hours = VIDEOS * typical.seconds / 3600
     lines += [
@@ -224,7 +330,11 @@ def report(costs: Sequence[Cost]) -> tuple[list[str], bool]:
         f"  flow tracker, CPU core-hours  {hours:10,.0f}  ({typical.seconds:.2f} s a video here)",
         "  sam2, GPU-hours              not measured  (needs an accelerator and weights)",
     ]
-    return lines, flat
+    return lines, all(kept)
+
+
+def _said(holds: bool) -> str:
+    return "holds" if holds else "FAILS"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -242,22 +352,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.learned and not all(map(importlib.util.find_spec, ("torch", "sam2"))):
         parser.error("--learned needs torch and sam2: make sam2, or leave it out")
-    objects, frames = ((10, 50), (8,)) if args.quick else (OBJECTS, FRAMES)
+    objects, frames = ((10, 50), (8, 16)) if args.quick else (OBJECTS, FRAMES)
+    width, settings = 256 if args.quick else 512, PipelineSettings()
     cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        path = made_clip(folder, max(frames), 256 if args.quick else 512)
-        costs = flow_costs(path, objects, frames, PipelineSettings())
+    costs: list[Cost] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = Source(folder, width, between=settings.between, max_side=settings.max_side)
+        steps = flow_steps(source, objects, frames, settings)
         if args.learned:
-            learned = (2, 6) if args.quick else objects
-            costs += learned_costs(path, learned, args.resolution, args.clips)
-    lines, flat = report(costs)
+            small = Source(folder, width, between=0, max_side=args.resolution)
+            few = (2, 6) if args.quick else objects
+            steps += learned_steps(small, few, frames, args.resolution, args.clips)
+        print(HEAD, flush=True)
+        progress = Progress(sum(step.work for step in steps))
+        warm: set[str] = set()
+        for step in steps:
+            # The processor only waits for an accelerator.
+            clock = time.process_time if step.cost.device == "CPU" else time.perf_counter
+            if step.cost.clips == 1 and step.cost.way not in warm:
+                warm.add(step.cost.way)
+                step.run(clock)  # imports and caches; SAM 2 has them by its turn with more clips
+            costs.append(step.run(clock))
+            print(line(costs[-1]), flush=True)
+            if args.json:
+                found: dict[str, Any] = {"costs": [dataclasses.asdict(one) for one in costs]}
+                write_text(args.json, json.dumps(found, indent=1) + "\n")
+            progress.did(step.work)
+    lines, kept = report(costs)
     print("\n".join(lines))
     if args.quick:
         print("--quick: no verdict on this few")
-    if args.json:
-        found: dict[str, Any] = {"costs": [dataclasses.asdict(one) for one in costs]}
-        write_text(args.json, json.dumps(found, indent=1) + "\n")
-    return 0 if flat or args.quick else 1
+    return 0 if kept or args.quick else 1
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.arguments import count
+from benchmarks.workers import WORKER, worker_processes
 from tokenization import records
 from tokenization.files import write_text
 from tokenization.world import WorldSettings, write_split
@@ -46,8 +47,6 @@ def get_config(arg=None):
         {{"pipeline": {{"frames": 8}}, "record_size": 64, "shard_size": {SHARD_SIZE}}}
     )
 """
-# What a worker's command line begins with, or has in it.
-_WORKER = {"local": "multiprocessing.spawn import spawn_main", "ray": "ray::_Remote"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,28 +132,6 @@ def command(engine: str, manifest: Path, config: Path, output: Path) -> list[str
         *(sys.executable, "-m", "tokenization.extract", f"--engine={engine}", *workers),
         *(f"--input={manifest}", f"--output={output}", f"--config={config}", "--max_bad=1"),
     ]
-
-
-def worker_processes(of: int, engine: str) -> list[int]:
-    """Processes below `of` that are workers of the engine."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has just ended
-            continue
-        children.setdefault(parent, []).append(int(path.name))
-    found, below = [], [of]
-    while below:
-        for process in children.get(below.pop(), []):
-            below.append(process)
-            try:
-                line = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if _WORKER[engine] in line:
-                found.append(process)
-    return found
 
 
 def disturbed(line: Sequence[str], engine: str, output: Path, kills: int, shards: int) -> int:
@@ -271,8 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.videos, options.broken, options.kills = 30, 2, 3
     installed = importlib.util.find_spec("ray") is not None
     engines = (options.engines or ("local,ray" if installed else "local")).split(",")
-    if set(engines) - _WORKER.keys():
-        parser.error(f"--engines={options.engines}: choose of {', '.join(_WORKER)}")
+    if set(engines) - WORKER.keys():
+        parser.error(f"--engines={options.engines}: choose of {', '.join(WORKER)}")
     if "ray" in engines and not installed:
         parser.error("Ray is not installed; make ray installs it")
     with tempfile.TemporaryDirectory() as temporary:

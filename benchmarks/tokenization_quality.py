@@ -7,6 +7,8 @@
       --tokenizer=configs/tokenization/classical.py:frames=8,split=keyframes
   python -m benchmarks.tokenization_quality --no_world --sheets=sheets --weights=FOLDER \
       --tokenizer=configs/tokenization/classical.py --tokenizer=configs/tokenization/paper.py
+  python -m benchmarks.tokenization_quality --no_world --sheets=sheets --weights=random \
+      --tokenizer=configs/tokenization/paper.py:segmenter=classical,tracker=edgetam
 
 World: for each object, the IoU of its space-time tube with the best-matching trajectory, over
 all frames of the video; and its identity switches: how often the trajectory that covers most of
@@ -21,7 +23,8 @@ of their own where --tokenizer names them, with weights as `tokenization.extract
 trajectories that lie in the object for the most part (8 at most, found greedily, their median
 life at least half of the frames), and of the best single one. Frames a second are sampled frames
 a second of one core (of the time that passes, where a CUDA device works), decoding left out. The
-first tokenizer is judged, on 12 sequences or more.
+first tokenizer is judged, on 12 sequences or more. --sheets shows each sequence as each tokenizer
+sees it: trajectories, the best union, and the first masks followed, beside the annotation.
 """
 
 from __future__ import annotations
@@ -42,8 +45,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import annotated
+from benchmarks import annotated, quality_sheets
 from benchmarks.plain_trackers import Copied, FlowOnly
+from benchmarks.quality_sheets import Found
 from benchmarks.timing import peak_growth
 from benchmarks.tracking_metrics import (
     best_cover,
@@ -197,15 +201,17 @@ def measure_masks(
     return row, found
 
 
-def add_free(row: Row, tokenizer: pipeline.Pipeline, frames: Frames, objects: np.ndarray) -> Row:
+def add_free(
+    row: Row, tokenizer: pipeline.Pipeline, frames: Frames, objects: np.ndarray
+) -> tuple[Row, Found]:
     """Adds the trajectories that the whole pipeline finds, without a mask, and its time."""
     clock = clock_of(tokenizer.settings)
     begin = clock()
     labels = tokenizer.tokenize(frames).labels
     seconds = (clock() - begin) / len(frames.rgb)
     shared = overlaps(labels, objects)
-    covers = [best_cover(shared, item) for item in range(1, shared.shape[1])]
-    return dataclasses.replace(
+    covers = tuple(best_cover(shared, item) for item in range(1, shared.shape[1]))
+    row = dataclasses.replace(
         row,
         seconds=seconds,
         union=float(np.mean([cover.union for cover in covers])),
@@ -214,6 +220,7 @@ def add_free(row: Row, tokenizer: pipeline.Pipeline, frames: Frames, objects: np
         trajectories=int(labels.max()),
         coverage=coverage(labels),
     )
+    return row, Found(labels, covers)
 
 
 def measure_sequences(
@@ -238,12 +245,16 @@ def measure_sequences(
                 max_side=settings.max_side,
             )
             clock = clock_of(settings)
-            row, found = measure_masks(tokenizer.tracker, frames, objects, clock)
-            rows.setdefault(name, {})[sequence.name] = add_free(row, tokenizer, frames, objects)
+            row, followed = measure_masks(tokenizer.tracker, frames, objects, clock)
+            row, found = add_free(row, tokenizer, frames, objects)
+            rows.setdefault(name, {})[sequence.name] = row
             if name not in memory:
                 memory[name] = peak_growth(functools.partial(tokenizer.tokenize, frames))
             if sheets is not None:
-                sheet = annotated.contact_sheet(frames.rgb, found, objects)
+                if row.j is not None:
+                    found = dataclasses.replace(found, followed=followed, j=row.j)
+                title = f"{name}, {sequence.name}"
+                sheet = quality_sheets.compose(title, frames.rgb, objects, found)
                 path = sheets / f"{_file_name(name)}-{sequence.name}.png"
                 cv2.imwrite(str(path), sheet[..., ::-1])
             for tracker in plain if number == 0 else []:
@@ -424,7 +435,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sequences", help="names of sequences, with commas (all)")
     parser.add_argument("--weights", help="of networks: see python -m tokenization.extract --help")
     parser.add_argument("--no_world", action="store_true", help="annotated sequences only")
-    parser.add_argument("--sheets", type=Path, help="folder for pictures of the followed masks")
+    parser.add_argument(
+        "--sheets", type=Path, help="folder for pictures: one a sequence and pipeline"
+    )
     args = parser.parse_args(argv)
     cv2.setNumThreads(1)
     configs = list(dict.fromkeys(args.tokenizer or [TOKENIZER]))

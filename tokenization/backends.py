@@ -87,14 +87,14 @@ def make(backend: Backend, settings: LearnedSettings, given: str | None = None) 
 def prepare(
     chosen: Iterable[Backend], settings: LearnedSettings, given: str | None = None
 ) -> LearnedSettings:
-    """Fetches the weights of backends, and notes what they are in `sums`.
+    """Fetches the weights of backends, and notes what they are in `sums` and `revisions`.
 
     Before workers start: they then find the files, and what is wrong shows at once.
 
     Raises:
       MissingBackend, WeightsError: as `make` does; also for other weights than `sums` names.
     """
-    sums, wanted = {}, dict(settings.sums)
+    sums, revisions, wanted = {}, {}, dict(settings.sums)
     for backend in chosen:
         _import("torch")
         for package in backend.packages if given != weights.RANDOM else ():
@@ -106,7 +106,13 @@ def prepare(
             else:
                 path = weights.locate(file, given)
                 sums[file.name] = _checked(file.name, path, wanted)
-    return dataclasses.replace(settings, sums=tuple(sorted(sums.items())))
+                if commit := weights.revision(path, sums[file.name]):
+                    revisions[file.name] = commit
+    return dataclasses.replace(
+        settings,
+        sums=tuple(sorted(sums.items())),
+        revisions=tuple(sorted(revisions.items())),
+    )
 
 
 def _checked(name: str, path: Path, wanted: Mapping[str, str]) -> str:

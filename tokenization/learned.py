@@ -167,6 +167,8 @@ class LearnedSettings:
       running: where they run.
       sums: files of weights and their SHA-256, which they must have; extraction notes here what
         it found, so that records of other weights never get into one dataset.
+      revisions: files of weights and the commit of the hub that they came from, where a download
+        told it. Extraction notes it in each record; sums alone say whether weights are the same.
     """
 
     directsam: DirectSamSettings = dataclasses.field(default_factory=DirectSamSettings)
@@ -175,6 +177,7 @@ class LearnedSettings:
     edgetam: EdgeTamSettings = dataclasses.field(default_factory=EdgeTamSettings)
     running: DeviceSettings = dataclasses.field(default_factory=DeviceSettings)
     sums: tuple[tuple[str, str], ...] = ()
+    revisions: tuple[tuple[str, str], ...] = ()
 
 
 def _check_choice(settings: object, name: str, known: tuple[str, ...]) -> None:

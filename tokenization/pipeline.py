@@ -20,7 +20,8 @@ from tokenization.linking import Rule, link_clips
 from tokenization.protocols import Clip, Discoverer, Segmenter, Tracker
 from tokenization.segmenters.classical import ClassicalSegmenter, ClassicalSettings
 from tokenization.segmenters.patches import PatchSegmenter
-from tokenization.trackers.flow import FlowSettings, FlowTracker
+from tokenization.trackers.flow import FlowTracker
+from tokenization.trackers.flow_settings import FlowSettings
 from tokenization.trackers.none import NoTracker
 from tokenization.trackers.optical_flow import continuity
 from tokenization.trackers.patches import PatchTracker, WalkSettings
@@ -196,12 +197,14 @@ class Pipeline:
         if not learned_parts(self.settings):
             del settings["learned"]
         names = {"segmenter": self.segmenter.name, "tracker": self.tracker.name}
+        revisions = dict(self.settings.learned.revisions)
         digest = hashlib.sha256(
             json.dumps([names, settings, video.rgb.shape], sort_keys=True).encode()
         )
         for frames in (video.rgb, *video.between):
             digest.update(np.ascontiguousarray(frames).data)
-        return {**names, "settings": settings, "hash": digest.hexdigest()}
+        told = {"revisions": revisions} if revisions else {}
+        return {**names, "settings": settings, **told, "hash": digest.hexdigest()}
 
 
 def learned_parts(settings: PipelineSettings) -> list[Backend]:
@@ -213,9 +216,11 @@ def learned_parts(settings: PipelineSettings) -> list[Backend]:
 def noted(settings: PipelineSettings) -> dict[str, Any]:
     """JSON values of the settings on which trajectories depend.
 
-    Of what networks run on that is the precision, not the device nor what goes through it at once.
+    Of what networks run on that is the precision, not the device nor what goes through it at once;
+    of where their weights came from it is what they are.
     """
     values = json.loads(json.dumps(dataclasses.asdict(settings)))
+    del values["learned"]["revisions"]
     if learned_parts(settings):
         values["learned"]["running"] = {"precision": settings.learned.running.precision}
     return values
@@ -295,12 +300,13 @@ def _shots(
 
 def _after_cuts(shots: Sequence[Int32[np.ndarray, "_ h w"]]) -> Int32[np.ndarray, "t h w"]:
     """Shots one after the other, each with labels above those before."""
-    whole = []
-    highest = 0
+    whole = np.concatenate(shots).astype(np.int32, copy=False)
+    highest = at = 0
     for labels in shots:
-        whole.append(np.where(labels > 0, labels + highest, 0).astype(np.int32))
-        highest = max(highest, int(whole[-1].max()))
-    return np.concatenate(whole)
+        its = whole[at : at + len(labels)]
+        np.add(its, highest, out=its, where=its > 0)
+        highest, at = max(highest, int(its.max())), at + len(labels)
+    return whole
 
 
 def _linked_clips(

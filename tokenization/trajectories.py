@@ -61,7 +61,8 @@ def compact(labels: Integer[np.ndarray, "t h w"]) -> UInt16[np.ndarray, "t h w"]
     Raises:
       ValueError: a negative label, or more than 65,535 trajectories.
     """
-    old = np.unique(labels)
+    # Frame by frame: numbers of pixels are 8 bytes each, four times the labels.
+    old = np.unique(np.concatenate([labels[:0].reshape(-1), *map(np.unique, labels)]))
     if old.size and old[0] < 0:
         raise ValueError(f"labels must be >= 0 (0 = no trajectory), found {old[0]}")
     old = old[old > 0]
@@ -72,8 +73,9 @@ def compact(labels: Integer[np.ndarray, "t h w"]) -> UInt16[np.ndarray, "t h w"]
         )
     if old.size and old[-1] == old.size and labels.dtype == np.uint16:
         return labels
-    new = (np.searchsorted(old, labels) + 1).astype(np.uint16)
-    new[labels == 0] = 0
+    new = np.zeros(labels.shape, np.uint16)
+    for its, found in zip(new, labels, strict=True):
+        np.add(np.searchsorted(old, found), 1, out=its, where=found > 0, casting="unsafe")
     return new
 
 
@@ -119,7 +121,10 @@ class Trajectories:
             )
         if not self.key_frames[0]:
             raise ValueError(f"video {self.video.id!r}: frame 0 must be a key frame")
-        counts = np.bincount(self.labels.reshape(-1), minlength=1)
+        most = int(self.labels.max()) + 1
+        counts = np.sum(
+            [np.bincount(frame.reshape(-1), minlength=most) for frame in self.labels], 0
+        )
         missing = np.flatnonzero(counts[1:] == 0) + 1
         if missing.size:
             raise ValueError(

@@ -24,7 +24,8 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float32, Int64, UInt8
 
-from tokenization import file_head, orientation
+from tokenization import file_head
+from tokenization.orientation import Orientation
 from tokenization.resizing import fit
 from tokenization.sampling import indices_between, sample_indices, with_annotated
 from tokenization.trajectories import VideoInfo
@@ -176,7 +177,10 @@ def decode(
         video=video,
         repeated=len(positions) - distinct,
         between=tuple(
-            np.array([found.images[i] for i in gap.tolist()], np.uint8).reshape(-1, *rgb.shape[1:])
+            # Taken out: each is in memory once.
+            np.array([found.images.pop(i) for i in gap.tolist()], np.uint8).reshape(
+                -1, *rgb.shape[1:]
+            )
             for gap in (indices_between(np.array(positions), between) if between else [])
         ),
     )
@@ -294,12 +298,13 @@ class _Source:
     ) -> _Found:
         """Decodes everything up to `end`, converting the wanted positions."""
         found, reformatter, wanted = _Found([], {}), VideoReformatter(), set(wanted)
-        size = None
+        size, shown = None, Orientation()
         self._seek(seek)
         for frame in self._frames():
             if size is None:
                 size = fit(frame.width, frame.height, max_side)
-                found.width, found.height = orientation.displayed_size(frame)
+                shown = Orientation.of(frame)
+                found.width, found.height = shown.size(frame.width, frame.height)
             position = len(found.times)
             time = self._seconds(frame.pts, position)
             found.times.append(max(time, found.times[-1]) if found.times else time)
@@ -307,7 +312,7 @@ class _Source:
                 rgb = reformatter.reformat(
                     frame, width=size[0], height=size[1], format="rgb24", interpolation="AREA"
                 )
-                found.images[position] = orientation.apply(rgb.to_ndarray(), frame)
+                found.images[position] = shown.apply(rgb.to_ndarray())
             if end is not None and time > end:
                 break
         return found

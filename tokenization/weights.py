@@ -91,8 +91,9 @@ SAM2 = {
     ),
 }
 
-# Neither its commit nor its sum could be looked up when this was written: see `WeightFile.sha256`.
-# `LearnedSettings.sums` pins one.
+# Not pinned: the file was not at hand when this was written, nor a page that gives its sum, or the
+# commit of its repository in full, as the hub asks for it. So `main` is asked for, what came is
+# noted (`WeightFile.sha256`), and records name its sum and commit. `LearnedSettings.sums` pins one.
 DIRECTSAM = WeightFile(
     "DirectSAM-1800px-0424/model.safetensors",
     f"{_HUB}chendelong/DirectSAM-1800px-0424/resolve/main/model.safetensors",
@@ -148,6 +149,20 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Of a file's content."""
     with Path(path).open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def revision(path: str | os.PathLike[str], content: str) -> str | None:
+    """The commit of the hub that a file was downloaded from, as noted beside it.
+
+    Args:
+      path: the file.
+      content: its SHA-256: what is noted of other content is nothing of this file.
+    """
+    note = _note(Path(path))
+    if not note.is_file():
+        return None
+    noted = json.loads(note.read_text("utf-8"))
+    return noted.get("commit") if noted.get("sha256") == content else None
 
 
 def _given(file: WeightFile, path: Path) -> Path:

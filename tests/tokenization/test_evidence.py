@@ -16,7 +16,7 @@ from tokenization.trackers.appearance import (
     colour_likelihood,
     local_likelihood,
 )
-from tokenization.trackers.births import components, grow
+from tokenization.trackers.births import components, grow, newborn
 from tokenization.trackers.smoothing import smoothed
 
 seeds = settings(max_examples=15, deadline=None)
@@ -128,6 +128,20 @@ def test_labels_grow_over_what_is_most_alike_first():
 def test_components_are_what_hangs_together():
     graph = RegionGraph(np.ones(4), np.zeros((4, 3)), np.array([[0, 2], [1, 3]]))
     assert components(graph).tolist() == [0, 1, 0, 1]
+
+
+def test_what_is_born_is_one_thing_where_a_segment_or_a_colour_says_so():
+    """Four superpixels in a row, the first of which has a label."""
+    edges = np.array([[0, 1], [1, 2], [2, 3]])
+    features = np.array([[0.0], [0.0], [9.0], [10.0]]).repeat(3, 1)
+    graph = RegionGraph(np.array([1.0, 2.0, 3.0, 4.0]), features, edges)
+    cells = Superpixels(np.arange(4).repeat([1, 2, 3, 4])[None].astype(np.int32), graph)
+    free = np.array([1, 2, 3])
+    region, areas = newborn(cells, free, None, alike=2.0)
+    assert region.tolist() == [0, 1, 1] and areas.tolist() == [2, 7]
+    segments = np.array([[1, 1, 1, 1, 1, 1, 2, 2, 2, 2]], np.int32)
+    region, areas = newborn(cells, free, segments, alike=2.0)
+    assert region.tolist() == [0, 0, 1] and areas.tolist() == [5, 4]
 
 
 @seeds

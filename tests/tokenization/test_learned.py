@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.machinery
+import json
 import sys
 import types
 from pathlib import Path
@@ -100,9 +102,15 @@ def test_weights_that_a_config_names_are_those_that_are_used(tmp_path, monkeypat
     name = weights.DIRECTSAM.name
     pinned = LearnedSettings(sums=((name, weights.sha256(path)),))
     assert backends.prepare([backend], pinned, str(path)) == pinned
+    note = {"url": "main", "sha256": weights.sha256(path), "commit": "abc123"}
+    path.with_name("model.safetensors.source.json").write_text(json.dumps(note))
+    told = backends.prepare([backend], pinned, str(path))
+    assert told == dataclasses.replace(pinned, revisions=((name, "abc123"),))
     path.write_bytes(b"others")
     with pytest.raises(weights.WeightsError, match="not the file that this dataset is made with"):
         backends.prepare([backend], pinned, str(path))
+    told = backends.prepare([backend], LearnedSettings(), str(path))
+    assert told.revisions == ()  # the note is that of another file
 
 
 def test_the_released_program_links_many_to_one_from_one_half_on():

@@ -232,6 +232,17 @@ def test_settings_of_networks_are_named_only_where_they_are_used():
     assert with_network["settings"]["learned"]["running"] == {"precision": "auto"}
 
 
+def test_where_weights_came_from_is_told_but_makes_no_other_dataset():
+    """A machine on which they were put by hand goes on with what another one began."""
+    rgb, settings = moving_square(), PipelineSettings(tracker="sam2")
+    learned = dataclasses.replace(settings.learned, revisions=(("sam2.pt", "abc123"),))
+    downloaded = dataclasses.replace(settings, learned=learned)
+    tokenizers = [Pipeline(one, Halves(), Still()) for one in (settings, downloaded)]
+    by_hand, told = (one.tokenize(frames_of(rgb)).made_by for one in tokenizers)
+    assert told == {**by_hand, "revisions": {"sam2.pt": "abc123"}}
+    assert pipeline.noted(settings) == pipeline.noted(downloaded)
+
+
 def test_trackers_see_the_frames_between():
     rgb = with_cut()
     gaps = tuple(np.full((i, 80, 80, 3), i, np.uint8) for i in range(7))

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from tokenization.protocols import Clip
 from tokenization.segmenters.classical import ClassicalSegmenter, ClassicalSettings
-from tokenization.trackers.flow import FlowSettings, FlowTracker
+from tokenization.trackers.flow import FlowTracker
+from tokenization.trackers.flow_settings import FlowSettings
+from tokenization.trackers.following import follow_both_ways
 from tokenization.trackers.memory import Memory
 from tokenization.trackers.optical_flow import dense_flow, origins
 
@@ -262,7 +264,7 @@ def test_labels_from_a_frame_in_the_middle_do_not_share_births():
     segments = {t: np.ones((SIDE, SIDE), np.int32) for t in (0, 3, 5)}
     tracker = FlowTracker()
     path = list(tracker._views(Clip(rgb, segments), both_ways=True))
-    labels = tracker._from(path, 3, segments)
+    labels = follow_both_ways(FlowSettings(), path, 3, segments)
     assert (labels[2:4] == 1).all()
     red, blue = owner(labels[5], square(20, 60)), owner(labels[0], square(60, 10))
     assert red != blue and min(red, blue) > 1

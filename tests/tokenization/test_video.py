@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import re
@@ -11,6 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from tokenization import video
@@ -52,6 +54,19 @@ def test_one_decode_a_video(clips, monkeypatch):
     )
     video.decode(path)
     assert len(passes) == 1
+
+
+def test_decoded_frames_are_let_go(clips):
+    """PyAV ties a frame whose side data is read to itself: a 4k one is 12 MB each."""
+    path = clips.video(frames=20, rotation=90)
+    gc.collect()
+    gc.disable()
+    try:
+        video.decode(path, frames=10, between=1)
+        kept = [one for one in gc.get_objects() if isinstance(one, SideDataContainer)]
+        assert len(kept) <= 1  # of the frame that tells how all are to be shown
+    finally:
+        gc.enable()
 
 
 def test_wrong_packet_count_is_put_right(clips, monkeypatch):

@@ -47,6 +47,8 @@ def test_a_network_has_a_row_and_a_sheet(
     assert rows["classical + sam2"]["one"]["seconds"] > 0
     names = sorted(path.name for path in sheets.iterdir())
     assert names == ["classical+flow-one.png", "classical+sam2-one.png"]
+    one, other = (cv2.imread(str(sheets / name)) for name in names)
+    assert one.shape == other.shape and (one != other).any()  # three rows of either
     assert "classical + sam2" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         tokenization_quality.main([*arguments, f"--weights={tmp_path}/nowhere"])
