@@ -47,6 +47,7 @@ from jaxtyping import Int32
 from benchmarks.arguments import count
 from benchmarks.made_clips import made_clip
 from tokenization import pipeline, video
+from tokenization.engines.local import networks_use_one_thread
 from tokenization.files import write_text
 from tokenization.learned import LearnedSettings, Sam2Settings
 from tokenization.pipeline import PipelineSettings
@@ -203,10 +204,6 @@ def learned_steps(
     settings = PipelineSettings(max_side=resolution, tracker="sam2", learned=learned)
     tracker = pipeline.build(settings, weights="random").tracker
     where, few = accelerator() or "CPU", min(objects)
-    if where == "CPU":
-        import torch
-
-        torch.set_num_threads(1)
 
     def work(n: int, t: int) -> float:
         return t * (_ENCODE + _OBJECT * n)
@@ -355,6 +352,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     objects, frames = ((10, 50), (8, 16)) if args.quick else (OBJECTS, FRAMES)
     width, settings = 256 if args.quick else 512, PipelineSettings()
     cv2.setNumThreads(1)
+    networks_use_one_thread()
     costs: list[Cost] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

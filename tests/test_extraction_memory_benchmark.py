@@ -18,7 +18,7 @@ import multiprocessing, time
 
 def hold():
     held = b"x" * 200_000_000
-    time.sleep(1)
+    time.sleep(3)
 
 if __name__ == "__main__":
     process = multiprocessing.get_context("spawn").Process(target=hold)

@@ -158,11 +158,13 @@ def revision(path: str | os.PathLike[str], content: str) -> str | None:
       path: the file.
       content: its SHA-256: what is noted of other content is nothing of this file.
     """
-    note = _note(Path(path))
-    if not note.is_file():
+    try:
+        noted = json.loads(_note(Path(path)).read_text("utf-8"))
+    except (OSError, ValueError):  # none, or a file of somebody else's with that name
         return None
-    noted = json.loads(note.read_text("utf-8"))
-    return noted.get("commit") if noted.get("sha256") == content else None
+    if not isinstance(noted, dict) or noted.get("sha256") != content:
+        return None
+    return noted.get("commit")
 
 
 def _given(file: WeightFile, path: Path) -> Path:

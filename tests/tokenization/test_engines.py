@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import subprocess
 import sys
@@ -220,6 +221,25 @@ def test_when_no_machine_is_fit_the_error_says_why():
     with pytest.raises(EngineError, match="cannot start, the last one: cannot download weights"):
         list(crew(engine).map([1, 2]))
     assert not any(worker.items for worker in engine.workers)
+
+
+def test_a_machine_that_never_is_fit_ends_no_run(monkeypatch):
+    """However often it is tried: a day has more than a thousand minutes."""
+    clock = itertools.count(step=100)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+
+    class OneIsFit(FakeEngine):
+        def wait(self, seconds):
+            unfit = [worker for worker in self.fresh if worker is not self.workers[0]]
+            for worker in unfit:
+                self.fresh.remove(worker)
+                self.workers.remove(worker)
+            ends = [Ended(worker, "cannot download weights") for worker in unfit]
+            return ends + super().wait(seconds)
+
+    one = crew(OneIsFit(done), patience=Patience(3, None))
+    assert len(list(one.map(range(1500)))) == 1500
+    assert one._failed_starts > 1024
 
 
 def test_no_more_workers_than_items():

@@ -111,6 +111,23 @@ def test_segments(segmenter, frames):
         np.testing.assert_array_equal(np.setdiff1d(labels, [0]), 1 + np.arange(labels.max()))
 
 
+def test_a_part_that_runs_out_of_memory_is_not_counted_twice(
+    segmenter, frames, point_grid, torch, monkeypatch
+):
+    segmenter._settings = dataclasses.replace(SETTINGS, max_overlap=1.0)
+    expected, boxes_of, failed = segmenter.segment(frames), point_grid.boxes_of, []
+
+    def fails_once(masks):
+        if not failed:
+            failed.append(len(masks))
+            raise torch.OutOfMemoryError
+        return boxes_of(masks)
+
+    monkeypatch.setattr(point_grid, "boxes_of", fails_once)
+    np.testing.assert_array_equal(segmenter.segment(frames), expected)
+    assert failed
+
+
 @settings(deadline=None)
 @given(arrays(bool, st.tuples(st.integers(0, 6), st.just(5), st.just(7))))
 def test_paint(point_grid, torch, masks):

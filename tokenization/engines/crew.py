@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 _AHEAD = 2  # items that a worker has: one that it works on, one that waits for it
 _LOOK = 5.0  # seconds at most between two looks at the clock and at the engine's room
 _START_TRIES = 3
+_START_DOUBLINGS = 7  # of half a second: a machine that never is fit is tried once a minute
 _LONG_START = 60.0  # seconds
 
 
@@ -221,7 +222,8 @@ class Crew(Generic[Item, Result]):
             del self._hands[hand.worker]
             self._failed_starts += 1
             # Memory may be full: those who are there go on, and others may find room later.
-            self._next_start = time.monotonic() + min(60.0, 0.5 * 2**self._failed_starts)
+            doublings = min(self._failed_starts, _START_DOUBLINGS)
+            self._next_start = time.monotonic() + 0.5 * 2**doublings
             _LOG.warning("%s ended before it could take an item: %s", hand.worker.where, reason)
             if self._failed_starts >= _START_TRIES and not self._hands:
                 raise EngineError(

@@ -80,8 +80,10 @@ class PointGrid:
         def work(part: slice) -> None:
             chosen = torch.from_numpy(points[part]).to(self._device.torch)
             good, quality = self._good(*self.decode(levels, chosen, size))
+            # What needs memory comes first: a part that runs out of it is done again in halves.
+            facts = (quality, boxes_of(good), good.sum((1, 2)))
             masks.extend(good)
-            told.append((quality, boxes_of(good), good.sum((1, 2))))
+            told.append(facts)
 
         self._points.run(len(points), work)
         quality, boxes, areas = (torch.cat(each).cpu().numpy() for each in zip(*told, strict=True))
