@@ -10,7 +10,7 @@ To try it first, two steps of a tiny model on records of any size (a minute on a
 Planned for 32 H100, as the paper's (supplementary §6): 366,211 steps of 4,096 images, 30 epochs. By
 the cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 6.5
 to 12.5 hours on 32, 25.8 to 47.3 on 8; with model=vit 12.2 to 22.7 on 32. To read as fast a host
-needs 12 to 23 cores on 32 GPUs, 13 to 23 on 8, of which its process keeps two busy (see there).
+needs 12 to 23 cores on 32 GPUs, 13 to 23 on 8, of which one process keeps two busy (see there).
 
 The paper's result (Table 12, TrajViT): ImageNet top-5 74.9, COCO R@5 71.1 image to text and 55.5
 text to image; ViT: 77.7, 73.6 and 58.3.

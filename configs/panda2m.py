@@ -12,7 +12,7 @@ To try it first, two steps of a tiny model on records of any size (a minute on a
 Planned for 32 H100, as the paper's (supplementary §6): 234,375 steps of 256 videos, 30 epochs. By
 the cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 0.6
 to 1.5 hours on 32, 2.2 to 4.5 on 8; with model=vit3d 4.3 to 8.3 on 32. To read as fast a
-host needs 32 to 90 cores on 32 GPUs, 45 to 90 on 8, of which its process keeps six busy (see
+host needs 32 to 90 cores on 32 GPUs, 45 to 90 on 8, of which one process keeps six busy (see
 there).
 
 The paper's result (Table 10, TrajViT-L, text to video / video to text): ActivityNet 31.97 / 31.97,

@@ -14,7 +14,7 @@ Planned for 32 H100, as the paper's (supplementary §6): 937,500 steps of videos
 images, 30 epochs of each; the paper gives the epochs of all models, and not how it mixes. By the
 cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 8.7
 to 18.6 hours on 32, 34.6 to 65.1 on 8. To read as fast a host needs 19 to 40 cores on 32 GPUs, 21
-to 40 on 8, of which its process keeps two to six busy (see there).
+to 40 on 8, of which one process keeps two to six busy (see there).
 
 The paper's result (Table 11, TrajViT-L, text to video / video to text): ActivityNet 53.57 / 53.36,
 VATEX 50.38 / 75.10, MSR-VTT 47.38 / 79.96, Charades 24.80 / 22.01. Its ViT3D-L (43.62 / 44.65,

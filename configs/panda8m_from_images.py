@@ -19,7 +19,7 @@ To try it first, two steps of tiny models on records of any size (a minute each 
 Planned for 32 H100, as the paper's (supplementary §6): 937,500 steps of 256 videos, 30 epochs. By
 the cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 17.2
 to 33.1 hours on 32, 68.9 to 125.9 on 8, after 12.2 to 22.7 on 32, 48.7 to 88.3 on 8, of the
-images' run. To read as fast a host needs 6 to 12 cores on 32 GPUs, 7 to 12 on 8, of which its
+images' run. To read as fast a host needs 6 to 12 cores on 32 GPUs, 7 to 12 on 8, of which one
 process keeps six busy (see there), and for the images 7 to 12, of which it keeps two. `initial`
 may also be a folder that `python -m trajvit_jax.convert` made of a Hugging Face ViT.
 

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # One process of a run on this host: its environment, its log, its signals.
 #
-#   launch/run_host.sh --workdir=DIR [--cpu-devices=N] [--interface=NAME] [--signals-from-stdin]
-#       -- COMMAND...
+#   launch/run_host.sh --workdir=DIR [--processes-per-host=N] [--cpu-devices=M] [--interface=NAME]
+#       [--signals-from-stdin] -- COMMAND...
 #
-# launch/run_pod.sh starts it on every host. It ends with the exit code of COMMAND.
+# launch/run_pod.sh starts it on every host, N times. It ends with the exit code of COMMAND, or with
+# 2 where N processes cannot share the GPUs.
 # SIGTERM, SIGUSR1 and SIGINT go on to COMMAND; SIGQUIT kills it with all that it started.
 set -uo pipefail
 set -m # COMMAND gets a process group: nothing that it started outlives it
 
-workdir='' cpu_devices='' interface='' signals_from_stdin=''
+workdir='' per_host=1 cpu_devices='' interface='' signals_from_stdin=''
 while (($#)); do
   case $1 in
     --workdir=*) workdir=${1#*=} ;;
+    --processes-per-host=*) per_host=${1#*=} ;;
     --cpu-devices=*) cpu_devices=${1#*=} ;;
     --interface=*) interface=${1#*=} ;;
     --signals-from-stdin) signals_from_stdin=yes ;;
@@ -22,7 +24,7 @@ while (($#)); do
   shift
 done
 number=${TRAJVIT_PROCESS:-${JOB_COMPLETION_INDEX:-${SLURM_PROCID:-0}}}
-log=$workdir/logs/host-$number.log
+log=$workdir/logs/process-$number.log
 
 # A flag that the user has set already stays as it is. XLA ends a program at a flag it does not
 # know; these are known to jaxlib 0.10 and 0.11.
@@ -51,6 +53,46 @@ environment() {
   elif [[ -e /dev/nvidiactl ]]; then
     gpu_environment
   fi
+  ((per_host == 1)) || share_host
+}
+
+# This process is one of several on its host: which of its cores and GPUs are its own.
+share_host() {
+  # SLURM numbers the tasks of a host itself, and binds each to its cores.
+  local place=${SLURM_LOCALID:-0}
+  if [[ -n ${TRAJVIT_PROCESS:-} ]]; then
+    place=$((TRAJVIT_PROCESS % per_host))
+    export TRAJVIT_PROCESSES_PER_HOST=$per_host
+  fi
+  [[ -z $cpu_devices ]] || return 0
+  local gpus each
+  gpus=$(count_gpus)
+  ((gpus)) || return 0 # CPUs: one device a process
+  each=$((gpus / per_host))
+  if ((each * per_host != gpus)); then
+    echo "run_host.sh: $per_host processes a host cannot share the $gpus GPUs of $(hostname): \
+--processes-per-host (under SLURM --ntasks-per-node) must divide them" >&2
+    exit 2
+  fi
+  # jax.distributed.initialize reads it: JAX uses these, and NCCL still sees the whole host. With
+  # CUDA_VISIBLE_DEVICES it would see these alone, and the way to the others through NVLink would
+  # rest on CUDA's access to devices it does not see (10.1 and later; not where a container or SLURM's
+  # --gpus-per-task hides them: github.com/NVIDIA/nccl/issues/324). Where that variable is set for the
+  # whole host, the numbers count what it names.
+  local ids
+  ids=$(seq -s, "$((place * each))" "$((place * each + each - 1))")
+  export JAX_LOCAL_DEVICE_IDS=$ids
+  share=", process $place of $per_host on this host, GPUs $ids of $gpus"
+}
+
+count_gpus() { # that CUDA sees: those it is told to, else those of the driver, without MIG's parts
+  if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
+    tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | sed '/^ *-1/,$d' | grep -c '[^ ]'
+  elif command -v nvidia-smi >/dev/null; then
+    nvidia-smi -L | grep -c '^GPU '
+  else # a container without the driver's tools
+    compgen -G '/dev/nvidia[0-9]*' | wc -l
+  fi
 }
 
 gpu_environment() {
@@ -59,9 +101,11 @@ gpu_environment() {
   # A collective that one GPU never enters ends the process after 20 minutes instead of hanging
   # for good; the run then starts again from its last checkpoint.
   xla_flag --xla_gpu_nccl_termination_timeout_seconds=1200
-  # JAX takes 75 % of the memory; the rest is only needed by NCCL, cuDNN and the driver.
+  # JAX takes 75 % of the memory of each of its GPUs; the rest is only needed by NCCL, cuDNN and the
+  # driver.
   export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
-  # A restart loads the compiled steps instead of compiling for minutes.
+  # A restart loads the compiled steps instead of compiling for minutes; process 0 writes them for
+  # all.
   export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$workdir/compiled}
   # NCCL says why it failed, and nothing else.
   export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
@@ -93,6 +137,7 @@ kill_all() {
 }
 
 mkdir -p "$workdir/logs" || exit
+share=''
 environment
 exec {out}> >(trap '' INT TERM USR1 QUIT HUP PIPE && stamp)
 stamper=$!
@@ -100,7 +145,7 @@ trap 'forward TERM' TERM HUP
 trap 'forward USR1' USR1
 trap 'forward INT' INT
 trap 'kill_all' QUIT
-echo "==== process $number of ${TRAJVIT_PROCESSES:-${SLURM_STEP_NUM_TASKS:-1}} on $(hostname): $*" >&"$out"
+echo "==== process $number of ${TRAJVIT_PROCESSES:-${SLURM_STEP_NUM_TASKS:-1}} on $(hostname)$share: $*" >&"$out"
 "$@" </dev/null >&"$out" 2>&1 &
 child=$!
 

@@ -5,7 +5,8 @@ set -m # a Ctrl-C comes to this script alone, which passes it on
 
 usage() {
   cat <<'HELP'
-Trains on every host of a pod until the run is done: one process a host, one log a host.
+Trains on every host of a pod until the run is done: one process a host, or several, each with its
+log.
 
   launch/run_pod.sh --config=CONFIG --workdir=DIR [where] [options]
 
@@ -13,9 +14,14 @@ Where (the code and DIR at the same paths on every host):
   (nothing)             under SLURM all hosts of the job, in a Kubernetes Job this pod,
                         else this machine
   --hosts=a,b,c         these hosts, through ssh; the first one coordinates
-  --local-processes=N   N processes on this machine, to try things out
+  --local-processes=N   N processes on this machine alone, to try things out
 
 Options:
+  --processes-per-host=N
+                        N processes on every host (1), numbered host * N + k: each reads its part
+                        of the batch with its share of the host's cores, and drives its share of
+                        the GPUs, whose number N must divide. For runs that wait for data. Under
+                        SLURM: sbatch --ntasks-per-node=N
   --config.NAME=VALUE   changes a setting of the config, as for trajvit_jax.main
   --cpu-devices=M       M virtual CPU devices in every process, instead of accelerators
   --port=PORT           where the first process of --hosts is found (12355)
@@ -28,11 +34,11 @@ Options:
 
 Examples:
   launch/run_pod.sh --config=configs/panda4m.py:records=/data/panda4m --workdir=/runs/panda4m \
-      --hosts=gpu1,gpu2,gpu3,gpu4
+      --hosts=gpu1,gpu2,gpu3,gpu4 --processes-per-host=8
   launch/run_pod.sh --config=configs/demo.py --workdir=runs/pod --local-processes=2 --cpu-devices=4
   sbatch launch/slurm.sbatch --config=configs/panda4m.py:records=/data/panda4m --workdir=/runs/p4
 
-Logs: DIR/logs/host-N.log; that of process 0 is shown, too.
+Logs: DIR/logs/process-N.log; that of process 0 is shown, too.
 
 Exit codes, of the training and of this script:
   0    done
@@ -53,7 +59,7 @@ say() { printf '%(%F %T)T run_pod: %s\n' -1 "$1" >&2; }
 whole() { [[ $2 =~ ^[0-9]+$ ]] || die "$1 must be a whole number, not '$2'"; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-workdir='' hosts='' processes='' cpu_devices='' port='' interface='' dry_run=''
+workdir='' hosts='' local_processes='' per_host='' cpu_devices='' port='' interface='' dry_run=''
 retries=5 backoff=10 settings=() command=() check=()
 while (($#)); do
   name=${1%%=*}
@@ -64,7 +70,8 @@ while (($#)); do
     --config=* | --config.*=*) settings+=("$1") ;;
     --workdir=*) workdir=${1#*=} ;;
     --hosts=*) hosts=${1#*=} ;;
-    --local-processes=*) processes=${1#*=} && whole "${1%%=*}" "$processes" ;;
+    --local-processes=*) local_processes=${1#*=} && whole "${1%%=*}" "$local_processes" ;;
+    --processes-per-host=*) per_host=${1#*=} && whole "${1%%=*}" "$per_host" ;;
     --cpu-devices=*) cpu_devices=${1#*=} && whole "${1%%=*}" "$cpu_devices" ;;
     --port=*) port=${1#*=} && whole "${1%%=*}" "$port" ;;
     --interface=*) interface=${1#*=} ;;
@@ -77,7 +84,11 @@ while (($#)); do
   shift
 done
 [[ -n $workdir ]] || die "--workdir=DIR is missing; see launch/run_pod.sh --help"
-[[ -z $hosts || -z $processes ]] || die "--hosts and --local-processes exclude each other"
+[[ -z $hosts || -z $local_processes ]] || die "--hosts and --local-processes exclude each other"
+[[ -z $per_host || -z $local_processes ]] ||
+  die "--processes-per-host and --local-processes exclude each other"
+[[ -z $local_processes ]] || ((local_processes > 0)) || die "--local-processes must be at least 1"
+[[ -z $per_host ]] || ((per_host > 0)) || die "--processes-per-host must be at least 1"
 [[ $workdir == /* ]] || workdir=$PWD/$workdir
 if ((${#command[@]} == 0)); then
   ((${#settings[@]})) || die "--config=CONFIG is missing; see launch/run_pod.sh --help"
@@ -86,30 +97,56 @@ if ((${#command[@]} == 0)); then
   check=("${command[@]}" --only_check_args)
 fi
 
-# Who starts the processes: ssh, srun, or this script; `host` has only this machine's process.
+# Who starts the processes: ssh, srun, or this script. `host` has only this machine's process, or
+# one of those that srun started. `first` is the number of the first one that is started here.
+first=0 processes=''
 if [[ -n $hosts ]]; then
   mode=ssh
+  per_host=${per_host:-1}
   IFS=, read -r -a names <<<"$hosts"
-  processes=${#names[@]}
+  processes=$((${#names[@]} * per_host))
   coordinator=${names[0]#*@}:${port:-12355}
-elif [[ -n $processes ]]; then
+elif [[ -n $local_processes ]]; then
   mode=local
-  ((processes > 0)) || die "--local-processes must be at least 1"
+  per_host=$local_processes
+  processes=$local_processes
   coordinator=127.0.0.1:${port:-$((20000 + RANDOM))}
 elif [[ -n ${SLURM_JOB_ID:-} && ${SLURM_STEP_NUM_TASKS:-1} == 1 && -z ${TRAJVIT_PROCESSES:-} ]]; then
   mode=slurm
+  tasks=${SLURM_NTASKS_PER_NODE:-1}
+  # srun cannot take the cores that sbatch gave to one task apart.
+  ((${per_host:-$tasks} == tasks)) ||
+    die "--processes-per-host=$per_host, but the job has --ntasks-per-node=$tasks: name both to \
+sbatch, --ntasks-per-node=$per_host --cpus-per-task=CORES/$per_host"
+  per_host=$tasks
+elif ((${per_host:-1} > 1)); then
+  mode=local # what numbers the processes elsewhere (section 5 of the README) numbers the hosts here
+  ((${SLURM_STEP_NUM_TASKS:-1} == 1)) || [[ -n ${TRAJVIT_PROCESSES:-} ]] ||
+    die "srun started this $SLURM_STEP_NUM_TASKS times: with --processes-per-host, leave srun to it"
+  [[ -z ${JOB_COMPLETION_INDEX:-} || -n ${TRAJVIT_PROCESSES:-} ]] ||
+    die "TRAJVIT_PROCESSES must be the number of pods, as in launch/kubernetes.yaml"
+  host=${TRAJVIT_PROCESS:-${JOB_COMPLETION_INDEX:-0}} && whole TRAJVIT_PROCESS "$host"
+  processes=${TRAJVIT_PROCESSES:-1} && whole TRAJVIT_PROCESSES "$processes"
+  ((host < processes)) || die "host $host of $processes: TRAJVIT_PROCESS counts from 0"
+  coordinator=127.0.0.1:${port:-$((20000 + RANDOM))}
+  ((processes == 1)) || coordinator=${TRAJVIT_COORDINATOR:-}
+  [[ -n $coordinator ]] ||
+    die "TRAJVIT_COORDINATOR must be host:port of the first of $processes hosts"
+  first=$((host * per_host)) processes=$((processes * per_host))
 else
   mode=host
+  per_host=1
 fi
 
-host_command=("$root/launch/run_host.sh" "--workdir=$workdir")
+host_command=("$root/launch/run_host.sh" "--workdir=$workdir" "--processes-per-host=$per_host")
 [[ -z $cpu_devices ]] || host_command+=("--cpu-devices=$cpu_devices")
 [[ -z $interface ]] || host_command+=("--interface=$interface")
 
-# What process $1 is started with, in `line`.
+# What the process $1 of those that are started here is started with, in `line`.
 compose() {
   local name
-  local place=("TRAJVIT_COORDINATOR=${coordinator:-}" "TRAJVIT_PROCESSES=$processes" "TRAJVIT_PROCESS=$1")
+  local place=("TRAJVIT_COORDINATOR=${coordinator:-}" "TRAJVIT_PROCESSES=$processes"
+    "TRAJVIT_PROCESS=$((first + $1))")
   case $mode in
     local) line=(env "${place[@]}" "${host_command[@]}" -- "${command[@]}") ;;
     ssh)
@@ -117,13 +154,14 @@ compose() {
         < <(compgen -e | grep -E '^(NCCL|XLA|JAX|CUDA|TF_CPP)_')
       printf -v remote '%q ' env "${place[@]}" "${host_command[@]}" --signals-from-stdin -- "${command[@]}"
       # -o: a host that has gone is noticed; a password would wait for nobody.
-      line=(ssh -o BatchMode=yes -o ServerAliveInterval=30 "${names[$1]}"
+      line=(ssh -o BatchMode=yes -o ServerAliveInterval=30 "${names[$1 / per_host]}"
         "cd $(printf %q "$root") && exec $remote")
       ;;
     slurm)
       # --wait: when one task has ended, the others have two minutes, and are killed then.
-      line=(srun "--ntasks=${SLURM_JOB_NUM_NODES:-1}" --ntasks-per-node=1 --disable-status
-        --kill-on-bad-exit=0 --wait=120
+      # --distribution: neighbours in number lie on one host.
+      line=(srun "--ntasks=$((${SLURM_JOB_NUM_NODES:-1} * per_host))" "--ntasks-per-node=$per_host"
+        --distribution=block --disable-status --kill-on-bad-exit=0 --wait=120
         ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"}
         "${host_command[@]}" -- "${command[@]}")
       ;;
@@ -132,7 +170,7 @@ compose() {
 }
 
 # Processes that this script starts itself; srun starts those of a SLURM job.
-case $mode in local | ssh) started=$processes ;; *) started=1 ;; esac
+case $mode in ssh) started=$processes ;; local) started=$per_host ;; *) started=1 ;; esac
 
 if [[ -n $dry_run ]]; then
   # A config that is not there, or has no such argument, shows here and not on the hosts.
@@ -205,7 +243,7 @@ attempt() {
       unset "pids[i]"
       if ((ended && !code)); then
         code=$ended
-        ((started == 1)) || say "process $i ended with exit code $code"
+        ((started == 1)) || say "process $((first + i)) ended with exit code $code"
         deadline=$((SECONDS + ((code == 75 || code == 130) ? 300 : 5)))
       fi
     done

@@ -58,7 +58,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 
 
 def log(workdir: Path, number: int = 0) -> str:
-    return (workdir / "logs" / f"host-{number}.log").read_text("utf-8")
+    return (workdir / "logs" / f"process-{number}.log").read_text("utf-8")
 
 
 def stub(path: Path, text: str) -> str:
@@ -74,7 +74,8 @@ def wait_for(condition, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-def test_two_processes_of_four_devices_add_up_eight(tmp_path):
+@pytest.mark.parametrize("two", ["--local-processes=2", "--processes-per-host=2"])
+def test_two_processes_of_four_devices_add_up_eight(tmp_path, two):
     program = tmp_path / "program.py"
     program.write_text(
         "import os, time\n"
@@ -97,7 +98,7 @@ def test_two_processes_of_four_devices_add_up_eight(tmp_path):
         "cluster.stop(here)\n"
     )
     command = (sys.executable, str(program))
-    where = (f"--workdir={tmp_path}/run", "--local-processes=2", "--cpu-devices=4", "--retries=0")
+    where = (f"--workdir={tmp_path}/run", two, "--cpu-devices=4", "--retries=0")
     code, stdout, stderr = finish(pod(*where, "--", *command, PYTHONPATH=str(ROOT)))
     assert code == 0, stdout + stderr
     for number in range(2):
@@ -163,7 +164,7 @@ def test_signals_reach_every_process_and_nothing_starts_again(tmp_path, where, n
     stub(tmp_path / "bin" / "ssh", ssh)
     path = f"{tmp_path}/bin:{os.environ['PATH']}"
     process = pod(f"--workdir={tmp_path}/run", where, "--", sys.executable, "-c", WAITS, PATH=path)
-    logs = [tmp_path / "run" / "logs" / f"host-{i}.log" for i in range(2)]
+    logs = [tmp_path / "run" / "logs" / f"process-{i}.log" for i in range(2)]
     wait_for(
         lambda: all(p.exists() and re.search(r":\d+ ready$", p.read_text(), re.M) for p in logs),
         process,
@@ -175,6 +176,66 @@ def test_signals_reach_every_process_and_nothing_starts_again(tmp_path, where, n
         assert f"got {signal.Signals(number).name}" in log(tmp_path / "run", number_of)
     if "hosts" in where:
         assert "gpu1:12355 ready" in log(tmp_path / "run", 1)
+
+
+# What a process is told of its place on its host.
+PLACE = "echo ${JAX_LOCAL_DEVICE_IDS:-all} GPUs, ${TRAJVIT_PROCESSES_PER_HOST:-1} share cores"
+
+
+def test_each_process_of_a_host_gets_its_share(tmp_path):
+    """`ssh` is replaced: it runs the command here. Of each host a job may use four of its GPUs."""
+    stub(tmp_path / "bin" / "ssh", 'while [[ $1 == -o ]]; do shift 2; done; exec bash -c "$2"')
+    where = (f"--workdir={tmp_path}/run", "--hosts=a,b", "--processes-per-host=2", "--retries=0")
+    env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": "2,3,6,7"}
+    code, _, stderr = finish(pod(*where, "--", "bash", "-c", PLACE, **env))
+    assert code == 0, stderr
+    for number, ids in enumerate(["0,1", "2,3", "0,1", "2,3"]):
+        text = log(tmp_path / "run", number)
+        assert f" {ids} GPUs, 2 share cores" in text
+        assert re.search(
+            rf"process {number} of 4 on .*, process {number % 2} of 2 .*, GPUs {ids} of 4:", text
+        )
+
+
+@pytest.mark.parametrize(
+    ("per_host", "env", "told"),
+    [
+        (1, {"TRAJVIT_PROCESS": "5"}, "all GPUs, 1 share cores"),
+        (4, {"TRAJVIT_PROCESS": "5"}, "2,3 GPUs, 4 share cores"),
+        (8, {"TRAJVIT_PROCESS": "5"}, "5 GPUs, 8 share cores"),
+        # SLURM binds its tasks to cores of their own.
+        (4, {"SLURM_PROCID": "8", "SLURM_LOCALID": "3"}, "6,7 GPUs, 1 share cores"),
+        (2, {"TRAJVIT_PROCESS": "5", "CUDA_VISIBLE_DEVICES": "1,3,-1,4"}, "1 GPUs, 2 share cores"),
+        (2, {"TRAJVIT_PROCESS": "5", "CUDA_VISIBLE_DEVICES": ""}, "all GPUs, 2 share cores"),
+    ],
+)
+def test_gpus_are_shared_out_as_the_driver_or_the_job_names_them(tmp_path, per_host, env, told):
+    """The driver names eight, one of which is divided."""
+    lines = [f"GPU {i}: NVIDIA H100 (UUID: GPU-{i})" for i in range(8)] + ["  MIG 1g.10gb Device 0"]
+    stub(tmp_path / "bin" / "nvidia-smi", "printf '%s\\n' " + " ".join(f"'{x}'" for x in lines))
+    assert host(tmp_path, per_host, env).returncode == 0
+    number = int(env.get("TRAJVIT_PROCESS", env.get("SLURM_PROCID")))
+    assert f" {told}\n" in log(tmp_path, number)
+
+
+def test_processes_that_cannot_share_the_gpus_are_a_wrong_command(tmp_path):
+    done = host(tmp_path, 3, {"TRAJVIT_PROCESS": "0", "CUDA_VISIBLE_DEVICES": "0,1,2,3"})
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "3 processes a host cannot share the 4 GPUs" in line and "--processes-per-host" in line
+
+
+def host(tmp_path: Path, per_host: int, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    ours = (*ELSEWHERE, "CUDA_VISIBLE_DEVICES")
+    plain = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
+    options = (f"--workdir={tmp_path}", f"--processes-per-host={per_host}")
+    return subprocess.run(
+        [LAUNCH / "run_host.sh", *options, "--", "bash", "-c", PLACE],
+        env=plain | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"} | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 # Two tasks, as SLURM would number them, and what srun does with signals (its `_handle_signals`):
@@ -212,7 +273,7 @@ def test_under_slurm_no_signal_kills_before_the_save(tmp_path, first, reminder, 
     srun.chmod(0o755)
     env = {"PATH": f"{srun.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "5"}
     process = pod(f"--workdir={tmp_path}/run", "--", sys.executable, "-c", WAITS, **env)
-    logs = [tmp_path / "run" / "logs" / f"host-{i}.log" for i in range(2)]
+    logs = [tmp_path / "run" / "logs" / f"process-{i}.log" for i in range(2)]
     wait_for(lambda: all(p.exists() and "slurm:1 ready" in p.read_text() for p in logs), process)
     process.send_signal(first)
     wait_for(lambda: all(f"got {got}" in path.read_text() for path in logs), process)
@@ -244,7 +305,7 @@ def job(tmp_path: Path, *command: str) -> subprocess.Popen:
 def test_a_slurm_job_that_is_warned_saves_and_goes_back_into_the_queue(tmp_path, number):
     """The batch script alone gets the signal."""
     process = job(tmp_path, "--", sys.executable, "-c", WAITS)
-    logs = [tmp_path / "run" / "logs" / f"host-{i}.log" for i in range(2)]
+    logs = [tmp_path / "run" / "logs" / f"process-{i}.log" for i in range(2)]
     wait_for(lambda: all(p.exists() and "slurm:1 ready" in p.read_text() for p in logs), process)
     process.send_signal(number)
     code, _, stderr = finish(process)
@@ -341,6 +402,63 @@ def test_a_dry_run_prints_what_every_host_would_run_and_writes_nothing(tmp_path)
 
 
 @pytest.mark.parametrize(
+    ("where", "env", "expected"),
+    [
+        (
+            "--hosts=a,b",
+            {},
+            [("ssh .* a ", 0), ("ssh .* a ", 1), ("ssh .* b ", 2), ("ssh .* b ", 3)],
+        ),
+        ("--cpu-devices=3", {}, [("env .* --cpu-devices=3 ", 0), ("env .* --cpu-devices=3 ", 1)]),
+        (
+            "--port=7",
+            {"TRAJVIT_PROCESSES": "3", "JOB_COMPLETION_INDEX": "2", "TRAJVIT_COORDINATOR": "p-0:7"},
+            [("env TRAJVIT_COORDINATOR=p-0:7 TRAJVIT_PROCESSES=6 ", 4), ("env ", 5)],
+        ),
+    ],
+    ids=["ssh", "here", "pods"],
+)
+def test_processes_of_a_host_are_numbered_one_after_the_other(where, env, expected):
+    options = ("--workdir=/x", "--processes-per-host=2", "--dry-run", where)
+    code, stdout, stderr = finish(pod(*options, "--", "program", **env))
+    assert code == 0, stderr
+    lines = stdout.splitlines()
+    assert len(lines) == len(expected)
+    for line, (start, number) in zip(lines, expected, strict=True):
+        line = line.replace("\\ ", " ")
+        assert re.match(start, line) and f" TRAJVIT_PROCESS={number} " in line
+        assert " --processes-per-host=2 " in line
+
+
+def test_slurm_starts_as_many_tasks_a_host_as_the_job_has():
+    job = {"SLURM_JOB_ID": "5", "SLURM_JOB_NUM_NODES": "3", "SLURM_NTASKS_PER_NODE": "8"}
+    for same in ([], ["--processes-per-host=8"]):
+        code, stdout, stderr = finish(
+            pod("--workdir=/x", "--dry-run", *same, "--", "program", **job)
+        )
+        assert code == 0, stderr
+        assert stdout.startswith("srun --ntasks=24 --ntasks-per-node=8 --distribution=block ")
+        assert " --processes-per-host=8 " in stdout
+    code, _, stderr = finish(pod("--workdir=/x", "--processes-per-host=4", "--", "program", **job))
+    assert code == 2 and "--processes-per-host=4" in stderr
+    assert "name both to sbatch, --ntasks-per-node=4 --cpus-per-task=CORES/4" in stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"JOB_COMPLETION_INDEX": "1"}, "TRAJVIT_PROCESSES must be the number of pods"),
+        ({"TRAJVIT_PROCESSES": "2"}, "TRAJVIT_COORDINATOR must be host:port of the first of 2"),
+        ({"TRAJVIT_PROCESSES": "2", "TRAJVIT_PROCESS": "2"}, "host 2 of 2"),
+        ({"SLURM_JOB_ID": "5", "SLURM_STEP_NUM_TASKS": "4"}, "srun started this 4 times"),
+    ],
+)
+def test_hosts_that_are_not_numbered_start_no_processes(env, said):
+    code, _, stderr = finish(pod("--workdir=/x", "--processes-per-host=2", "--", "program", **env))
+    assert code == 2 and said in stderr
+
+
+@pytest.mark.parametrize(
     ("config", "said"),
     [
         ("configs/demos.py", "config file 'configs/demos.py' does not exist; did you mean"),
@@ -371,6 +489,8 @@ def test_options_may_be_written_as_those_of_python(tmp_path):
         (["--workdir", "x"], "options are --name=value"),
         (["--workdir=x", "--retries=many"], "--retries must be a whole number, not 'many'"),
         (["--workdir=x", "--hosts=a", "--local-processes=2"], "exclude each other"),
+        (["--workdir=x", "--processes-per-host=2", "--local-processes=2"], "exclude each other"),
+        (["--workdir=x", "--processes-per-host=0"], "--processes-per-host must be at least 1"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_one_line(arguments, said):

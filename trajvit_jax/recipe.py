@@ -105,7 +105,8 @@ def pretraining(
         let more devices share a batch, and drop more trajectories (`benchmarks.packing --group`).
       rows, slots: of a group of videos (without videos: images); 0 = one row of the tested length.
       micro_batches: parts of a step, for less memory.
-      threads, workers: of each process, to read; 0 threads = one for each core of the host.
+      threads, workers: of each process, to read; 0 threads = one for each core of its share
+        of the host.
       seed: of the run.
       debug: a tiny model, two steps, small batches, quickly compiled: half a minute on a CPU.
 

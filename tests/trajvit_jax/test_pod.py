@@ -84,7 +84,7 @@ def test_two_processes_train_as_one_and_one_goes_on_from_them(config, tmp_path):
     expected = losses(alone)
     assert sorted(expected) == [1, 2, 3, 4, 5, 6]
 
-    launch = [str(ROOT / "launch/run_pod.sh"), "--local-processes=2", "--cpu-devices=4"]
+    launch = [str(ROOT / "launch/run_pod.sh"), "--processes-per-host=2", "--cpu-devices=4"]
     run([*launch, "--retries=0", f"--workdir={pod}", *config], tmp_path)
     found = losses(pod)
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
@@ -110,5 +110,5 @@ def test_two_processes_train_as_one_and_one_goes_on_from_them(config, tmp_path):
     results_before = (pod / "results.json").stat().st_mtime_ns
     run([*launch, "--retries=0", f"--workdir={pod}", *config], tmp_path)
     for process in range(2):
-        assert "is finished: all 6 steps" in (pod / f"logs/host-{process}.log").read_text()
+        assert "is finished: all 6 steps" in (pod / f"logs/process-{process}.log").read_text()
     assert (pod / "results.json").stat().st_mtime_ns == results_before

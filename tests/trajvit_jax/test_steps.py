@@ -183,6 +183,9 @@ def test_threads_are_the_cores_of_the_host_where_none_are_named(read, unbroken, 
     assert ReadingSettings(threads=0).threads_here() == 7
     assert ReadingSettings(threads=0, workers=3).threads_here() == 3  # of each
     assert ReadingSettings(threads=2, workers=3).threads_here() == 2
+    monkeypatch.setenv("TRAJVIT_PROCESSES_PER_HOST", "2")
+    assert ReadingSettings(threads=0).threads_here() == 3
+    assert ReadingSettings(threads=2).threads_here() == 2
     assert_same(read(9, threads=0), unbroken)
 
 

@@ -21,7 +21,6 @@ import numpy as np
 from grain.experimental import ThreadPrefetchIterDataset
 from jaxtyping import UInt8
 
-from tokenization.engines.devices import available_cores
 from tokenization.trajectories import Trajectories
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.in_place import TOLD, InPlace
@@ -39,6 +38,7 @@ from trajvit_jax.data.unusable import BadRecord, UnusableRecord, read_record
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows
+from trajvit_jax.pod.cores import own_cores
 
 # Sets the draws of captions apart from others that come from the same seed.
 _CAPTIONS = 0x63617074
@@ -50,7 +50,8 @@ class ReadingSettings:
 
     Attributes:
       threads: readers and decoders, in each worker where there are any, for each stream; 0 = one
-        for each core that this process may use, shared out among the workers.
+        for each of this process's share of the host's cores (`pod.cores`), shared out among the
+        workers.
       workers: processes that read, for each stream; 0 = threads of this one. They help where
         Python itself, not decoding, is what takes long: many small images, or more cores than
         the threads of one process keep busy (docs/SCALING.md). What they read travels through
@@ -72,7 +73,7 @@ class ReadingSettings:
 
     def threads_here(self) -> int:
         """Threads of each process that reads, on this host."""
-        return self.threads or -(-available_cores() // max(1, self.workers))
+        return self.threads or -(-own_cores() // max(1, self.workers))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Which of how many processes this one is, from the environment, and how they find each other.
 
-One process drives all accelerators of its host. `start` must come before anything that asks JAX
-for devices; a process that is alone needs no start.
+One process drives all accelerators of its host, or several share them. `start` must come before
+anything that asks JAX for devices; a process that is alone needs no start.
 """
 
 from __future__ import annotations
@@ -179,7 +179,9 @@ def start(cluster: Cluster | None, *, timeout: float = START_TIMEOUT) -> None:
         cluster.coordinator,
         cluster.processes,
         cluster.process,
-        cluster_detection_method="deactivate",  # under SLURM it would take one GPU a process
+        # Its devices are all of the host, or those that launch/run_host.sh names in
+        # JAX_LOCAL_DEVICE_IDS; detected under SLURM it would be one a process.
+        cluster_detection_method="deactivate",
         initialization_timeout=max(1, round(timeout)),
         heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
         shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
