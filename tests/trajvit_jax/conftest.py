@@ -191,8 +191,12 @@ def start_script() -> Callable[..., subprocess.Popen]:
 def printed() -> Callable[[subprocess.Popen], Any]:
     """The JSON object that a script printed last, when it has ended."""
 
-    def read(process: subprocess.Popen) -> Any:
-        stdout, stderr = process.communicate(timeout=1500)
+    def read(process: subprocess.Popen, seconds: float = 500) -> Any:
+        try:
+            stdout, stderr = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         assert process.returncode == 0, stderr[-3000:]
         # What is written below JAX, as by Gloo, comes in between.
         return json.loads([line for line in stdout.splitlines() if line.startswith("{")][-1])

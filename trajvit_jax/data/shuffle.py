@@ -4,7 +4,7 @@ An order is a cipher of the places: it maps the numbers below 4^n onto themselve
 lands past the last place is enciphered again until it does not (cycle walking, Black and Rogaway
 2002). The cipher is four rounds of Simon (Beaulieu et al. 2013, https://eprint.iacr.org/2013/404)
 with keys from C++'s `seed_seq`. The orders are those of `grain.experimental.index_shuffle`, which
-takes one place a call.
+takes one place a call; but for 4^n + 1 numbers, of which grain's have one twice and lack another.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def places_in_order(
     """
     if length == 1:
         return np.zeros_like(places)
-    # As grain has it: bits of length - 1, one less where that is a power of two.
-    word = max(((length - 2).bit_length() + 1) // 2, _SMALLEST_WORD)
+    word = max(((length - 1).bit_length() + 1) // 2, _SMALLEST_WORD)
     keys = [key & ((1 << word) - 1) for key in _keys(seed)]
     found = _encipher(places, keys, word)
     while (past := np.flatnonzero(found >= length)).size:
