@@ -260,10 +260,12 @@ def test_a_reminder_does_not_cut_off_the_save(experiment, change_step, monkeypat
             training.train(settings, tmp_path)
         assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
         change_step(lambda _, measures: measures)
-        training.train(settings, tmp_path)
+        with pytest.raises(Preempted, match="stopped after step 3"):
+            training.train(settings, tmp_path)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+    assert training.train(settings, tmp_path)["txt2vid_r1"] >= 0  # the evaluation is made up for
 
 
 @pytest.mark.slow
