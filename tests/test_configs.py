@@ -197,6 +197,13 @@ def test_every_model_is_compared_small(name):
     assert resolve(f"comparison.py:model={name},steps=7").optimizer == settings.optimizer
 
 
+@pytest.mark.parametrize("name", ["classical", "paper", "released"])
+def test_an_extraction_of_millions_writes_larger_shards(name):
+    for argument, size in (("", 64), (":shard_size=1000", 1000)):
+        config = configs.load(f"{ROOT}/tokenization/{name}.py{argument}")
+        assert configs.to_settings(ExtractSettings, config).shard_size == size
+
+
 @pytest.mark.parametrize("name", ["ablation880k.py", "tokenization/paper.py"])
 def test_every_extraction_of_an_ablation_is_one(name):
     """Those that the configs name beside the rows of the paper's tables."""
