@@ -29,7 +29,8 @@ Options:
   --retries=N           starts after failures, before giving up (5); an attempt that lasted an
                         hour starts the count anew
   --backoff=SECONDS     before the first of them (10); it doubles, up to five minutes
-  --dry-run             checks the config, and prints what would be started on each host
+  --dry-run             checks the config, and the evaluation's records if their folder is here, and
+                        prints what would be started on each host
   -- COMMAND...         runs COMMAND in place of python -m trajvit_jax.main --config... --workdir...
 
 Examples:
@@ -173,7 +174,8 @@ compose() {
 case $mode in ssh) started=$processes ;; local) started=$per_host ;; *) started=1 ;; esac
 
 if [[ -n $dry_run ]]; then
-  # A config that is not there, or has no such argument, shows here and not on the hosts.
+  # A config that is not there, has no such argument, or evaluates on records that do not exist, shows
+  # here and not on the hosts.
   ((${#check[@]} == 0)) || (cd "$root" && "${check[@]}") || exit 2
   for ((i = 0; i < started; i++)); do
     compose "$i"
