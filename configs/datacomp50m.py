@@ -19,7 +19,8 @@ Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit, or vit, patche
 automerge), size (S, B, L, H), ablation (of trajvit's encoder), initial (what the run starts from),
 image_records (folders with ':' between them), images (how many they hold), evaluation,
 vocabulary, epochs or steps, image_batch, tokens (trajectories of an image), group (images that
-share rows of slots), rows and slots (of a group), micro_batches, threads, workers, seed, debug.
+share rows of slots), rows and image_slots (of a group), micro_batches, threads, workers, seed,
+debug.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit or automerge), 
 ablation (of trajvit's encoder), initial (what the run starts from), records and image_records
 (folders with ':' between them), videos and images (how many they hold), evaluation, vocabulary,
 epochs or steps, batch, image_batch, frames, tokens (trajectories of a video), group (videos, or
-images, that share rows of slots), rows and slots (of a group of videos), micro_batches, threads,
-workers, seed, debug.
+images, that share rows of slots), rows and slots (of a group of videos), image_slots (of a group of
+images), micro_batches, threads, workers, seed, debug.
 """
 
 from __future__ import annotations

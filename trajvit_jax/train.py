@@ -113,7 +113,10 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         check_index(held_out, read_index(held_out), settings.model.frames)
         for number, stream in enumerate(streams):
             stream.check()
-            if told := stream.row_advice(number, settings.model, settings.seed):
+            # Of no use to a run that only tries things out.
+            if settings.optimize and (
+                told := stream.row_advice(number, settings.model, settings.seed)
+            ):
                 _LOG.warning("%s", told)
         stack.enter_context(lock(workdir, process=jax.process_index()))
         true_of = facts(settings, held_out.fingerprint)
