@@ -34,10 +34,11 @@ Options:
   -- COMMAND...         runs COMMAND in place of python -m trajvit_jax.main --config... --workdir...
 
 Examples:
-  launch/run_pod.sh --config=configs/panda4m.py:records=/data/panda4m --workdir=/runs/panda4m \
-      --hosts=gpu1,gpu2,gpu3,gpu4 --processes-per-host=8
+  launch/run_pod.sh --workdir=/runs/panda4m --hosts=gpu1,gpu2,gpu3,gpu4 --processes-per-host=8 \
+      --config=configs/panda4m.py:records=/data/panda4m,evaluation=/data/msrvtt
   launch/run_pod.sh --config=configs/demo.py --workdir=runs/pod --local-processes=2 --cpu-devices=4
-  sbatch launch/slurm.sbatch --config=configs/panda4m.py:records=/data/panda4m --workdir=/runs/p4
+  sbatch --ntasks-per-node=8 --cpus-per-task=12 launch/slurm.sbatch --workdir=/runs/panda4m \
+      --config=configs/panda4m.py:records=/data/panda4m,evaluation=/data/msrvtt
 
 Logs: DIR/logs/process-N.log; that of process 0 is shown, too.
 

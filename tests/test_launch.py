@@ -534,7 +534,7 @@ def test_what_is_wrong_with_the_command_is_one_line(arguments, said):
 def test_help_teaches():
     code, stdout, _ = finish(pod("--help"))
     assert code == 0
-    for word in ("Examples:", "--hosts=", "sbatch launch/slurm.sbatch", "Exit codes", "75 "):
+    for word in ("Examples:", "--hosts=", "launch/slurm.sbatch --workdir", "Exit codes", "75 "):
         assert word in stdout
 
 
