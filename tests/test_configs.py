@@ -252,6 +252,29 @@ def test_debug_runs_compile_quickly():
     assert not resolve("panda4m.py:debug").optimize
 
 
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        *((f"configs/{name}", 2) for name in PRETRAINING),
+        ("README.md", 2),
+        ("launch/README.md", 5),
+        ("launch/run_pod.sh", 2),
+        ("launch/slurm.sbatch", 1),
+        ("launch/kubernetes.yaml", 1),
+    ],
+)
+def test_commands_that_are_shown_name_records_to_evaluate_on(name, count):
+    """Those of `make demo`, and IMAGES and VIDEOS, have the split `test` themselves."""
+    text = re.sub(r"\\+\n(?=\S)", "", (ROOT.parent / name).read_text("utf-8"))  # goes on behind it
+    shown = re.findall(r"--config=configs/([\w/]+\.py:[^\s`]+)", text)
+    shown = [one for one in shown if one.partition(":")[0] in PRETRAINING]
+    assert len(shown) >= count
+    for one in shown:
+        data = resolve(one).data
+        own = data.evaluation_folder in ("runs/demo/records", "IMAGES", "VIDEOS")
+        assert data.evaluation or own, one
+
+
 def test_a_debug_run_takes_the_other_arguments_too():
     plain = resolve("panda8m_datacomp50m.py:debug")
     shapes = [(one.batch, one.packing.group, one.packing.slots) for one in plain.data.streams]
