@@ -58,6 +58,9 @@ GPUS_A_HOST = 8
 # two: 85 to 91 videos at 5ffbb65 on an idle machine, 729 to 858 images at d9360e3 beside other
 # programs. More cores are extrapolated.
 READ_A_CORE = {"videos": 85.0, "images": 729.0}
+# And those that one process reads at most, for Python's lock: the fewest and the most. See
+# docs/SCALING.md; extrapolated from two cores.
+READ_A_PROCESS = {"videos": (500.0, 500.0), "images": (1600.0, 1900.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +126,16 @@ class Cost:
         records = {"videos": self.videos, "images": self.images}
         return {name: (each / worst, each / best) for name, each in records.items() if each}
 
+    def reading_hours(self, hosts: int, processes: int = 1) -> tuple[float, float]:
+        """Of the run, if it only read: at the best and the worst, by so many processes a host."""
+        records = {"videos": self.videos, "images": self.images}
+        best, worst = (
+            sum(each / READ_A_PROCESS[name][end] for name, each in records.items())
+            for end in (1, 0)
+        )
+        total = 3600 * hosts * processes
+        return self.steps * best / total, self.steps * worst / total
+
     def cores(self, gpus: int, machine: Machine) -> tuple[int, int]:
         """Of a host, to read them."""
         rates = self.reads(gpus, machine).items()
@@ -178,7 +191,9 @@ def table(costs: Sequence[Cost], machine: Machine) -> str:
 
 def reading_table(costs: Sequence[Cost], machine: Machine) -> str:
     """Markdown: what a host must read in a second for the hours of `table`, and its cores."""
-    head = " | ".join(f"a host of {gpus} reads a second | its cores" for gpus in GPUS)
+    head = " | ".join(
+        f"a host reads a second, in a run on {gpus} GPUs | its cores" for gpus in GPUS
+    )
     lines = [f"| run | {head} |", "|---|" + "---:|---:|" * len(GPUS)]
     for one in costs:
         cells = []

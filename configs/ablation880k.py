@@ -1,9 +1,9 @@
 """TrajViT-B on 880 thousand videos of Panda-70M: the paper's ablations (§4.4, Tables 5 and 6).
 
-Command, on one host and on a pod:
-  python -m trajvit_jax.main --workdir=runs/ablation \\
+Command, on one host of eight GPUs and on a pod (launch/README.md):
+  launch/run_pod.sh --workdir=runs/ablation --processes-per-host=8 \\
       --config=configs/ablation880k.py:records=data/panda880k,evaluation=data/msrvtt
-  launch/run_pod.sh --workdir=/runs/ablation --hosts=gpu1,gpu2 \\
+  launch/run_pod.sh --workdir=/runs/ablation --hosts=gpu1,gpu2 --processes-per-host=8 \\
       --config=configs/ablation880k.py:records=/data/panda880k,evaluation=/data/msrvtt
 
 Table 5, each with records of its own where it says so (see configs/tokenization/paper.py):

@@ -1,19 +1,24 @@
 """TrajViT-L on 4 million videos of Panda-70M: the paper's main comparison (§4.1).
 
-Command, on one host and on a pod:
-  python -m trajvit_jax.main --workdir=runs/panda4m \\
-      --config=configs/panda4m.py:records=data/panda4m,evaluation=data/msrvtt
-  launch/run_pod.sh --workdir=/runs/panda4m --hosts=gpu1,gpu2,gpu3,gpu4 \\
-      --config=configs/panda4m.py:records=/data/panda4m,evaluation=/data/msrvtt
-To try it first, two steps of a tiny model on records of any size (a minute on a CPU):
+Command, on one host of eight GPUs and on a pod (launch/README.md):
+  launch/run_pod.sh --workdir=runs/panda4m --processes-per-host=8 \\
+      --config=configs/panda4m.py:records=data/panda4m,evaluation=data/msrvtt,\\
+vocabulary=data/vocab.txt
+  launch/run_pod.sh --workdir=/runs/panda4m --hosts=gpu1,gpu2,gpu3,gpu4 --processes-per-host=8 \\
+      --config=configs/panda4m.py:records=/data/panda4m,evaluation=/data/msrvtt,\\
+vocabulary=/data/vocab.txt
+Under SLURM: sbatch --ntasks-per-node=8 --cpus-per-task=12 launch/slurm.sbatch, with the same
+--workdir and --config.
+To try it first, two steps of a tiny model on the records of `make demo` (a minute on a CPU):
   python -m trajvit_jax.main --workdir=runs/try \\
       --config=configs/panda4m.py:debug,records=runs/demo/records,frames=8
 
 Planned for 32 H100, as the paper's (supplementary §6): 468,750 steps of 256 videos, 30 epochs. By
-the cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 1.1
-to 3.1 hours on 32, 4.4 to 8.9 on 8; with model=vit3d 8.6 to 16.6 on 32. To read as fast a
-host needs 32 to 90 cores on 32 GPUs, 45 to 90 on 8, of which one process keeps six busy (see
-there).
+the cost model of docs/SCALING.md (assumed: 25% to 45% of the peak, 400 GB/s between GPUs): 1.1 to
+3.1 hours on 32, 4.4 to 8.9 on 8; with model=vit3d 8.6 to 16.6 on 32. To read as fast a host needs
+32 to 90 cores on 32 GPUs, 45 to 90 on 8, of which one process keeps six busy (see there). Reading
+alone takes one process a host 16.7 hours on 4 hosts and 66.7 on 1, eight a host 2.1 and 8.3
+(extrapolated from two cores).
 
 The paper's result (Table 10, TrajViT-L, text to video / video to text): ActivityNet 38.62 / 38.41,
 VATEX 36.19 / 61.02, MSR-VTT 31.71 / 60.52, Charades 14.81 / 14.81. ViT3D-L: ActivityNet 35.34 /

@@ -29,14 +29,16 @@ Options:
   --retries=N           starts after failures, before giving up (5); an attempt that lasted an
                         hour starts the count anew
   --backoff=SECONDS     before the first of them (10); it doubles, up to five minutes
-  --dry-run             checks the config, and prints what would be started on each host
+  --dry-run             checks the config, and the evaluation's records if their folder is here, and
+                        prints what would be started on each host
   -- COMMAND...         runs COMMAND in place of python -m trajvit_jax.main --config... --workdir...
 
 Examples:
-  launch/run_pod.sh --config=configs/panda4m.py:records=/data/panda4m --workdir=/runs/panda4m \
-      --hosts=gpu1,gpu2,gpu3,gpu4 --processes-per-host=8
+  launch/run_pod.sh --workdir=/runs/panda4m --hosts=gpu1,gpu2,gpu3,gpu4 --processes-per-host=8 \
+      --config=configs/panda4m.py:records=/data/panda4m,evaluation=/data/msrvtt
   launch/run_pod.sh --config=configs/demo.py --workdir=runs/pod --local-processes=2 --cpu-devices=4
-  sbatch launch/slurm.sbatch --config=configs/panda4m.py:records=/data/panda4m --workdir=/runs/p4
+  sbatch --ntasks-per-node=8 --cpus-per-task=12 launch/slurm.sbatch --workdir=/runs/panda4m \
+      --config=configs/panda4m.py:records=/data/panda4m,evaluation=/data/msrvtt
 
 Logs: DIR/logs/process-N.log; that of process 0 is shown, too.
 
@@ -56,7 +58,45 @@ die() {
   exit 2
 }
 say() { printf '%(%F %T)T run_pod: %s\n' -1 "$1" >&2; }
-whole() { [[ $2 =~ ^[0-9]+$ ]] || die "$1 must be a whole number, not '$2'"; }
+whole() { # bash would read 010 as eight
+  [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] || die "$1 must be a whole number, not '$2'"
+}
+a_port() { [[ $1 =~ ^[1-9][0-9]{0,4}$ ]] && (($1 < 65536)); }
+
+check_hosts() {
+  local names name seen=,
+  # One more comma: `read` leaves out an empty last name.
+  IFS=, read -r -a names <<<"$1,"
+  for name in "${names[@]}"; do
+    [[ -n $name ]] || die "--hosts=$1 names a host without a name: --hosts=a,b,c"
+    [[ $name != *[[:space:]]* && $name != -* ]] || die "--hosts=$1: '$name' is no name of a host"
+    name=${name#*@}
+    [[ $seen != *",$name,"* ]] ||
+      die "--hosts=$1 names $name twice; several processes a host: --processes-per-host=N"
+    seen+=$name,
+  done
+}
+
+# What numbers the hosts itself (section 5 of the README) says so in the environment: here they are
+# checked, and in `host`, of so many `processes`, found through `coordinator`.
+read_host_number() {
+  [[ -n ${TRAJVIT_PROCESSES:-} || -z ${JOB_COMPLETION_INDEX:-} ]] ||
+    die "TRAJVIT_PROCESSES must be the number of pods, as in launch/kubernetes.yaml"
+  [[ -n ${TRAJVIT_PROCESSES:-} || -z ${TRAJVIT_PROCESS:-}${TRAJVIT_COORDINATOR:-} ]] ||
+    die "TRAJVIT_PROCESSES must be the number of hosts"
+  processes=${TRAJVIT_PROCESSES:-1} && whole TRAJVIT_PROCESSES "$processes"
+  ((processes > 0)) || die "TRAJVIT_PROCESSES must be at least 1"
+  host=0
+  ((processes > 1)) || return 0
+  coordinator=${TRAJVIT_COORDINATOR:-}
+  if [[ $coordinator != ?*:* ]] || ! a_port "${coordinator##*:}"; then
+    die "TRAJVIT_COORDINATOR must be host:port of the first of $processes hosts, not '$coordinator'"
+  fi
+  host=${TRAJVIT_PROCESS:-${JOB_COMPLETION_INDEX:-}}
+  [[ -n $host ]] || die "TRAJVIT_PROCESS must be the number of this host, 0 to $((processes - 1))"
+  whole TRAJVIT_PROCESS "$host"
+  ((host < processes)) || die "host $host of $processes: TRAJVIT_PROCESS counts from 0"
+}
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 workdir='' hosts='' local_processes='' per_host='' cpu_devices='' port='' interface='' dry_run=''
@@ -69,11 +109,11 @@ while (($#)); do
     -h | --help) usage && exit 0 ;;
     --config=* | --config.*=*) settings+=("$1") ;;
     --workdir=*) workdir=${1#*=} ;;
-    --hosts=*) hosts=${1#*=} ;;
+    --hosts=*) hosts=${1#*=} && check_hosts "$hosts" ;;
     --local-processes=*) local_processes=${1#*=} && whole "${1%%=*}" "$local_processes" ;;
     --processes-per-host=*) per_host=${1#*=} && whole "${1%%=*}" "$per_host" ;;
     --cpu-devices=*) cpu_devices=${1#*=} && whole "${1%%=*}" "$cpu_devices" ;;
-    --port=*) port=${1#*=} && whole "${1%%=*}" "$port" ;;
+    --port=*) port=${1#*=} && { a_port "$port" || die "--port must be 1 to 65535, not '$port'"; } ;;
     --interface=*) interface=${1#*=} ;;
     --retries=*) retries=${1#*=} && whole "${1%%=*}" "$retries" ;;
     --backoff=*) backoff=${1#*=} && whole "${1%%=*}" "$backoff" ;;
@@ -123,18 +163,12 @@ elif ((${per_host:-1} > 1)); then
   mode=local # what numbers the processes elsewhere (section 5 of the README) numbers the hosts here
   ((${SLURM_STEP_NUM_TASKS:-1} == 1)) || [[ -n ${TRAJVIT_PROCESSES:-} ]] ||
     die "srun started this $SLURM_STEP_NUM_TASKS times: with --processes-per-host, leave srun to it"
-  [[ -z ${JOB_COMPLETION_INDEX:-} || -n ${TRAJVIT_PROCESSES:-} ]] ||
-    die "TRAJVIT_PROCESSES must be the number of pods, as in launch/kubernetes.yaml"
-  host=${TRAJVIT_PROCESS:-${JOB_COMPLETION_INDEX:-0}} && whole TRAJVIT_PROCESS "$host"
-  processes=${TRAJVIT_PROCESSES:-1} && whole TRAJVIT_PROCESSES "$processes"
-  ((host < processes)) || die "host $host of $processes: TRAJVIT_PROCESS counts from 0"
   coordinator=127.0.0.1:${port:-$((20000 + RANDOM))}
-  ((processes == 1)) || coordinator=${TRAJVIT_COORDINATOR:-}
-  [[ -n $coordinator ]] ||
-    die "TRAJVIT_COORDINATOR must be host:port of the first of $processes hosts"
+  read_host_number
   first=$((host * per_host)) processes=$((processes * per_host))
 else
   mode=host
+  read_host_number
   per_host=1
 fi
 
@@ -173,8 +207,11 @@ compose() {
 case $mode in ssh) started=$processes ;; local) started=$per_host ;; *) started=1 ;; esac
 
 if [[ -n $dry_run ]]; then
-  # A config that is not there, or has no such argument, shows here and not on the hosts.
+  # A config that is not there, has no such argument, or evaluates on records that do not exist, shows
+  # here and not on the hosts.
   ((${#check[@]} == 0)) || (cd "$root" && "${check[@]}") || exit 2
+  ((per_host == 1)) || [[ -n $cpu_devices ]] ||
+    say "$per_host processes a host: each host checks that they can share its GPUs when it starts"
   for ((i = 0; i < started; i++)); do
     compose "$i"
     printf '%q ' "${line[@]}"

@@ -13,6 +13,7 @@ from tokenization.extract import ExtractSettings
 from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.data.augment import AugmentSettings
+from trajvit_jax.data.packing import PackingSettings
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.models.settings import NAMES, ModelSettings
@@ -197,6 +198,13 @@ def test_every_model_is_compared_small(name):
     assert resolve(f"comparison.py:model={name},steps=7").optimizer == settings.optimizer
 
 
+@pytest.mark.parametrize("name", ["classical", "paper", "released"])
+def test_an_extraction_of_millions_writes_larger_shards(name):
+    for argument, size in (("", 64), (":shard_size=1000", 1000)):
+        config = configs.load(f"{ROOT}/tokenization/{name}.py{argument}")
+        assert configs.to_settings(ExtractSettings, config).shard_size == size
+
+
 @pytest.mark.parametrize("name", ["ablation880k.py", "tokenization/paper.py"])
 def test_every_extraction_of_an_ablation_is_one(name):
     """Those that the configs name beside the rows of the paper's tables."""
@@ -244,6 +252,59 @@ def test_debug_runs_compile_quickly():
     assert not resolve("panda4m.py:debug").optimize
 
 
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        *((f"configs/{name}", 2) for name in PRETRAINING),
+        ("README.md", 2),
+        ("launch/README.md", 5),
+        ("launch/run_pod.sh", 2),
+        ("launch/slurm.sbatch", 1),
+        ("launch/kubernetes.yaml", 1),
+    ],
+)
+def test_commands_that_are_shown_name_records_to_evaluate_on(name, count):
+    """Those of `make demo`, and IMAGES and VIDEOS, have the split `test` themselves."""
+    text = re.sub(r"\\+\n(?=\S)", "", (ROOT.parent / name).read_text("utf-8"))  # goes on behind it
+    shown = re.findall(r"--config=configs/([\w/]+\.py:[^\s`]+)", text)
+    shown = [one for one in shown if one.partition(":")[0] in PRETRAINING]
+    assert len(shown) >= count
+    for one in shown:
+        data = resolve(one).data
+        own = data.evaluation_folder in ("runs/demo/records", "IMAGES", "VIDEOS")
+        assert data.evaluation or own, one
+
+
+def test_a_debug_run_takes_the_other_arguments_too():
+    plain = resolve("panda8m_datacomp50m.py:debug")
+    shapes = [(one.batch, one.packing.group, one.packing.slots) for one in plain.data.streams]
+    assert shapes == [(16, 2, 30), (16, 2, 30)] and (plain.steps, plain.data.threads) == (2, 2)
+    own = resolve(
+        "panda8m_datacomp50m.py:debug,batch=64,image_batch=128,group=4,rows=2,slots=48,"
+        "image_slots=60,threads=5,tokens=9,steps=7"
+    )
+    videos, images = own.data.streams
+    assert (videos.batch, videos.packing) == (64, PackingSettings(4, 2, 48))
+    assert (images.batch, images.packing) == (128, PackingSettings(4, 1, 60))
+    assert (own.data.threads, own.steps, own.model.trajvit.max_trajectories) == (5, 7, 9)
+    assert own.model.encoder == plain.model.encoder
+
+
+@pytest.mark.parametrize("name", ["panda4m.py", "panda4m.py:debug"])
+def test_a_command_changes_how_a_model_is_computed(name):
+    config = configs.load(f"{ROOT}/{name}")
+    config.model.deterministic, config.model.encoder.remat = True, "layers"
+    model = configs.to_settings(ExperimentSettings, config).model
+    assert model.deterministic and model.encoder.remat == "layers"
+
+
+def test_rows_of_images_have_an_argument_of_their_own():
+    joint = resolve("panda8m_datacomp50m.py:slots=800,image_slots=500").data.streams
+    assert [one.packing.slots for one in joint] == [800, 500]
+    [images] = resolve("datacomp50m.py:image_slots=500").data.streams
+    assert images.packing == PackingSettings(8, 1, 500)
+
+
 def test_slots_grow_with_the_group():
     joint = resolve("panda8m_datacomp50m.py:group=4").data.streams
     shapes = [(one.packing.group, one.packing.rows, one.packing.slots) for one in joint]
@@ -265,6 +326,10 @@ def test_slots_grow_with_the_group():
         ("panda4m.py:batch=100", "batch=100 is not a multiple of group=8"),
         ("datacomp50m.py:group=3", "image_batch=4096 is not a multiple of group=3"),
         ("panda4m.py:image_records=x", "images=0 and image_records='x' belong together"),
+        ("panda4m.py:debug,size=S", "size=S is not that of a debug run"),
+        ("panda4m.py:debug,batch=15", "batch=15 is not a multiple of group=2"),
+        ("panda4m.py:image_slots=600", "image_slots=600, but the run has no images"),
+        ("datacomp50m.py:slots=600,image_slots=700", "slots and image_slots are the same"),
         ("panda8m_datacomp50m.py:model=vit3d", "vit3d does not train on images and videos"),
     ],
 )

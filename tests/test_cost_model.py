@@ -44,6 +44,12 @@ def test_hosts_read_what_their_gpus_compute():
     assert line == "| run |" + " 212 to 425 videos | 3 to 5 |" * 3
 
 
+def test_a_run_reads_at_the_rate_of_its_processes():
+    one = cost_model.Cost("run", 3600, 1.0, 1.0, 0, videos=1000.0, images=1600.0)
+    assert one.reading_hours(1) == pytest.approx((2 + 1600 / 1900, 3.0))
+    assert one.reading_hours(4, 8) == pytest.approx((one.reading_hours(1)[0] / 32, 3 / 32))
+
+
 @pytest.mark.slow
 def test_the_paper_s_page_has_the_hours_of_the_model(monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -61,6 +67,18 @@ def test_docstrings_and_the_page_name_the_hours_of_the_model(name, monkeypatch):
     assert f"{few} to {many} cores on 32 GPUs" in said
     few, many = cost.cores(8, MACHINE)
     assert f"{few} to {many} on 8" in said
+    assert reading(cost) in said
+
+
+def reading(cost: cost_model.Cost) -> str:
+    def hours(hosts: int, processes: int) -> str:
+        ends = (f"{round(end, 1):g}" for end in cost.reading_hours(hosts, processes))
+        return " to ".join(dict.fromkeys(ends))
+
+    return (
+        f"Reading alone takes one process a host {hours(4, 1)} hours on 4 hosts and {hours(1, 1)} "
+        f"on 1, eight a host {hours(4, 8)} and {hours(1, 8)}"
+    )
 
 
 @pytest.mark.parametrize("name", cost_model.COUNTERPARTS)
@@ -74,7 +92,9 @@ def test_so_they_do_of_models_of_patches(name, monkeypatch):
 def test_a_run_from_images_names_its_hours_and_theirs(monkeypatch):
     monkeypatch.chdir(ROOT)
     said = docstring("panda8m_from_images")
-    assert_hours(said, cost_model.cost("panda8m_from_images.py"), 32, 8)
+    videos = cost_model.cost("panda8m_from_images.py")
+    assert_hours(said, videos, 32, 8)
+    assert reading(videos) in said
     assert_hours(said, cost_model.cost("datacomp50m.py:model=vit"), 32, 8)
 
 
@@ -88,6 +108,29 @@ def test_the_benchmark_of_reading_knows_the_rates_of_a_gpu(monkeypatch):
         ends = [(one.compute(1, MACHINE)[end], one) for one in costs for end in (1, 0)]
         found = tuple(round(getattr(one, kind) / seconds) for seconds, one in ends)
         assert input_pipeline.RATES[kind] == found
+
+
+def test_the_page_names_what_reading_alone_takes(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = " ".join((ROOT / "docs/SCALING.md").read_text("utf-8").split())
+    runs = ("panda8m", "datacomp50m", "panda8m_datacomp50m")
+    costs = [cost_model.cost(f"{name}.py") for name in runs]
+
+    def hours(one: cost_model.Cost, hosts: int, processes: int, digits: int | None) -> str:
+        ends = (f"{round(end, digits):g}" for end in one.reading_hours(hosts, processes))
+        return " to ".join(dict.fromkeys(ends))
+
+    videos, images, both = (hours(one, 4, 1, None) for one in costs)
+    assert (
+        f"{videos} hours for 8 M videos, and {images} for 50 M images, 30 epochs of each, and "
+        f"{both} for both in one run"
+    ) in page
+    videos, images, both = (hours(one, 1, 1, None) for one in costs)
+    assert f"{videos} hours, {images}, and {both}" in page
+    videos, images, both = (hours(one, 4, 8, 1) for one in costs)
+    assert f"{videos} hours for 8 M videos, {images} for 50 M images, and {both} for both" in page
+    videos, images, both = (hours(one, 1, 8, 1) for one in costs)
+    assert f"on one host {videos}, {images}, and {both}" in page
 
 
 def docstring(name: str) -> str:

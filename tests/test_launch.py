@@ -444,18 +444,40 @@ def test_slurm_starts_as_many_tasks_a_host_as_the_job_has():
     assert "name both to sbatch, --ntasks-per-node=4 --cpus-per-task=CORES/4" in stderr
 
 
+@pytest.mark.parametrize("several", [[], ["--processes-per-host=2"]], ids=["one", "several"])
 @pytest.mark.parametrize(
     ("env", "said"),
     [
         ({"JOB_COMPLETION_INDEX": "1"}, "TRAJVIT_PROCESSES must be the number of pods"),
+        ({"TRAJVIT_PROCESS": "1"}, "TRAJVIT_PROCESSES must be the number of hosts"),
+        ({"TRAJVIT_COORDINATOR": "a:1"}, "TRAJVIT_PROCESSES must be the number of hosts"),
+        ({"TRAJVIT_PROCESSES": "0"}, "TRAJVIT_PROCESSES must be at least 1"),
         ({"TRAJVIT_PROCESSES": "2"}, "TRAJVIT_COORDINATOR must be host:port of the first of 2"),
-        ({"TRAJVIT_PROCESSES": "2", "TRAJVIT_PROCESS": "2"}, "host 2 of 2"),
-        ({"SLURM_JOB_ID": "5", "SLURM_STEP_NUM_TASKS": "4"}, "srun started this 4 times"),
+        (
+            {"TRAJVIT_PROCESSES": "2", "TRAJVIT_COORDINATOR": "a:0"},
+            "TRAJVIT_COORDINATOR must be host:port of the first of 2 hosts, not 'a:0'",
+        ),
+        (
+            {"TRAJVIT_PROCESSES": "2", "TRAJVIT_COORDINATOR": "a:1"},
+            "TRAJVIT_PROCESS must be the number of this host, 0 to 1",
+        ),
+        (
+            {"TRAJVIT_PROCESSES": "4", "TRAJVIT_PROCESS": "4", "TRAJVIT_COORDINATOR": "a:1"},
+            "host 4 of 4: TRAJVIT_PROCESS counts from 0",
+        ),
     ],
 )
-def test_hosts_that_are_not_numbered_start_no_processes(env, said):
+def test_hosts_that_are_not_numbered_start_no_processes(env, said, several):
+    code, stdout, stderr = finish(
+        pod("--workdir=/x", *several, "--dry-run", "--", "program", **env)
+    )
+    assert code == 2 and said in stderr and not stdout
+
+
+def test_tasks_of_srun_start_no_processes_of_their_own():
+    env = {"SLURM_JOB_ID": "5", "SLURM_STEP_NUM_TASKS": "4"}
     code, _, stderr = finish(pod("--workdir=/x", "--processes-per-host=2", "--", "program", **env))
-    assert code == 2 and said in stderr
+    assert code == 2 and "srun started this 4 times" in stderr
 
 
 @pytest.mark.parametrize(
@@ -488,6 +510,15 @@ def test_options_may_be_written_as_those_of_python(tmp_path):
         (["--workdir=x", "--cofnig=y"], "unknown option '--cofnig=y'"),
         (["--workdir", "x"], "options are --name=value"),
         (["--workdir=x", "--retries=many"], "--retries must be a whole number, not 'many'"),
+        (["--workdir=x", "--retries=010"], "--retries must be a whole number, not '010'"),
+        (["--workdir=x", "--hosts="], "names a host without a name"),
+        (["--workdir=x", "--hosts=a,,b"], "names a host without a name"),
+        (["--workdir=x", "--hosts=a,b,"], "names a host without a name"),
+        (["--workdir=x", "--hosts=a, b"], "' b' is no name of a host"),
+        (["--workdir=x", "--hosts=a,-oProxyCommand=b"], "'-oProxyCommand=b' is no name of a host"),
+        (["--workdir=x", "--hosts=a,b,me@a"], "names a twice; several processes a host: "),
+        (["--workdir=x", "--port=0"], "--port must be 1 to 65535, not '0'"),
+        (["--workdir=x", "--port=99999"], "--port must be 1 to 65535, not '99999'"),
         (["--workdir=x", "--hosts=a", "--local-processes=2"], "exclude each other"),
         (["--workdir=x", "--processes-per-host=2", "--local-processes=2"], "exclude each other"),
         (["--workdir=x", "--processes-per-host=0"], "--processes-per-host must be at least 1"),
@@ -503,7 +534,7 @@ def test_what_is_wrong_with_the_command_is_one_line(arguments, said):
 def test_help_teaches():
     code, stdout, _ = finish(pod("--help"))
     assert code == 0
-    for word in ("Examples:", "--hosts=", "sbatch launch/slurm.sbatch", "Exit codes", "75 "):
+    for word in ("Examples:", "--hosts=", "launch/slurm.sbatch --workdir", "Exit codes", "75 "):
         assert word in stdout
 
 

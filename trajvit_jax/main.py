@@ -17,7 +17,8 @@ that file to evaluate it again.
 Exit codes: 0 done; 75 preempted (SIGTERM or SIGUSR1) and 130 Ctrl-C: the running step was
 finished and saved, and the same command goes on; 2 an error that will come again (of settings,
 records, numbers), 1 any other, as what a disk or a library does after the first step.
-On many hosts, launch/run_pod.sh starts this on each.
+On many hosts, launch/run_pod.sh starts this on each. --only_check_args checks the config, and the
+evaluation's records where their folder is on this machine, and ends.
 """
 
 from __future__ import annotations
@@ -58,10 +59,12 @@ class Program:
       doc: what it says of itself.
       load: imports JAX and what is trained; gives the class of its settings, and what trains by
         them in a workdir, where it writes results.json.
+      check: of a config, what can be known before a run starts; raises ValueError.
     """
 
     doc: str | None
     load: Callable[[], tuple[Any, Callable[..., dict[str, float]]]]
+    check: Callable[[Any], None] | None = None
 
 
 def main(argv: list[str], program: Program) -> None:
@@ -130,14 +133,42 @@ def _video_text() -> Any:
     return ExperimentSettings, train
 
 
+def _check_records(config: Any) -> None:
+    """Whether there is something to evaluate on; other machines may have other folders."""
+    from trajvit_jax.data.held_out import open_held_out
+    from trajvit_jax.experiment import ExperimentSettings
+
+    data = to_settings(ExperimentSettings, config).data
+    if Path(data.evaluation_folder).is_dir():
+        open_held_out(data)
+    else:
+        print(f"not checked: {data.evaluation_folder} is not on this machine", file=sys.stderr)
+
+
+def _reader(program: Program) -> Callable[[list[str]], list[str]]:
+    """Reads the flags; under --only_check_args, where app.run ends next, checks the config."""
+    read = reader(_CONFIG, program.doc)
+
+    def checked(argv: list[str]) -> list[str]:
+        rest = read(argv)
+        if flags.FLAGS["only_check_args"].value and program.check:
+            try:
+                program.check(_CONFIG.value)
+            except ValueError as error:
+                _fail(error, _COMES_AGAIN, alone=True)
+        return rest
+
+    return checked
+
+
 def run(program: Program) -> None:
     """Entry point of a training command."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     flags.mark_flags_as_required(["config", "workdir"])
     interrupts.install("stopping; a running step is finished and saved first", preemption=True)
-    app.run(functools.partial(main, program=program), flags_parser=reader(_CONFIG, program.doc))
+    app.run(functools.partial(main, program=program), flags_parser=_reader(program))
 
 
 if __name__ == "__main__":
-    run(Program(__doc__, _video_text))
+    run(Program(__doc__, _video_text, _check_records))

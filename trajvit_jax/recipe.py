@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import NAMES, RESNETS, SIZES, ModelSettings
+from trajvit_jax.models.settings import NAMES, RESNETS, SIZES, EncoderSettings, ModelSettings
 
 VIDEO_BATCH, IMAGE_BATCH = 256, 4096
 FRAMES, EPOCHS = 16, 30
@@ -44,6 +44,7 @@ ENCODER_ABLATIONS: dict[str, dict[str, Any]] = {
 # tells where its records want other rows (`trajvit_jax.data.row_fit`). And for the segments of all
 # frames, each video in a row of its own, as long as one may be.
 _SLOTS_A_VIDEO = {"video": 112, "image": 82}
+_SLOTS_IN_DEBUG = 15
 _SLOTS_OF_SEGMENTS = 1024
 _ROUND = 200  # steps at most until the order of videos and images repeats
 _STEPS_BETWEEN = 1000  # steps at least between checkpoints, of which an epoch has two or fewer
@@ -51,11 +52,7 @@ _STEPS_BETWEEN = 1000  # steps at least between checkpoints, of which an epoch h
 _DEBUG_MODEL = {
     "image_size": 32,
     "projection": 16,
-    "encoder": {"width": 32, "depth": 2, "heads": 2, "mlp": 64},
-    "trajvit": {
-        "max_trajectories": 15,
-        "resnet": {"stem": 8, "widths": (8, 16), "depths": (1, 1)},
-    },
+    "trajvit": {"resnet": {"stem": 8, "widths": (8, 16), "depths": (1, 1)}},
     "automerge": {"tokens": 16},
     "text": {
         "vocabulary": 200,
@@ -67,8 +64,18 @@ _DEBUG_MODEL = {
         "mlp": 64,
     },
 }
-_DEBUG_BATCH = 16  # of eight groups: up to eight devices share them
-_DEBUG_PACKING = {"group": 2, "rows": 1, "slots": 30}
+_DEBUG_ENCODER = EncoderSettings(width=32, depth=2, heads=2, mlp=64)
+# Defaults of the arguments of a debug run. Batches are of eight groups: up to eight devices share
+# them, more want a larger one.
+_DEBUG = {
+    "size": "",
+    "steps": 2,
+    "batch": 16,
+    "image_batch": 16,
+    "tokens": 15,
+    "group": 2,
+    "threads": 2,
+}
 
 
 def pretraining(
@@ -104,11 +111,14 @@ def pretraining(
       group: videos that share rows of slots; a device owns whole groups. Groups of fewer than 8
         let more devices share a batch, and drop more trajectories (`benchmarks.packing --group`).
       rows, slots: of a group of videos (without videos: images); 0 = one row of the tested length.
+      image_slots: likewise of a group of images, with videos and without.
       micro_batches: parts of a step, for less memory.
       threads, workers: of each process, to read; 0 threads = one for each core of its share
         of the host.
       seed: of the run.
-      debug: a tiny model, two steps, small batches, quickly compiled: half a minute on a CPU.
+      debug: a tiny model (so no size), two steps, 16 videos or images a step in groups of 2,
+        quickly compiled: half a minute on a CPU. Videos, images and epochs do not count; the other
+        arguments do.
 
     Args:
       arg: the arguments, `key=value,key=value`.
@@ -123,38 +133,39 @@ def pretraining(
     Raises:
       ValueError: an unknown argument, model or size, or what they cannot do together.
     """
-    chosen = parse_arg(
-        arg,
-        model=model,
-        size=size,
-        ablation="none",
-        initial=initial,
-        records=records,
-        image_records=image_records,
-        evaluation="",
-        vocabulary="",
-        videos=videos,
-        images=images,
-        epochs=EPOCHS,
-        steps=0,
-        batch=VIDEO_BATCH,
-        image_batch=IMAGE_BATCH,
-        frames=FRAMES,
-        tokens=1023,
-        group=GROUP,
-        rows=0,
-        slots=0,
-        micro_batches=1,
-        threads=0,
-        workers=0,
-        seed=0,
-        debug=False,
-    )
-    _check(chosen)
+    defaults: dict[str, Any] = {
+        "model": model,
+        "size": size,
+        "ablation": "none",
+        "initial": initial,
+        "records": records,
+        "image_records": image_records,
+        "evaluation": "",
+        "vocabulary": "",
+        "videos": videos,
+        "images": images,
+        "epochs": EPOCHS,
+        "steps": 0,
+        "batch": VIDEO_BATCH,
+        "image_batch": IMAGE_BATCH,
+        "frames": FRAMES,
+        "tokens": 1023,
+        "group": GROUP,
+        "rows": 0,
+        "slots": 0,
+        "image_slots": 0,
+        "micro_batches": 1,
+        "threads": 0,
+        "workers": 0,
+        "seed": 0,
+        "debug": False,
+    }
+    chosen = parse_arg(arg, **defaults)
     if chosen.debug:
-        chosen.batch = chosen.image_batch = _DEBUG_BATCH
+        chosen = parse_arg(arg, **defaults | _DEBUG)
+    _check(chosen)
     streams, epoch = _streams(chosen)
-    steps = chosen.steps or (2 if chosen.debug else round(chosen.epochs * epoch))
+    steps = chosen.steps or round(chosen.epochs * epoch)
 
     config = ml_collections.ConfigDict()
     config.seed = chosen.seed
@@ -180,7 +191,7 @@ def pretraining(
         "evaluation": chosen.evaluation,
         "vocabulary": chosen.vocabulary,
         "eval_batch": 4 if chosen.debug else 64,
-        "threads": 2 if chosen.debug else chosen.threads,
+        "threads": chosen.threads,
         "workers": chosen.workers,
         "max_bad": 0.01,
     }
@@ -212,9 +223,11 @@ def pretraining(
 
 
 def _check(chosen: ml_collections.ConfigDict) -> None:
+    if chosen.debug and chosen.size:
+        raise ValueError(f"size={chosen.size} is not that of a debug run, whose model is tiny")
     for name, known in (
         ("model", (*NAMES, *FED_TRAJVIT)),
-        ("size", tuple(SIZES)),
+        ("size", ("",) if chosen.debug else tuple(SIZES)),
         ("ablation", tuple(ENCODER_ABLATIONS)),
     ):
         if chosen[name] not in known:
@@ -239,6 +252,10 @@ def _check(chosen: ml_collections.ConfigDict) -> None:
             )
     if not chosen.videos and not chosen.images:
         raise ValueError("a run needs videos, images, or both")
+    if chosen.image_slots and not chosen.images:
+        raise ValueError(f"image_slots={chosen.image_slots}, but the run has no images: slots=")
+    if chosen.image_slots and chosen.slots and not chosen.videos:
+        raise ValueError("slots and image_slots are the same in a run on images alone: name one")
     if chosen.group < 1:
         raise ValueError(f"group must be at least 1, got {chosen.group}")
     for count, name in (("videos", "batch"), ("images", "image_batch")):
@@ -283,17 +300,15 @@ def _streams(chosen: ml_collections.ConfigDict) -> tuple[tuple[dict[str, Any], .
 def _packing(chosen: ml_collections.ConfigDict, stream: str) -> dict[str, int] | None:
     if FED_TRAJVIT.get(chosen.model, chosen.model) != "trajvit":
         return None
-    if chosen.debug:
-        return dict(_DEBUG_PACKING)
-    said = {name: chosen[name] for name in ("rows", "slots") if chosen[name]}
-    tested = {
-        "group": chosen.group,
-        "rows": 1,
-        "slots": chosen.group * _SLOTS_A_VIDEO[stream] * _queries(chosen),
-    }
-    if chosen.model == "segmentation_only" and stream == "video":
-        tested |= {"rows": chosen.group, "slots": _SLOTS_OF_SEGMENTS}
-    return tested | ({} if stream == "image" and chosen.videos else said)
+    a_video = _SLOTS_IN_DEBUG if chosen.debug else _SLOTS_A_VIDEO[stream]
+    packing = {"group": chosen.group, "rows": 1, "slots": chosen.group * a_video * _queries(chosen)}
+    if chosen.model == "segmentation_only" and stream == "video" and not chosen.debug:
+        packing |= {"rows": chosen.group, "slots": _SLOTS_OF_SEGMENTS}
+    if stream == "video" or not chosen.videos:
+        packing |= {name: chosen[name] for name in ("rows", "slots") if chosen[name]}
+    if stream == "image" and chosen.image_slots:
+        packing["slots"] = chosen.image_slots
+    return packing
 
 
 def _queries(chosen: ml_collections.ConfigDict) -> int:
@@ -313,12 +328,12 @@ def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
         model["vit3d"] = dataclasses.asdict(tubelets)
     if name in ("vivit", "token_learner", "tome", "rlt", "automerge"):
         model[name] = dataclasses.asdict(getattr(defaults, name))
+    tiny: dict[str, Any] = _DEBUG_MODEL if chosen.debug else {}
     ablation = ENCODER_ABLATIONS[chosen.ablation]
-    if chosen.debug:
-        return model | _DEBUG_MODEL | {"trajvit": _DEBUG_MODEL["trajvit"] | ablation}
-    return model | {
-        "dtype": "bfloat16",
+    values = {
+        "dtype": "float32" if chosen.debug else "bfloat16",
         "deterministic": False,
-        "encoder": dataclasses.asdict(SIZES[chosen.size]),
-        "trajvit": {"max_trajectories": chosen.tokens} | ablation,
+        "encoder": dataclasses.asdict(_DEBUG_ENCODER if chosen.debug else SIZES[chosen.size]),
+        "trajvit": {"max_trajectories": chosen.tokens} | tiny.get("trajvit", {}) | ablation,
     }
+    return model | tiny | values

@@ -12,8 +12,9 @@ import jax
 from jax.sharding import Mesh
 
 from trajvit_jax.checkpoints import Checkpoints
+from trajvit_jax.data.held_out import open_held_out
 from trajvit_jax.data.index import check_index, read_index
-from trajvit_jax.data.source import Record, open_records
+from trajvit_jax.data.source import Record
 from trajvit_jax.data.steps import train_steps
 from trajvit_jax.data.streams import fingerprint, open_streams
 from trajvit_jax.data.unusable import readable_captions
@@ -107,12 +108,15 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         streams = open_streams(data.train_streams(settings.model.frames))
         records = fingerprint(streams)
         check(workdir, settings, records)
-        held_out = open_records(data.evaluation_folder, data.eval_split)
+        held_out = open_held_out(data)
         # What does not fit shows before compiling.
         check_index(held_out, read_index(held_out), settings.model.frames)
         for number, stream in enumerate(streams):
             stream.check()
-            if told := stream.row_advice(number, settings.model, settings.seed):
+            # Of no use to a run that only tries things out.
+            if settings.optimize and (
+                told := stream.row_advice(number, settings.model, settings.seed)
+            ):
                 _LOG.warning("%s", told)
         stack.enter_context(lock(workdir, process=jax.process_index()))
         true_of = facts(settings, held_out.fingerprint)

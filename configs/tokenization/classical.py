@@ -16,7 +16,8 @@ weight was fitted, and which were seen while settings were chosen).
 
 Arguments: frames, max_side, split (both, keyframes or stride), limit (frames in a clip, 0 = a
 quarter of the video), discover (labels followed from three frames of a shot and merged; False =
-from the first one alone, in half the time): classical.py:frames=8,split=keyframes
+from the first one alone, in half the time), shard_size (videos in a shard):
+classical.py:frames=8,split=keyframes
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from trajvit_jax.config import parse_arg
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Settings of `tokenization.extract.ExtractSettings`."""
-    chosen = parse_arg(arg, frames=16, max_side=512, split="both", limit=0, discover=True)
+    chosen = parse_arg(
+        arg, frames=16, max_side=512, split="both", limit=0, discover=True, shard_size=64
+    )
     return ml_collections.ConfigDict(
         {
             "pipeline": {
@@ -41,6 +44,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                 "discover": chosen.discover,
             },
             "record_size": 256,
-            "shard_size": 64,
+            "shard_size": chosen.shard_size,
         }
     )

@@ -30,7 +30,7 @@ segmenter (directsam, sam2, classical, patches); tracker (sam2, edgetam, flow, p
 (tiny, small, base_plus, large); directsam (b5; b0 for a distilled one, with --weights); limit
 (frames in a clip, 0 = a quarter of the video); threshold (boundary probability); precision
 (bfloat16, float32; auto = by the machine that starts the extraction, so name it on a head of Ray
-without a GPU); compiled (encoders, by torch.compile).
+without a GPU); compiled (encoders, by torch.compile); shard_size (videos in a shard).
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         threshold=0.2,
         precision="auto",
         compiled=False,
+        shard_size=64,
     )
     # Of the networks that are used: settings of others would be noted with the records, and not
     # every resolution is one of theirs.
@@ -83,6 +84,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                 },
             },
             "record_size": 256,
-            "shard_size": 64,
+            "shard_size": chosen.shard_size,
         }
     )

@@ -11,7 +11,7 @@ adaptive HSV, an HSV and a luminance histogram detector, two of three, and are n
 (0.2), the 128 largest segments of more than 16 pixels, and 5x5 growth, twice, are as in the paper;
 here segments do not grow over each other, which the released masks do.
 
-Arguments: frames, resolution, keyframes.
+Arguments: frames, resolution, keyframes, shard_size (videos in a shard).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trajvit_jax.config import parse_arg
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Settings of `tokenization.extract.ExtractSettings`."""
-    chosen = parse_arg(arg, frames=16, resolution=512, keyframes=False)
+    chosen = parse_arg(arg, frames=16, resolution=512, keyframes=False, shard_size=64)
     return ml_collections.ConfigDict(
         {
             "pipeline": {
@@ -41,6 +41,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                 },
             },
             "record_size": 256,
-            "shard_size": 64,
+            "shard_size": chosen.shard_size,
         }
     )

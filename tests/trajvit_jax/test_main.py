@@ -51,6 +51,33 @@ def test_what_is_wrong_with_a_config_is_one_line(arguments, reason, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("checks", [[], ["--only_check_args"]], ids=["run", "check"])
+def test_records_without_a_split_to_evaluate_on_end_with_the_remedy(checks, toy_record, tmp_path):
+    write_records(tmp_path / "records", [toy_record(i) for i in range(16)])
+    config = f"--config=configs/panda2m.py:debug,frames=4,records={tmp_path}/records"
+    process = command(config, f"--workdir={tmp_path}/run", *checks)
+    _, stderr = process.communicate()
+    assert process.returncode == 2 and "Traceback" not in stderr
+    [line] = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert "has no split 'test'; it has: train" in line
+    assert "--config.data.evaluation=FOLDER, or evaluation=FOLDER" in line
+    assert "--split=test --output=FOLDER" in line
+
+
+@pytest.mark.parametrize(("split", "said"), [("test", ""), (None, "not checked: ")])
+def test_a_check_of_the_arguments_opens_the_records_that_are_here(
+    split, said, toy_record, tmp_path
+):
+    if split:
+        write_records(tmp_path / "held_out", [toy_record(0)], split=split)
+    config = f"--config=configs/panda2m.py:records=/none,evaluation={tmp_path}/held_out"
+    process = command(config, f"--workdir={tmp_path}/run", "--only_check_args")
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert stderr == (f"{said}{tmp_path}/held_out is not on this machine\n" if said else "")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("optimize", [True, False])
 def test_settings_say_whether_programs_are_optimized(optimize, monkeypatch):
     updates = []

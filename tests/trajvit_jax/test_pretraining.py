@@ -21,13 +21,16 @@ ROOT = Path(__file__).parent.parent.parent / "configs"
     [
         ("panda2m.py", "records={0}/videos"),
         ("panda4m.py", "records={0}/videos"),
-        ("panda8m.py", "records={0}/videos"),
+        ("panda8m.py", "group=16,records={0}/videos"),
         ("panda8m_datacomp50m.py", "steps=5,records={0}/videos,image_records={0}/images"),
         ("datacomp50m.py", "image_records={0}/images"),
     ],
 )
-def test_the_debug_form_trains(name, arguments, toys, tmp_path):
-    """With packing and augmentation, as in the real run; nothing is compiled after step 2."""
+def test_the_debug_form_trains(name, arguments, toys, tmp_path, caplog):
+    """With packing and augmentation, as in the real run; nothing is compiled after step 2.
+
+    Of rows that do not fit, as those of 16 toys, nothing is told.
+    """
     arguments = f"debug,frames=4,{arguments.format(toys)}"
     config = configs.load(f"{ROOT}/{name}:{arguments}")
     settings = configs.to_settings(ExperimentSettings, config)
@@ -38,6 +41,7 @@ def test_the_debug_form_trains(name, arguments, toys, tmp_path):
     assert [line["step"] for line in told] == list(range(1, settings.steps + 1))
     assert told[1]["compilations"] == told[-1]["compilations"] == len(settings.data.streams)
     assert results["parameters"] > 0
+    assert "do not fit these records" not in caplog.text
 
 
 @pytest.mark.slow

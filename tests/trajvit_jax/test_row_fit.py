@@ -12,9 +12,12 @@ from trajvit_jax.data.schedule import SourceSettings, StreamSettings
 BATCHES = [np.array([9, 9, 1, 1]), np.array([3, 5, 7, 9])]
 
 
-def stream(slots: int, batch: int = 64) -> StreamSettings:
+def stream(slots: int, batch: int = 64, name: str = "video") -> StreamSettings:
     return StreamSettings(
-        batch=batch, sources=(SourceSettings("records"),), packing=PackingSettings(8, 1, slots)
+        name=name,
+        batch=batch,
+        sources=(SourceSettings("records"),),
+        packing=PackingSettings(8, 1, slots),
     )
 
 
@@ -62,6 +65,12 @@ def test_rows_that_are_too_short_or_long_are_told_of_with_better_ones(slots):
     better = int(told.split("slots=")[1].split()[0])
     assert 800 < better < 1000
     assert f"slots={better} " in told and advice(stream(better), drawn(100)) is None
+
+
+@pytest.mark.parametrize(("name", "argument"), [("video", "slots"), ("image", "image_slots")])
+def test_the_argument_that_is_told_is_the_stream_s(name, argument):
+    told = advice(stream(400, name=name), drawn(100))
+    assert told is not None and f" with {argument}=" in told
 
 
 def test_nothing_is_told_where_there_are_no_rows_or_none_are_better():

@@ -104,8 +104,11 @@ def advice(
     better = best([fit(batches, one, each=each) for one in sizes])
     if better.dropped > own.dropped and better.dropped >= DROPPED:
         return None
+    # The argument of the configs of the paper's runs, in which images may have rows of their own.
+    argument = "image_slots" if stream.name == "image" else "slots"
     return (
         f"stream {stream.name!r}: rows of {own.packing.slots} slots do not fit these records: "
         f"{own.used:.0%} of the slots would be used and {own.dropped:.1%} of the trajectories "
-        f"dropped; with slots={better.packing.slots} {better.used:.0%} and {better.dropped:.2%}"
+        f"that the model takes dropped; with {argument}={better.packing.slots} {better.used:.0%} "
+        f"and {better.dropped:.2%}"
     )
