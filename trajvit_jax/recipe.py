@@ -68,7 +68,6 @@ _DEBUG_ENCODER = EncoderSettings(width=32, depth=2, heads=2, mlp=64)
 # Defaults of the arguments of a debug run. Batches are of eight groups: up to eight devices share
 # them, more want a larger one.
 _DEBUG = {
-    "size": "",
     "steps": 2,
     "batch": 16,
     "image_batch": 16,
@@ -116,7 +115,7 @@ def pretraining(
       threads, workers: of each process, to read; 0 threads = one for each core of its share
         of the host.
       seed: of the run.
-      debug: a tiny model (so no size), two steps, 16 videos or images a step in groups of 2,
+      debug: a tiny model, whatever the size, two steps, 16 videos or images a step in groups of 2,
         quickly compiled: half a minute on a CPU. Videos, images and epochs do not count; the other
         arguments do.
 
@@ -223,11 +222,9 @@ def pretraining(
 
 
 def _check(chosen: ml_collections.ConfigDict) -> None:
-    if chosen.debug and chosen.size:
-        raise ValueError(f"size={chosen.size} is not that of a debug run, whose model is tiny")
     for name, known in (
         ("model", (*NAMES, *FED_TRAJVIT)),
-        ("size", ("",) if chosen.debug else tuple(SIZES)),
+        ("size", tuple(SIZES)),
         ("ablation", tuple(ENCODER_ABLATIONS)),
     ):
         if chosen[name] not in known:
