@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import jax
+import pytest
 
 from benchmarks.step_profile import (
     IDLE,
@@ -62,6 +63,7 @@ def test_a_program_that_did_not_run_has_no_profile():
     assert profile(lambda: None, PROGRAM, 2) == {}
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_step_are_found_and_add_up():
     attempt = Attempt("trajvit", "debug", 4, group=2, dtype="float32")
     mesh = make_mesh(MeshSettings(1, 1, 1), jax.devices()[:1])
