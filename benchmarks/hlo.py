@@ -14,13 +14,14 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 _BYTES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8, "c64": 8}
 
-_HEAD = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+# The first line of a computation, and where in the Python program an operation comes from.
+HEAD = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+OP_NAME = re.compile(r'op_name="([^"]*)"')
 _CALL = re.compile(r"(?:body|condition|calls|to_apply)=%?([\w.\-]+)")
 _CALLS = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
-_NAME = re.compile(r'op_name="([^"]*)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ def loops(program: str) -> list[Loop]:
     found = []
     for line in program.splitlines():
         if " while(" in line:
-            turns, name = _TURNS.search(line), _NAME.search(line)
+            turns, name = _TURNS.search(line), OP_NAME.search(line)
             found.append(Loop(name[1] if name else "", int(turns[1]) if turns else None))
     return found
 
@@ -91,7 +92,7 @@ def _computations(program: str) -> dict[str, list[str]]:
     bodies: dict[str, list[str]] = {}
     own: list[str] = []
     for line in program.splitlines():
-        if head := _HEAD.match(line):
+        if head := HEAD.match(line):
             own = bodies.setdefault(head[1], [])
         elif line.startswith("  "):
             own.append(line)
@@ -103,7 +104,7 @@ def _walk(
 ) -> Iterator[Collective]:
     for line in bodies.get(name, ()):
         if found := _COLLECTIVE.search(line):
-            origin, shapes = _NAME.search(line), _SHAPE.findall(found[1])
+            origin, shapes = OP_NAME.search(line), _SHAPE.findall(found[1])
             if found[3] and found[2] != "all-reduce":  # operands stand before results
                 shapes = shapes[len(shapes) // 2 :]
             yield Collective(

@@ -16,16 +16,15 @@ from typing import Any, NamedTuple
 
 import jax
 
+from benchmarks.hlo import HEAD, OP_NAME
 from trajvit_jax.run.profiling import Profiler, ProfileSettings
 
 SCOPES = ("augmentation", "backbone", "tokens", "transformer", "text", "loss", "optimizer")
 OTHER, IDLE = "other", "idle"
 
 _MODULE = re.compile(r"^HloModule ([\w.\-]+)")
-_HEAD = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OPERATION = re.compile(r"^ +(?:ROOT )?%?([\w.\-]+) = ")
 _ENCLOSING = re.compile(r" (?:while|conditional|call)\(")
-_FROM = re.compile(r'op_name="([^"]*)"')
 _FUSED = re.compile(r"calls=%?([\w.\-]+)")
 _BORDER = re.compile(r"[/();]")
 
@@ -81,10 +80,10 @@ def operations(program: str) -> dict[str, Operation]:
     inside: dict[str, Counter[str]] = {}
     computation = ""
     for line in program.splitlines():
-        if head := _HEAD.match(line):
+        if head := HEAD.match(line):
             computation = head[1]
         if match := _OPERATION.match(line):
-            came, calls = _FROM.search(line), _FUSED.search(line)
+            came, calls = OP_NAME.search(line), _FUSED.search(line)
             part = _part(came[1]) if came else OTHER
             # What a computation is made of stands before what calls it.
             if part == OTHER and calls and (most := inside.get(calls[1])):

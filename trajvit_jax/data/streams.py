@@ -85,7 +85,12 @@ class Stream:
         )
 
     def counts_of(self, read: Reads, most: int) -> Int64[np.ndarray, " b"]:
-        """Trajectories of the records of a step, at most so many of each."""
+        """Trajectories of the records of a step, in its order.
+
+        Args:
+          read: the records.
+          most: trajectories that a record counts for at most.
+        """
         counts = np.zeros(len(read.record), np.int64)
         for source, own in enumerate(self.counts):
             chosen = read.source == source
