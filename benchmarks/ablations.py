@@ -26,8 +26,9 @@ from pathlib import Path
 
 from benchmarks import captioned_clips, table_records
 from benchmarks.arguments import count
-from benchmarks.comparison import MODELS, table_row, train_rows
+from benchmarks.comparison import MODELS, SEEDS, table_row
 from benchmarks.table_rows import Ledger, Row
+from benchmarks.table_runs import Trained, train_rows
 from benchmarks.table_text import SOURCES, lines_of, replace_block, table
 from benchmarks.table_truth import TrackingError, tracking_error
 from tokenization import interrupts
@@ -35,6 +36,8 @@ from tokenization.files import write_text
 from tokenization.manifest import read_manifest
 from trajvit_jax.data.source import open_records
 from trajvit_jax.models.settings import check_choice
+
+_LOG = logging.getLogger("trajvit_jax.benchmarks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +148,8 @@ def tables(
         if place == "trajectories":
             own = [row for row in own if row.name in wrong]
         titles = {row.name: _title(row.name, wrong) for row in own}
-        lines = lines_of(own, titles, seeds, ledger, {})
+        reference = "world_truth" if place == "trajectories" else "trajvit"
+        lines = lines_of(own, titles, seeds, ledger, {}, reference=reference)
         found[place] = table(lines, "trajectories" if place == "trajectories" else "row")
     return found
 
@@ -167,7 +171,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="two steps of some rows, few clips")
     parser.add_argument("--rows", help=f"some of {','.join(ABLATIONS)}")
-    parser.add_argument("--seeds", type=count, default=3, help="0 to this, less one (3)")
+    parser.add_argument("--seeds", type=count, default=SEEDS, help="0 to this, less one (3)")
     parser.add_argument("--steps", type=count, help="of each run; other steps are other rows")
     parser.add_argument("--output", type=Path, help="of clips, records, runs (runs/comparison)")
     parser.add_argument("--ledger", type=Path, default=Path("docs/comparison.jsonl"))
@@ -186,12 +190,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def run(options: argparse.Namespace, output: Path) -> dict[str, str]:
-    """What `main` does; returns the tables."""
+def run(options: argparse.Namespace, output: Path) -> tuple[dict[str, str], Trained]:
+    """What `main` does; the tables, and what was trained."""
     clips, seeds = captioned_clips.folder(), range(1 if options.quick else options.seeds)
     real = clips is not None or options.table
     steps = 2 if options.quick else options.steps
-    ledger = Ledger(options.ledger)
+    trained = Trained()
     wrong = _read_errors(options.errors)
     if not options.table:
         for variant in dict.fromkeys(ABLATIONS[name].variant for name in options.rows):
@@ -200,9 +204,11 @@ def run(options: argparse.Namespace, output: Path) -> dict[str, str]:
         values = {name: dataclasses.asdict(error) for name, error in wrong.items()}
         write_text(options.errors, json.dumps(values, indent=1) + "\n")
         chosen = rows(options.rows, output, real=real, steps=steps, quick=options.quick)
-        train_rows(chosen, seeds, ledger, output)
+        trained = train_rows(chosen, seeds, options.ledger, output)
+        trained.tell()
     everything = rows(list(ABLATIONS), output, real=real, steps=steps, quick=options.quick)
-    return tables(everything, seeds, Ledger(options.ledger), wrong)
+    every_seed = range(max(options.seeds, SEEDS))
+    return tables(everything, every_seed, Ledger(options.ledger), wrong), trained
 
 
 def _read_errors(path: Path) -> dict[str, TrackingError]:
@@ -222,11 +228,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with tempfile.TemporaryDirectory() as folder:
                 options.ledger = Path(folder, "rows.jsonl")
                 options.errors = Path(folder, "errors.json")
-                found = run(options, options.output or Path(folder))
+                found, trained = run(options, options.output or Path(folder))
         else:
-            found = run(options, options.output or Path("runs/comparison"))
-            for name, text in found.items():
-                replace_block(options.page, name, text)
+            found, trained = run(options, options.output or Path("runs/comparison"))
+            if options.table or (captioned_clips.folder() and options.steps is None):
+                for name, text in found.items():
+                    replace_block(options.page, name, text)
+            else:
+                _LOG.warning("rows of other steps or data: %s stays as it is", options.page)
     except KeyboardInterrupt:
         interrupts.leave("interrupted; run the same command again to go on")
     except (ValueError, OSError, FloatingPointError) as error:
@@ -238,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text(options.json, json.dumps(found) + "\n")
     if options.quick:
         print("two steps teach nothing: the tables need the full run")
-    return 0
+    return 1 if trained.failed else 0
 
 
 if __name__ == "__main__":

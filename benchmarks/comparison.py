@@ -3,7 +3,9 @@
 Makes the records (once), trains every model with every seed for the same steps on the same data
 (configs/comparison.py), ranks held-out clips and captions, and writes the table into
 docs/COMPARISON.md. Finished rows are kept in docs/comparison.jsonl, with the ranks of all queries,
-and not trained again; an interrupted one goes on. The table needs nothing but these rows.
+and not trained again; an interrupted one goes on. The table needs nothing but these rows, and is
+of all that are finished, whatever was trained. A row that fails does not keep others from being
+trained; the exit code is then 1.
 
   TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.comparison          # under 3 hours on two cores
   python -m benchmarks.comparison --models=trajvit,vit3d --seeds=1  # some rows
@@ -25,17 +27,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from benchmarks import captioned_clips, table_costs, table_records
 from benchmarks.arguments import count
-from benchmarks.table_rows import Finished, Ledger, Row, run_row, unfinished
+from benchmarks.table_rows import Ledger, Row
+from benchmarks.table_runs import Trained, train_rows
 from benchmarks.table_text import SOURCES, Line, lines_of, replace_block, table
 from tokenization import interrupts
 from tokenization.files import write_text
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.models.settings import check_choice
 
+SEEDS = 3
 CONFIG = "configs/comparison.py"
 MODELS = {name: title for name, title in TITLES.items() if name != "vit"}
 _VARIANTS = {name: name for name in ("segmentation_only", "tracking_only")}
@@ -92,19 +94,6 @@ def table_row(
     return Row(name, f"{CONFIG}:{','.join(said)}", table_records.made_of(variant, quick=quick))
 
 
-def train_rows(
-    rows: Sequence[Row], seeds: Sequence[int], ledger: Ledger, output: Path
-) -> list[Finished]:
-    """Trains what is not finished; each row is on disk before the next begins."""
-    left = list(unfinished(ledger, rows, seeds))
-    done = []
-    for row, seed in tqdm(left, desc="rows", unit="row", disable=not left):
-        done.append(run_row(row, seed, output))
-        ledger.add(done[-1])
-        _LOG.info("%s, seed %d: %.1f minutes", row.name, seed, done[-1].minutes)
-    return done
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = argparse.ArgumentParser(
@@ -113,8 +102,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="two steps of each model, few clips")
-    parser.add_argument("--models", default=",".join(MODELS), help="some of the default's")
-    parser.add_argument("--seeds", type=count, default=3, help="0 to this, less one (3)")
+    parser.add_argument(
+        "--models", default=",".join(MODELS), help="to train, some of the default's"
+    )
+    parser.add_argument("--seeds", type=count, default=SEEDS, help="0 to this, less one (3)")
     parser.add_argument("--steps", type=count, help="of each run; other steps are other rows")
     parser.add_argument("--output", type=Path, help="of clips, records, runs (runs/comparison)")
     parser.add_argument("--rows", type=Path, default=Path("docs/comparison.jsonl"))
@@ -133,18 +124,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def run(options: argparse.Namespace, output: Path) -> list[Line]:
-    """What `main` does; returns the table's lines."""
+def run(options: argparse.Namespace, output: Path) -> tuple[list[Line], Trained]:
+    """What `main` does; the table's lines, and what was trained."""
     clips, seeds = captioned_clips.folder(), range(1 if options.quick else options.seeds)
     if clips is None:
         _LOG.warning("%s", captioned_clips.MISSING)
-    chosen = rows(
-        options.models,
-        output,
-        real=clips is not None or options.table,
-        steps=2 if options.quick else options.steps,
-        quick=options.quick,
-    )
+    trained = Trained()
+
+    def named(models: Sequence[str]) -> list[Row]:
+        return rows(
+            models,
+            output,
+            real=clips is not None or options.table,
+            steps=2 if options.quick else options.steps,
+            quick=options.quick,
+        )
+
+    chosen = named(options.models)
     costs = options.rows.with_name(f"{options.rows.stem}_costs.json")
     if not options.table:
         for variant in dict.fromkeys(
@@ -154,8 +150,16 @@ def run(options: argparse.Namespace, output: Path) -> list[Line]:
     if options.costs:
         table_costs.write_costs(costs, table_costs.measure(chosen, output, options.rounds))
     elif not options.table:
-        train_rows(chosen, seeds, Ledger(options.rows), output)
-    return lines_of(chosen, MODELS, seeds, Ledger(options.rows), table_costs.read_costs(costs))
+        trained = train_rows(chosen, seeds, options.rows, output)
+        trained.tell()
+    return lines_of(
+        named(list(MODELS)),
+        MODELS,
+        range(max(options.seeds, SEEDS)),
+        Ledger(options.rows),
+        table_costs.read_costs(costs),
+        reference="trajvit",
+    ), trained
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,10 +171,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.quick:
             with tempfile.TemporaryDirectory() as folder:
                 options.rows = Path(folder, "rows.jsonl")
-                found = run(options, options.output or Path(folder))
+                found, trained = run(options, options.output or Path(folder))
         else:
-            found = run(options, options.output or Path("runs/comparison"))
-            replace_block(options.page, "comparison", table(found))
+            found, trained = run(options, options.output or Path("runs/comparison"))
+            if options.table or (captioned_clips.folder() and options.steps is None):
+                replace_block(options.page, "comparison", table(found))
+            else:
+                _LOG.warning("rows of other steps or data: %s stays as it is", options.page)
     except KeyboardInterrupt:
         interrupts.leave("interrupted; run the same command again to go on")
     except (ValueError, OSError, FloatingPointError) as error:
@@ -181,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text(options.json, json.dumps([dataclasses.asdict(one) for one in found]) + "\n")
     if options.quick:
         print("two steps teach nothing: the table needs the full run")
-    return 0
+    return 1 if trained.failed else 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.table_rows import Row, compile_once
+from benchmarks.table_rows import Row
+from benchmarks.table_runs import compile_once
 from benchmarks.timing import Contender, race
 from tokenization.files import write_text
 from trajvit_jax.data.steps import train_steps

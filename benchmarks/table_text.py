@@ -55,14 +55,30 @@ def lines_of(
     seeds: Sequence[int],
     ledger: Ledger,
     costs: Mapping[str, StepCost],
+    *,
+    reference: str,
 ) -> list[Line]:
-    """A line of each row that has a finished seed; differences are from the first of them."""
-    found, first = [], None
+    """A line of each row that has a finished seed.
+
+    Args:
+      rows: of the table, finished or not.
+      titles: of the rows.
+      seeds: that count.
+      ledger: with what is finished.
+      costs: of steps, by name of the row.
+      reference: name of the row that differences are from; there are none until it is finished.
+
+    Raises:
+      ValueError: rows that were asked other questions, or seeds of a row of other records.
+    """
+    by_row = {row.name: ledger.of(row, seeds) for row in rows}
+    check_comparable([one for finished in by_row.values() for one in finished])
+    found, first = [], by_row.get(reference, [])
     for row in rows:
-        finished = ledger.of(row, seeds)
+        finished = by_row[row.name]
         if not finished:
             continue
-        first = first or finished
+        compared = first and finished is not first
         cost = costs.get(row.name)
         found.append(
             Line(
@@ -73,10 +89,35 @@ def lines_of(
                 step=cost if cost and cost.made_of == row.made_of() else None,
                 recalls=_recalls(finished),
                 average=over_seeds([_average(one) for one in finished]),
-                difference=None if finished is first else _difference(finished, first),
+                difference=_difference(finished, first) if compared else None,
             )
         )
     return found
+
+
+def check_comparable(rows: Sequence[Finished]) -> None:
+    """Refuses rows of other held-out clips, and seeds of a row of other records.
+
+    Variants of the records hold the same clips, cut in other ways.
+
+    Raises:
+      ValueError: the message names two such rows.
+    """
+    for one in rows:
+        for other in rows:
+            shared = one.clips.keys() & other.clips.keys()
+            clips = [name for name in shared if one.clips[name] != other.clips[name]]
+            seeds = one.name == other.name and one.records != other.records
+            if clips or seeds:
+                raise ValueError(
+                    f"{one.name}, seed {one.seed}, and {other.name}, seed {other.seed}, are of "
+                    f"other {'clips' if clips else 'records'}: they cannot stand in one table"
+                )
+
+
+def commits(rows: Sequence[Finished]) -> str:
+    """A line that names the code that rows were trained with."""
+    return f"Trained at {', '.join(sorted({row.commit for row in rows}))}." if rows else ""
 
 
 def flops(model: ModelSettings, tokens: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ def finished(row, seed, ranks, **changed):
         "parameters": 10,
         "tokens": (12.0, 12.0),
         "minutes": 1.0,
+        "records": {"world": {"train": "a", "test": "b"}},
+        "clips": {"world": "c"},
         "ranks": {"world": {"txt2vid": tuple(ranks), "vid2txt": tuple(ranks)}},
     }
     return Finished(**values | changed)
@@ -51,10 +54,46 @@ def test_a_row_is_not_trained_again_unless_what_made_it_changes(rows, tmp_path):
     assert [(row.name, seed) for row, seed in unfinished(again, rows, (0,))] == [("vit3d", 0)]
     other = comparison.rows(["trajvit"], tmp_path, real=False, steps=7)
     assert again.find(other[0], 0) is None
-    # A newer row takes the place of the older one; the file has a line a row.
+    # Made of something else, it is another row; made of the same, it takes the older one's place.
     again.add(finished(other[0], 0, [1]))
-    assert len(path.read_text().splitlines()) == 1
-    assert Ledger(path).find(rows[0], 0) is None
+    assert Ledger(path).find(rows[0], 0) and Ledger(path).find(other[0], 0)
+    again.add(finished(other[0], 0, [2]))
+    assert len(path.read_text().splitlines()) == 2
+    assert Ledger(path).find(other[0], 0).ranks["world"]["txt2vid"] == (2,)
+
+
+def _add_rows(path, begin, number):
+    from benchmarks.table_rows import Ledger
+
+    [row] = comparison.rows(["trajvit"], path.parent, real=False)
+    ledger = Ledger(path)
+    begin.wait()
+    for seed in range(20):
+        ledger.add(finished(row, 20 * number + seed, [0]))
+
+
+def test_processes_that_add_rows_at_once_lose_none(tmp_path):
+    path, context = tmp_path / "rows.jsonl", multiprocessing.get_context("fork")
+    begin = context.Barrier(2)
+    adding = [context.Process(target=_add_rows, args=(path, begin, n)) for n in range(2)]
+    for process in adding:
+        process.start()
+    for process in adding:
+        process.join(60)
+    assert len(path.read_text().splitlines()) == 40
+
+
+def test_rows_of_other_clips_do_not_stand_in_one_table(rows, tmp_path):
+    ledger = Ledger(tmp_path / "rows.jsonl")
+    ledger.add(finished(rows[0], 0, [0]))
+    ledger.add(finished(rows[1], 0, [0], clips={"world": "d"}))
+    with pytest.raises(ValueError, match="trajvit, seed 0, and vit3d, seed 0, are of other clips"):
+        lines_of(rows, comparison.MODELS, (0,), ledger, {}, reference="trajvit")
+    ledger.add(finished(rows[1], 0, [0], records={"world": {"train": "cut in other ways"}}))
+    assert len(lines_of(rows, comparison.MODELS, (0,), ledger, {}, reference="trajvit")) == 2
+    ledger.add(finished(rows[1], 1, [0]))
+    with pytest.raises(ValueError, match="vit3d, seed 0, and vit3d, seed 1, are of other records"):
+        lines_of(rows, comparison.MODELS, (0, 1), ledger, {}, reference="trajvit")
 
 
 def test_what_makes_a_row_has_no_paths_but_all_settings(rows, tmp_path):
@@ -119,19 +158,23 @@ def test_the_bootstrap_is_paired_and_counts_each_set_once():
         paired.bootstrap([ones], [np.ones((1, 400))])
 
 
-def test_the_table_has_recalls_of_all_seeds_and_differences_from_its_first_row(rows, tmp_path):
+def test_the_table_has_recalls_of_all_seeds_and_differences_from_its_reference(rows, tmp_path):
     ledger = Ledger(tmp_path / "rows.jsonl")
     for seed, ranks in enumerate(([0, 4, 5, 9], [0, 1, 2, 3])):
         ledger.add(finished(rows[0], seed, ranks))
     ledger.add(finished(rows[1], 0, [5, 6, 7, 8]))
-    lines = lines_of(rows, comparison.MODELS, range(3), ledger, {})
+    lines = lines_of(rows, comparison.MODELS, range(3), ledger, {}, reference="trajvit")
     assert [line.seeds for line in lines] == [2, 1]
     assert lines[0].recalls["world txt2vid"].value == 75 and lines[0].average.value == 75
     assert lines[1].difference.value == -75 and lines[0].difference is None
     text = table(lines).splitlines()
     assert "75.0 ± 25.0" in text[2] and text[3].startswith("| ViT3D")
     assert len({len(line) for line in text}) == 1
-    assert "no row" in table(lines_of(rows, comparison.MODELS, (7,), ledger, {}))
+    # Without the row that they are from, there are no differences.
+    [line] = lines_of(rows[1:], comparison.MODELS, range(3), ledger, {}, reference="trajvit")
+    assert line.difference is None
+    none = lines_of(rows, comparison.MODELS, (7,), ledger, {}, reference="trajvit")
+    assert "no row" in table(none)
 
 
 def test_flops_follow_the_tokens_that_clips_have(tmp_path):
