@@ -7,7 +7,7 @@ and not trained again; an interrupted one goes on. The table needs nothing but t
 of all that are finished, whatever was trained. A row that fails does not keep others from being
 trained; the exit code is then 1.
 
-  TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.comparison          # under 3 hours on two cores
+  TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.comparison
   python -m benchmarks.comparison --models=trajvit,vit3d --seeds=1  # some rows
   python -m benchmarks.comparison --costs                           # time and memory of a step
   python -m benchmarks.comparison --table                           # the table alone
@@ -31,7 +31,7 @@ from benchmarks import captioned_clips, table_costs, table_records
 from benchmarks.arguments import count
 from benchmarks.table_rows import Ledger, Row
 from benchmarks.table_runs import Trained, train_rows
-from benchmarks.table_text import SOURCES, Line, lines_of, replace_block, table
+from benchmarks.table_text import SOURCES, Line, curves, lines_of, replace_block, table
 from tokenization import interrupts
 from tokenization.files import write_text
 from trajvit_jax.demo.page import TITLES
@@ -39,7 +39,16 @@ from trajvit_jax.models.settings import check_choice
 
 SEEDS = 3
 CONFIG = "configs/comparison.py"
-MODELS = {name: title for name, title in TITLES.items() if name != "vit"}
+_PAPER = {name: title for name, title in TITLES.items() if name != "vit"}
+_OWN = {
+    # TrajViT at about the FLOPs of the models that read patches; AutoMerge with the original's
+    # share of tokens, which takes longest of all and is only trained if it is named.
+    "trajvit_wide": ("TrajViT, ResNet twice as wide", "model=trajvit,width=2"),
+    "automerge128": ("AutoMerge, 128 tokens", "model=automerge,tokens=128"),
+}
+MODELS = _PAPER | {name: title for name, (title, _) in _OWN.items()}
+DEFAULT = tuple(name for name in MODELS if name != "automerge128")
+LIKE = ("trajvit", "trajvit_wide")
 _VARIANTS = {name: name for name in ("segmentation_only", "tracking_only")}
 _LOG = logging.getLogger("trajvit_jax.benchmarks")
 
@@ -64,7 +73,7 @@ def rows(
     return [
         table_row(
             name,
-            f"model={name}",
+            _OWN[name][1] if name in _OWN else f"model={name}",
             _VARIANTS.get(name, "trajectories"),
             output,
             sources=SOURCES if real else ("world",),
@@ -103,7 +112,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="two steps of each model, few clips")
     parser.add_argument(
-        "--models", default=",".join(MODELS), help="to train, some of the default's"
+        "--models", default=",".join(DEFAULT), help=f"to train, of {','.join(MODELS)}"
     )
     parser.add_argument("--seeds", type=count, default=SEEDS, help="0 to this, less one (3)")
     parser.add_argument("--steps", type=count, help="of each run; other steps are other rows")
@@ -159,6 +168,7 @@ def run(options: argparse.Namespace, output: Path) -> tuple[list[Line], Trained]
         Ledger(options.rows),
         table_costs.read_costs(costs),
         reference="trajvit",
+        like=LIKE,
     ), trained
 
 
@@ -176,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found, trained = run(options, options.output or Path("runs/comparison"))
             if options.table or (captioned_clips.folder() and options.steps is None):
                 replace_block(options.page, "comparison", table(found))
+                replace_block(options.page, "curves", curves(found))
             else:
                 _LOG.warning("rows of other steps or data: %s stays as it is", options.page)
     except KeyboardInterrupt:
@@ -183,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(table(found))
+    print(table(found), curves(found), sep="\n\n")
     if options.json:
         write_text(options.json, json.dumps([dataclasses.asdict(one) for one in found]) + "\n")
     if options.quick:

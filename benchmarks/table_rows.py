@@ -97,7 +97,12 @@ class Finished:
       minutes: that training and evaluation took, beside whatever else the machine did.
       records: source -> split -> fingerprint of its records.
       clips: source -> hash of the held-out clips' ids and captions: of the questions asked.
+      owners: source -> number of the held-out clip that each caption is of; of several, the first.
+      learned: steps, and R@5 after them in percent: of the source that training evaluates on,
+        mean of both ways.
+      loss: of the last steps, mean.
       ranks: source -> way -> rank of each query's best match, from 0; equal ones share the middle.
+        Of txt2vid queries are captions, of vid2txt clips.
     """
 
     name: str
@@ -110,6 +115,9 @@ class Finished:
     minutes: float
     records: Mapping[str, Mapping[str, str]]
     clips: Mapping[str, str]
+    owners: Mapping[str, tuple[int, ...]]
+    learned: tuple[tuple[int, float], ...]
+    loss: float
     ranks: Mapping[str, Mapping[str, tuple[float, ...]]]
 
     def hits(self, source: str, way: str, k: int) -> Float64[np.ndarray, " q"]:
@@ -119,6 +127,16 @@ class Finished:
     def recall(self, source: str, way: str, k: int = 5) -> float:
         """Percent."""
         return float(100 * self.hits(source, way, k).mean())
+
+    def by_clip(
+        self, source: str, k: int
+    ) -> tuple[Float64[np.ndarray, "ways clips"], Float64[np.ndarray, "ways clips"]]:
+        """Of each way and clip, queries whose match is among the first k, and all queries."""
+        clips = len(self.ranks[source]["vid2txt"])
+        of = {"txt2vid": np.asarray(self.owners[source]), "vid2txt": np.arange(clips)}
+        hits = [np.bincount(of[way], self.hits(source, way, k), clips) for way in WAYS]
+        asked = [np.bincount(of[way], minlength=clips).astype(np.float64) for way in WAYS]
+        return np.stack(hits), np.stack(asked)
 
     def line(self) -> str:
         """As a line of a ledger, without its end."""
@@ -142,7 +160,12 @@ class Finished:
                 source: {way: tuple(own) for way, own in of.items()}
                 for source, of in values["ranks"].items()
             }
-            return cls(**values | {"tokens": tuple(values["tokens"]), "ranks": ranks})
+            tuples = {
+                "tokens": tuple(values["tokens"]),
+                "learned": tuple(tuple(one) for one in values["learned"]),
+                "owners": {source: tuple(own) for source, own in values["owners"].items()},
+            }
+            return cls(**values | tuples | {"ranks": ranks})
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"it is no row of a table: {error}") from error
 

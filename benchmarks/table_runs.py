@@ -34,10 +34,12 @@ from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import normalize_pixels
 from trajvit_jax.ops.run_length import changes
+from trajvit_jax.run.json_lines import read_lines
 from trajvit_jax.run.provenance import commit
 from trajvit_jax.train import train
 
 _LOG = logging.getLogger("trajvit_jax.benchmarks")
+_LAST = 5  # lines of a run's log, whose losses are told
 _FOUND = "row.json"  # in a run's folder: what its row found, from before the ledger has it
 
 
@@ -133,7 +135,7 @@ def run_row(row: Row, seed: int, output: Path) -> Finished:
     results = train(settings, workdir)
     found = load(workdir)
     held_out = {name: of[settings.data.eval_split] for name, of in _records(settings).items()}
-    ranks, tokens = {}, []
+    ranks, owners, tokens = {}, {}, []
     for name, source in held_out.items():
         compared = compare(found.model, source, found.words(), batch=settings.data.eval_batch)
         if compared.bad:
@@ -146,8 +148,10 @@ def run_row(row: Row, seed: int, output: Path) -> Finished:
             "txt2vid": tuple(retrieval_ranks(similarity.T, positives.T).tolist()),
             "vid2txt": tuple(retrieval_ranks(similarity, positives).tolist()),
         }
+        owners[name] = tuple(positives.argmax(0).tolist())
         tokens += count_tokens(settings.model, source)
     mean = np.mean(tokens, axis=0)
+    learned, loss = _curve(workdir)
     finished = Finished(
         name=row.name,
         seed=seed,
@@ -159,6 +163,9 @@ def run_row(row: Row, seed: int, output: Path) -> Finished:
         minutes=round((time.monotonic() - begin) / 60, 2),
         records=fingerprints(settings),
         clips={name: _questions(source) for name, source in held_out.items()},
+        owners=owners,
+        learned=learned,
+        loss=loss,
         ranks=ranks,
     )
     write_text(kept, finished.line() + "\n")
@@ -206,6 +213,20 @@ def _records(settings: ExperimentSettings) -> dict[str, dict[str, RecordSource]]
         Path(source.path).name: {split: open_records(source.path, split) for split in splits}
         for source in settings.data.train_sources
     }
+
+
+def _curve(workdir: Path) -> tuple[tuple[tuple[int, float], ...], float]:
+    """`Finished.learned` and `Finished.loss` of a run, by its log."""
+    log = read_lines(workdir / "metrics.jsonl")
+    # A step that was evaluated twice, as after an interruption, counts once.
+    recalls = {
+        entry["step"]: (entry["eval/txt2vid_r5"] + entry["eval/vid2txt_r5"]) / 2
+        for entry in log
+        if "eval/txt2vid_r5" in entry
+    }
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    learned = tuple((step, round(recalls[step], 2)) for step in sorted(recalls))
+    return learned, round(float(np.mean(losses[-_LAST:])), 4)
 
 
 def _questions(source: RecordSource) -> str:

@@ -10,6 +10,7 @@ from benchmarks.table_rows import Finished, Ledger
 from benchmarks.table_runs import run_row, train_rows, workdir_of
 from tokenization.folder_lock import FolderInUse
 
+LEARNED = {"owners": {"world": (0,)}, "learned": ((1, 10.0), (2, 20.0)), "loss": 1.5}
 RECORDS = {"world": {"train": "a", "test": "b"}}
 
 
@@ -23,7 +24,7 @@ def rows(tmp_path, monkeypatch):
 def finished(row, seed, **changed):
     ranks = {"world": {"txt2vid": (0,), "vid2txt": (0,)}}
     own = (row.name, seed, row.made_of(), "abc", 2, 10, (12.0, 12.0), 1.0, RECORDS)
-    return Finished(*own, clips={"world": "c"}, ranks=ranks, **changed)
+    return Finished(*own, clips={"world": "c"}, ranks=ranks, **LEARNED | changed)
 
 
 @pytest.fixture
