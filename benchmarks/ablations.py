@@ -27,9 +27,10 @@ from pathlib import Path
 from benchmarks import captioned_clips, table_records
 from benchmarks.arguments import count
 from benchmarks.comparison import MODELS, SEEDS, table_row
+from benchmarks.paired import rank_correlation
 from benchmarks.table_rows import Ledger, Row
 from benchmarks.table_runs import Trained, train_rows
-from benchmarks.table_text import SOURCES, lines_of, replace_block, table
+from benchmarks.table_text import SOURCES, Line, lines_of, replace_block, table
 from benchmarks.table_truth import TrackingError, tracking_error
 from tokenization import interrupts
 from tokenization.files import write_text
@@ -89,11 +90,16 @@ ABLATIONS: Mapping[str, Ablation] = {
     "world_shifted": Ablation(
         "trajectories", "true, each frame's masks moved by up to 10%", variant="truth_shifted"
     ),
-    "world_switched": Ablation(
-        "trajectories",
-        "true, a new identity with probability 1/4 a frame",
-        variant="truth_switched",
-    ),
+    **{
+        f"world_{name}": Ablation("trajectories", f"true, {title}", variant=f"truth_{name}")
+        for name, title in {
+            "switched10": "a new identity with probability 1/10 a frame",
+            "switched": "a new identity with probability 1/4 a frame",
+            "switched50": "a new identity with probability 1/2 a frame",
+            "swapped": "another's identity with probability 1/4 a frame",
+            "swapped50": "another's identity with probability 1/2 a frame",
+        }.items()
+    },
     "world_cut": Ablation(
         "trajectories", "true, a new identity in every frame", variant="truth_cut"
     ),
@@ -126,7 +132,7 @@ def rows(
 def errors(names: Sequence[str], output: Path) -> dict[str, TrackingError]:
     """How wrong the held-out trajectories of the last table's rows are."""
     world = output / table_records.WORLD
-    entries = read_manifest(world / "test" / "manifest.jsonl")
+    entries = {entry.id: entry for entry in read_manifest(world / "test" / "manifest.jsonl")}
     found = {}
     for name in names:
         own = ABLATIONS[name]
@@ -134,7 +140,9 @@ def errors(names: Sequence[str], output: Path) -> dict[str, TrackingError]:
             continue
         records = open_records(output / "records" / own.variant / table_records.WORLD, "test")
         trajectories = [record.trajectories for record in records]
-        found[name] = tracking_error(world, entries[: len(records)], trajectories)
+        # By id: a clip that could not be cut is in no record.
+        own_entries = [entries[one.video.id] for one in trajectories]
+        found[name] = tracking_error(world, own_entries, trajectories)
     return found
 
 
@@ -147,19 +155,36 @@ def tables(
         own = [row for row in chosen if ABLATIONS[row.name].table in (place, "both")]
         if place == "trajectories":
             own = [row for row in own if row.name in wrong]
-        titles = {row.name: _title(row.name, wrong) for row in own}
+        titles = {row.name: ABLATIONS[row.name].title for row in own}
         reference = "world_truth" if place == "trajectories" else "trajvit"
         lines = lines_of(own, titles, seeds, ledger, {}, reference=reference)
-        found[place] = table(lines, "trajectories" if place == "trajectories" else "row")
+        if place == "trajectories":
+            by_title = {titles[name]: wrong[name] for name in titles}
+            found[place] = _by_error(lines, by_title)
+        else:
+            found[place] = table(lines, "row")
     return found
 
 
-def _title(name: str, wrong: Mapping[str, TrackingError]) -> str:
-    title = ABLATIONS[name].title
-    if name in wrong:
-        error = wrong[name]
-        title += f" (tube lost {error.lost:.2f}, {error.switches:.1f} switches)"
-    return title
+def _by_error(lines: Sequence[Line], wrong: Mapping[str, TrackingError]) -> str:
+    """The last table, and how recall goes with error; `wrong` is by title."""
+    columns = {
+        title: {"tube lost": f"{error.lost:.2f}", "switches": f"{error.switches:.1f}"}
+        for title, error in wrong.items()
+    }
+    text = table(lines, "trajectories", columns)
+    if len(lines) < 3:
+        return text
+    recall = [line.average.value for line in lines]
+    by = {
+        "the part of tubes that is lost": [wrong[line.title].lost for line in lines],
+        "switches": [wrong[line.title].switches for line in lines],
+        "the number of tokens": [line.tokens[0] for line in lines],
+    }
+    said = ", ".join(
+        f"with {name} {rank_correlation(recall, own):+.2f}" for name, own in by.items()
+    )
+    return f"{text}\n\nRank correlation of the mean, over {len(lines)} rows: {said}."
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -126,3 +126,15 @@ def _draw_seeds(
     if seeds == 1:
         return np.ones((resamples, 1))
     return rng.multinomial(seeds - 1, np.full(seeds, 1 / seeds), resamples) / (seeds - 1)
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Spearman's; equal values share the middle of their ranks. NaN where all are equal."""
+    ranks = [_ranks(np.asarray(values, np.float64)) for values in (one, other)]
+    if min(np.ptp(own) for own in ranks) == 0:
+        return float("nan")
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _ranks(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    return (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) - 1) / 2

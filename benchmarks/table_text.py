@@ -216,17 +216,24 @@ def _answers(rows: Sequence[Finished], source: str) -> Answers:
     return Answers(np.stack(hits, axis=1), queries[0])
 
 
-def table(lines: Sequence[Line], what: str = "model") -> str:
+def table(
+    lines: Sequence[Line],
+    what: str = "model",
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
     """The lines as a table in Markdown, and the commits that they were trained at.
 
     Args:
       lines: at least one.
       what: the first column holds.
+      columns: more cells of lines, by title and column; they come after the first.
     """
     if not lines:
         return NOTHING
     commits = sorted({commit for line in lines for commit in line.commits})
-    text = _aligned([_cells(line, what) for line in lines], what)
+    more = columns or {}
+    cells = [{what: line.title} | more.get(line.title, {}) | _cells(line) for line in lines]
+    text = _aligned(cells, what)
     return f"{text}\n\nTrained at {', '.join(commits)}."
 
 
@@ -265,11 +272,10 @@ def _pad(text: str, width: int, left: bool) -> str:
     return text.ljust(width) if left else text.rjust(width)
 
 
-def _cells(line: Line, what: str) -> dict[str, str]:
+def _cells(line: Line) -> dict[str, str]:
     first, last = line.tokens
     tokens = f"{first:.0f}" if first == last else f"{first:.0f} to {last:.0f}"
     cells = {
-        what: line.title,
         "M parameters": f"{line.parameters / 1e6:.2f}",
         "tokens": tokens,
         "GFLOP": f"{line.gflops:.2f}",

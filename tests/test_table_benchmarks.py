@@ -215,6 +215,14 @@ def test_the_bootstrap_is_paired_and_counts_each_source_once():
         paired.bootstrap([ones], [many])
 
 
+def test_rank_correlation_is_spearman_s():
+    assert paired.rank_correlation([1, 2, 3, 10], [0, 1, 5, 6]) == pytest.approx(1)
+    assert paired.rank_correlation([1, 2, 3, 10], [9, 1, 0, -6]) == pytest.approx(-1)
+    # By the formula for ranks 1 2.5 2.5 4 and 1 2 3 4.
+    assert paired.rank_correlation([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)
+    assert np.isnan(paired.rank_correlation([1, 1], [1, 2]))
+
+
 def test_queries_are_counted_at_their_clip(rows):
     ranks = {"world": {"txt2vid": (0, 9), "vid2txt": (9, 4, 0)}}
     row = finished(rows[0], 0, [0], ranks=ranks, owners={"world": (2, 2)})
@@ -304,8 +312,29 @@ def test_spoilt_truth_is_as_wrong_as_it_says():
     assert all(len(np.unique(frame)) == 4 for frame in cut)
     switched = table_truth.spoil(labels, table_truth.SPOILT["truth_switched"], rng)
     assert 4 < len(np.unique(switched)) < len(np.unique(cut))
+    swapped = table_truth.spoil(labels, table_truth.SPOILT["truth_swapped50"], rng)
+    # As many trajectories as before, of the same sizes in each frame, but of other places.
+    assert set(np.unique(swapped)) == {1, 2, 3, 4} and not np.array_equal(swapped, labels)
+    assert all((np.bincount(frame.flat)[1:] == 32).all() for frame in swapped)
     shifted = table_truth.spoil(labels, table_truth.SPOILT["truth_shifted"], rng)
     assert set(np.unique(shifted)) == {1, 2, 3, 4} and not np.array_equal(shifted, labels)
+
+
+def test_recall_is_set_against_tracking_error(tmp_path):
+    names = ["world_truth", "world_swapped", "world_cut"]
+    chosen, ledger = [], Ledger(tmp_path / "rows.jsonl")
+    for name, rank in zip(names, ([0, 0], [0, 9], [9, 9]), strict=True):
+        [row] = ablations.rows([name], tmp_path, real=False, steps=None)
+        chosen.append(row)
+        ledger.add(finished(row, 0, rank))
+    wrong = {
+        name: table_truth.TrackingError(lost, 10 * lost)
+        for name, lost in zip(names, (0.0, 0.3, 0.2), strict=True)
+    }
+    text = ablations.tables(chosen, (0,), ledger, wrong)["trajectories"]
+    assert "| tube lost | switches |" in text and "|      0.30 |      3.0 |" in text
+    assert "over 3 rows: with the part of tubes that is lost -0.50" in text
+    assert "with the number of tokens +nan" in text
 
 
 def test_the_kept_rows_of_the_docs_can_be_read():
