@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+import types
+
 import numpy as np
 import pytest
 
-from benchmarks import comparison, table_runs
+from benchmarks import ablations, captioned_clips, comparison, table_records, table_runs
 from benchmarks.table_rows import Finished, Ledger
 from benchmarks.table_runs import run_row, train_rows, workdir_of
-from tokenization.folder_lock import FolderInUse
+from tokenization.engines.inline import InlineEngine
+from tokenization.folder_lock import FolderInUse, held
+from trajvit_jax.evals.retrieval import Comparison
+from trajvit_jax.run.json_lines import line
 
 LEARNED = {"owners": {"world": (0,)}, "learned": ((1, 10.0), (2, 20.0)), "loss": 1.5}
 RECORDS = {"world": {"train": "a", "test": "b"}}
@@ -108,11 +115,6 @@ def test_what_a_run_found_is_read_again_and_not_trained(rows, tmp_path, monkeypa
 
 
 def test_commands_of_one_folder_of_records_wait_for_each_other(tmp_path):
-    import threading
-
-    from benchmarks import table_records
-    from tokenization.folder_lock import held
-
     made = []
 
     def make():
@@ -134,3 +136,100 @@ def test_ranks_of_a_row_survive_its_line(rows):
     row = finished(rows[0], 1)
     assert Finished.read(row.line()) == row
     assert np.isclose(row.recall("world", "txt2vid"), 100)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Four clips of the world to train on, three to be asked about; cut in this process."""
+    inline = functools.partial(table_records.extract, engine=InlineEngine())
+    monkeypatch.setattr(table_records, "extract", inline)
+    monkeypatch.setattr(table_records, "QUICK", ",train=4,test=3")
+    monkeypatch.delenv(captioned_clips.VARIABLE, raising=False)
+
+
+@pytest.mark.usefixtures("few")
+def test_true_records_have_no_error_and_spoilt_ones_have(tmp_path):
+    names = ["world_truth", "world_swapped50", "world_cut"]
+    for name in names:
+        variant = ablations.ABLATIONS[name].variant
+        made = table_records.make_records(tmp_path, variant, None, quick=True)["world"]
+        assert {split: one.videos for split, one in made.items()} == {"train": 4, "test": 3}
+    truth, swapped, cut = ablations.errors([*names, "trajvit"], tmp_path).values()
+    assert truth.lost == truth.switches == 0
+    assert 0 < swapped.switches < cut.switches and min(swapped.lost, cut.lost) > 0.5
+
+
+@pytest.mark.usefixtures("few")
+def test_errors_are_of_the_clips_that_were_cut(tmp_path, monkeypatch):
+    table_records.make_records(tmp_path, "truth", None, quick=True)
+    read = ablations.open_records
+    # The first clip was given up: what is left is paired by name, not by place.
+    monkeypatch.setattr(ablations, "open_records", lambda *of: list(read(*of))[1:])
+    error = ablations.errors(["world_truth"], tmp_path)["world_truth"]
+    assert error.lost == error.switches == 0
+
+
+@pytest.mark.usefixtures("few")
+def test_a_row_is_kept_before_anything_can_be_lost(tmp_path, monkeypatch):
+    table_records.make_records(tmp_path, "truth", None, quick=True)
+    [row] = ablations.rows(["world_truth"], tmp_path, real=False, steps=2, quick=True)
+    workdir, calls = workdir_of(row, 0, tmp_path), []
+
+    def train(_, folder):
+        calls.append("train")
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        log = [{"step": 2, "loss": 2.0}, {"step": 2, "eval/txt2vid_r5": 10, "eval/vid2txt_r5": 30}]
+        (folder / "metrics.jsonl").write_text("".join(map(line, log)))
+        return {"parameters": 7.0}
+
+    def compare(*_, **__):
+        calls.append("compare")
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        similarity = np.array([[1, 0, 2], [0, 1, 2], [0, 0, 1]], np.float32)
+        return Comparison(similarity, np.eye(3, dtype=bool), ("a", "b", "c"))
+
+    model = types.SimpleNamespace(model=None, words=lambda: None)
+    for name, fake in {"train": train, "compare": compare, "load": lambda _: model}.items():
+        monkeypatch.setattr(table_runs, name, fake)
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(KeyboardInterrupt):  # stopped in the evaluation: the run is still there
+        train_rows([row], (0,), path, tmp_path)
+    assert (workdir / "checkpoints").exists() and not path.exists()
+    found = run_row(row, 0, tmp_path)
+    assert found.ranks["world"] == {"txt2vid": (0, 0, 2), "vid2txt": (1, 1, 0)}
+    assert found.owners == {"world": (0, 1, 2)} and found.parameters == 7
+    assert found.learned == ((2, 20.0),) and found.loss == 2.0
+    assert (workdir / "row.json").exists() and (workdir / "checkpoints").exists()
+    trained = train_rows([row], (0,), path, tmp_path)  # stopped before the ledger had it
+    assert trained.done == [found] and calls == ["train", "compare"] * 2
+    assert Ledger(path).find(row, 0) == found and not (workdir / "checkpoints").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few")
+def test_the_commands_train_all_that_they_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(table_records, "QUICK", ",train=16,test=4")
+    options = comparison.parse(["--quick", "--models=trajvit,rlt"])
+    options.rows = tmp_path / "rows.jsonl"
+    lines, trained = comparison.run(options, tmp_path)
+    assert [one.name for one in trained.done] == ["trajvit", "rlt"] and len(lines) == 2
+    for one in trained.done:
+        ranks = one.ranks["world"]
+        assert len(ranks["txt2vid"]) == len(one.owners["world"]) and len(ranks["vid2txt"]) == 4
+        assert [step for step, _ in one.learned] == [2] and one.loss > 0
+    assert not comparison.run(options, tmp_path)[1].done
+    arguments = ["--quick", "--rows=world_truth,world_cut", f"--output={tmp_path}"]
+    assert ablations.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "a new identity in every frame" in said and "two steps teach nothing" in said
+
+
+@pytest.mark.usefixtures("few")
+def test_a_command_that_failed_says_so(tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(table_runs, "train", fails)
+    assert comparison.main(["--quick", "--models=rlt", f"--output={tmp_path}"]) == 1
+    assert "no row is finished" in capsys.readouterr().out
