@@ -47,6 +47,9 @@ def test_trajectories_and_tubelets_are_shown_as_they_are(sizes, random_model, cl
     patches = tokens.tokens_of(random_model(sizes("vit3d")), clip).trajectories
     t, y, x = np.mgrid[:4, :SIDE, :SIDE]
     assert np.array_equal(patches.labels, t // 2 * 16 + y // 8 * 4 + x // 8 + 1)
+    # ViViT's first encoder reads the same ones; what leaves its last is a step's summary.
+    same = tokens.tokens_of(random_model(sizes("vivit")), clip).trajectories
+    assert np.array_equal(same.labels, patches.labels)
 
 
 @pytest.mark.parametrize(("name", "most"), [("tome", 32 - 10), ("rlt", 32)])
