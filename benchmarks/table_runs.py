@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -249,5 +250,7 @@ def count_tokens(model: ModelSettings, records: Sequence[Any]) -> list[tuple[flo
 def _run_length_tokens(model: ModelSettings, record: Any) -> int:
     frames, _ = resized(record, model)
     own = model.vit3d
-    change = changes(normalize_pixels(frames[None]), tubelet=own.tubelet, patch=own.patch)
+    change = changes(
+        normalize_pixels(jnp.asarray(frames[None])), tubelet=own.tubelet, patch=own.patch
+    )
     return int((change > model.rlt.threshold).sum())
