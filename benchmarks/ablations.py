@@ -28,7 +28,7 @@ from benchmarks import captioned_clips, table_records
 from benchmarks.arguments import count
 from benchmarks.comparison import MODELS, SEEDS, table_row
 from benchmarks.paired import rank_correlation
-from benchmarks.table_rows import Ledger, Row
+from benchmarks.table_rows import Ledger, Row, unfinished
 from benchmarks.table_runs import Trained, train_rows
 from benchmarks.table_text import SOURCES, Line, lines_of, replace_block, table
 from benchmarks.table_truth import TrackingError, tracking_error
@@ -37,6 +37,7 @@ from tokenization.files import write_text
 from tokenization.manifest import read_manifest
 from trajvit_jax.data.source import open_records
 from trajvit_jax.models.settings import check_choice
+from trajvit_jax.run.provenance import commit
 
 _LOG = logging.getLogger("trajvit_jax.benchmarks")
 
@@ -217,23 +218,41 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, output: Path) -> tuple[dict[str, str], Trained]:
     """What `main` does; the tables, and what was trained."""
+    code = commit()  # what is imported by now; others may change the files meanwhile
     clips, seeds = captioned_clips.folder(), range(1 if options.quick else options.seeds)
-    real = clips is not None or options.table
-    steps = 2 if options.quick else options.steps
-    trained = Trained()
-    wrong = _read_errors(options.errors)
+
+    def named(names: Sequence[str]) -> list[Row]:
+        return rows(
+            names,
+            output,
+            real=clips is not None or options.table,
+            steps=2 if options.quick else options.steps,
+            quick=options.quick,
+        )
+
+    chosen, trained = named(options.rows), Trained()
     if not options.table:
-        for variant in dict.fromkeys(ABLATIONS[name].variant for name in options.rows):
+        needed = {row.name for row, _ in unfinished(Ledger(options.ledger), chosen, seeds)}
+        needed |= {name for name in options.rows if ABLATIONS[name].table == "trajectories"} - set(
+            _read_errors(options.errors)
+        )
+        names = [name for name in options.rows if name in needed]
+        for variant in dict.fromkeys(ABLATIONS[name].variant for name in names):
             table_records.make_records(output, variant, clips, quick=options.quick)
-        wrong |= errors(options.rows, output)
-        values = {name: dataclasses.asdict(error) for name, error in wrong.items()}
-        write_text(options.errors, json.dumps(values, indent=1) + "\n")
-        chosen = rows(options.rows, output, real=real, steps=steps, quick=options.quick)
-        trained = train_rows(chosen, seeds, options.ledger, output)
+        _add_errors(options.errors, errors(names, output))
+        trained = train_rows(chosen, seeds, options.ledger, output, code=code)
         trained.tell()
-    everything = rows(list(ABLATIONS), output, real=real, steps=steps, quick=options.quick)
-    every_seed = range(max(options.seeds, SEEDS))
-    return tables(everything, every_seed, Ledger(options.ledger), wrong), trained
+    every_seed, wrong = range(max(options.seeds, SEEDS)), _read_errors(options.errors)
+    return tables(named(list(ABLATIONS)), every_seed, Ledger(options.ledger), wrong), trained
+
+
+def _add_errors(path: Path, found: Mapping[str, TrackingError]) -> None:
+    """Writes them beside those of other rows."""
+    if found:
+        values = {
+            name: dataclasses.asdict(error) for name, error in (_read_errors(path) | found).items()
+        }
+        write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def _read_errors(path: Path) -> dict[str, TrackingError]:
@@ -256,13 +275,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found, trained = run(options, options.output or Path(folder))
         else:
             found, trained = run(options, options.output or Path("runs/comparison"))
-            if options.table or (captioned_clips.folder() and options.steps is None):
+            if (options.table or captioned_clips.folder()) and options.steps is None:
                 for name, text in found.items():
                     replace_block(options.page, name, text)
             else:
                 _LOG.warning("rows of other steps or data: %s stays as it is", options.page)
-    except KeyboardInterrupt:
-        interrupts.leave("interrupted; run the same command again to go on")
+    except KeyboardInterrupt as error:
+        code = interrupts.exit_code(error)
+        interrupts.leave("interrupted; run the same command again to go on", code)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -276,5 +296,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; finished rows are kept")
+    interrupts.install("stopping; finished rows are kept", preemption=True)
     sys.exit(main())

@@ -29,13 +29,14 @@ from pathlib import Path
 
 from benchmarks import captioned_clips, table_costs, table_records
 from benchmarks.arguments import count
-from benchmarks.table_rows import Ledger, Row
+from benchmarks.table_rows import Ledger, Row, unfinished
 from benchmarks.table_runs import Trained, train_rows
 from benchmarks.table_text import SOURCES, Line, curves, lines_of, replace_block, table
 from tokenization import interrupts
 from tokenization.files import write_text
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.models.settings import check_choice
+from trajvit_jax.run.provenance import commit
 
 SEEDS = 3
 CONFIG = "configs/comparison.py"
@@ -135,6 +136,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, output: Path) -> tuple[list[Line], Trained]:
     """What `main` does; the table's lines, and what was trained."""
+    code = commit()  # what is imported by now; others may change the files meanwhile
     clips, seeds = captioned_clips.folder(), range(1 if options.quick else options.seeds)
     if clips is None:
         _LOG.warning("%s", captioned_clips.MISSING)
@@ -152,14 +154,15 @@ def run(options: argparse.Namespace, output: Path) -> tuple[list[Line], Trained]
     chosen = named(options.models)
     costs = options.rows.with_name(f"{options.rows.stem}_costs.json")
     if not options.table:
-        for variant in dict.fromkeys(
-            _VARIANTS.get(name, "trajectories") for name in options.models
-        ):
+        left = {row.name for row, _ in unfinished(Ledger(options.rows), chosen, seeds)}
+        needed = [name for name in options.models if options.costs or name in left]
+        for variant in dict.fromkeys(_VARIANTS.get(name, "trajectories") for name in needed):
             table_records.make_records(output, variant, clips, quick=options.quick)
     if options.costs:
-        table_costs.write_costs(costs, table_costs.measure(chosen, output, options.rounds))
+        found = table_costs.measure(chosen, output, options.rounds, code=code)
+        table_costs.write_costs(costs, found)
     elif not options.table:
-        trained = train_rows(chosen, seeds, options.rows, output)
+        trained = train_rows(chosen, seeds, options.rows, output, code=code)
         trained.tell()
     return lines_of(
         named(list(MODELS)),
@@ -184,13 +187,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found, trained = run(options, options.output or Path(folder))
         else:
             found, trained = run(options, options.output or Path("runs/comparison"))
-            if options.table or (captioned_clips.folder() and options.steps is None):
+            if (options.table or captioned_clips.folder()) and options.steps is None:
                 replace_block(options.page, "comparison", table(found))
                 replace_block(options.page, "curves", curves(found))
             else:
                 _LOG.warning("rows of other steps or data: %s stays as it is", options.page)
-    except KeyboardInterrupt:
-        interrupts.leave("interrupted; run the same command again to go on")
+    except KeyboardInterrupt as error:
+        code = interrupts.exit_code(error)
+        interrupts.leave("interrupted; run the same command again to go on", code)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -203,5 +207,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; finished rows are kept")
+    interrupts.install("stopping; finished rows are kept", preemption=True)
     sys.exit(main())

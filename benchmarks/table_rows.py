@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from benchmarks.said import said
+from benchmarks.table_clips import Hashes
 from tokenization.files import write_text
 from tokenization.folder_lock import held
 from trajvit_jax import config as configs
@@ -90,13 +91,15 @@ class Finished:
       name: of the row.
       seed: of the run.
       made_of: `Row.made_of`.
-      commit: of the code when training began; with '+' where files were changed.
+      commits: of the code that trained and evaluated it, several where it was interrupted; with
+        '+' where files were changed.
       steps: updates.
       parameters: of video and text side.
       tokens: mean of the held-out clips, CLS aside, before the first layer and after the last.
-      minutes: that training and evaluation took, beside whatever else the machine did.
-      records: source -> split -> fingerprint of its records.
-      clips: source -> hash of the held-out clips' ids and captions: of the questions asked.
+      dropped: percent of training's tokens that had no slot in their rows.
+      minutes: of processor time, of the process that finished it: it is no measure of costs.
+      clips: see `table_clips.Clips.named`.
+      contents: see `table_clips.Clips.contents`.
       owners: source -> number of the held-out clip that each caption is of; of several, the first.
       learned: steps, and R@5 after them in percent: of the source that training evaluates on,
         mean of both ways.
@@ -108,13 +111,14 @@ class Finished:
     name: str
     seed: int
     made_of: str
-    commit: str
+    commits: tuple[str, ...]
     steps: int
     parameters: int
     tokens: tuple[float, float]
+    dropped: float
     minutes: float
-    records: Mapping[str, Mapping[str, str]]
-    clips: Mapping[str, str]
+    clips: Hashes
+    contents: Hashes
     owners: Mapping[str, tuple[int, ...]]
     learned: tuple[tuple[int, float], ...]
     loss: float
@@ -161,6 +165,7 @@ class Finished:
                 for source, of in values["ranks"].items()
             }
             tuples = {
+                "commits": tuple(values["commits"]),
                 "tokens": tuple(values["tokens"]),
                 "learned": tuple(tuple(one) for one in values["learned"]),
                 "owners": {source: tuple(own) for source, own in values["owners"].items()},

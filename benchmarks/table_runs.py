@@ -7,7 +7,6 @@ row found is in its folder before it is in the ledger, and its checkpoints go la
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import shutil
@@ -21,27 +20,26 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.table_clips import check_clips, clips_of
 from benchmarks.table_rows import Finished, Ledger, Row, unfinished
 from tokenization.files import write_text
-from tokenization.folder_lock import FolderInUse
-from trajvit_jax.data.samples import resized, usable_captions
-from trajvit_jax.data.source import RecordSource, open_records
+from tokenization.folder_lock import FolderInUse, only_writer
+from trajvit_jax.data.samples import resized
+from trajvit_jax.data.source import open_records
 from trajvit_jax.data.streams import trajectory_counts
 from trajvit_jax.evals.loaded import load
 from trajvit_jax.evals.retrieval import compare
-from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.metrics import retrieval_ranks
 from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import normalize_pixels
 from trajvit_jax.ops.run_length import changes
 from trajvit_jax.run.json_lines import read_lines
-from trajvit_jax.run.provenance import commit
 from trajvit_jax.train import train
 
 _LOG = logging.getLogger("trajvit_jax.benchmarks")
 _LAST = 5  # lines of a run's log, whose losses are told
-_FOUND = "row.json"  # in a run's folder: what its row found, from before the ledger has it
+_OWN = "row"  # in a run's folder: who is at the row, and what it found before the ledger has it
 
 
 @dataclasses.dataclass
@@ -66,7 +64,9 @@ class Trained:
             _LOG.error("failed: %s", one)
 
 
-def train_rows(rows: Sequence[Row], seeds: Sequence[int], path: Path, output: Path) -> Trained:
+def train_rows(
+    rows: Sequence[Row], seeds: Sequence[int], path: Path, output: Path, *, code: str
+) -> Trained:
     """Trains what is not finished; each row is on disk before the next begins.
 
     A row that fails is told of, and the next one begins.
@@ -75,34 +75,37 @@ def train_rows(rows: Sequence[Row], seeds: Sequence[int], path: Path, output: Pa
       rows: of which tables.
       seeds: of each.
       path: of the ledger.
-      output: folder of records and runs.
+      output: folder of records and runs; it holds the records of all that is not finished.
+      code: commit of this process's code.
 
     Raises:
       KeyboardInterrupt: it was stopped; the same call goes on from there.
-      ValueError: the ledger has a row of other records; nothing of it is overwritten.
+      ValueError: the ledger has rows of other clips; nothing is trained.
     """
-    for row in rows:
-        for finished in Ledger(path).of(row, seeds):
-            check_records(finished, row.settings(finished.seed), str(path))
-    left, found = list(unfinished(Ledger(path), rows, seeds)), Trained()
+    ledger, found = Ledger(path), Trained()
+    left = list(unfinished(ledger, rows, seeds))
+    new = {row.name: row for row, _ in left}.values()
+    finished = [(one.name, one.clips) for row in rows for one in ledger.of(row, seeds)]
+    check_clips([*finished, *((row.name, clips_of(row.settings(0)).named) for row in new)])
     for row, seed in tqdm(left, desc="rows", unit="row", disable=not left):
-        if Ledger(path).find(row, seed):  # another command has trained it since
-            continue
-        name = f"{row.name}, seed {seed}"
+        name, workdir = f"{row.name}, seed {seed}", workdir_of(row, seed, output)
         try:
-            done = run_row(row, seed, output)
+            # From before the ledger is asked until the checkpoints are gone: it is trained once.
+            with only_writer(workdir / _OWN):
+                if Ledger(path).find(row, seed):  # another command has trained it since
+                    continue
+                done = run_row(row, seed, output, code=code)
+                Ledger(path).add(done)
+                # Not before: until now, they were all that there was of it.
+                shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
         except FolderInUse:
             found.elsewhere.append(name)
-            continue
-        except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+        except Exception as error:
             _LOG.exception("%s failed", name)
             found.failed.append(f"{name}: {error}")
-            continue
-        Ledger(path).add(done)
-        # Not before: until now, they were all that there was of it.
-        shutil.rmtree(workdir_of(row, seed, output) / "checkpoints", ignore_errors=True)
-        found.done.append(done)
-        _LOG.info("%s: %.1f minutes", name, done.minutes)
+        else:
+            found.done.append(done)
+            _LOG.info("%s: %.1f minutes of processor time", name, done.minutes)
     return found
 
 
@@ -111,33 +114,35 @@ def workdir_of(row: Row, seed: int, output: Path) -> Path:
     return output / "runs" / f"{row.name}-seed{seed}-{row.made_of()}"
 
 
-def run_row(row: Row, seed: int, output: Path) -> Finished:
+def run_row(row: Row, seed: int, output: Path, *, code: str) -> Finished:
     """Trains, or goes on, and evaluates on the held-out clips of every source; or finds it done.
 
     Args:
       row: what.
       seed: of the run.
       output: folder of the runs.
+      code: commit of this process's code.
 
     Raises:
       FolderInUse: another process trains it.
       ValueError, OSError, RuntimeError, FloatingPointError, KeyboardInterrupt: as
         `trajvit_jax.train.train`.
     """
-    settings, begin = row.settings(seed), time.monotonic()
-    workdir, code = workdir_of(row, seed, output), commit()
-    kept = workdir / _FOUND
+    settings, begin = row.settings(seed), time.process_time()
+    workdir, clips = workdir_of(row, seed, output), clips_of(settings)
+    kept = workdir / _OWN / "found.json"
     if kept.exists():
         finished = Finished.read(kept.read_text("utf-8"))
-        check_records(finished, settings, str(kept))
+        check_clips([(row.name, clips.named), (row.name, finished.clips)])
         return finished
+    commits = _note_commit(workdir / _OWN / "commits.json", code)
     compile_once(output)
     _LOG.info("%s, seed %d: %d steps", row.name, seed, settings.steps)
     results = train(settings, workdir)
     found = load(workdir)
-    held_out = {name: of[settings.data.eval_split] for name, of in _records(settings).items()}
     ranks, owners, tokens = {}, {}, []
-    for name, source in held_out.items():
+    for of in settings.data.train_sources:
+        name, source = Path(of.path).name, open_records(of.path, settings.data.eval_split)
         compared = compare(found.model, source, found.words(), batch=settings.data.eval_batch)
         if compared.bad:
             raise ValueError(
@@ -152,21 +157,19 @@ def run_row(row: Row, seed: int, output: Path) -> Finished:
         owners[name] = tuple(positives.argmax(0).tolist())
         tokens += count_tokens(settings.model, source)
     mean = np.mean(tokens, axis=0)
-    learned, loss = _curve(workdir)
     finished = Finished(
         name=row.name,
         seed=seed,
         made_of=row.made_of(),
-        commit=code,
+        commits=commits,
         steps=settings.steps,
         parameters=int(results["parameters"]),
         tokens=(round(float(mean[0]), 2), round(float(mean[1]), 2)),
-        minutes=round((time.monotonic() - begin) / 60, 2),
-        records=fingerprints(settings),
-        clips={name: _questions(source) for name, source in held_out.items()},
+        minutes=round((time.process_time() - begin) / 60, 2),
+        clips=clips.named,
+        contents=clips.contents,
         owners=owners,
-        learned=learned,
-        loss=loss,
+        **_logged(workdir, settings.model),
         ranks=ranks,
     )
     write_text(kept, finished.line() + "\n")
@@ -174,50 +177,21 @@ def run_row(row: Row, seed: int, output: Path) -> Finished:
     return finished
 
 
+def _note_commit(path: Path, code: str) -> tuple[str, ...]:
+    """Adds the commit to those at which this row was trained before."""
+    before = json.loads(path.read_text("utf-8")) if path.exists() else []
+    commits = tuple(dict.fromkeys((*before, code)))
+    write_text(path, json.dumps(commits))
+    return commits
+
+
 def compile_once(output: Path) -> None:
     """Compiled programs are kept below the folder: seeds share them, and so do later runs."""
     jax.config.update("jax_compilation_cache_dir", str((output / "compiled").absolute()))
 
 
-def fingerprints(settings: ExperimentSettings) -> dict[str, dict[str, str]]:
-    """Source -> split -> fingerprint of the records that a run trains on, or is asked about."""
-    return {
-        name: {split: source.fingerprint for split, source in of.items()}
-        for name, of in _records(settings).items()
-    }
-
-
-def check_records(finished: Finished, settings: ExperimentSettings, where: str) -> None:
-    """Refuses a finished row of other records than the settings now name.
-
-    Args:
-      finished: the row.
-      settings: of its run.
-      where: the row was read from.
-
-    Raises:
-      ValueError: some records are others; the message names their source.
-    """
-    now = fingerprints(settings)
-    others = [name for name in now if now[name] != finished.records.get(name)]
-    if others:
-        raise ValueError(
-            f"{where} has {finished.name}, seed {finished.seed}, of other records of "
-            f"{', '.join(others)} than there are now: bring those back, or choose another file of "
-            "rows and another --output"
-        )
-
-
-def _records(settings: ExperimentSettings) -> dict[str, dict[str, RecordSource]]:
-    splits = ("train", settings.data.eval_split)
-    return {
-        Path(source.path).name: {split: open_records(source.path, split) for split in splits}
-        for source in settings.data.train_sources
-    }
-
-
-def _curve(workdir: Path) -> tuple[tuple[tuple[int, float], ...], float]:
-    """`Finished.learned` and `Finished.loss` of a run, by its log."""
+def _logged(workdir: Path, model: ModelSettings) -> dict[str, Any]:
+    """`Finished.learned`, `Finished.loss` and `Finished.dropped` of a run, by its log."""
     log = read_lines(workdir / "metrics.jsonl")
     # A step that was evaluated twice, as after an interruption, counts once.
     recalls = {
@@ -225,15 +199,15 @@ def _curve(workdir: Path) -> tuple[tuple[tuple[int, float], ...], float]:
         for entry in log
         if "eval/txt2vid_r5" in entry
     }
-    losses = [entry["loss"] for entry in log if "loss" in entry]
-    learned = tuple((step, round(recalls[step], 2)) for step in sorted(recalls))
-    return learned, round(float(np.mean(losses[-_LAST:])), 4)
-
-
-def _questions(source: RecordSource) -> str:
-    """A hash of the clips' ids and captions, in order."""
-    asked = [(record.id, usable_captions(record)) for record in source]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    steps = [entry for entry in log if entry.get("loss") is not None]  # null: it was not finite
+    dropped, tokens = (sum(entry[name] for entry in steps) for name in ("dropped", "tokens"))
+    if model.name == "trajvit":  # its log counts trajectories
+        dropped *= model.trajvit.tokens_each
+    return {
+        "learned": tuple((step, round(recalls[step], 2)) for step in sorted(recalls)),
+        "loss": round(float(np.mean([entry["loss"] for entry in steps[-_LAST:]])), 4),
+        "dropped": round(100 * dropped / (dropped + tokens), 2),
+    }
 
 
 def count_tokens(model: ModelSettings, records: Sequence[Any]) -> list[tuple[float, float]]:

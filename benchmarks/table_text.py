@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.paired import Answers, Difference, Mean, bootstrap, over_seeds
+from benchmarks.table_clips import check_clips
 from benchmarks.table_costs import StepCost
 from benchmarks.table_rows import WAYS, Finished, Ledger, Row
 from tokenization.files import write_text
@@ -47,8 +48,10 @@ class Line:
       title: of the row.
       seeds: how many.
       commits: of the code, of any seed.
+      alike: whether all seeds read the same pixels and labels.
       parameters: of video and text side.
       tokens: mean of the held-out clips, before the first layer and after the last.
+      dropped: percent of training's tokens that had no slot.
       gflops: of one clip with so many tokens, forward.
       step: what a training step costs; None = not measured.
       recalls: 'source way' -> R@5 in percent.
@@ -63,8 +66,10 @@ class Line:
     title: str
     seeds: int
     commits: tuple[str, ...]
+    alike: bool
     parameters: int
     tokens: tuple[float, float]
+    dropped: float
     gflops: float
     step: StepCost | None
     recalls: Mapping[str, Mean]
@@ -97,11 +102,11 @@ def lines_of(
       like: names of rows of several costs; others are compared with that of the nearest GFLOP.
 
     Raises:
-      ValueError: rows that were asked other questions, or seeds of a row of other records.
+      ValueError: rows of other clips, see `table_clips.check_clips`.
     """
     by_row = {row.name: ledger.of(row, seeds) for row in rows}
     by_row = {name: finished for name, finished in by_row.items() if finished}
-    check_comparable([one for finished in by_row.values() for one in finished])
+    check_clips([(one.name, one.clips) for finished in by_row.values() for one in finished])
     gflops = {
         row.name: flops(row.settings(0).model, by_row[row.name][0].tokens[0]) / 1e9
         for row in rows
@@ -122,9 +127,11 @@ def lines_of(
             Line(
                 title=titles[row.name],
                 seeds=len(finished),
-                commits=tuple(sorted({one.commit for one in finished})),
+                commits=tuple(sorted({commit for one in finished for commit in one.commits})),
+                alike=all(one.contents == finished[0].contents for one in finished),
                 parameters=finished[0].parameters,
                 tokens=finished[0].tokens,
+                dropped=float(np.mean([one.dropped for one in finished])),
                 gflops=own,
                 step=cost if cost and cost.made_of == row.made_of() else None,
                 recalls=_recalls(finished),
@@ -136,26 +143,6 @@ def lines_of(
             )
         )
     return found
-
-
-def check_comparable(rows: Sequence[Finished]) -> None:
-    """Refuses rows of other held-out clips, and seeds of a row of other records.
-
-    Variants of the records hold the same clips, cut in other ways.
-
-    Raises:
-      ValueError: the message names two such rows.
-    """
-    for one in rows:
-        for other in rows:
-            shared = one.clips.keys() & other.clips.keys()
-            clips = [name for name in shared if one.clips[name] != other.clips[name]]
-            seeds = one.name == other.name and one.records != other.records
-            if clips or seeds:
-                raise ValueError(
-                    f"{one.name}, seed {one.seed}, and {other.name}, seed {other.seed}, are of "
-                    f"other {'clips' if clips else 'records'}: they cannot stand in one table"
-                )
 
 
 def flops(model: ModelSettings, tokens: float) -> float:
@@ -234,7 +221,10 @@ def table(
     more = columns or {}
     cells = [{what: line.title} | more.get(line.title, {}) | _cells(line) for line in lines]
     text = _aligned(cells, what)
-    return f"{text}\n\nTrained at {', '.join(commits)}."
+    said = f"Trained at {', '.join(commits)}."
+    if mixed := [line.title for line in lines if not line.alike]:
+        said += f" Seeds read records that differ in pixels or labels: {', '.join(mixed)}."
+    return f"{text}\n\n{said}"
 
 
 def curves(lines: Sequence[Line], what: str = "model") -> str:
@@ -278,6 +268,7 @@ def _cells(line: Line) -> dict[str, str]:
     cells = {
         "M parameters": f"{line.parameters / 1e6:.2f}",
         "tokens": tokens,
+        "% dropped": f"{line.dropped:.1f}",
         "GFLOP": f"{line.gflops:.2f}",
         "s a step": f"{line.step.seconds:.2f}" if line.step else "-",
         "MB a step": f"{line.step.megabytes:.0f}" if line.step else "-",

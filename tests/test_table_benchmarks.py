@@ -21,13 +21,14 @@ def finished(row, seed, of, **changed):
         "name": row.name,
         "seed": seed,
         "made_of": row.made_of(),
-        "commit": "abc",
+        "commits": ("abc",),
         "steps": 2,
         "parameters": 10,
         "tokens": (12.0, 12.0),
+        "dropped": 0.0,
         "minutes": 1.0,
-        "records": {"world": {"train": "a", "test": "b"}},
-        "clips": {"world": "c"},
+        "clips": {"world": {"train": "a", "test": "b"}},
+        "contents": {"world": {"train": "c", "test": "d"}},
         "owners": {"world": tuple(range(len(of)))},
         "learned": ((1, 10.0), (2, 20.0)),
         "loss": 1.5,
@@ -88,15 +89,26 @@ def test_processes_that_add_rows_at_once_lose_none(tmp_path):
 
 def test_rows_of_other_clips_do_not_stand_in_one_table(rows, tmp_path):
     ledger = Ledger(tmp_path / "rows.jsonl")
+
+    def text():
+        return table(lines_of(rows, comparison.MODELS, (0, 1), ledger, {}, reference="trajvit"))
+
     ledger.add(finished(rows[0], 0, [0]))
-    ledger.add(finished(rows[1], 0, [0], clips={"world": "d"}))
-    with pytest.raises(ValueError, match="trajvit, seed 0, and vit3d, seed 0, are of other clips"):
-        lines_of(rows, comparison.MODELS, (0,), ledger, {}, reference="trajvit")
-    ledger.add(finished(rows[1], 0, [0], records={"world": {"train": "cut in other ways"}}))
-    assert len(lines_of(rows, comparison.MODELS, (0,), ledger, {}, reference="trajvit")) == 2
+    ledger.add(finished(rows[1], 0, [0], clips={"world": {"train": "a", "test": "z"}}))
+    with pytest.raises(ValueError, match=r"trajvit and vit3d .* clips of world, split test"):
+        text()
+    # A clip that could be cut in one way may not be in another.
+    ledger.add(finished(rows[1], 0, [0], clips={"world": {"train": "z", "test": "b"}}))
+    text()
     ledger.add(finished(rows[1], 1, [0]))
-    with pytest.raises(ValueError, match="vit3d, seed 0, and vit3d, seed 1, are of other records"):
-        lines_of(rows, comparison.MODELS, (0, 1), ledger, {}, reference="trajvit")
+    with pytest.raises(ValueError, match=r"vit3d and vit3d .* clips of world, split train"):
+        text()
+    # Cut anew, the same clips may differ in a pixel: they count, and the table tells.
+    again = finished(rows[1], 0, [0], commits=("abd", "abe"), contents={"world": {"train": "z"}})
+    ledger.add(again)
+    said = text().splitlines()[-1]
+    assert said.startswith("Trained at abc, abd, abe. Seeds read records that differ")
+    assert said.endswith(": ViT3D.")
 
 
 def test_what_makes_a_row_has_no_paths_but_all_settings(rows, tmp_path):
@@ -266,7 +278,7 @@ def test_differences_are_of_each_source_and_at_like_cost(tmp_path):
                 for source, of in (("exercises", own), ("world", [9.0] * 4))
             }
             owners = dict.fromkeys(ranks, tuple(range(4)))
-            clips = dict.fromkeys(ranks, "c")
+            clips = {source: {"train": "a", "test": "b"} for source in ranks}
             found = finished(row, seed, [0], ranks=ranks, owners=owners, clips=clips)
             ledger.add(found)
     lines = lines_of(
@@ -340,4 +352,4 @@ def test_recall_is_set_against_tracking_error(tmp_path):
 def test_the_kept_rows_of_the_docs_can_be_read():
     ledger = Ledger(comparison.Path("docs/comparison.jsonl"))
     lines = ledger.path.read_text().splitlines()
-    assert all(json.loads(line)["commit"] for line in lines)
+    assert all(json.loads(line)["commits"] for line in lines)
