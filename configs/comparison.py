@@ -28,8 +28,8 @@ from __future__ import annotations
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import NAMES
-from trajvit_jax.recipe import ENCODER_ABLATIONS, FED_TRAJVIT
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES
+from trajvit_jax.recipe import ENCODER_ABLATIONS
 
 SOURCES = ("exercises", "panda", "world")
 MODELS = (*(name for name in NAMES if name != "vit"), *FED_TRAJVIT)

@@ -11,8 +11,7 @@ import pytest
 from trajvit_jax import config as configs
 from trajvit_jax.evals.loaded import load
 from trajvit_jax.experiment import ExperimentSettings
-from trajvit_jax.models.settings import NAMES
-from trajvit_jax.recipe import FED_TRAJVIT
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES
 from trajvit_jax.train import train
 
 # Beside TrajViT, which is trained below, and ViT, which reads images alone.
