@@ -26,15 +26,20 @@ from pathlib import Path
 
 from benchmarks import captioned_clips, table_records
 from benchmarks.arguments import count
-from benchmarks.comparison import MODELS, table_row, train_rows
-from benchmarks.table_rows import Ledger, Row
-from benchmarks.table_text import SOURCES, lines_of, replace_block, table
+from benchmarks.comparison import MODELS, SEEDS, table_row
+from benchmarks.paired import rank_correlation
+from benchmarks.table_rows import Ledger, Row, unfinished
+from benchmarks.table_runs import Trained, train_rows
+from benchmarks.table_text import SOURCES, Line, lines_of, replace_block, table
 from benchmarks.table_truth import TrackingError, tracking_error
 from tokenization import interrupts
 from tokenization.files import write_text
 from tokenization.manifest import read_manifest
 from trajvit_jax.data.source import open_records
 from trajvit_jax.models.settings import check_choice
+from trajvit_jax.run.provenance import commit
+
+_LOG = logging.getLogger("trajvit_jax.benchmarks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +91,16 @@ ABLATIONS: Mapping[str, Ablation] = {
     "world_shifted": Ablation(
         "trajectories", "true, each frame's masks moved by up to 10%", variant="truth_shifted"
     ),
-    "world_switched": Ablation(
-        "trajectories",
-        "true, a new identity with probability 1/4 a frame",
-        variant="truth_switched",
-    ),
+    **{
+        f"world_{name}": Ablation("trajectories", f"true, {title}", variant=f"truth_{name}")
+        for name, title in {
+            "switched10": "a new identity with probability 1/10 a frame",
+            "switched": "a new identity with probability 1/4 a frame",
+            "switched50": "a new identity with probability 1/2 a frame",
+            "swapped": "another's identity with probability 1/4 a frame",
+            "swapped50": "another's identity with probability 1/2 a frame",
+        }.items()
+    },
     "world_cut": Ablation(
         "trajectories", "true, a new identity in every frame", variant="truth_cut"
     ),
@@ -123,7 +133,7 @@ def rows(
 def errors(names: Sequence[str], output: Path) -> dict[str, TrackingError]:
     """How wrong the held-out trajectories of the last table's rows are."""
     world = output / table_records.WORLD
-    entries = read_manifest(world / "test" / "manifest.jsonl")
+    entries = {entry.id: entry for entry in read_manifest(world / "test" / "manifest.jsonl")}
     found = {}
     for name in names:
         own = ABLATIONS[name]
@@ -131,7 +141,9 @@ def errors(names: Sequence[str], output: Path) -> dict[str, TrackingError]:
             continue
         records = open_records(output / "records" / own.variant / table_records.WORLD, "test")
         trajectories = [record.trajectories for record in records]
-        found[name] = tracking_error(world, entries[: len(records)], trajectories)
+        # By id: a clip that could not be cut is in no record.
+        own_entries = [entries[one.video.id] for one in trajectories]
+        found[name] = tracking_error(world, own_entries, trajectories)
     return found
 
 
@@ -144,18 +156,36 @@ def tables(
         own = [row for row in chosen if ABLATIONS[row.name].table in (place, "both")]
         if place == "trajectories":
             own = [row for row in own if row.name in wrong]
-        titles = {row.name: _title(row.name, wrong) for row in own}
-        lines = lines_of(own, titles, seeds, ledger, {})
-        found[place] = table(lines, "trajectories" if place == "trajectories" else "row")
+        titles = {row.name: ABLATIONS[row.name].title for row in own}
+        reference = "world_truth" if place == "trajectories" else "trajvit"
+        lines = lines_of(own, titles, seeds, ledger, {}, reference=reference)
+        if place == "trajectories":
+            by_title = {titles[name]: wrong[name] for name in titles}
+            found[place] = _by_error(lines, by_title)
+        else:
+            found[place] = table(lines, "row")
     return found
 
 
-def _title(name: str, wrong: Mapping[str, TrackingError]) -> str:
-    title = ABLATIONS[name].title
-    if name in wrong:
-        error = wrong[name]
-        title += f" (tube lost {error.lost:.2f}, {error.switches:.1f} switches)"
-    return title
+def _by_error(lines: Sequence[Line], wrong: Mapping[str, TrackingError]) -> str:
+    """The last table, and how recall goes with error; `wrong` is by title."""
+    columns = {
+        title: {"tube lost": f"{error.lost:.2f}", "switches": f"{error.switches:.1f}"}
+        for title, error in wrong.items()
+    }
+    text = table(lines, "trajectories", columns)
+    if len(lines) < 3:
+        return text
+    recall = [line.average.value for line in lines]
+    by = {
+        "the part of tubes that is lost": [wrong[line.title].lost for line in lines],
+        "switches": [wrong[line.title].switches for line in lines],
+        "the number of tokens": [line.tokens[0] for line in lines],
+    }
+    said = ", ".join(
+        f"with {name} {rank_correlation(recall, own):+.2f}" for name, own in by.items()
+    )
+    return f"{text}\n\nRank correlation of the mean, over {len(lines)} rows: {said}."
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -167,7 +197,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="two steps of some rows, few clips")
     parser.add_argument("--rows", help=f"some of {','.join(ABLATIONS)}")
-    parser.add_argument("--seeds", type=count, default=3, help="0 to this, less one (3)")
+    parser.add_argument("--seeds", type=count, default=SEEDS, help="0 to this, less one (3)")
     parser.add_argument("--steps", type=count, help="of each run; other steps are other rows")
     parser.add_argument("--output", type=Path, help="of clips, records, runs (runs/comparison)")
     parser.add_argument("--ledger", type=Path, default=Path("docs/comparison.jsonl"))
@@ -186,23 +216,43 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def run(options: argparse.Namespace, output: Path) -> dict[str, str]:
-    """What `main` does; returns the tables."""
+def run(options: argparse.Namespace, output: Path) -> tuple[dict[str, str], Trained]:
+    """What `main` does; the tables, and what was trained."""
+    code = commit()  # what is imported by now; others may change the files meanwhile
     clips, seeds = captioned_clips.folder(), range(1 if options.quick else options.seeds)
-    real = clips is not None or options.table
-    steps = 2 if options.quick else options.steps
-    ledger = Ledger(options.ledger)
-    wrong = _read_errors(options.errors)
+
+    def named(names: Sequence[str]) -> list[Row]:
+        return rows(
+            names,
+            output,
+            real=clips is not None or options.table,
+            steps=2 if options.quick else options.steps,
+            quick=options.quick,
+        )
+
+    chosen, trained = named(options.rows), Trained()
     if not options.table:
-        for variant in dict.fromkeys(ABLATIONS[name].variant for name in options.rows):
+        needed = {row.name for row, _ in unfinished(Ledger(options.ledger), chosen, seeds)}
+        needed |= {name for name in options.rows if ABLATIONS[name].table == "trajectories"} - set(
+            _read_errors(options.errors)
+        )
+        names = [name for name in options.rows if name in needed]
+        for variant in dict.fromkeys(ABLATIONS[name].variant for name in names):
             table_records.make_records(output, variant, clips, quick=options.quick)
-        wrong |= errors(options.rows, output)
-        values = {name: dataclasses.asdict(error) for name, error in wrong.items()}
-        write_text(options.errors, json.dumps(values, indent=1) + "\n")
-        chosen = rows(options.rows, output, real=real, steps=steps, quick=options.quick)
-        train_rows(chosen, seeds, ledger, output)
-    everything = rows(list(ABLATIONS), output, real=real, steps=steps, quick=options.quick)
-    return tables(everything, seeds, Ledger(options.ledger), wrong)
+        _add_errors(options.errors, errors(names, output))
+        trained = train_rows(chosen, seeds, options.ledger, output, code=code)
+        trained.tell()
+    every_seed, wrong = range(max(options.seeds, SEEDS)), _read_errors(options.errors)
+    return tables(named(list(ABLATIONS)), every_seed, Ledger(options.ledger), wrong), trained
+
+
+def _add_errors(path: Path, found: Mapping[str, TrackingError]) -> None:
+    """Writes them beside those of other rows."""
+    if found:
+        values = {
+            name: dataclasses.asdict(error) for name, error in (_read_errors(path) | found).items()
+        }
+        write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def _read_errors(path: Path) -> dict[str, TrackingError]:
@@ -222,13 +272,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with tempfile.TemporaryDirectory() as folder:
                 options.ledger = Path(folder, "rows.jsonl")
                 options.errors = Path(folder, "errors.json")
-                found = run(options, options.output or Path(folder))
+                found, trained = run(options, options.output or Path(folder))
         else:
-            found = run(options, options.output or Path("runs/comparison"))
-            for name, text in found.items():
-                replace_block(options.page, name, text)
-    except KeyboardInterrupt:
-        interrupts.leave("interrupted; run the same command again to go on")
+            found, trained = run(options, options.output or Path("runs/comparison"))
+            if (options.table or captioned_clips.folder()) and options.steps is None:
+                for name, text in found.items():
+                    replace_block(options.page, name, text)
+            else:
+                _LOG.warning("rows of other steps or data: %s stays as it is", options.page)
+    except KeyboardInterrupt as error:
+        code = interrupts.exit_code(error)
+        interrupts.leave("interrupted; run the same command again to go on", code)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -238,9 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_text(options.json, json.dumps(found) + "\n")
     if options.quick:
         print("two steps teach nothing: the tables need the full run")
-    return 0
+    return 1 if trained.failed else 0
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; finished rows are kept")
+    interrupts.install("stopping; finished rows are kept", preemption=True)
     sys.exit(main())

@@ -3,9 +3,11 @@
 Makes the records (once), trains every model with every seed for the same steps on the same data
 (configs/comparison.py), ranks held-out clips and captions, and writes the table into
 docs/COMPARISON.md. Finished rows are kept in docs/comparison.jsonl, with the ranks of all queries,
-and not trained again; an interrupted one goes on. The table needs nothing but these rows.
+and not trained again; an interrupted one goes on. The table needs nothing but these rows, and is
+of all that are finished, whatever was trained. A row that fails does not keep others from being
+trained; the exit code is then 1.
 
-  TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.comparison          # under 3 hours on two cores
+  TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.comparison
   python -m benchmarks.comparison --models=trajvit,vit3d --seeds=1  # some rows
   python -m benchmarks.comparison --costs                           # time and memory of a step
   python -m benchmarks.comparison --table                           # the table alone
@@ -25,19 +27,29 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from benchmarks import captioned_clips, table_costs, table_records
 from benchmarks.arguments import count
-from benchmarks.table_rows import Finished, Ledger, Row, run_row, unfinished
-from benchmarks.table_text import SOURCES, Line, lines_of, replace_block, table
+from benchmarks.table_rows import Ledger, Row, unfinished
+from benchmarks.table_runs import Trained, train_rows
+from benchmarks.table_text import SOURCES, Line, curves, lines_of, replace_block, table
 from tokenization import interrupts
 from tokenization.files import write_text
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.models.settings import check_choice
+from trajvit_jax.run.provenance import commit
 
+SEEDS = 3
 CONFIG = "configs/comparison.py"
-MODELS = {name: title for name, title in TITLES.items() if name != "vit"}
+_PAPER = {name: title for name, title in TITLES.items() if name != "vit"}
+_OWN = {
+    # TrajViT at about the FLOPs of the models that read patches; AutoMerge with the original's
+    # share of tokens, which takes longest of all and is only trained if it is named.
+    "trajvit_wide": ("TrajViT, ResNet twice as wide", "model=trajvit,width=2"),
+    "automerge128": ("AutoMerge, 128 tokens", "model=automerge,tokens=128"),
+}
+MODELS = _PAPER | {name: title for name, (title, _) in _OWN.items()}
+DEFAULT = tuple(name for name in MODELS if name != "automerge128")
+LIKE = ("trajvit", "trajvit_wide")
 _VARIANTS = {name: name for name in ("segmentation_only", "tracking_only")}
 _LOG = logging.getLogger("trajvit_jax.benchmarks")
 
@@ -62,7 +74,7 @@ def rows(
     return [
         table_row(
             name,
-            f"model={name}",
+            _OWN[name][1] if name in _OWN else f"model={name}",
             _VARIANTS.get(name, "trajectories"),
             output,
             sources=SOURCES if real else ("world",),
@@ -92,19 +104,6 @@ def table_row(
     return Row(name, f"{CONFIG}:{','.join(said)}", table_records.made_of(variant, quick=quick))
 
 
-def train_rows(
-    rows: Sequence[Row], seeds: Sequence[int], ledger: Ledger, output: Path
-) -> list[Finished]:
-    """Trains what is not finished; each row is on disk before the next begins."""
-    left = list(unfinished(ledger, rows, seeds))
-    done = []
-    for row, seed in tqdm(left, desc="rows", unit="row", disable=not left):
-        done.append(run_row(row, seed, output))
-        ledger.add(done[-1])
-        _LOG.info("%s, seed %d: %.1f minutes", row.name, seed, done[-1].minutes)
-    return done
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = argparse.ArgumentParser(
@@ -113,8 +112,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="two steps of each model, few clips")
-    parser.add_argument("--models", default=",".join(MODELS), help="some of the default's")
-    parser.add_argument("--seeds", type=count, default=3, help="0 to this, less one (3)")
+    parser.add_argument(
+        "--models", default=",".join(DEFAULT), help=f"to train, of {','.join(MODELS)}"
+    )
+    parser.add_argument("--seeds", type=count, default=SEEDS, help="0 to this, less one (3)")
     parser.add_argument("--steps", type=count, help="of each run; other steps are other rows")
     parser.add_argument("--output", type=Path, help="of clips, records, runs (runs/comparison)")
     parser.add_argument("--rows", type=Path, default=Path("docs/comparison.jsonl"))
@@ -133,29 +134,45 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def run(options: argparse.Namespace, output: Path) -> list[Line]:
-    """What `main` does; returns the table's lines."""
+def run(options: argparse.Namespace, output: Path) -> tuple[list[Line], Trained]:
+    """What `main` does; the table's lines, and what was trained."""
+    code = commit()  # what is imported by now; others may change the files meanwhile
     clips, seeds = captioned_clips.folder(), range(1 if options.quick else options.seeds)
     if clips is None:
         _LOG.warning("%s", captioned_clips.MISSING)
-    chosen = rows(
-        options.models,
-        output,
-        real=clips is not None or options.table,
-        steps=2 if options.quick else options.steps,
-        quick=options.quick,
-    )
+    trained = Trained()
+
+    def named(models: Sequence[str]) -> list[Row]:
+        return rows(
+            models,
+            output,
+            real=clips is not None or options.table,
+            steps=2 if options.quick else options.steps,
+            quick=options.quick,
+        )
+
+    chosen = named(options.models)
     costs = options.rows.with_name(f"{options.rows.stem}_costs.json")
     if not options.table:
-        for variant in dict.fromkeys(
-            _VARIANTS.get(name, "trajectories") for name in options.models
-        ):
+        left = {row.name for row, _ in unfinished(Ledger(options.rows), chosen, seeds)}
+        needed = [name for name in options.models if options.costs or name in left]
+        for variant in dict.fromkeys(_VARIANTS.get(name, "trajectories") for name in needed):
             table_records.make_records(output, variant, clips, quick=options.quick)
     if options.costs:
-        table_costs.write_costs(costs, table_costs.measure(chosen, output, options.rounds))
+        found = table_costs.measure(chosen, output, options.rounds, code=code)
+        table_costs.write_costs(costs, found)
     elif not options.table:
-        train_rows(chosen, seeds, Ledger(options.rows), output)
-    return lines_of(chosen, MODELS, seeds, Ledger(options.rows), table_costs.read_costs(costs))
+        trained = train_rows(chosen, seeds, options.rows, output, code=code)
+        trained.tell()
+    return lines_of(
+        named(list(MODELS)),
+        MODELS,
+        range(max(options.seeds, SEEDS)),
+        Ledger(options.rows),
+        table_costs.read_costs(costs),
+        reference="trajvit",
+        like=LIKE,
+    ), trained
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,23 +184,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.quick:
             with tempfile.TemporaryDirectory() as folder:
                 options.rows = Path(folder, "rows.jsonl")
-                found = run(options, options.output or Path(folder))
+                found, trained = run(options, options.output or Path(folder))
         else:
-            found = run(options, options.output or Path("runs/comparison"))
-            replace_block(options.page, "comparison", table(found))
-    except KeyboardInterrupt:
-        interrupts.leave("interrupted; run the same command again to go on")
+            found, trained = run(options, options.output or Path("runs/comparison"))
+            if (options.table or captioned_clips.folder()) and options.steps is None:
+                replace_block(options.page, "comparison", table(found))
+                replace_block(options.page, "curves", curves(found))
+            else:
+                _LOG.warning("rows of other steps or data: %s stays as it is", options.page)
+    except KeyboardInterrupt as error:
+        code = interrupts.exit_code(error)
+        interrupts.leave("interrupted; run the same command again to go on", code)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(table(found))
+    print(table(found), curves(found), sep="\n\n")
     if options.json:
         write_text(options.json, json.dumps([dataclasses.asdict(one) for one in found]) + "\n")
     if options.quick:
         print("two steps teach nothing: the table needs the full run")
-    return 0
+    return 1 if trained.failed else 0
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; finished rows are kept")
+    interrupts.install("stopping; finished rows are kept", preemption=True)
     sys.exit(main())

@@ -40,7 +40,7 @@ from trajvit_jax.models.video_text import VideoTextModel
 
 MODELS = tuple(name for name in NAMES if name != "vit")
 FRAMES = (16, 32, 64, 128)
-PAPER, SMALL = "configs/models.py:trajectories=150", "configs/comparison.py"
+PAPER, SMALL = "configs/models.py:trajectories=150", "configs/comparison.py:tokens=128"
 SMALL_TRAJECTORIES = 50
 _STYLE = "<style>text { font: 11px sans-serif; fill: #888 }</style>"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.table_rows import Row, compile_once
+from benchmarks.table_rows import Row
+from benchmarks.table_runs import compile_once
 from benchmarks.timing import Contender, race
 from tokenization.files import write_text
 from trajvit_jax.data.steps import train_steps
@@ -17,7 +18,6 @@ from trajvit_jax.data.streams import open_streams
 from trajvit_jax.data.unusable import readable_captions
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.optim import optimizer, schedule
-from trajvit_jax.run.provenance import commit
 from trajvit_jax.sharding import make_mesh, put_batch
 from trajvit_jax.state import TrainState
 from trajvit_jax.step import make_step
@@ -42,22 +42,21 @@ class StepCost:
     commit: str
 
 
-def measure(rows: Sequence[Row], output: Path, rounds: int) -> dict[str, StepCost]:
+def measure(rows: Sequence[Row], output: Path, rounds: int, *, code: str) -> dict[str, StepCost]:
     """Steps of all rows in turn, on the records' first batches; what compiled once is kept.
 
     Args:
       rows: whose records are there.
       output: folder of the runs.
       rounds: after one that does not count.
+      code: commit of this process's code.
     """
     compile_once(output)
     contenders = [_contender(row) for row in rows]
     timings = race(contenders, rounds)
     machine = f"{jax.device_count()} {jax.devices()[0].device_kind}"
     return {
-        row.name: StepCost(
-            row.made_of(), timing.median, (timing.memory or 0) / 1e6, machine, commit()
-        )
+        row.name: StepCost(row.made_of(), timing.median, (timing.memory or 0) / 1e6, machine, code)
         for row, timing in zip(rows, timings, strict=True)
     }
 

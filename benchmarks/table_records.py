@@ -16,6 +16,7 @@ from benchmarks.said import said
 from benchmarks.table_truth import SPOILT, Spoiling, TruthTokenizer
 from tokenization import pipeline
 from tokenization.extract import Summary, extract
+from tokenization.folder_lock import held
 from tokenization.manifest import read_manifest
 from tokenization.pipeline import PipelineSettings
 from tokenization.world.dataset import write_split
@@ -41,6 +42,8 @@ def make_records(
 ) -> dict[str, dict[str, Summary]]:
     """Makes what is missing of a variant's records; what there is, by source and split.
 
+    Where another process makes some, it waits.
+
     Args:
       output: folder of all.
       variant: of configs/tokenization/comparison.py, or of `table_truth.SPOILT`: those have the
@@ -48,6 +51,13 @@ def make_records(
       clips: folder of the real captioned clips; None = the world alone.
       quick: few clips.
     """
+    with held(output / ".records.lock"):
+        return _make_records(output, variant, clips, quick=quick)
+
+
+def _make_records(
+    output: Path, variant: str, clips: Path | None, *, quick: bool
+) -> dict[str, dict[str, Summary]]:
     settings, folder = _settings(variant, quick=quick), output / "records" / variant
     made = {}
     if clips is not None and variant not in SPOILT:

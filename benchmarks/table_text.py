@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
 
-from benchmarks.paired import Difference, Mean, bootstrap, over_seeds
+from benchmarks.paired import Answers, Difference, Mean, bootstrap, over_seeds
+from benchmarks.table_clips import check_clips
 from benchmarks.table_costs import StepCost
 from benchmarks.table_rows import WAYS, Finished, Ledger, Row
 from tokenization.files import write_text
@@ -22,6 +23,21 @@ SOURCES = ("exercises", "panda", "world")
 AVERAGED = ("exercises", "world")
 """Sources with enough held-out clips to tell anything; Panda's 26 do not."""
 K = 5
+COVERED = "difference (95%, clips and seeds)"
+NOTHING = "(no row is finished)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Like:
+    """A difference from the reference model of the most similar cost.
+
+    Attributes:
+      difference: of the mean over `AVERAGED`.
+      gflops: of that model.
+    """
+
+    difference: Difference
+    gflops: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +47,37 @@ class Line:
     Attributes:
       title: of the row.
       seeds: how many.
+      commits: of the code, of any seed.
+      alike: whether all seeds read the same pixels and labels.
+      parameters: of video and text side.
       tokens: mean of the held-out clips, before the first layer and after the last.
+      dropped: percent of training's tokens that had no slot.
       gflops: of one clip with so many tokens, forward.
       step: what a training step costs; None = not measured.
       recalls: 'source way' -> R@5 in percent.
       average: of `AVERAGED`, both ways.
-      difference: of this average from the first row's; None for the first itself.
+      differences: of this average ('mean'), and of each source in it where there are several, from
+        the reference row's; none for the reference itself.
+      like: the same of the average, from the reference of like cost; None for references.
+      learned: steps -> R@5 of the source that training evaluates on.
+      loss: of the last steps.
     """
 
     title: str
     seeds: int
+    commits: tuple[str, ...]
+    alike: bool
+    parameters: int
     tokens: tuple[float, float]
+    dropped: float
     gflops: float
     step: StepCost | None
     recalls: Mapping[str, Mean]
     average: Mean
-    difference: Difference | None
+    differences: Mapping[str, Difference]
+    like: Like | None
+    learned: Mapping[int, Mean]
+    loss: Mean
 
 
 def lines_of(
@@ -55,25 +86,60 @@ def lines_of(
     seeds: Sequence[int],
     ledger: Ledger,
     costs: Mapping[str, StepCost],
+    *,
+    reference: str,
+    like: Sequence[str] = (),
 ) -> list[Line]:
-    """A line of each row that has a finished seed; differences are from the first of them."""
-    found, first = [], None
+    """A line of each row that has a finished seed.
+
+    Args:
+      rows: of the table, finished or not.
+      titles: of the rows.
+      seeds: that count.
+      ledger: with what is finished.
+      costs: of steps, by name of the row.
+      reference: name of the row that differences are from; there are none until it is finished.
+      like: names of rows of several costs; others are compared with that of the nearest GFLOP.
+
+    Raises:
+      ValueError: rows of other clips, see `table_clips.check_clips`.
+    """
+    by_row = {row.name: ledger.of(row, seeds) for row in rows}
+    by_row = {name: finished for name, finished in by_row.items() if finished}
+    check_clips([(one.name, one.clips) for finished in by_row.values() for one in finished])
+    gflops = {
+        row.name: flops(row.settings(0).model, by_row[row.name][0].tokens[0]) / 1e9
+        for row in rows
+        if row.name in by_row
+    }
+    references = [name for name in like if name in by_row]
+    found = []
     for row in rows:
-        finished = ledger.of(row, seeds)
-        if not finished:
+        if row.name not in by_row:
             continue
-        first = first or finished
+        own, finished, nearest = gflops[row.name], by_row[row.name], None
+        if references and row.name not in like:
+            near = min(references, key=lambda name: abs(math.log(gflops[name] / own)))
+            nearest = Like(_differences(finished, by_row[near])["mean"], gflops[near])
         cost = costs.get(row.name)
+        compared = row.name != reference and reference in by_row
         found.append(
             Line(
                 title=titles[row.name],
                 seeds=len(finished),
+                commits=tuple(sorted({commit for one in finished for commit in one.commits})),
+                alike=all(one.contents == finished[0].contents for one in finished),
+                parameters=finished[0].parameters,
                 tokens=finished[0].tokens,
-                gflops=flops(row.settings(0).model, finished[0].tokens[0]) / 1e9,
+                dropped=float(np.mean([one.dropped for one in finished])),
+                gflops=own,
                 step=cost if cost and cost.made_of == row.made_of() else None,
                 recalls=_recalls(finished),
                 average=over_seeds([_average(one) for one in finished]),
-                difference=None if finished is first else _difference(finished, first),
+                differences=_differences(finished, by_row[reference]) if compared else {},
+                like=nearest,
+                learned=_learned(finished),
+                loss=over_seeds([one.loss for one in finished]),
             )
         )
     return found
@@ -99,8 +165,12 @@ def flops(model: ModelSettings, tokens: float) -> float:
 
 
 def _average(row: Finished) -> float:
-    pairs = [(source, way) for source in AVERAGED if source in row.ranks for way in WAYS]
+    pairs = [(source, way) for source in _averaged(row) for way in WAYS]
     return float(np.mean([row.recall(source, way, K) for source, way in pairs]))
+
+
+def _averaged(row: Finished) -> list[str]:
+    return [source for source in AVERAGED if source in row.ranks]
 
 
 def _recalls(rows: Sequence[Finished]) -> dict[str, Mean]:
@@ -111,36 +181,78 @@ def _recalls(rows: Sequence[Finished]) -> dict[str, Mean]:
     }
 
 
-def _difference(rows: Sequence[Finished], first: Sequence[Finished]) -> Difference:
-    sets = [(source, way) for source in AVERAGED if source in rows[0].ranks for way in WAYS]
-    return bootstrap(
-        [_hits(rows, source, way) for source, way in sets],
-        [_hits(first, source, way) for source, way in sets],
+def _learned(rows: Sequence[Finished]) -> dict[int, Mean]:
+    """Of steps after which every seed was evaluated."""
+    curves = [dict(row.learned) for row in rows]
+    steps = set.intersection(*(set(curve) for curve in curves))
+    return {step: over_seeds([curve[step] for curve in curves]) for step in sorted(steps)}
+
+
+def _differences(rows: Sequence[Finished], first: Sequence[Finished]) -> dict[str, Difference]:
+    ours, others = (
+        {source: _answers(of, source) for source in _averaged(rows[0])} for of in (rows, first)
     )
+    found = {"mean": bootstrap(list(ours.values()), list(others.values()))}
+    if len(ours) == 1:
+        return found
+    return {name: bootstrap([ours[name]], [others[name]]) for name in ours} | found
 
 
-def _hits(rows: Sequence[Finished], source: str, way: str) -> Float64[np.ndarray, "seeds _"]:
-    return np.stack([row.hits(source, way, K) for row in rows])
+def _answers(rows: Sequence[Finished], source: str) -> Answers:
+    hits, queries = zip(*(row.by_clip(source, K) for row in rows), strict=True)
+    return Answers(np.stack(hits, axis=1), queries[0])
 
 
-def table(lines: Sequence[Line], what: str = "model") -> str:
-    """The lines as a table in Markdown, columns aligned for those who read it as text.
+def table(
+    lines: Sequence[Line],
+    what: str = "model",
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """The lines as a table in Markdown, and the commits that they were trained at.
 
     Args:
       lines: at least one.
       what: the first column holds.
+      columns: more cells of lines, by title and column; they come after the first.
     """
     if not lines:
-        return "(no row is finished)"
-    rows = [_cells(line, what) for line in lines]
-    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
-    rule = {key: "-" * (width - 1) + ":" for key, width in widths.items()} | {
+        return NOTHING
+    commits = sorted({commit for line in lines for commit in line.commits})
+    more = columns or {}
+    cells = [{what: line.title} | more.get(line.title, {}) | _cells(line) for line in lines]
+    text = _aligned(cells, what)
+    said = f"Trained at {', '.join(commits)}."
+    if mixed := [line.title for line in lines if not line.alike]:
+        said += f" Seeds read records that differ in pixels or labels: {', '.join(mixed)}."
+    return f"{text}\n\n{said}"
+
+
+def curves(lines: Sequence[Line], what: str = "model") -> str:
+    """What each row had learned by how many steps, as a table in Markdown."""
+    if not lines:
+        return NOTHING
+    return _aligned(
+        [
+            {what: line.title}
+            | {f"after {step}": str(recall) for step, recall in line.learned.items()}
+            | {"last loss": f"{line.loss.value:.2f}"}
+            for line in lines
+        ],
+        what,
+    )
+
+
+def _aligned(rows: Sequence[Mapping[str, str]], what: str) -> str:
+    """Cells by column, columns aligned for those who read the table as text."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    widths = {name: max(len(name), *(len(row.get(name, "")) for row in rows)) for name in names}
+    rule = {name: "-" * (width - 1) + ":" for name, width in widths.items()} | {
         what: "-" * widths[what]
     }
-    text = [{key: key for key in widths}, rule, *rows]
+    text = [{name: name for name in widths}, rule, *rows]
     return "\n".join(
         "| "
-        + " | ".join(_pad(row[key], width, key == what) for key, width in widths.items())
+        + " | ".join(_pad(row.get(name, ""), width, name == what) for name, width in widths.items())
         + " |"
         for row in text
     )
@@ -150,22 +262,23 @@ def _pad(text: str, width: int, left: bool) -> str:
     return text.ljust(width) if left else text.rjust(width)
 
 
-def _cells(line: Line, what: str) -> dict[str, str]:
+def _cells(line: Line) -> dict[str, str]:
     first, last = line.tokens
     tokens = f"{first:.0f}" if first == last else f"{first:.0f} to {last:.0f}"
     cells = {
-        what: line.title,
+        "M parameters": f"{line.parameters / 1e6:.2f}",
         "tokens": tokens,
+        "% dropped": f"{line.dropped:.1f}",
         "GFLOP": f"{line.gflops:.2f}",
         "s a step": f"{line.step.seconds:.2f}" if line.step else "-",
         "MB a step": f"{line.step.megabytes:.0f}" if line.step else "-",
     }
     cells |= {name: str(recall) for name, recall in line.recalls.items()}
-    return cells | {
-        "mean": str(line.average),
-        "difference (95%)": str(line.difference) if line.difference else "",
-        "seeds": str(line.seeds),
-    }
+    cells["mean"] = str(line.average)
+    cells |= {f"{name}: {COVERED}": str(own) for name, own in line.differences.items()}
+    if line.like:
+        cells["mean: at like GFLOP"] = f"{line.like.difference}, of {line.like.gflops:.2f} GFLOP"
+    return cells | {"seeds": str(line.seeds)}
 
 
 def replace_block(path: Path, name: str, text: str) -> None:

@@ -26,16 +26,23 @@ class Spoiling:
 
     Attributes:
       switches: probability that a trajectory becomes another one from a frame to the next.
+      swaps: probability that a trajectory is among those which exchange their names from a frame
+        to the next: identities are lost, but there are as many trajectories as before.
       shift: how far a frame's masks are moved, at most, as a fraction of its side.
     """
 
     switches: float = 0.0
     shift: float = 0.0
+    swaps: float = 0.0
 
 
 SPOILT = {
     "truth": Spoiling(),
+    "truth_switched10": Spoiling(switches=0.1),
     "truth_switched": Spoiling(switches=0.25),
+    "truth_switched50": Spoiling(switches=0.5),
+    "truth_swapped": Spoiling(swaps=0.25),
+    "truth_swapped50": Spoiling(swaps=0.5),
     "truth_cut": Spoiling(switches=1.0),
     "truth_shifted": Spoiling(shift=0.1),
 }
@@ -104,6 +111,14 @@ def spoil(
             names = np.where(lost, last + 1 + np.arange(len(names)), names)
             last += len(names)
             spoilt.append(names[frame].astype(np.uint16))
+        labels = np.stack(spoilt)
+    if spoiling.swaps:
+        names, seen = np.arange(int(labels.max()) + 1), np.unique(labels[labels > 0])
+        spoilt = [labels[0]]
+        for frame in labels[1:]:
+            swapped = seen[rng.random(len(seen)) < spoiling.swaps]
+            names[swapped] = names[np.roll(swapped, 1)]
+            spoilt.append(names[frame].astype(labels.dtype))
         labels = np.stack(spoilt)
     return labels
 

@@ -13,7 +13,7 @@ Arguments: model (trajvit, vit3d, vit, vivit, token_learner, tome, rlt, automerg
 segmentation_only or tracking_only), size (S, B, L, H), ablation (none, resnet50, hiera,
 last_stage, no_position, mean, queries2, queries4, width64, width512, released), trajectories
 (slots), frames, dtype, impl. vit reads one frame. Of the last two models the records differ, not
-the network: see `trajvit_jax.recipe.FED_TRAJVIT`.
+the network: see `trajvit_jax.models.settings.FED_TRAJVIT`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import dataclasses
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import NAMES, SIZES, ModelSettings
-from trajvit_jax.recipe import ENCODER_ABLATIONS, FED_TRAJVIT
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, SIZES, ModelSettings
+from trajvit_jax.recipe import ENCODER_ABLATIONS
 
 # Models with settings of their own, beside those of their patches.
 BASELINES = ("vivit", "token_learner", "tome", "rlt", "automerge")

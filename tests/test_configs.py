@@ -16,8 +16,8 @@ from trajvit_jax.data.augment import AugmentSettings
 from trajvit_jax.data.packing import PackingSettings
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.llm.experiment import VideoLLMExperiment
-from trajvit_jax.models.settings import NAMES, ModelSettings
-from trajvit_jax.recipe import ENCODER_ABLATIONS, FED_TRAJVIT
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, ModelSettings
+from trajvit_jax.recipe import ENCODER_ABLATIONS
 
 ROOT = Path(__file__).parent.parent / "configs"
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))

@@ -9,18 +9,19 @@ from typing import Any
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import NAMES, RESNETS, SIZES, EncoderSettings, ModelSettings
+from trajvit_jax.models.settings import (
+    FED_TRAJVIT,
+    NAMES,
+    RESNETS,
+    SIZES,
+    EncoderSettings,
+    ModelSettings,
+)
 
 VIDEO_BATCH, IMAGE_BATCH = 256, 4096
 FRAMES, EPOCHS = 16, 30
 GROUP = 8
 
-# TrajViT by another name, for its records are others (paper, Table 5). Segments of single frames:
-#   --config=configs/tokenization/paper.py:tracker=none,split=stride,limit=1
-# Square patches that are followed, 16 px at the model's size:
-#   --config=configs/tokenization/paper.py:segmenter=patches,tracker=patches,resolution=224
-# with python -m tokenization.extract.
-FED_TRAJVIT = {"segmentation_only": "trajvit", "tracking_only": "trajvit"}
 # What reads images as TrajViT does, frame by frame, and so both in one run.
 _BY_FRAME = ("trajvit", "automerge", *FED_TRAJVIT)
 

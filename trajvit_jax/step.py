@@ -21,6 +21,7 @@ from trajvit_jax.losses import blockwise_contrastive_loss, clamp_temperature
 from trajvit_jax.micro_batches import NormScope, embed_in_parts
 from trajvit_jax.models.settings import ModelSettings, check_choice
 from trajvit_jax.models.video_text import normalize_pixels, plain_slots
+from trajvit_jax.models.video_tokens.rlt import rlt_dropped
 from trajvit_jax.optim import updates_made
 from trajvit_jax.state import TrainState
 
@@ -123,7 +124,7 @@ def make_step(
         measures |= {
             "loss": loss,
             "grad_norm": grad_norm,
-            "dropped": batch.dropped.sum(),
+            "dropped": dropped_tokens(batch, model),
             "skipped": (~finite).astype(jnp.int32),
             "tokens": tokens,
             "absent": jnp.asarray(absent),
@@ -145,6 +146,18 @@ def used_slots(batch: Batch, model: ModelSettings) -> jax.Array:
     return (
         1 + batch.labels.max(axis=(1, 2, 3)).astype(jnp.int32) * model.trajvit.tokens_each
     ).sum()
+
+
+def dropped_tokens(batch: Batch, model: ModelSettings) -> jax.Array:
+    """Tokens of the batch, as it enters the model, that have no slot in its rows.
+
+    RLT's, which are chosen in the model, are those of the whole batch's rows: micro-batches that
+    groups do not divide have others.
+    """
+    if model.name != "rlt":
+        return batch.dropped.sum()
+    video = normalize_pixels(batch.video) if batch.video.dtype == jnp.uint8 else batch.video
+    return rlt_dropped(video.astype(model.dtype), model)
 
 
 def fed(batch: Batch, settings: StepSettings, model: ModelSettings, seed: int) -> Batch:

@@ -61,5 +61,10 @@ def test_the_table_of_all_models(tiny):
     assert len(lines) == 1 + 2 + 1 + 2
     assert [line.split()[0] for line in lines[1:]] == ["trajvit"] * 2 + ["vit"] + ["tome"] * 2
     assert "33 -> 23" in lines[4] and "65 -> 55" in lines[5]
+    # The network of TrajViT, whatever its records are.
+    names = ("trajvit", "segmentation_only", "tracking_only")
+    ours, *others = (line.split() for line in comparison(sizes, names, (4,)).splitlines()[1:])
+    assert [name for name, *_ in others] == list(names[1:])
+    assert all(numbers == ours[1:] for _, *numbers in others)
     with pytest.raises(ValueError, match="vit3d does not read 3 frames"):
         comparison(sizes, ("vit3d",), (3,))

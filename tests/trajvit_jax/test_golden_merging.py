@@ -9,12 +9,21 @@ import pytest
 from flax import nnx
 
 from trajvit_jax.convert.pieces import fill
-from trajvit_jax.models.settings import EncoderSettings, ModelSettings, RLTSettings, ViT3DSettings
+from trajvit_jax.models.settings import (
+    EncoderSettings,
+    ModelSettings,
+    RLTSettings,
+    TokenLearnerSettings,
+    ToMeSettings,
+    ViT3DSettings,
+)
 from trajvit_jax.models.token_learner import TokenFuser, TokenLearner
-from trajvit_jax.models.tokens import no_mask
-from trajvit_jax.models.transformer import Encoder, cut, unstack
+from trajvit_jax.models.tokens import no_mask, one_video_a_row
+from trajvit_jax.models.transformer import Encoder, unstack
+from trajvit_jax.models.video_tokens import rlt, token_learner
 from trajvit_jax.models.video_tokens.rlt import RunLengthTokens
-from trajvit_jax.models.video_tokens.tome import merging_layer
+from trajvit_jax.models.video_tokens.token_learner import LearnedTokens
+from trajvit_jax.models.video_tokens.tome import MergedTokens, merging_layer
 from trajvit_jax.models.video_tokens.vit3d import TubeletTokens
 from trajvit_jax.ops.run_length import changes, run_lengths, run_starts
 from trajvit_jax.ops.token_merging import (
@@ -135,6 +144,37 @@ def test_merging_layers(golden, assert_golden, cls, weigh):
     np.testing.assert_array_equal(held, expected["source"])
 
 
+@pytest.mark.parametrize("weigh", [False, True])
+def test_merged_tokens_are_those_of_the_layers(golden, assert_golden, weigh):
+    g = golden("tome")
+    expected = below(g, f"vit/cls1_prop{weigh:d}/")
+    encoder = timm_encoder(below(g, "vit/sd/"), heads=4, eps=1e-6)
+    patches = g["vit/x"].shape[1] - 1
+    settings = ModelSettings(
+        name="tome",
+        image_size=16,
+        frames=2 * patches,
+        encoder=encoder.settings,
+        vit3d=ViT3DSettings(patch=16, tubelet=2),
+        tome=ToMeSettings(merged=5, weigh=weigh),
+    )
+    tokenizer = MergedTokens(settings, rngs=nnx.Rngs(0))
+
+    @nnx.jit
+    def run(encoder, x):
+        encoder.cls[...] = x[0, 0]  # our CLS is the encoder's own, alike for all videos
+        given = one_video_a_row(x, jnp.ones(x.shape[:2], bool))
+        states, _, named = tokenizer.encode(encoder, given, 1)
+        return states, named["labels"], named["sizes"]
+
+    for number, x in enumerate(g["vit/x"]):
+        states, labels, sizes = run(encoder, jnp.asarray(x[None]))
+        assert_golden(states, expected["out"][[number]])
+        assert_golden(sizes, expected["block3_size"][[number], :, 0])
+        held = jax.nn.one_hot(labels.reshape(-1), states.shape[1]).T
+        np.testing.assert_array_equal(held, expected["source"][number][:, 1:])
+
+
 def normalized(g):
     video = np.moveaxis(g["in/video_u8"], 1, -1)
     return jnp.asarray((video.astype(np.float32) / 255 - MEAN) / STD)
@@ -162,8 +202,8 @@ def test_run_lengths(golden):
     np.testing.assert_array_equal(fine.reshape(2, -1), g["tub1_p8_th0.1/mask"])
 
 
-@pytest.mark.parametrize("threshold", [None, 0.1])
-def test_run_length_transformer(golden, assert_golden, threshold):
+@pytest.mark.parametrize(("threshold", "encoded"), [(None, False), (0.1, False), (0.1, True)])
+def test_run_length_transformer(golden, assert_golden, monkeypatch, threshold, encoded):
     g = golden("rlt")
     state, video = below(g, "vit/sd/"), normalized(g)
     encoder = timm_encoder(state, heads=4, eps=1e-5)
@@ -174,7 +214,7 @@ def test_run_length_transformer(golden, assert_golden, threshold):
         frames=2 * steps,
         encoder=encoder.settings,
         vit3d=ViT3DSettings(patch=16, tubelet=2),
-        rlt=RLTSettings(threshold=threshold or 0.0),
+        rlt=RLTSettings(threshold=threshold or 0.0, length_encoding=encoded),
     )
     kernel = state["patch_embed.proj.weight"].transpose(2, 3, 4, 1, 0)
     arrays = {
@@ -182,6 +222,12 @@ def test_run_length_transformer(golden, assert_golden, threshold):
         "embed.bias": state["patch_embed.proj.bias"],
         "position": g["sincos/pos_n128_d48"],
     }
+    if encoded:
+        arrays["length"] = state["length_embed"][0]
+        # The authors' program reads lengths in another order than tokens.
+        lengths = np.ones(g[f"th{threshold}/mask"].shape, np.int32)
+        lengths[g[f"th{threshold}/mask"]] = g[f"th{threshold}/lengths_official_order"]
+        monkeypatch.setattr(rlt, "run_lengths", lambda kept: lengths.reshape(kept.shape))
     kind = TubeletTokens if threshold is None else RunLengthTokens
     tokenizer = filled(lambda: kind(settings, rngs=nnx.Rngs(0)), arrays)
 
@@ -199,7 +245,7 @@ def test_run_length_transformer(golden, assert_golden, threshold):
     normed = normed * state["fc_norm.weight"] + state["fc_norm.bias"]
     logits = normed @ state["head.weight"].T + state["head.bias"]
     for number, one in enumerate(logits):
-        assert_golden(one[None, None], g[f"vit/out_len0_th{threshold}_b{number}"])
+        assert_golden(one[None, None], g[f"vit/out_len{encoded:d}_th{threshold}_b{number}"])
 
 
 def weights_of_patches(state):
@@ -287,34 +333,32 @@ def test_token_learner_and_fusers(golden, assert_golden):
         assert_golden(fused, g[f"{name}/out"], name)
 
 
-STEPS, PLACE = 4, 2  # time steps of `in/seq`, layers before TokenLearner
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_token_learner_in_an_encoder(golden, assert_golden, fused):
+@pytest.mark.parametrize("fuse", [False, True])
+def test_token_learner_in_an_encoder(golden, assert_golden, monkeypatch, fuse):
     g = golden("tokenlearner")
-    name = "encoder_fuser" if fused else "encoder_v11"
+    name = "encoder_fuser" if fuse else "encoder_v11"
     state = below(g, f"{name}/params/")
-    count = 2 if fused else 1
+    encoder, count = scenic_encoder(state), 2 if fuse else 1
+    settings = ModelSettings(
+        name="token_learner",
+        image_size=16,
+        frames=8,
+        encoder=encoder.settings,
+        vit3d=ViT3DSettings(patch=4, tubelet=2),
+        token_learner=TokenLearnerSettings(tokens=6, place=0.5, fuse=fuse),
+    )
+    tokenizer = LearnedTokens(settings, rngs=nnx.Rngs(0))
     learners = [learner_of(below(state, f"TokenLearnerModuleV11_{i}/")) for i in range(count)]
-    fusers = [fuser_of(below(state, f"TokenFuser_{i}/")) for i in range(count if fused else 0)]
-
-    def by_step(x):
-        return x.reshape(x.shape[0] * STEPS, -1, x.shape[-1])
+    fusers = [fuser_of(below(state, f"TokenFuser_{i}/")) for i in range(count if fuse else 0)]
+    assert len(tokenizer.learners) == count and len(tokenizer.fusers) == len(fusers)
+    tokenizer.learners, tokenizer.fusers = nnx.List(learners), nnx.List(fusers)
+    # The authors' encoder has no CLS: nobody sees ours.
+    monkeypatch.setattr(token_learner, "no_mask", lambda x: no_mask(x).at[..., 0].set(False))
 
     @nnx.jit
-    def run(encoder, learners, fusers, x):
-        before, after = cut(encoder.layers, PLACE)
-        b = len(x)
-        x = encoder.run_layers(before, x, no_mask(x))
-        if not fusers:
-            x = learners[0](by_step(x))[0].reshape(b, -1, x.shape[-1])
-            return encoder.finish(encoder.run_layers(after, x, no_mask(x)))
-        for layer, learner, fuser in zip(unstack(after), learners, fusers, strict=True):
-            learned = learner(by_step(x))[0].reshape(b, -1, x.shape[-1])
-            read = layer(learned, no_mask(learned))
-            x = x + fuser(by_step(read), by_step(x)).reshape(x.shape)
-        return encoder.finish(x)
+    def run(tokenizer, encoder, x):
+        given = one_video_a_row(jnp.pad(x, ((0, 0), (1, 0), (0, 0))), jnp.ones((2, 65), bool))
+        return tokenizer.encode(encoder, given, 2)[0][:, 1:]
 
-    x = g["in/seq"] + state["posembed_input/pos_embedding"]
-    assert_golden(run(scenic_encoder(state), learners, fusers, jnp.asarray(x)), g[f"{name}/out"])
+    x = jnp.asarray(g["in/seq"] + state["posembed_input/pos_embedding"])
+    assert_golden(run(tokenizer, encoder, x), g[f"{name}/out"])

@@ -11,8 +11,11 @@ import pytest
 from trajvit_jax import config as configs
 from trajvit_jax.evals.loaded import load
 from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES
 from trajvit_jax.train import train
 
+# Beside TrajViT, which is trained below, and ViT, which reads images alone.
+OTHERS = sorted({*NAMES, *FED_TRAJVIT} - {"trajvit", "vit"})
 ROOT = Path(__file__).parent.parent.parent / "configs"
 
 
@@ -42,6 +45,17 @@ def test_the_debug_form_trains(name, arguments, toys, tmp_path, caplog):
     assert told[1]["compilations"] == told[-1]["compilations"] == len(settings.data.streams)
     assert results["parameters"] > 0
     assert "do not fit these records" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_debug_form_of_every_model_trains(name, toys, tmp_path):
+    arguments = f"debug,frames=4,model={name},steps=2,records={toys}/videos"
+    config = configs.load(f"{ROOT}/panda4m.py:{arguments}")
+    settings = configs.to_settings(ExperimentSettings, config)
+    assert settings.model.name == FED_TRAJVIT.get(name, name)
+    results = train(settings, tmp_path / "run")
+    assert results["parameters"] > 0 and results["videos"] > 0
 
 
 @pytest.mark.slow

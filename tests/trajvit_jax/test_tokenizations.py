@@ -18,6 +18,7 @@ from trajvit_jax.convert.inflation import inflate, is_inflatable
 from trajvit_jax.convert.kinds import Choices
 from trajvit_jax.convert.pieces import fill, paths
 from trajvit_jax.convert.stored import initialize_from, write_folder
+from trajvit_jax.data.batch import Batch
 from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.footprints import (
     at_pixels,
@@ -39,6 +40,7 @@ from trajvit_jax.models.video_text import TOKENIZERS, VideoTextModel, plain_slot
 from trajvit_jax.models.video_tokens.tome import tokens_by_layer
 from trajvit_jax.ops.run_length import run_lengths, run_starts
 from trajvit_jax.ops.token_merging import can_merge, match_tokens, merge_tokens
+from trajvit_jax.step import dropped_tokens
 
 PATCHES = [name for name in NAMES if name != "trajvit"]
 VIDEOS, STEPS, SIDE = 2, 2, 4  # of the clips below, in tubelets
@@ -284,11 +286,28 @@ def test_what_has_no_slot_is_what_changed_least(sizes, vit3d, random_model):
     _, tokens, named, _ = encode(model, video, labels)
     assert used_slots(tokens).sum() == slots
     np.testing.assert_array_equal(named["dropped"], [12 - 3])
+    # So says the measure of a step, of other models what no plan of rows had room for.
+    words, numbers = np.zeros((VIDEOS, 2), np.int32), np.zeros((VIDEOS, 2), np.uint32)
+    dropped, epoch = jnp.full(VIDEOS, 2, jnp.int32), np.zeros(VIDEOS, np.int32)
+    batch = Batch(video, labels, words, words > 0, numbers, dropped, numbers, epoch)
+    enough = dataclasses.replace(model.settings, rlt=RLTSettings(threshold=0.0, group=2))
+    told = [dropped_tokens(batch, own) for own in (model.settings, enough, vit3d.settings)]
+    assert told == [12 - 3, 0, 2 * VIDEOS]
     change, kept = np.asarray(named["changes"])[:, 1:], np.asarray(named["kept"])[:, 1:]
     assert change[kept].min() >= change[~kept].max()
     assert (np.asarray(named["labels"]) > 0).all()
     with pytest.raises(ValueError, match=r"each has 17 tokens at least, so set 34 or more"):
         VideoTextModel(sizes("rlt", rlt=RLTSettings(group=2, slots=33)), rngs=nnx.Rngs(0))
+
+
+def test_a_reader_has_slots_for_all_run_length_tokens(sizes, vit3d, random_model, assert_close):
+    video, labels = half_static(vit3d.settings)
+    alone = encode(rlt(sizes, vit3d, random_model, threshold=0.0), video, labels)[3]
+    bounded = rlt(sizes, vit3d, random_model, threshold=0.0, group=2, slots=2 * (1 + SIDE**2) + 3)
+    assert np.abs(encode(bounded, video, labels)[3] - alone).max() > 1e-3
+    assert_close(encode(bounded.lossless(), video, labels)[3], alone)
+    assert bounded.settings.rlt.group == bounded.tokenizer.settings.rlt.group == 2
+    assert vit3d.lossless() is vit3d
 
 
 def test_run_lengths_are_read(sizes, vit3d, random_model):

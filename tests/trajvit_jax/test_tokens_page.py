@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from tokenization.explore.items import Item
+from tokenization.manifest import read_manifest
 from tokenization.shards import write_records
+from tokenization.world.dataset import write_split
+from tokenization.world.scenes import WorldSettings
 from trajvit_jax.demo import tokens
 from trajvit_jax.models.settings import (
+    FED_TRAJVIT,
     AutoMergeSettings,
     TokenLearnerSettings,
     ToMeSettings,
@@ -47,6 +51,9 @@ def test_trajectories_and_tubelets_are_shown_as_they_are(sizes, random_model, cl
     patches = tokens.tokens_of(random_model(sizes("vit3d")), clip).trajectories
     t, y, x = np.mgrid[:4, :SIDE, :SIDE]
     assert np.array_equal(patches.labels, t // 2 * 16 + y // 8 * 4 + x // 8 + 1)
+    # ViViT's first encoder reads the same ones; what leaves its last is a step's summary.
+    same = tokens.tokens_of(random_model(sizes("vivit")), clip).trajectories
+    assert np.array_equal(same.labels, patches.labels)
 
 
 @pytest.mark.parametrize(("name", "most"), [("tome", 32 - 10), ("rlt", 32)])
@@ -72,6 +79,24 @@ def test_soft_tokens_take_the_cells_that_they_have_most_of(name, sizes, random_m
     assert len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
 
 
+def test_a_video_file_is_cut_as_table_5_asks(sizes, random_model, tmp_path):
+    settings = WorldSettings(frames=8, max_objects=2, cut_probability=0.0)
+    [entry] = read_manifest(write_split(tmp_path, "test", 1, settings, progress=False))
+    alone, squares = (
+        tokens.read_clip(entry.path, name, frames=4, split="train", video=None)
+        for name in ("segmentation_only", "tracking_only")
+    )
+    # Segments of a frame are in no other; squares go on.
+    seen = [set(frame.flat) - {0} for frame in alone.trajectories.labels]
+    assert all(seen) and len(set.union(*seen)) == sum(map(len, seen))
+    first, *_, last = squares.trajectories.labels
+    assert len(set(first.flat) & set(last.flat)) > len(set(first.flat)) / 2
+    # What the page shows is what they were cut into, at the model's size.
+    model = random_model(sizes(FED_TRAJVIT["tracking_only"]))
+    shown = tokens.tokens_of(model, squares).trajectories.labels
+    assert shown.shape == (4, SIDE, SIDE) and len(np.unique(shown)) > 2
+
+
 def test_the_command_writes_a_page_of_records(
     sizes, clip, toy_record, tmp_path, monkeypatch, capsys
 ):
@@ -80,7 +105,7 @@ def test_the_command_writes_a_page_of_records(
     from trajvit_jax.models.video_text import VideoTextModel
 
     def small(config, name, seed):
-        return VideoTextModel(sizes(tokens_name(name)), rngs=nnx.Rngs(seed))
+        return VideoTextModel(sizes(FED_TRAJVIT.get(name, name)), rngs=nnx.Rngs(seed))
 
     monkeypatch.setattr(tokens, "draw_model", small)
     write_records(tmp_path / "records", [toy_record(0), toy_record(1)])
@@ -94,10 +119,6 @@ def test_the_command_writes_a_page_of_records(
     assert [video["madeBy"] for video in videos] == ["TrajViT", "ToMe"]
     assert [len(video["colours"]) for video in videos] == [3, 23]
     assert all(zlib.decompress(base64.b64decode(video["labels"])) for video in videos)
-
-
-def tokens_name(name):
-    return {"segmentation_only": "trajvit", "tracking_only": "trajvit"}.get(name, name)
 
 
 @pytest.mark.parametrize(

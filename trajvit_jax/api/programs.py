@@ -39,6 +39,7 @@ class Programs:
     """The programs of one model, and its arrays where they run."""
 
     def __init__(self, module: VideoTextModel):
+        module = module.lossless()
         if jax.default_backend() == "cpu":
             module = module.for_cpu()
         graph, self._state = nnx.split(module)

@@ -48,7 +48,6 @@ from trajvit_jax.demo.page import TITLES
 from trajvit_jax.evals.loaded import load
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.footprints import at_pixels, footprint
-from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Tokens
 from trajvit_jax.models.video_text import VideoTextModel
 
@@ -103,13 +102,7 @@ def draw_model(config: str, name: str, seed: int) -> VideoTextModel:
     """
     name = f"{config}{',' if ':' in config else ':'}model={name}"
     settings = configs.to_settings(ExperimentSettings, configs.load(name)).model
-    return VideoTextModel(_alone(settings), rngs=nnx.Rngs(seed))
-
-
-def _alone(settings: ModelSettings) -> ModelSettings:
-    """RLT reads a clip as if it had a row of its own, with slots for all of its tokens."""
-    rlt = dataclasses.replace(settings.rlt, group=1, slots=0)
-    return dataclasses.replace(settings, rlt=rlt)
+    return VideoTextModel(settings, rngs=nnx.Rngs(seed))
 
 
 def read_clip(path: Path, name: str, *, frames: int, split: str, video: str | None) -> Item:
@@ -138,6 +131,7 @@ def items(options: argparse.Namespace) -> list[Item]:
             model = load_model(options.weights, rngs=nnx.Rngs(options.seed))
         else:
             model = draw_model(options.config, name, options.seed)
+        model = model.lossless()
         name = name or model.settings.name
         frames = model.settings.frames
         clip = read_clip(

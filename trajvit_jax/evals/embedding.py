@@ -90,6 +90,7 @@ class Embedder:
         devices = 1 if mesh is None else batch_parts(mesh)
         self.batch = -(-batch // devices) * devices
         alone = jax.default_backend() == "cpu" and devices == 1
+        model = model.lossless()
         self.model = model.for_cpu() if alone else model
         self.mesh, self.between, self._devices = mesh, between, devices
 

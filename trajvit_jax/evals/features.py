@@ -120,8 +120,8 @@ def _computed(
     with Store(width, len(source), folder=folder, dtype=dtype).open() as store:
         done = 0
         for videos in embedder.batches(source, keep, name="frozen tokens"):
-            shared = videos.rows is not None or (settings.name == "rlt" and settings.rlt.group > 1)
             arrays = embedder.put((videos.video, videos.labels, videos.rows))
+            shared = videos.rows is not None
             values, used = map(np.asarray, encode_tokens(embedder.model, *arrays, shared=shared))
             good = [number for number, problem in enumerate(videos.bad) if problem is None]
             done += videos.count

@@ -129,7 +129,7 @@ def costs_of(embedder: Embedder, source: Sequence[Record]) -> dict[str, float]:
         sized = dataclasses.replace(settings.trajvit, max_trajectories=max(1, slots // each))
         settings = dataclasses.replace(settings, trajvit=sized)
     if settings.name == "rlt":
-        used = np.asarray(encode_tokens(embedder.model, *arrays, shared=settings.rlt.group > 1)[1])
+        used = np.asarray(encode_tokens(embedder.model, *arrays, shared=False)[1])
         tokens = float(used[good].sum() / len(good))
     flops = cost_of(settings).total
     costs = {"tokens": tokens}

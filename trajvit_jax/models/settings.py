@@ -399,6 +399,12 @@ class TextSettings:
 # Tokenizations: trajectories; tubelets; patches of an image; tubelets read in two stages, learned
 # from, merged or run-length encoded; and queries that merge patches freely.
 NAMES = ("trajvit", "vit3d", "vit", "vivit", "token_learner", "tome", "rlt", "automerge")
+# TrajViT by another name, for its records are others (paper, Table 5). Segments of single frames:
+#   --config=configs/tokenization/paper.py:tracker=none,split=stride,limit=1
+# Square patches that are followed, 16 px at the model's size:
+#   --config=configs/tokenization/paper.py:segmenter=patches,tracker=patches,resolution=224
+# with python -m tokenization.extract.
+FED_TRAJVIT = {"segmentation_only": "trajvit", "tracking_only": "trajvit"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,9 @@ Any setting can be changed, too: --config.model.encoder.depth=6. All are in mode
 With --models, one table of several models instead: parameters of the video side, tokens, and
 FLOPs by frames (the paper's Figure 6a). Tokens are slots, CLS included: all that there may be of
 TrajViT's and RLT's, whose number depends on the video. Two numbers are before and after merging.
+segmentation_only and tracking_only are TrajViT's network on other records: they have its slots
+here, and `trajectories` sets these. How many they use is the records' affair: segments of single
+frames are several times as many as trajectories, and grow with the frames (docs/COMPARISON.md).
 
 Nothing is allocated: shapes are enough. FLOPs are those of products of matrices and convolutions
 by formula, and those that XLA counts in the forward pass before it optimizes; a multiplication
@@ -40,7 +43,7 @@ from ml_collections import config_flags
 from tokenization import exit_codes
 from trajvit_jax.command_flags import reader
 from trajvit_jax.config import to_settings
-from trajvit_jax.models.settings import NAMES, ModelSettings, check_choice
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, ModelSettings, check_choice
 
 # What Table 8 of the paper counts for TrajViT-L, in millions. Two of its numbers take an
 # explanation: 11.6 fits a ResNet-18 whose stages are projected to 512, not 1024, and 0.13 is two
@@ -157,9 +160,9 @@ def comparison(settings: ModelSettings, names: Sequence[str], frames: Sequence[i
 
     rows = [("model", "M parameters", "frames", "tokens", "GFLOPs", "by XLA")]
     for name in names:
-        check_choice("--models", name, NAMES)
+        check_choice("--models", name, (*NAMES, *FED_TRAJVIT))
         for count in (1,) if name == "vit" else frames:
-            own = with_frames(settings, name, count)
+            own = with_frames(settings, FED_TRAJVIT.get(name, name), count)
             if own is None:
                 raise ValueError(f"{name} does not read {count} frames; change --frames")
             video = sum(part.parameters for part in parts(own) if not part.name.startswith("text"))
@@ -201,7 +204,7 @@ def report(config: ml_collections.ConfigDict, models: Sequence[str], frames: Seq
         return f"{settings.name}, {settings.dtype}\n{table(settings)}"
     if not all(one.isdecimal() and int(one) for one in frames):
         raise ValueError(f"--frames={','.join(frames)}: give whole numbers from 1, as 16,32")
-    names = NAMES if models == ["all"] else models
+    names = (*NAMES, *FED_TRAJVIT) if models == ["all"] else models
     return comparison(settings, names, [int(one) for one in frames])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -187,6 +189,21 @@ class VideoTextModel(nnx.Module):
             states, tokens, _ = self.tokenizer.encode(self.encoder, tokens, videos, impl=impl)
             cls = cls_states(states, tokens, videos).astype(jnp.float32)
             return unit_length(self.project_video(cls))
+
+    def lossless(self) -> VideoTextModel:
+        """The same model, whose videos have slots for all of their tokens, whoever is beside them.
+
+        Training bounds RLT's rows, which several videos share; what reads a video must not.
+        """
+        rlt = dataclasses.replace(self.settings.rlt, group=1, slots=0)
+        if rlt == self.settings.rlt:
+            return self
+        graph, state = nnx.split(self)
+        model = nnx.merge(graph, state)
+        model.settings = dataclasses.replace(self.settings, rlt=rlt)
+        if isinstance(model.tokenizer, RunLengthTokens):
+            model.tokenizer.settings = dataclasses.replace(model.tokenizer.settings, rlt=rlt)
+        return model
 
     def for_cpu(self) -> VideoTextModel:
         """The same model in the form for inference on CPU: the same numbers, sooner.

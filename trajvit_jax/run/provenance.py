@@ -11,7 +11,10 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def commit() -> str:
-    """Of the code, with '+' where tracked files differ from it; '' outside a checkout."""
+    """Of the code, with '+' where tracked files differ from it; '' outside a checkout.
+
+    Files of docs/ do not count: programs write their results there, and no result depends on them.
+    """
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -21,7 +24,8 @@ def commit() -> str:
 
     try:
         head = git("rev-parse", "--short=12", "HEAD") if (_ROOT / ".git").exists() else ""
-        changed = git("status", "--porcelain", "--untracked-files=no") if head else ""
+        code = ("--", ".", ":(exclude)docs")
+        changed = git("status", "--porcelain", "--untracked-files=no", *code) if head else ""
     except OSError:  # there is no git
         return ""
     return head + ("+" if changed else "")

@@ -7,7 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Bool, Float, Int32, Integer
 
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows, Tokens
@@ -31,6 +31,23 @@ def rlt_slots(settings: ModelSettings, *, group: int) -> int:
             f"at least, so set {own.group * (1 + cells)} or more, or 0"
         )
     return slots
+
+
+def rlt_dropped(video: Float[Array, "b t h w 3"], settings: ModelSettings) -> Int32[Array, ""]:
+    """Tokens of a batch that find no slot in its rows, by how many tubelets change in each.
+
+    Args:
+      video: normalized pixels.
+      settings: of the model.
+    """
+    own = settings.vit3d
+    change = changes(video, tubelet=own.tubelet, patch=own.patch)
+    group = math.gcd(len(change), settings.rlt.group)
+    wanted = (change > settings.rlt.threshold).reshape(len(change) // group, -1).sum(-1)
+    if not settings.rlt.slots:
+        return jnp.zeros((), jnp.int32)
+    spare = rlt_slots(settings, group=group) - group  # slots beside those of CLS
+    return jnp.maximum(wanted - spare, 0).sum().astype(jnp.int32)
 
 
 class RunLengthTokens(TubeletTokens):
