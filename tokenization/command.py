@@ -17,7 +17,7 @@ MANIFEST = (
     'Manifest (*.jsonl), folder, video, or quoted pattern ("clips/**/*.mp4"). A manifest has '
     'one JSON object a line: {"id": "a", "path": "a.mp4", "start": 0.5, "end": 9, "captions": '
     '["..."], "label": "..."}; only id and path are needed; a path is absolute, or relative '
-    "to the manifest's folder and below it."
+    "to the manifest's folder and below it. Append new videos at its end: what is finished stays."
 )
 
 
@@ -29,7 +29,12 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "max_bad", 0.05, "Exit with an error if more than this fraction cannot be read.", 0.0, 1.0
     )
-    flags.DEFINE_bool("overwrite", False, "Remove shards of other settings or longer inputs.")
+    flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "Remove what the run would else be refused for: records of other settings in the whole "
+        "folder, all of its splits, and videos of the split that --input does not name.",
+    )
     flags.DEFINE_bool("retry_quarantined", False, "Do shards with unreadable videos again.")
     choice.define_flags()
     flags.adopt_module_key_flags(choice)

@@ -224,7 +224,8 @@ def import_official(
       split: name of the split.
       engine: where the work is done; None = processes of this machine.
       patience: when a video is given up.
-      overwrite: remove the shards of other settings or entries instead of raising.
+      overwrite: remove records of other settings, of all splits, and videos that are not among
+        the entries, instead of raising.
       retry_quarantined: do shards that have quarantined entries again.
 
     Raises:

@@ -91,8 +91,14 @@ def remove_split(directory: str | os.PathLike[str], split: str) -> None:
     (directory / _INFO).unlink(missing_ok=True)
     for info in records.finished_shards(directory):
         if info.split == split:
-            shard_info_path(directory, split, info.index).unlink(missing_ok=True)
-            shard_path(directory, split, info.index).unlink(missing_ok=True)
+            remove_shard(directory, info)
+
+
+def remove_shard(directory: str | os.PathLike[str], info: ShardInfo) -> None:
+    """Removes a shard; the metadata that count it are the caller's."""
+    directory = Path(directory)
+    shard_info_path(directory, info.split, info.index).unlink(missing_ok=True)
+    shard_path(directory, info.split, info.index).unlink(missing_ok=True)
 
 
 def write_records(

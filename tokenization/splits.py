@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import re
 import time
@@ -19,26 +17,22 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from absl import logging
 from tqdm import tqdm
 
-from tokenization import manifest, records, shards
+from tokenization import kept, manifest, records, shards
 from tokenization.engines.crew import Crew, Patience
 from tokenization.engines.protocol import Engine, EngineError
 from tokenization.files import remove_leftovers, write_text
 from tokenization.folder_lock import only_writer
+from tokenization.kept import OutputError
 from tokenization.manifest import Entry
 from tokenization.recorder import Outcome, gave_up
 from tokenization.records import ShardInfo
 from tokenization.shard_files import unfinished_path
 from tokenization.summary import Run, Summary, count, summarize
-from trajvit_jax import config as configs
 
-_SETTINGS_FILE = "settings.json"
 _WINDOW, _ROUNDS = 512, 32  # groups of entries at least, and for each worker
-
-
-class OutputError(ValueError):
-    """An output folder that this run may not continue; the message says why and what to do."""
 
 
 @runtime_checkable
@@ -119,11 +113,13 @@ def build_split(
       engine: where the work is done; it is entered only if there is any.
       split: name of the split.
       patience: when a video is given up.
-      overwrite: remove the shards of other settings or entries instead of raising.
+      overwrite: remove records of other settings, of all splits, and videos that are not among
+        the entries, instead of raising.
       retry_quarantined: do shards that have quarantined entries again.
 
     Raises:
-      OutputError: the folder holds records of other settings, or of a longer list, or is a file.
+      OutputError: the folder holds records of other settings, or videos of this split that are
+        not among the entries, or is a file.
       FolderInUse: another process writes to the folder.
       ValueError: no entries, none whose file exists, two with the same id, or a split of other
         characters than letters, digits and _.
@@ -139,27 +135,35 @@ def build_split(
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file; --output names the folder of the records")
     with only_writer(output):
-        digest = _claim(output, job.noted or dataclasses.asdict(job.settings), overwrite)
+        digest = kept.claim(
+            output, job.noted or dataclasses.asdict(job.settings), overwrite=overwrite
+        )
         for folder in (output, output / records.SHARD_INFO):
             remove_leftovers(folder)
         size = job.settings.shard_size
         chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
+        hashes = [records.short_hash(job.fingerprint(chunk)) for chunk in chunks]
         plan = [
-            ShardInfo(split, index, job.settings.record_size, digest, _hash(job.fingerprint(chunk)))
-            for index, chunk in enumerate(chunks)
+            ShardInfo(split, index, job.settings.record_size, digest, inputs)
+            for index, inputs in enumerate(hashes)
         ]
-        done = _finished(output, plan, split, overwrite=overwrite)
+        done = kept.finished(output, split, {e.id for e in entries}, overwrite=overwrite)
         todo = [
             info
             for info in plan
             if not _is_done(output, info, done.get(info.index), retry_quarantined=retry_quarantined)
         ]
         work = {info: chunks[info.index] for info in todo}
+        surplus = [info for index, info in done.items() if index >= len(plan)]
         run, unfinished = None, unfinished_path(output, split)
-        if todo:
+        if todo or surplus:
             # Until all is written, nobody mistakes a part for the whole, also after another split.
             write_text(unfinished, f"{count(len(entries), 'video')}\n")
             (output / "dataset_info.json").unlink(missing_ok=True)
+        for info in surplus:
+            shards.remove_shard(output, info)
+        if todo:
+            _tell_of_changes(output, todo, done)
             run = _work(output, work, job, engine, patience)
         if todo or unfinished.exists() or not (output / "dataset_info.json").is_file():
             unfinished.unlink(missing_ok=True)
@@ -186,45 +190,6 @@ def _check_entries(entries: Sequence[Entry]) -> None:
         )
 
 
-def _claim(output: Path, settings: Mapping[str, Any], overwrite: bool) -> str:
-    """Notes the settings in the output folder, or checks them against those noted there."""
-    path = output / _SETTINGS_FILE
-    new = json.loads(records.to_json(settings))
-    if path.is_file() and records.finished_shards(output):
-        old = json.loads(path.read_text("utf-8"))
-        if old != new and not overwrite:
-            changed = "; ".join(configs.differences(old, new))
-            raise OutputError(
-                f"{output} holds records of other settings ({changed}); "
-                "choose another --output, or pass --overwrite to remove them"
-            )
-        if old != new:
-            for split in {info.split for info in records.finished_shards(output)}:
-                shards.remove_split(output, split)
-    write_text(path, json.dumps(new, indent=2, sort_keys=True) + "\n")
-    return _hash(new)
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(records.to_json(value).encode()).hexdigest()[:16]
-
-
-def _finished(
-    output: Path, plan: Sequence[ShardInfo], split: str, *, overwrite: bool
-) -> dict[int, ShardInfo]:
-    """The split's finished shards by number."""
-    done = {info.index: info for info in records.finished_shards(output) if info.split == split}
-    if len(done) <= len(plan):
-        return done
-    if not overwrite:
-        raise OutputError(
-            f"{output} has {len(done)} shards of split {split!r} and the input fills only "
-            f"{len(plan)}; choose another --output, another --split, or pass --overwrite"
-        )
-    shards.remove_split(output, split)
-    return {}
-
-
 def _is_done(
     output: Path, wanted: ShardInfo, found: ShardInfo | None, *, retry_quarantined: bool
 ) -> bool:
@@ -234,6 +199,22 @@ def _is_done(
         and shards.shard_path(output, wanted.split, wanted.index).is_file()
         and not (retry_quarantined and found.quarantine)
     )
+
+
+def _tell_of_changes(
+    output: Path, todo: Sequence[ShardInfo], done: Mapping[int, ShardInfo]
+) -> None:
+    """Says how many videos are done again though they were finished, and why."""
+    pairs = [(info, done[info.index]) for info in todo if info.index in done]
+    again = sum(len(old.ids) for new, old in pairs if old.inputs != new.inputs)
+    if again:
+        logging.warning(
+            "%s: %s of split %r done again, as the entries, their order or their files changed in "
+            "their shards",
+            output,
+            count(again, "finished video"),
+            todo[0].split,
+        )
 
 
 def _work(

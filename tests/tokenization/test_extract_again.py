@@ -61,24 +61,67 @@ def test_quarantined_videos_are_tried_again_on_demand_or_when_they_change(clips,
     assert (out / "quarantine.jsonl").read_text() == ""
 
 
-def test_other_settings_are_refused(entries, tmp_path):
+def test_other_settings_are_refused(entries, tmp_path, caplog):
+    """With all that --overwrite would remove: the other splits, too."""
     out = tmp_path / "out"
-    run(entries, out)
+    run(entries[:3], out)
+    run(entries[3:], out, split="test")
     other = dataclasses.replace(SETTINGS, record_size=16)
-    with pytest.raises(OutputError, match=r"record_size: 32, now 16\); choose another --output"):
-        run(entries, out, settings=other)
-    assert records.open_records(out)[0].frames.shape[1] == 32
-    run(entries, out, settings=other, overwrite=True)
-    assert {r.frames.shape[1] for r in records.open_records(out)} == {16}
+    both = r"split 'test' with 2 videos, split 'train' with 3 videos"
+    with pytest.raises(
+        OutputError,
+        match=rf"record_size: 32, now 16\); choose another --output, .* removes them all: {both}$",
+    ):
+        run(entries[3:], out, split="test", settings=other)
+    assert records.open_records(out, "train")[0].frames.shape[1] == 32
+    assert not caplog.records
+    run(entries[3:], out, split="test", settings=other, overwrite=True)
+    assert re.search(f"removed from {out}, as of other settings: {both}", caplog.text)
+    assert {r.frames.shape[1] for r in records.open_records(out, "test")} == {16}
 
 
-def test_a_shorter_input_is_refused(entries, tmp_path):
+def test_videos_that_the_input_lacks_are_not_removed_without_a_word(entries, tmp_path, caplog):
+    """Of another list as long as the first, or longer, as much as of a shorter one."""
+    out = tmp_path / "out"
+    run(entries[:2], out)
+    with pytest.raises(
+        OutputError, match=r"holds 2 videos of split 'train' .* \('a', 'b'\); .* --overwrite, which"
+    ):
+        run(entries[2:], out)
+    run(entries, out)
+    with pytest.raises(OutputError, match=r"4 videos .* \('a', 'b', 'c' and 1 more\); .* manifest"):
+        run(entries[4:], out)
+    assert [r.id for r in records.open_records(out)] == ["a", "b", "c", "short", "still"]
+    assert not caplog.records
+    run(entries[:1], out, overwrite=True)
+    assert "4 videos of split 'train' that the input lacks: 'b', 'c', 'short' and 1" in caplog.text
+    assert [r.id for r in records.open_records(out)] == ["a"]
+
+
+def test_a_shorter_list_keeps_the_shards_that_are_as_before(entries, tmp_path, seen):
     out = tmp_path / "out"
     run(entries, out)
-    with pytest.raises(OutputError, match=r"has 3 shards of split 'train' .* only 1"):
-        run(entries[:2], out)
-    run(entries[:2], out, overwrite=True)
+    seen.clear()
+    assert run(entries[:3], out, overwrite=True).videos == 3
+    assert seen == ["c"]
+    assert [r.id for r in records.open_records(out)] == ["a", "b", "c"]
+    seen.clear()
+    assert run(entries[:2], out, overwrite=True).videos == 2
+    assert seen == []  # a whole shard less: there is nothing to do but to forget it
     assert [r.id for r in records.open_records(out)] == ["a", "b"]
+    assert not list(out.glob("*-00001")) and not list(out.rglob("*.unfinished"))
+
+
+def test_a_bad_video_may_be_taken_out(clips, tmp_path, caplog):
+    """Nothing finished is lost by that; what is done again is told."""
+    clips.data("a.mp4", b"")
+    for name in "bcde":
+        clips.video(f"{name}.mp4", frames=4)
+    lines = [{"id": name, "path": f"{name}.mp4"} for name in "abcde"]
+    assert run(read(clips.root, lines), tmp_path / "out").videos == 4
+    assert run(read(clips.root, lines[1:]), tmp_path / "out").videos == 4
+    assert [r.id for r in records.open_records(tmp_path / "out")] == ["b", "c", "d", "e"]
+    assert "3 finished videos of split 'train' done again" in caplog.text
 
 
 def test_a_split_that_was_cut_off_is_not_taken_for_a_whole_one(entries, tmp_path, monkeypatch):
