@@ -49,8 +49,9 @@ def finish(argv: Sequence[str], run: Callable[[], Summary]) -> int:
     flag = flags.FLAGS
     try:
         summary = run()
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        notes = "".join(f"{note}; " for note in getattr(interrupt, "__notes__", ()))
+        print(f"interrupted; {notes}run the same command again to go on", file=sys.stderr)
         return interrupts.EXIT_CODE
     except (ValueError, OSError, EngineError) as error:
         return exit_codes.tell(error)

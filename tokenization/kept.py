@@ -7,15 +7,16 @@ list of what is at stake, and with `overwrite` says what it removed.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from tokenization import records, shards
+from tokenization import journal, records, shards
 from tokenization.files import write_text
 from tokenization.records import ShardInfo
+from tokenization.shard_files import unfinished_splits
 from tokenization.summary import count
 from trajvit_jax import config as configs
 
@@ -43,9 +44,9 @@ def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> str:
     """
     path = output / _SETTINGS_FILE
     new = json.loads(records.to_json(settings))
-    if path.is_file() and (held := _videos_of_splits(output)):
+    if path.is_file():
         old = json.loads(path.read_text("utf-8"))
-        if old != new:
+        if old != new and (held := _videos_of_splits(output)):
             listed = ", ".join(
                 f"split {split!r} with {count(videos, 'video')}" for split, videos in held.items()
             )
@@ -63,7 +64,12 @@ def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> str:
 
 
 def finished(
-    output: Path, split: str, wanted: Collection[str], *, overwrite: bool
+    output: Path,
+    split: str,
+    wanted: Collection[str],
+    *,
+    begun: Iterable[str] = (),
+    overwrite: bool,
 ) -> dict[int, ShardInfo]:
     """A split's finished shards by number.
 
@@ -71,13 +77,15 @@ def finished(
       output: folder of the dataset.
       split: its name.
       wanted: ids of the videos that it is to hold.
+      begun: those that are done, of shards that are not finished.
       overwrite: let go of videos that are not wanted instead of raising.
 
     Raises:
       OutputError: it holds videos that are not wanted.
     """
     done = {info.index: info for info in records.split_shards(output, split)}
-    surplus = [name for info in done.values() for name in info.ids if name not in wanted]
+    held = dict.fromkeys([*(name for info in done.values() for name in info.ids), *begun])
+    surplus = [name for name in held if name not in wanted]
     if not surplus:
         return done
     what = f"{count(len(surplus), 'video')} of split {split!r} that the input lacks"
@@ -92,11 +100,14 @@ def finished(
 
 
 def _videos_of_splits(output: Path) -> dict[str, int]:
-    """Records of each split."""
-    held: dict[str, int] = {}
+    """Records of each split, with those of shards that are not finished."""
+    held: dict[str, set[str]] = {}
     for info in records.finished_shards(output):
-        held[info.split] = held.get(info.split, 0) + len(info.ids)
-    return held
+        held.setdefault(info.split, set()).update(info.ids)
+    for split in unfinished_splits(output):
+        begun = {outcome.id for outcome in journal.read(output, split).values()}
+        held[split] = held.get(split, set()) | begun
+    return {split: len(ids) for split, ids in sorted(held.items()) if ids}
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from absl import logging
 from tqdm import tqdm
 
-from tokenization import kept, manifest, records, shards
+from tokenization import journal, kept, manifest, records, shards
 from tokenization.engines.crew import Crew, Patience
 from tokenization.engines.protocol import Engine, EngineError
 from tokenization.files import remove_leftovers, write_text
@@ -29,7 +29,7 @@ from tokenization.kept import OutputError
 from tokenization.manifest import Entry
 from tokenization.recorder import Outcome, gave_up
 from tokenization.records import ShardInfo
-from tokenization.shard_files import unfinished_path
+from tokenization.shard_files import journal_path, unfinished_path
 from tokenization.summary import Run, Summary, count, summarize
 
 _WINDOW, _ROUNDS = 512, 32  # groups of entries at least, and for each worker
@@ -59,7 +59,7 @@ class Job:
     Attributes:
       settings: of all.
       make: builds what turns entries into their outcomes, once in each worker; picklable.
-      fingerprint: of entries; JSON values that change when an entry or its files do.
+      fingerprint: of entries; a JSON value of each, which changes when it or its files do.
       title: for the progress bar.
       together: entries that a worker gets at once. Those of which it dies, or for which it takes
         too long, are tried again one by one, which then count as tries.
@@ -71,7 +71,7 @@ class Job:
 
     settings: JobSettings
     make: Callable[[], Callable[[Sequence[Entry]], list[Outcome]]]
-    fingerprint: Callable[[Iterable[Entry]], Any] = manifest.fingerprint
+    fingerprint: Callable[[Iterable[Entry]], Sequence[Any]] = manifest.fingerprint
     title: str = "extract"
     together: int = 1
     noted: Mapping[str, Any] | None = None
@@ -106,6 +106,8 @@ def build_split(
 ) -> Summary:
     """Writes what is not done yet of a split.
 
+    A run that is cut off keeps every record: of shards that are not finished, in `journal`.
+
     Args:
       entries: the videos.
       output: folder of the dataset; what is finished in it is kept.
@@ -124,7 +126,8 @@ def build_split(
       ValueError: no entries, none whose file exists, two with the same id, or a split of other
         characters than letters, digits and _.
       EngineError: workers cannot start, die whatever they are given, or all videos fail alike.
-      OSError: the disk is full or cannot be written; finished shards are kept.
+      OSError: the disk is full or cannot be written; what is finished is kept.
+      KeyboardInterrupt: its notes say how much is kept.
     """
     output = Path(output)
     if split == "all" or not re.fullmatch(r"\w+", split):
@@ -140,20 +143,28 @@ def build_split(
         )
         for folder in (output, output / records.SHARD_INFO):
             remove_leftovers(folder)
-        size = job.settings.shard_size
-        chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
-        hashes = [records.short_hash(job.fingerprint(chunk)) for chunk in chunks]
+        known = journal.read(output, split)
+        done = kept.finished(
+            output,
+            split,
+            {entry.id for entry in entries},
+            begun=(outcome.id for outcome in known.values()),
+            overwrite=overwrite,
+        )
         plan = [
-            ShardInfo(split, index, job.settings.record_size, digest, inputs)
-            for index, inputs in enumerate(hashes)
+            _Portion.of(ShardInfo(split, index, job.settings.record_size, digest), chunk, job)
+            for index, chunk in enumerate(_chunks(entries, job.settings.shard_size))
         ]
-        done = kept.finished(output, split, {e.id for e in entries}, overwrite=overwrite)
         todo = [
-            info
-            for info in plan
-            if not _is_done(output, info, done.get(info.index), retry_quarantined=retry_quarantined)
+            portion
+            for portion in plan
+            if not _is_done(
+                output,
+                portion.info,
+                done.get(portion.info.index),
+                retry_quarantined=retry_quarantined,
+            )
         ]
-        work = {info: chunks[info.index] for info in todo}
         surplus = [info for index, info in done.items() if index >= len(plan)]
         run, unfinished = None, unfinished_path(output, split)
         if todo or surplus:
@@ -162,17 +173,67 @@ def build_split(
             (output / "dataset_info.json").unlink(missing_ok=True)
         for info in surplus:
             shards.remove_shard(output, info)
+        begun = {portion.info.index: portion.begun(known) for portion in todo}
+        journal.restart(output, split, begun)
+        left = sum(len(portion.entries) for portion in todo) - sum(map(len, begun.values()))
         if todo:
-            _tell_of_changes(output, todo, done)
-            run = _work(output, work, job, engine, patience)
+            _tell_of_changes(output, [portion.info for portion in todo], done)
+            try:
+                run = _work(output, todo, known, job, engine, patience)
+            except KeyboardInterrupt as error:
+                error.add_note(_what_is_kept(output, plan, split))
+                raise
         if todo or unfinished.exists() or not (output / "dataset_info.json").is_file():
             unfinished.unlink(missing_ok=True)
             shards.write_metadata(output)
         return summarize(
             [info for info in records.finished_shards(output) if info.split == split],
-            skipped=len(entries) - sum(map(len, work.values())),
+            skipped=len(entries) - left,
             run=run,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Portion:
+    """What goes into a shard.
+
+    Attributes:
+      info: of the shard, as far as it is known before the work.
+      entries: in order.
+      keys: of each entry, for the journal: hash of it, its files and the settings, as they are now.
+    """
+
+    info: ShardInfo
+    entries: Sequence[Entry]
+    keys: Sequence[str]
+
+    @classmethod
+    def of(cls, info: ShardInfo, entries: Sequence[Entry], job: Job) -> _Portion:
+        values = job.fingerprint(entries)
+        info = dataclasses.replace(info, inputs=records.short_hash(values))
+        return cls(info, entries, [records.short_hash([info.settings, one]) for one in values])
+
+    def begun(self, known: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """What is known of its entries, by key."""
+        return {key: known[key] for key in self.keys if key in known}
+
+
+def _chunks(entries: Sequence[Entry], size: int) -> list[Sequence[Entry]]:
+    return [entries[first : first + size] for first in range(0, len(entries), size)]
+
+
+def _what_is_kept(output: Path, plan: Sequence[_Portion], split: str) -> str:
+    """How much of the work is on the disk, for whoever interrupted it."""
+    done = {info.index: info.inputs for info in records.split_shards(output, split)}
+    known = journal.read(output, split)
+    videos = sum(len(portion.entries) for portion in plan)
+    safe = sum(
+        len(portion.entries)
+        if done.get(portion.info.index) == portion.info.inputs
+        else len(portion.begun(known))
+        for portion in plan
+    )
+    return f"{safe} of {count(videos, 'video')} {'is' if safe == 1 else 'are'} done and kept"
 
 
 def _check_entries(entries: Sequence[Entry]) -> None:
@@ -219,28 +280,40 @@ def _tell_of_changes(
 
 def _work(
     output: Path,
-    work: Mapping[ShardInfo, Sequence[Entry]],
+    todo: Sequence[_Portion],
+    known: Mapping[str, Outcome],
     job: Job,
     engine: Engine,
     patience: Patience | None,
-) -> Run:
-    """Does all entries, and writes each shard when its last one is done."""
+) -> Run | None:
+    """Does all entries that are not known yet, and writes each shard when its last one is done."""
     begin, bad = time.monotonic(), 0
-    places = [(info, place) for info, chunk in work.items() for place in range(len(chunk))]
-    unfinished: dict[ShardInfo, dict[int, Outcome]] = {}
+    places: list[tuple[_Portion, int]] = []
+    unfinished: dict[int, dict[int, Outcome]] = {}
     finished: list[tuple[ShardInfo, list[Outcome]]] = []
+    for portion in todo:
+        found = {i: known[key] for i, key in enumerate(portion.keys) if key in known}
+        unfinished[portion.info.index] = found
+        places += [(portion, i) for i in range(len(portion.entries)) if i not in found]
+        if len(found) == len(portion.entries):  # the last run ended before it was written
+            _finish(portion, unfinished, finished)
+    _write_all(output, finished)
+    if not places:
+        return None
     failures = _Failures((patience or Patience()).in_a_row)
     with engine, _progress(len(places), job.title) as bar:
         crew = Crew(engine, job.make, give_up=_give_up, patience=patience, name=_names)
-        outcomes = _outcomes(crew, [e for chunk in work.values() for e in chunk], job, patience)
+        outcomes = _outcomes(crew, [p.entries[place] for p, place in places], job, patience)
         with contextlib.closing(outcomes):
             for number, outcome in outcomes:
-                info, place = places[number]
-                found = unfinished.setdefault(info, {})
+                portion, place = places[number]
+                found = unfinished[portion.info.index]
                 found[place] = outcome
-                if len(found) == len(work[info]):
-                    finished.append((info, [found[i] for i in range(len(found))]))
-                    del unfinished[info]
+                if len(found) == len(portion.entries):
+                    _finish(portion, unfinished, finished)
+                elif outcome.quarantined is None:
+                    path = journal_path(output, portion.info.split, portion.info.index)
+                    journal.append(path, portion.keys[place], outcome)
                 # While videos fail in a row, it is not known yet whether they are at fault.
                 if not failures.after(outcome):
                     _write_all(output, finished)
@@ -250,6 +323,15 @@ def _work(
                 bar.update()
         _write_all(output, finished)
     return Run(len(places), time.monotonic() - begin, crew.most)
+
+
+def _finish(
+    portion: _Portion,
+    unfinished: dict[int, dict[int, Outcome]],
+    finished: list[tuple[ShardInfo, list[Outcome]]],
+) -> None:
+    found = unfinished.pop(portion.info.index)
+    finished.append((portion.info, [found[place] for place in range(len(found))]))
 
 
 class _Failures:
@@ -355,3 +437,4 @@ def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:
         quarantine=tuple(o.quarantined for o in outcomes if o.quarantined is not None),
     )
     shards.write_shard(output, info, [outcome.data for outcome in good])
+    journal_path(output, info.split, info.index).unlink(missing_ok=True)

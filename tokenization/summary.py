@@ -41,7 +41,7 @@ class Summary:
       tubelets: tokens that 2x16x16 tubelets at 224x224 would take for the same frames.
       quarantine: entries that gave no record.
       repeated: videos too short for the asked number of frames.
-      skipped: entries in shards that were finished before this run.
+      skipped: entries that were done before this run.
       seconds: processing time, summed over processes, of all shards.
       run: how long this run took.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -145,11 +146,11 @@ def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path, presses):
         b"import ml_collections\n"
         b"def get_config(arg=None):\n"
         b"    return ml_collections.ConfigDict(\n"
-        b"        {'pipeline': {'frames': 4}, 'shard_size': 1, 'record_size': 32})\n",
+        b"        {'pipeline': {'frames': 4}, 'shard_size': 7, 'record_size': 32})\n",
     )
     args = (f"--input={clips.root}/v", f"--output={out}", f"--config={config}", "--workers=2")
     process = command(*args, start_new_session=True)
-    while not list(out.glob("shards/train-*.json")) and process.poll() is None:
+    while not list(out.glob("shards/train-*.journal")) and process.poll() is None:
         time.sleep(0.01)
     for _ in range(presses):
         os.killpg(process.pid, signal.SIGINT)
@@ -157,8 +158,12 @@ def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path, presses):
     assert process.returncode == 130, stderr
     assert "run the same command again to go on" in stderr and "Traceback" not in stderr
     assert not list(out.rglob("*.partial"))
-    finished = len(records.finished_shards(out))
-    assert 1 <= finished < 40
+    told = re.search(
+        r"interrupted; (\d+) of 40 videos (?:is|are) done and kept; run the same", stderr
+    )
+    assert told, stderr
+    finished = int(told[1])
+    assert 7 * len(records.finished_shards(out)) <= finished < 40
     if presses == 1:
         return
     stdout, stderr = command(*args).communicate()
