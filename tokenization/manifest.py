@@ -25,6 +25,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from tokenization.files import printable
 
 _IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
@@ -114,8 +116,9 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
 
 
 def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
-    """Entries of a file, of every video and image below a folder, or of a glob (`**` too).
+    """Entries of a file, of what a folder and those below hold, or of a glob (`**` too).
 
+    Of a folder, its videos, or its images where there is no video; no names that begin with a dot.
     The id is the path without its suffix, relative to the folder or to the part of the
     pattern before the first wildcard. A name that is not UTF-8 is its entry's `problem`.
 
@@ -132,7 +135,7 @@ def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
         reason = error.strerror or error
         raise ManifestError(f"{pattern!s} cannot be read: {reason}; correct its path") from error
     entries: dict[str, Entry] = {}
-    for path in sorted(filter(_may_be_file, paths)):
+    for path in sorted(paths):
         plain = path.relative_to(root).with_suffix("").as_posix()
         name = printable(plain)
         if name in entries:
@@ -142,6 +145,11 @@ def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
             )
         problem = None if name == plain else f"its name {name!r} is not UTF-8"
         entries[name] = Entry(name, path.absolute(), problem=problem)
+    if not entries and given.is_dir():
+        raise ManifestError(
+            f"{pattern!s} holds no video (*.mp4, *.mkv, *.webm ...); correct the folder, or name "
+            "files of other suffixes in a manifest"
+        )
     if not entries:
         raise ManifestError(f"{pattern!s} matches no video; quote patterns, check the path")
     return list(entries.values())
@@ -157,12 +165,33 @@ def _search(given: Path) -> tuple[Path, list[Path]]:
             )
         return given.parent, [given]
     if given.is_dir():
-        return given, [p for p in given.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES]
+        return given, _in_folder(given)
     if not glob.has_magic(os.fspath(given)):
         given.lstat()  # raises what is wrong: most often, it does not exist
     plain = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts[:-1])
     root = Path(*plain)
-    return root, list(root.glob(os.fspath(given.relative_to(root))))
+    return root, list(filter(_may_be_file, root.glob(os.fspath(given.relative_to(root)))))
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Its videos: pictures beside them are covers and thumbnails; or else its images."""
+    found = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and _may_be_file(path)
+    ]
+    videos = [path for path in found if path.suffix.lower() not in _IMAGES]
+    if videos and len(videos) < len(found):
+        logging.warning(
+            "%s: images beside videos are left out, %d of %d files; name those that you want in "
+            "a manifest",
+            folder,
+            len(found) - len(videos),
+            len(found),
+        )
+    return videos or found
 
 
 def _may_be_file(path: Path) -> bool:

@@ -133,11 +133,35 @@ def touch(*paths: Path) -> None:
         path.write_bytes(b"x")
 
 
-def test_a_folder_gives_its_videos_and_images(tmp_path):
-    touch(tmp_path / "b.MP4", tmp_path / "sub" / "a.b.avi", tmp_path / "c.jpg", tmp_path / "d.txt")
+def test_a_folder_gives_its_videos(tmp_path):
+    touch(tmp_path / "b.MP4", tmp_path / "sub" / "a.b.avi", tmp_path / "d.txt")
     entries = read_entries(tmp_path)
-    assert [entry.id for entry in entries] == ["b", "c", "sub/a.b"]
-    assert entries[2].path == tmp_path / "sub" / "a.b.avi"
+    assert [entry.id for entry in entries] == ["b", "sub/a.b"]
+    assert entries[1].path == tmp_path / "sub" / "a.b.avi"
+
+
+def test_images_beside_videos_are_left_out(tmp_path, caplog):
+    """One that shares the name of a video, too; a folder of images alone is one of images."""
+    touch(tmp_path / "a.jpg", tmp_path / "sub" / "cover.PNG", tmp_path / "x.mp4" / "in.txt")
+    assert [entry.id for entry in read_entries(tmp_path)] == ["a", "sub/cover"]
+    assert not caplog.records
+    touch(tmp_path / "a.mp4")
+    assert [entry.path.name for entry in read_entries(tmp_path)] == ["a.mp4"]
+    assert f"{tmp_path}: images beside videos are left out, 2 of 3 files" in caplog.text
+    assert [entry.id for entry in read_entries(tmp_path / "**" / "*.PNG")] == ["sub/cover"]
+
+
+def test_hidden_files_are_no_videos_of_a_folder(tmp_path):
+    """As macOS leaves on other disks, beside each file."""
+    touch(tmp_path / ".x" / "._a.mp4", tmp_path / ".x" / "a.mp4", tmp_path / ".x" / ".t" / "b.mp4")
+    assert [entry.id for entry in read_entries(tmp_path / ".x")] == ["a"]
+    assert [entry.id for entry in read_entries(tmp_path / ".x" / "._a.mp4")] == ["._a"]
+
+
+def test_a_folder_without_videos(tmp_path):
+    touch(tmp_path / "notes.txt")
+    with pytest.raises(ManifestError, match=r"holds no video \(\*\.mp4, .*; correct the folder"):
+        read_entries(tmp_path)
 
 
 def test_patterns(tmp_path):
