@@ -5,23 +5,25 @@ A manifest is one JSON object a line:
     {"id": "dog_1", "path": "clips/dog_1.mp4", "start": 2.0, "end": 9.5,
      "captions": ["a dog runs"], "label": "running"}
 
-`id` and `path` are needed; other keys are kept. A path is absolute, or relative to the
-manifest's folder; then it may not leave it, so that the folder can be moved as a whole. A
-manifest that cannot be understood is an error before any work starts; an entry whose path may not
-be opened is kept, with its `problem`, so that the run can name it.
+`id` and `path` are needed; other keys are kept, with a warning where they look misspelt. A path is
+absolute, or relative to the manifest's folder; then it may not leave it, so that the folder can be
+moved as a whole. A manifest that cannot be understood is an error before any work starts; an entry
+whose path may not be opened is kept, with its `problem`, so that the run can name it.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
+import difflib
 import glob
 import itertools
 import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,9 @@ from tokenization.files import printable
 _IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 _VIDEOS = {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
 VIDEO_SUFFIXES = frozenset(_IMAGES | _VIDEOS | {".mts", ".ogv", ".ts", ".webm", ".wmv"})
+
+_MEANT = ("captions", "label", "start", "end", "boxes")
+_OTHERS = {"labels", *_MEANT}  # what other programs of this repository read, as it is spelt
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can hold it, UTF-8 cannot
 
@@ -112,7 +117,48 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
         entries.append(entry)
     if not entries:
         raise ManifestError(f"{path} has no entry; write one JSON object a line")
+    _warn_of_misspelt_keys(path, entries)
     return entries
+
+
+def _warn_of_misspelt_keys(path: Path, entries: Sequence[Entry]) -> None:
+    """A line for each other key that is all but one that means something, and in its place."""
+    given: dict[str, list[Entry]] = {}
+    for entry in entries:
+        for key in entry.extra:
+            given.setdefault(key, []).append(entry)
+    for key, those in given.items():
+        meant = None if key in _OTHERS else _misspelt(key)
+        if meant is None:
+            continue
+        times = sum(not _has(entry, meant) for entry in those)
+        if times:
+            logging.warning(
+                "%s: %r in %d of %d entries is kept, but means nothing here: did you mean %r?",
+                path,
+                key,
+                times,
+                len(entries),
+                meant,
+            )
+
+
+def _misspelt(key: str) -> str | None:
+    """The key with a meaning that this one nearly is: its letters but for one, in any order."""
+    small = key.lower()
+    close = difflib.get_close_matches(small, _MEANT, 1, cutoff=0.82)
+    letters = collections.Counter(small)
+    mixed = [
+        known
+        for known in _MEANT
+        for wanted in [collections.Counter(known)]
+        if ((letters - wanted) + (wanted - letters)).total() <= 1
+    ]
+    return next(iter([*close, *mixed]), None)
+
+
+def _has(entry: Entry, key: str) -> bool:
+    return (entry.extra.get(key) if key == "boxes" else getattr(entry, key)) not in (None, ())
 
 
 def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:

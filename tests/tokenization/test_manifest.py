@@ -48,6 +48,29 @@ def test_reads_all_keys_and_keeps_the_others(tmp_path):
     assert (second.id, second.captions, second.start, second.label) == ("7", ("one",), None, None)
 
 
+def test_misspelt_keys_are_told_in_a_line_each(tmp_path, caplog):
+    """Keys of others, and those of an entry that has the right one, are silent."""
+    others = {"views": 3, "labels": [1], "options": ["x"], "boxes": [], "duration": 3, "url": "u"}
+    lines: list[dict] = [{"id": str(i), "path": f"{i}.mp4", **others} for i in range(4)]
+    lines[0] |= {"caption": "a", "captoin": "b"}
+    lines[1] |= {"caption": "a", "lable": "run", "ends": 1}
+    lines[2] |= {"captions": ["a"], "caption": "a", "Start": 0}
+    read_manifest(write(tmp_path, *lines))
+    path = tmp_path / "clips.jsonl"
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f"{path}: {key!r} in {times} of 4 entries is kept, but means nothing here: "
+        f"did you mean {meant!r}?"
+        for key, times, meant in [
+            ("caption", 2, "captions"),
+            ("captoin", 1, "captions"),
+            ("lable", 1, "label"),
+            ("ends", 1, "end"),
+            ("Start", 1, "start"),
+        ]
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
