@@ -25,6 +25,7 @@ def define_flags() -> None:
     """Defines the flags; not at import, where they would clash with other commands."""
     flags.DEFINE_string("input", None, MANIFEST, required=True)
     flags.DEFINE_string("output", None, "Folder of the dataset of records.", required=True)
+    refuse_empty("input", "output")
     flags.DEFINE_string("split", "train", "Name of the split to write.")
     flags.DEFINE_float(
         "max_bad", 0.05, "Exit with an error if more than this fraction cannot be read.", 0.0, 1.0
@@ -38,6 +39,14 @@ def define_flags() -> None:
     flags.DEFINE_bool("retry_quarantined", False, "Do shards with unreadable videos again.")
     choice.define_flags()
     flags.adopt_module_key_flags(choice)
+
+
+def refuse_empty(*names: str) -> None:
+    """Flags of paths that may not be empty: that would be the current folder."""
+    for name in names:
+        flags.register_validator(
+            name, lambda value: value is None or bool(value.strip()), message=exit_codes.EMPTY
+        )
 
 
 def finish(argv: Sequence[str], run: Callable[[], Summary]) -> int:

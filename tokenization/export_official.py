@@ -179,6 +179,7 @@ def define_flags() -> None:
     """Defines the command's flags; not at import, where they would clash with other commands."""
     flags.DEFINE_string("records", None, "Folder of the dataset of records.", required=True)
     flags.DEFINE_string("output", None, "Folder of the files.", required=True)
+    command.refuse_empty("records", "output")
     flags.DEFINE_string("split", "train", "Of the dataset.")
     flags.DEFINE_integer("workers", None, "Processes; by default one a CPU core.", 1)
 
