@@ -61,7 +61,7 @@ def finish(argv: Sequence[str], run: Callable[[], Summary]) -> int:
     except KeyboardInterrupt as interrupt:
         notes = "".join(f"{note}; " for note in getattr(interrupt, "__notes__", ()))
         print(f"interrupted; {notes}run the same command again to go on", file=sys.stderr)
-        return interrupts.EXIT_CODE
+        return interrupts.exit_code(interrupt)
     except (ValueError, OSError, EngineError) as error:
         return exit_codes.tell(error)
     print(summary)
@@ -81,7 +81,7 @@ def start(define: Callable[[], None], main: Callable[[Sequence[str]], int]) -> N
     define()
     if {"-h", "--help"} & set(sys.argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
-    interrupts.install("stopping; what is finished is kept")
+    interrupts.install("stopping; what is finished is kept", preemption=True)
     app.run(main, flags_parser=_read)
 
 

@@ -192,9 +192,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         engine = LocalEngine(flag.workers)
         count = export_official(flag.records, flag.output, split=flag.split, engine=engine)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        return interrupts.EXIT_CODE
+        return interrupts.exit_code(interrupt)
     except (ValueError, OSError, EngineError) as error:
         return exit_codes.tell(error)
     print(f"{count} videos: {Path(flag.output) / 'annotations.json'}, manifest.jsonl beside it")

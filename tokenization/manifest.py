@@ -6,9 +6,10 @@ A manifest is one JSON object a line:
      "captions": ["a dog runs"], "label": "running"}
 
 `id` and `path` are needed; other keys are kept, with a warning where they look misspelt. A path is
-absolute, or relative to the manifest's folder; then it may not leave it, so that the folder can be
-moved as a whole. A manifest that cannot be understood is an error before any work starts; an entry
-whose path may not be opened is kept, with its `problem`, so that the run can name it.
+absolute, or begins with `~/`, or is relative to the manifest's folder; then it may not leave it, so
+that the folder can be moved as a whole. A manifest that cannot be understood is an error before any
+work starts; an entry whose path may not be opened is kept, with its `problem`, so that the run can
+name it.
 """
 
 from __future__ import annotations
@@ -263,12 +264,16 @@ def _entry(value: Any, root: Path) -> Entry:
     for key, text in {"id": name, "path": path}.items():
         if not isinstance(text, str) or not text:
             raise ValueError(f"{key!r} must be a text that is not empty, is {text!r}")
+    if path.startswith("~/"):
+        path = os.fspath(Path(path).expanduser())
     captions = value.pop("captions", None) or []
     captions = [captions] if isinstance(captions, str) else captions
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise ValueError("'captions' must be a list of texts")
     label = value.pop("label", None)
     start, end = _seconds(value, "start"), _seconds(value, "end")
+    if start is not None and end is not None and end <= start:
+        raise ValueError(f"'start' {start:g} must be before 'end' {end:g}")
     return Entry(
         id=name,
         path=Path(os.path.normpath(root / path)),

@@ -56,6 +56,14 @@ def test_a_file_in_the_place_of_the_output(entries, tmp_path):
         run(entries, tmp_path / "out")
 
 
+def test_an_output_that_cannot_be_made_names_the_option(entries, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        NotADirectoryError, match=r"^\S*file/out cannot be written \(Not a .* another --output"
+    ):
+        run(entries, tmp_path / "file" / "out")
+
+
 def test_entries_must_be_there_and_differ(entries, tmp_path):
     with pytest.raises(ValueError, match="no videos to extract"):
         run([], tmp_path / "out")

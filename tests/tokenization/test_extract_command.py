@@ -133,9 +133,16 @@ def test_a_config_of_another_kind_is_told(clips, tmp_path, config, reason):
     assert reason in stderr and "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path, presses):
-    """Once, or twice as by someone in a hurry, or by `timeout`."""
+@pytest.mark.parametrize(
+    ("number", "presses", "code", "who"),
+    [
+        (signal.SIGINT, 1, 130, ""),
+        (signal.SIGINT, 2, 130, ""),
+        (signal.SIGTERM, 1, 75, "SIGTERM: "),
+    ],
+)
+def test_a_signal_leaves_nothing_half_written(clips, tmp_path, number, presses, code, who):
+    """Ctrl-C, once, or twice as by someone in a hurry; or what `kill` and schedulers send."""
     content = clips.video(frames=4).read_bytes()
     (clips.root / "v").mkdir()
     for index in range(40):
@@ -153,9 +160,10 @@ def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path, presses):
     while not list(out.glob("shards/train-*.journal")) and process.poll() is None:
         time.sleep(0.01)
     for _ in range(presses):
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    assert process.returncode == code, stderr
+    assert f"\n{who}stopping; what is finished is kept; " in stderr
     assert "run the same command again to go on" in stderr and "Traceback" not in stderr
     assert not list(out.rglob("*.partial"))
     told = re.search(

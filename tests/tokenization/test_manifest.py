@@ -81,6 +81,11 @@ def test_misspelt_keys_are_told_in_a_line_each(tmp_path, caplog):
         ('{"id": "b", "path": "b", "start": "soon"}', "line 2: 'start' must be a number"),
         ('{"id": "b", "path": "b", "end": -1}', "line 2: 'end' must be a number"),
         ('{"id": "b", "path": "b", "end": NaN}', "line 2: 'end' must be a number"),
+        (
+            '{"id": "b", "path": "b", "start": 9, "end": 3}',
+            "line 2: 'start' 9 must be before 'end' 3",
+        ),
+        ('{"id": "b", "path": "b", "start": 3, "end": 3}', "line 2: 'start' 3 must be before"),
         ('{"id": "b", "path": "b", "captions": [1]}', "line 2: 'captions' must be a list"),
         (r'{"id": "b", "path": "b", "captions": ["\ud800"]}', r"line 2: '\ud800' is half"),
         (r'{"id": "b", "path": "b", "more": {"\udcff": 1}}', r"line 2: '\udcff' is half"),
@@ -148,6 +153,16 @@ def test_paths_that_leave_the_root_are_problems_of_their_entries(tmp_path):
         else:
             assert expected in entry.problem and repr(text) in entry.problem
     assert len(fingerprint(entries)) == len(cases)
+
+
+def test_a_path_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "lists").mkdir()
+    home, plain = read_manifest(
+        write(tmp_path / "lists", {"id": "a", "path": "~/a.mp4"}, {"id": "b", "path": "~b.mp4"})
+    )
+    assert (home.path, home.problem) == (tmp_path / "home/a.mp4", None)
+    assert plain.path == tmp_path / "lists/~b.mp4"
 
 
 def touch(*paths: Path) -> None:
