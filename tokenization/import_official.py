@@ -193,7 +193,7 @@ def read_entries(source: str | os.PathLike[str]) -> list[Entry]:
 
     A short copy whose video is not there stands for it, under its name.
     """
-    entries = manifest.read_entries(source)
+    entries = manifest.read_entries(source, keep_images=True)  # they may have pairs, too
     if os.fspath(source).endswith(".jsonl"):
         return entries
     names = {entry.id for entry in entries}

@@ -20,7 +20,9 @@ from tokenization.files import replacing
 from tokenization.recorder import Outcome
 from tokenization.shard_files import journal_path, journals
 
-_NOTED = ("id", "seconds", "trajectories", "frames", "repeated")
+_NOTED = tuple(
+    field.name for field in dataclasses.fields(Outcome) if field.name not in ("data", "quarantined")
+)
 
 
 def append(path: Path, key: str, outcome: Outcome) -> None:

@@ -71,15 +71,19 @@ class Entry:
     problem: str | None = None
 
 
-def read_entries(source: str | os.PathLike[str]) -> list[Entry]:
+def read_entries(source: str | os.PathLike[str], *, keep_images: bool = False) -> list[Entry]:
     """Entries of a manifest (`*.jsonl`), or else of a pattern, a folder or a file.
+
+    Args:
+      source: to be read.
+      keep_images: of a folder, also those beside videos.
 
     Raises:
       ManifestError: see `read_manifest` and `entries_from_pattern`.
     """
     if os.fspath(source).endswith(".jsonl"):
         return read_manifest(source)
-    return entries_from_pattern(source)
+    return entries_from_pattern(source, keep_images=keep_images)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
@@ -162,10 +166,13 @@ def _has(entry: Entry, key: str) -> bool:
     return (entry.extra.get(key) if key == "boxes" else getattr(entry, key)) not in (None, ())
 
 
-def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
+def entries_from_pattern(
+    pattern: str | os.PathLike[str], *, keep_images: bool = False
+) -> list[Entry]:
     """Entries of a file, of what a folder and those below hold, or of a glob (`**` too).
 
-    Of a folder, its videos, or its images where there is no video; no names that begin with a dot.
+    Of a folder, its videos, or its images where there is no video, or `keep_images`; no names that
+    begin with a dot.
     The id is the path without its suffix, relative to the folder or to the part of the
     pattern before the first wildcard. A name that is not UTF-8 is its entry's `problem`.
 
@@ -175,7 +182,7 @@ def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
     """
     given = Path(pattern).expanduser()
     try:
-        root, paths = _search(given)
+        root, paths = _search(given, keep_images)
     except FileNotFoundError as error:
         raise ManifestError(f"{pattern!s} does not exist; correct its path") from error
     except OSError as error:
@@ -202,7 +209,7 @@ def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
     return list(entries.values())
 
 
-def _search(given: Path) -> tuple[Path, list[Path]]:
+def _search(given: Path, keep_images: bool) -> tuple[Path, list[Path]]:
     """The folder that ids are relative to, and what may be videos below it."""
     if given.is_file():
         if given.suffix.lower() not in VIDEO_SUFFIXES:
@@ -212,7 +219,7 @@ def _search(given: Path) -> tuple[Path, list[Path]]:
             )
         return given.parent, [given]
     if given.is_dir():
-        return given, _in_folder(given)
+        return given, _in_folder(given, keep_images)
     if not glob.has_magic(os.fspath(given)):
         given.lstat()  # raises what is wrong: most often, it does not exist
     plain = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts[:-1])
@@ -220,7 +227,7 @@ def _search(given: Path) -> tuple[Path, list[Path]]:
     return root, list(filter(_may_be_file, root.glob(os.fspath(given.relative_to(root)))))
 
 
-def _in_folder(folder: Path) -> list[Path]:
+def _in_folder(folder: Path, keep_images: bool) -> list[Path]:
     """Its videos: pictures beside them are covers and thumbnails; or else its images."""
     found = [
         path
@@ -229,7 +236,7 @@ def _in_folder(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and _may_be_file(path)
     ]
-    videos = [path for path in found if path.suffix.lower() not in _IMAGES]
+    videos = [path for path in found if keep_images or path.suffix.lower() not in _IMAGES]
     if videos and len(videos) < len(found):
         logging.warning(
             "%s: images beside videos are left out, %d of %d files; name those that you want in "
