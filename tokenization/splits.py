@@ -178,10 +178,12 @@ def build_split(
         left = sum(len(portion.entries) for portion in todo) - sum(map(len, begun.values()))
         if todo:
             _tell_of_changes(output, [portion.info for portion in todo], done)
+            written: set[int] = set()
             try:
-                run = _work(output, todo, known, job, engine, patience)
+                run = _work(output, todo, known, job, engine, patience, written)
             except KeyboardInterrupt as error:
-                error.add_note(_what_is_kept(output, plan, split))
+                open_ones = [portion for portion in todo if portion.info.index not in written]
+                error.add_note(_what_is_kept(output, split, open_ones, len(entries)))
                 raise
         if todo or unfinished.exists() or not (output / "dataset_info.json").is_file():
             unfinished.unlink(missing_ok=True)
@@ -222,17 +224,10 @@ def _chunks(entries: Sequence[Entry], size: int) -> list[Sequence[Entry]]:
     return [entries[first : first + size] for first in range(0, len(entries), size)]
 
 
-def _what_is_kept(output: Path, plan: Sequence[_Portion], split: str) -> str:
-    """How much of the work is on the disk, for whoever interrupted it."""
-    done = {info.index: info.inputs for info in records.split_shards(output, split)}
+def _what_is_kept(output: Path, split: str, todo: Sequence[_Portion], videos: int) -> str:
+    """How many of the videos are on the disk, of which these shards are not written."""
     known = journal.read(output, split)
-    videos = sum(len(portion.entries) for portion in plan)
-    safe = sum(
-        len(portion.entries)
-        if done.get(portion.info.index) == portion.info.inputs
-        else len(portion.begun(known))
-        for portion in plan
-    )
+    safe = videos - sum(len(portion.entries) - len(portion.begun(known)) for portion in todo)
     return f"{safe} of {count(videos, 'video')} {'is' if safe == 1 else 'are'} done and kept"
 
 
@@ -285,8 +280,12 @@ def _work(
     job: Job,
     engine: Engine,
     patience: Patience | None,
+    written: set[int],
 ) -> Run | None:
-    """Does all entries that are not known yet, and writes each shard when its last one is done."""
+    """Does all entries that are not known yet, and writes each shard when its last one is done.
+
+    The numbers of shards are added to `written`.
+    """
     begin, bad = time.monotonic(), 0
     places: list[tuple[_Portion, int]] = []
     unfinished: dict[int, dict[int, Outcome]] = {}
@@ -297,7 +296,7 @@ def _work(
         places += [(portion, i) for i in range(len(portion.entries)) if i not in found]
         if len(found) == len(portion.entries):  # the last run ended before it was written
             _finish(portion, unfinished, finished)
-    _write_all(output, finished)
+    _write_all(output, finished, written)
     if not places:
         return None
     failures = _Failures((patience or Patience()).in_a_row)
@@ -316,12 +315,12 @@ def _work(
                     journal.append(path, portion.keys[place], outcome)
                 # While videos fail in a row, it is not known yet whether they are at fault.
                 if not failures.after(outcome):
-                    _write_all(output, finished)
+                    _write_all(output, finished, written)
                 if outcome.quarantined is not None:
                     bad += 1
                     bar.set_postfix(quarantined=bad, refresh=False)
                 bar.update()
-        _write_all(output, finished)
+        _write_all(output, finished, written)
     return Run(len(places), time.monotonic() - begin, crew.most)
 
 
@@ -419,10 +418,14 @@ def _progress(total: int, title: str) -> tqdm:
     return tqdm(total=total, desc=title, unit="video", mininterval=1, dynamic_ncols=True)
 
 
-def _write_all(output: Path, finished: list[tuple[ShardInfo, list[Outcome]]]) -> None:
-    """Writes shards and empties the list."""
+def _write_all(
+    output: Path, finished: list[tuple[ShardInfo, list[Outcome]]], written: set[int]
+) -> None:
+    """Writes shards, empties the list and adds their numbers to what is written."""
     while finished:
-        _write(output, *finished.pop(0))
+        info, outcomes = finished.pop(0)
+        _write(output, info, outcomes)
+        written.add(info.index)
 
 
 def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:
