@@ -71,6 +71,30 @@ def test_questions_have_one_right_answer(pool):
                 assert one.answer in first
 
 
+def test_no_answer_is_told_by_earlier_turns(pool):
+    """Who has read that the circle is red is not asked for the red object's shape."""
+    rng, lengths = np.random.default_rng(1), collections.Counter()
+    for scene in pool * 4:
+        known = facts(scene)
+        asked = choose(questions(known), rng, 4)
+        lengths[len(asked)] += 1
+        for number, one in enumerate(asked):
+            earlier = [set(f"{other.text} {other.answer}".split()) for other in asked[:number]]
+            pairs = [thing.split() for thing in {fact.thing for fact in known}]
+            named = {tuple(p) for p in pairs if any(text.issuperset(p) for text in earlier)}
+            if one.kind in ("colour", "shape"):
+                (own,) = (p for p in pairs if {*p} <= {*one.text.split(), one.answer})
+                assert tuple(own) not in named
+            kinds = [(other.kind, *sorted(other.things)) for other in asked[:number]]
+            assert (one.kind, *sorted(one.things)) not in kinds
+            if one.kind == "order":  # either of the two, once placed, tells it
+                before = [other.things for other in asked[:number] if other.kind == "order"]
+                assert not set(one.things) & set(itertools.chain(*before))
+            if one.kind == "count":
+                assert len(named) < NUMBERS.index(one.answer)
+    assert lengths[2] and lengths[3]
+
+
 def test_all_words_are_known(pool):
     cut, rng = word_tokenizer(), np.random.default_rng(0)
     unknown = cut.token_to_id("<unknown>")
