@@ -3,8 +3,10 @@
   1. renders clips and cuts them into trajectories (configs/videollm/world.py);
   2. trains TrajViT and ViT3D on their captions, by the demo's recipe;
   3. trains a tiny Llama on scenes written as text, with questions and answers: it sees no clip;
-  4. freezes both, and trains the linear connector between them on conversations about the clips;
-  5. asks about held-out clips, and asks the same questions about other clips.
+  4. tells what either half can do alone: the Llama about held-out scenes in words (it stops here
+     where that is too little), the eyes by a linear probe of each named object's token;
+  5. freezes both, and trains the linear connector between them on conversations about the clips;
+  6. asks about held-out clips, and asks the same questions about other clips.
 
 Records and finished runs are kept in --output, so that an interrupted benchmark goes on.
 
@@ -17,13 +19,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.videollm_halves import ask_in_words, probe
 from benchmarks.videollm_run import (
     Score,
     eyes_config,
@@ -37,6 +41,7 @@ from benchmarks.videollm_run import (
 from benchmarks.videollm_text import TextSettings
 from benchmarks.videollm_text import train as train_text
 from tokenization import interrupts
+from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.data.source import open_records
 from trajvit_jax.demo.chain import DataSettings, make_records
@@ -47,18 +52,36 @@ from trajvit_jax.models.costs import cost_of
 
 MODELS = ("trajvit", "vit3d")
 _QUESTION = 20  # tokens of a question with its marks
+_PROBED = 800  # training clips that the probe is fitted to
 _BOUNDS = {"colour": 90.0, "shape": 90.0, "direction": 70.0}
 _LOG = logging.getLogger("benchmarks.videollm")
 
 
+class NotLearned(Exception):
+    """The language model cannot answer about scenes in words, let alone about clips."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How much is made of everything."""
+    """How much is made of everything.
+
+    Attributes:
+      train: clips, as `test`.
+      eyes_steps: of the video encoders.
+      text: the language model.
+      scenes: held-out ones that it is asked about in words.
+      floor: of its right answers there, in percent.
+      steps: of the connectors.
+      most: questions of a kind, in words and about clips.
+      seed: of everything.
+    """
 
     train: int = 2400
     test: int = 400
     eyes_steps: int = 800
     text: TextSettings = TextSettings()
+    scenes: int = 800
+    floor: float = 97.0
     steps: int = 800
     most: int = 240
     seed: int = 0
@@ -69,6 +92,8 @@ QUICK = Settings(
     test=32,
     eyes_steps=2,
     text=TextSettings(width=32, depth=1, mlp=64, scenes=40, steps=3, rows=2),
+    scenes=40,
+    floor=0.0,
     steps=2,
     most=24,
 )
@@ -81,6 +106,8 @@ class Row:
     Attributes:
       model: of the eyes.
       scores: of its answers.
+      words: right answers of the language model about scenes in words, by kind, in percent.
+      probed: what a linear map reads off the eyes' tokens, in percent.
       tokens: of a clip that the language model reads.
       prefill: FLOPs of reading a clip and a question, by formula: eyes and language model.
       llm_prefill: the language model's part of it.
@@ -90,6 +117,8 @@ class Row:
 
     model: str
     scores: tuple[Score, ...]
+    words: Mapping[str, float]
+    probed: Mapping[str, float]
     tokens: float
     prefill: float
     llm_prefill: float
@@ -98,36 +127,49 @@ class Row:
 
 
 def measure(output: Path, models: Sequence[str], settings: Settings) -> list[Row]:
-    """Makes what is missing, and scores each model."""
+    """Makes what is missing, and scores each model.
+
+    Raises:
+      NotLearned: as the class says.
+    """
     config = f"configs/videollm/world.py:train={settings.train},test={settings.test}"
     data = configs.to_settings(DataSettings, configs.load(config))
     records, text = output / "records", output / "text"
     make_records(config, world=output / "world", records=records)
-    known = known_of("test", settings.test, data.world, data.seed)
+    known, own = (
+        known_of(split, count, data.world, data.seed)
+        for split, count in (("test", settings.test), ("train", settings.train))
+    )
     talks = output / "talks.json"
     if not talks.is_file():
-        own = known_of("train", settings.train, data.world, data.seed)
         write_talks(talks, own, each=2, seed=settings.seed)
     train_text(text, data.world, settings.text)
+    words = words_known(text, data.world, settings)
     held_out, rows = open_records(records, "test"), []
+    shown = list(itertools.islice(open_records(records, "train"), _PROBED))
     for model in models:
         eyes = output / f"eyes-{model}"
         frames = data.world.frames
         recipe = eyes_config(model, records, settings.eyes_steps, frames, settings.seed)
         retrieval = make_eyes(recipe, eyes)
+        probed = probe(eyes, output / "world", (own, shown), (known, held_out))
+        told = ", ".join(f"{kind} {share:.1f}%" for kind, share in probed.items())
+        _LOG.info("%s: a linear map reads off an object's token: %s", TITLES[model], told)
         workdir = output / f"llm-{model}"
-        own, results = teach(
+        experiment, results = teach(
             eyes, text, records, talks, workdir, steps=settings.steps, seed=settings.seed
         )
         saved = folders.load(workdir)
         folders.save(saved, output / f"videollm-{model}", tokenizer=str(text))
         tokens = tokens_read(held_out, saved)
         read = prefill_flops(saved.model.settings.llm, round(tokens) + _QUESTION)
-        seen = cost_of(own.model)
+        seen = cost_of(experiment.model)
         rows.append(
             Row(
                 model=model,
                 scores=tuple(score(known, held_out, saved, most=settings.most, seed=settings.seed)),
+                words=words,
+                probed=probed,
                 tokens=tokens,
                 prefill=float(read + (seen.total or seen.transformer)),
                 llm_prefill=float(read),
@@ -136,6 +178,26 @@ def measure(output: Path, models: Sequence[str], settings: Settings) -> list[Row
             )
         )
     return rows
+
+
+def words_known(text: Path, world: WorldSettings, settings: Settings) -> dict[str, float]:
+    """The language model's right answers about scenes in words, by kind, in percent.
+
+    Raises:
+      NotLearned: fewer than `settings.floor` of a kind that answers about clips are judged by.
+    """
+    found = ask_in_words(text, world, count=settings.scenes, most=settings.most, seed=settings.seed)
+    shares = {kind: 100 * right / count for kind, (right, count) in found.items()}
+    told = ", ".join(f"{kind} {share:.1f}%" for kind, share in shares.items())
+    _LOG.info("the language model about held-out scenes in words: %s", told)
+    short = [kind for kind in _BOUNDS if shares.get(kind, 0.0) < settings.floor]
+    if short:
+        raise NotLearned(
+            f"the language model answers too little about scenes in words ({told}; at least "
+            f"{settings.floor:.0f}% of {', '.join(short)} is needed): no connector makes up for "
+            f"that. Raise text.steps or text.scenes of benchmarks.videollm, and delete {text}"
+        )
+    return shares
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -150,6 +212,8 @@ def table(rows: Sequence[Row]) -> str:
         lines += [
             f"  {one.kind:9} {one.right:5.1f}% ({one.low:.1f} to {one.high:.1f}) of {one.asked}; "
             f"shuffled {one.shuffled:.1f}%, chance {one.chance:.1f}%"
+            + (f"; in words {row.words[one.kind]:.1f}%" if one.kind in row.words else "")
+            + (f"; probe {row.probed[one.kind]:.1f}%" if one.kind in row.probed else "")
             for one in row.scores
         ]
     return "\n".join(lines)
@@ -189,7 +253,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = QUICK if options.quick else Settings()
     name = "videollm_quick" if options.quick else "videollm"
     started = time.perf_counter()
-    rows = measure(options.output or Path("runs") / name, models, settings)
+    try:
+        rows = measure(options.output or Path("runs") / name, models, settings)
+    except NotLearned as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(table(rows))
     print(f"in {(time.perf_counter() - started) / 60:.1f} minutes, kept runs not repeated")
     if options.json:

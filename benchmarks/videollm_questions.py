@@ -38,6 +38,7 @@ class Fact:
       way: left, right, up, down; spins; or rests.
       shot: 0, or 1 behind a cut.
       named: the caption names it: nothing lies in front of it but another such.
+      id: its label in the truth.
     """
 
     colour: str
@@ -46,6 +47,7 @@ class Fact:
     way: str
     shot: int
     named: bool
+    id: int
 
     @property
     def thing(self) -> str:
@@ -89,7 +91,8 @@ def facts(scene: Scene) -> tuple[Fact, ...]:
     for number, shot in enumerate(scene.shots):
         for spec in shot.objects:
             named = spec.id in shot.actors
-            found.append(Fact(spec.colour, spec.shape, spec.size, _way(spec), number, named))
+            own = Fact(spec.colour, spec.shape, spec.size, _way(spec), number, named, spec.id)
+            found.append(own)
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -28,20 +28,21 @@ from tokenization.world.dataset import clips
 from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.data.samples import in_slots, resized
-from trajvit_jax.data.source import RecordSource
+from trajvit_jax.data.source import Record, RecordSource
 from trajvit_jax.evals import loaded
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.llm import hugging_face
 from trajvit_jax.llm.answering import AnswerSettings
 from trajvit_jax.llm.conversation import question, to_llava
 from trajvit_jax.llm.experiment import VideoLLMExperiment, WeightSettings
-from trajvit_jax.llm.eyes import EyesSettings, Seen, slots_of, token_numbers
+from trajvit_jax.llm.eyes import Eyes, EyesSettings, Seen, slots_of, token_numbers
 from trajvit_jax.llm.generation import Generator
 from trajvit_jax.llm.packing import RowSettings
 from trajvit_jax.llm.saved import Saved
 from trajvit_jax.llm.sequences import spread
 from trajvit_jax.llm.train import train
 from trajvit_jax.llm.videos import Clip
+from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.optim import OptimizerSettings
 from trajvit_jax.train import train as train_eyes
 
@@ -144,9 +145,9 @@ def teach(
     return settings, train(settings, workdir)
 
 
-def read_clips(source: RecordSource, saved: Saved) -> dict[str, Clip]:
-    """Every record of a split as the eyes read it."""
-    video, found = saved.model.settings.video, {}
+def read_clips(source: Iterable[Record], video: ModelSettings) -> dict[str, Clip]:
+    """Every record of a split as such eyes read it."""
+    found = {}
     for record in source:
         pixels, trajectories = resized(record, video)
         most = video.trajvit.max_trajectories
@@ -155,15 +156,15 @@ def read_clips(source: RecordSource, saved: Saved) -> dict[str, Clip]:
     return found
 
 
-def see(clips: Mapping[str, Clip], saved: Saved) -> dict[str, tuple[Seen, int]]:
-    """The tokens of every clip."""
+def see(clips: Mapping[str, Clip], eyes: Eyes) -> dict[str, tuple[Seen, int]]:
+    """The tokens of every clip, and how many trajectories it has."""
     look = nnx.jit(lambda eyes, *clip: eyes(*clip, groups=_BATCH))
     names, found = list(clips), {}
     for first in range(0, len(names), _BATCH):
         own = names[first : first + _BATCH]
         full = own + own[:1] * (_BATCH - len(own))
         read = (jnp.stack([getattr(clips[n], part) for n in full]) for part in _READ)
-        seen = look(saved.model.eyes, *read)
+        seen = look(eyes, *read)
         for row, name in enumerate(own):
             found[name] = Seen(seen.states[row], seen.valid[row]), clips[name].trajectories
     return found
@@ -197,7 +198,7 @@ def score(known: Known, source: RecordSource, saved: Saved, *, most: int, seed: 
     """Answers to balanced questions about held-out clips, and about clips that were shuffled."""
     pool = [(name, one) for name, own in known.items() for one in questions(own)]
     asked = balanced(pool, most, seed=seed)
-    seen = see(read_clips(source, saved), saved)
+    seen = see(read_clips(source, saved.model.settings.video), saved.model.eyes)
     names = list(known)
     # Every clip is another's.
     other = dict(zip(names, names[len(names) // 2 :] + names[: len(names) // 2], strict=True))
@@ -250,6 +251,6 @@ def tokens_read(source: RecordSource, saved: Saved) -> float:
     slots = slots_of(settings.video)
     counts = [
         len(token_numbers(settings.video, settings.eyes, clip.trajectories, slots))
-        for clip in read_clips(source, saved).values()
+        for clip in read_clips(source, settings.video).values()
     ]
     return float(np.mean(counts))

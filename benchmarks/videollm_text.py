@@ -15,7 +15,6 @@ from flax import nnx
 from tqdm import tqdm
 
 from benchmarks.videollm_questions import (
-    Asked,
     Fact,
     choose,
     conversation,
@@ -168,12 +167,3 @@ def _step(graph: nnx.GraphDef, tx: optax.GradientTransformation):
         return optax.apply_updates(state, updates), opt_state, value, accuracy
 
     return step
-
-
-def by_kind(asked: Sequence[Asked], right: Sequence[bool]) -> dict[str, tuple[int, int]]:
-    """(right, all) of each kind."""
-    found: dict[str, tuple[int, int]] = {}
-    for one, is_right in zip(asked, right, strict=True):
-        good, count = found.get(one.kind, (0, 0))
-        found[one.kind] = (good + bool(is_right), count + 1)
-    return found

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
+from benchmarks import videollm
 from benchmarks.llm_costs import rows as cost_rows
-from benchmarks.videollm import Row, Score, verdicts
+from benchmarks.videollm import NotLearned, Row, Score, Settings, verdicts
+from benchmarks.videollm_halves import by_kind, fit_and_score, is_answered, slot_of
 from benchmarks.videollm_questions import (
     KINDS,
     NUMBERS,
@@ -23,12 +26,13 @@ from benchmarks.videollm_questions import (
     words,
 )
 from benchmarks.videollm_run import _interval, known_of, write_talks
-from benchmarks.videollm_text import TextSettings, batches, llama_settings, word_tokenizer
+from benchmarks.videollm_text import TextSettings, batches, llama_settings, train, word_tokenizer
 from tokenization.world.captions import content, split_of
 from tokenization.world.dataset import clips
 from tokenization.world.events import events
 from tokenization.world.render import render
 from tokenization.world.scenes import WorldSettings
+from trajvit_jax.llm import hugging_face
 from trajvit_jax.llm.conversation import read_conversations
 from trajvit_jax.llm.tokenizer import ChatTokenizer
 
@@ -138,6 +142,63 @@ def test_text_rows_hold_whole_conversations(pool):
     assert batch.target.any(1).all() and (batch.source == -1).all()
 
 
+def test_the_language_model_is_asked_in_words(tmp_path):
+    """It knows by heart the one scene it was shown, and answers so: none but the right answer."""
+    settings = TextSettings(
+        width=32, depth=1, mlp=64, scenes=1, steps=150, rows=2, length=96, learning_rate=1e-2
+    )
+    world = dataclasses.replace(WORLD, min_objects=2, cut_probability=0.0)
+    train(tmp_path, world, settings)
+    known = facts(next(scenes("train", world, seed=settings.seed)))
+    rng, asked = np.random.default_rng(5), questions(known)
+    model = hugging_face.load(tmp_path, dtype="float32")
+    chat = ChatTokenizer.load(tmp_path, model.settings.vocabulary)
+    told = [(in_words(known, rng), one) for one in asked]
+    right = is_answered(model, chat, told)
+    assert all(right) and len(right) == len(asked) >= 2
+    others = [(text, dataclasses.replace(one, answer="zero")) for text, one in told]
+    assert not any(is_answered(model, chat, others))
+    assert sum(count for _, count in by_kind(asked, right).values()) == len(asked)
+
+
+def test_a_language_model_that_cannot_answer_ends_the_run(tmp_path, monkeypatch, capsys):
+    found = dict.fromkeys(KINDS, (99, 100)) | {"order": (50, 100)}
+    monkeypatch.setattr(videollm, "ask_in_words", lambda *args, **options: found)
+    assert videollm.words_known(tmp_path, WORLD, Settings())["order"] == 50
+    found["shape"] = (96, 100)
+    with pytest.raises(NotLearned, match=r"shape 96\.0%.* at least 97% of shape is needed"):
+        videollm.words_known(tmp_path, WORLD, Settings())
+
+    def measure(*args):
+        videollm.words_known(tmp_path, WORLD, Settings())
+
+    monkeypatch.setattr(videollm, "measure", measure)
+    assert videollm.main([f"--output={tmp_path}"]) == 1
+    assert "\nerror: the language model answers too little" in capsys.readouterr().err
+
+
+def test_the_probe_reads_what_is_in_a_token(pool):
+    known = [fact for scene in pool for fact in facts(scene)]
+    rng, colours = np.random.default_rng(0), sorted({fact.colour for fact in known})
+    mixed = rng.normal(size=(len(colours), 16))
+    states = [(mixed[colours.index(fact.colour)] + 3, fact) for fact in known]
+    half = len(states) // 2
+    assert fit_and_score(states[:half], states[half:], "colour") == 100
+    assert fit_and_score(states[:half], states[half:], "shape") < 40
+    with_noise = [(rng.normal(size=16), fact) for _, fact in states]
+    assert fit_and_score(with_noise[:half], with_noise[half:], "colour") < 40
+
+
+def test_an_object_s_token_covers_it_and_little_else():
+    slots = np.array([[[1, 1, 2], [1, 3, 2]], [[1, 1, 2], [3, 3, 2]]])
+    mask = np.zeros(slots.shape, bool)
+    mask[:, 1, 1] = True  # all of it is of 3, and so is one more cell
+    assert slot_of(slots, mask) == 3
+    mask[0, 0] = mask[1, 0] = True  # of 1 more than of 2 and 3
+    assert slot_of(slots, mask) == 1
+    assert slot_of(np.zeros_like(slots), mask) == 0
+
+
 def test_talks_are_read_back(tmp_path):
     known = known_of("train", 6, WORLD, 0)
     write_talks(tmp_path / "talks.json", known, each=2, seed=0)
@@ -161,7 +222,7 @@ def test_intervals_are_over_clips():
 def test_verdicts_follow_the_bounds():
     def row(right, shuffled):
         scores = tuple(Score(kind, 100, 4, right, 0, 0, shuffled) for kind in KINDS)
-        return Row("trajvit", scores, 12.0, 1.0, 1.0, 0.1, 50.0)
+        return Row("trajvit", scores, {}, {}, 12.0, 1.0, 1.0, 0.1, 50.0)
 
     assert all(verdicts([row(95.0, 27.0)]).values())
     held = verdicts([row(80.0, 60.0)])
