@@ -8,7 +8,8 @@
   5. freezes both, and trains the linear connector between them on conversations about the clips;
   6. asks about held-out clips, and asks the same questions about other clips.
 
-Records and finished runs are kept in --output, so that an interrupted benchmark goes on.
+Records and finished runs are kept in --output, so that an interrupted benchmark goes on; so are
+the seconds that each stage took, of all runs together.
 
   python -m benchmarks.videollm                   # under an hour on two quiet cores
   python -m benchmarks.videollm --models=trajvit  # one of the two
@@ -23,10 +24,10 @@ import itertools
 import json
 import logging
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.stage_clock import StageClock
 from benchmarks.videollm_halves import ask_in_words, probe
 from benchmarks.videollm_run import (
     Score,
@@ -52,6 +53,7 @@ from trajvit_jax.models.costs import cost_of
 
 MODELS = ("trajvit", "vit3d")
 _QUESTION = 20  # tokens of a question with its marks
+_HOUR = 3600.0  # seconds
 _PROBED = 800  # training clips that the probe is fitted to
 _BOUNDS = {"colour": 90.0, "shape": 90.0, "direction": 70.0}
 _LOG = logging.getLogger("benchmarks.videollm")
@@ -126,7 +128,9 @@ class Row:
     retrieval: float
 
 
-def measure(output: Path, models: Sequence[str], settings: Settings) -> list[Row]:
+def measure(
+    output: Path, models: Sequence[str], settings: Settings, clock: StageClock
+) -> list[Row]:
     """Makes what is missing, and scores each model.
 
     Raises:
@@ -134,40 +138,59 @@ def measure(output: Path, models: Sequence[str], settings: Settings) -> list[Row
     """
     config = f"configs/videollm/world.py:train={settings.train},test={settings.test}"
     data = configs.to_settings(DataSettings, configs.load(config))
-    records, text = output / "records", output / "text"
-    make_records(config, world=output / "world", records=records)
-    known, own = (
-        known_of(split, count, data.world, data.seed)
-        for split, count in (("test", settings.test), ("train", settings.train))
-    )
-    talks = output / "talks.json"
-    if not talks.is_file():
-        write_talks(talks, own, each=2, seed=settings.seed)
-    train_text(text, data.world, settings.text)
-    words = words_known(text, data.world, settings)
+    records, text, talks = output / "records", output / "text", output / "talks.json"
+    with clock.stage("clips"):
+        make_records(config, world=output / "world", records=records)
+        known, own = (
+            known_of(split, count, data.world, data.seed)
+            for split, count in (("test", settings.test), ("train", settings.train))
+        )
+        if not talks.is_file():
+            write_talks(talks, own, each=2, seed=settings.seed)
+    with clock.stage("language model"):
+        train_text(text, data.world, settings.text)
+    with clock.stage("in words", again=True):
+        words = words_known(text, data.world, settings)
     held_out, rows = open_records(records, "test"), []
     shown = list(itertools.islice(open_records(records, "train"), _PROBED))
     for model in models:
-        eyes = output / f"eyes-{model}"
-        frames = data.world.frames
-        recipe = eyes_config(model, records, settings.eyes_steps, frames, settings.seed)
-        retrieval = make_eyes(recipe, eyes)
-        probed = probe(eyes, output / "world", (own, shown), (known, held_out))
+        eyes, workdir = output / f"eyes-{model}", output / f"llm-{model}"
+        recipe = eyes_config(
+            model,
+            records,
+            clips=settings.train,
+            steps=settings.eyes_steps,
+            frames=data.world.frames,
+            seed=settings.seed,
+        )
+        with clock.stage(f"eyes {model}"):
+            retrieval = make_eyes(recipe, eyes)
+        with clock.stage(f"probe {model}", again=True):
+            probed = probe(eyes, output / "world", (own, shown), (known, held_out))
         told = ", ".join(f"{kind} {share:.1f}%" for kind, share in probed.items())
         _LOG.info("%s: a linear map reads off an object's token: %s", TITLES[model], told)
-        workdir = output / f"llm-{model}"
-        experiment, results = teach(
-            eyes, text, records, talks, workdir, steps=settings.steps, seed=settings.seed
-        )
-        saved = folders.load(workdir)
-        folders.save(saved, output / f"videollm-{model}", tokenizer=str(text))
-        tokens = tokens_read(held_out, saved)
+        with clock.stage(f"connector {model}"):
+            experiment, results = teach(
+                eyes,
+                text,
+                records,
+                talks,
+                workdir,
+                clips=settings.train,
+                steps=settings.steps,
+                seed=settings.seed,
+            )
+        with clock.stage(f"scores {model}", again=True):
+            saved = folders.load(workdir)
+            folders.save(saved, output / f"videollm-{model}", tokenizer=str(text))
+            scores = score(known, held_out, saved, most=settings.most, seed=settings.seed)
+            tokens = tokens_read(held_out, saved)
         read = prefill_flops(saved.model.settings.llm, round(tokens) + _QUESTION)
         seen = cost_of(experiment.model)
         rows.append(
             Row(
                 model=model,
-                scores=tuple(score(known, held_out, saved, most=settings.most, seed=settings.seed)),
+                scores=tuple(scores),
                 words=words,
                 probed=probed,
                 tokens=tokens,
@@ -219,9 +242,9 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def verdicts(rows: Sequence[Row]) -> dict[str, bool]:
-    """The bounds, and whether each holds: of TrajViT."""
-    found = {}
+def verdicts(rows: Sequence[Row], seconds: float) -> dict[str, bool]:
+    """The bounds, and whether each holds: of TrajViT, and of the seconds that all took."""
+    found = {f"in under {_HOUR / 60:.0f} minutes": seconds < _HOUR}
     for row in rows:
         if row.model != "trajvit":
             continue
@@ -252,21 +275,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(ours).setLevel(logging.INFO)
     settings = QUICK if options.quick else Settings()
     name = "videollm_quick" if options.quick else "videollm"
-    started = time.perf_counter()
+    output = options.output or Path("runs") / name
+    clock = StageClock(output / "seconds.json")
     try:
-        rows = measure(options.output or Path("runs") / name, models, settings)
+        rows = measure(output, models, settings, clock)
     except NotLearned as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(rows))
-    print(f"in {(time.perf_counter() - started) / 60:.1f} minutes, kept runs not repeated")
+    seconds = sum(clock.seconds.values())
+    told = ", ".join(f"{name} {spent:.0f}" for name, spent in clock.seconds.items())
+    print(f"in {seconds / 60:.1f} minutes, interrupted runs included; seconds: {told}")
     if options.json:
-        values = [dataclasses.asdict(row) for row in rows]
+        values = {"rows": [dataclasses.asdict(row) for row in rows], "seconds": clock.seconds}
         options.json.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     if options.quick:
         print("two steps teach nothing: the verdict needs the full run")
         return 0
-    held = verdicts(rows)
+    held = verdicts(rows, seconds)
     for text, holds in held.items():
         print(f"{'holds' if holds else 'FAILS'}: {text}")
     return 0 if all(held.values()) else 1

@@ -48,7 +48,9 @@ from trajvit_jax.train import train as train_eyes
 
 _LOG = logging.getLogger("benchmarks.videollm")
 _BATCH = 32
-_LENGTH = 512
+# Tokens of conversations about 600 clips, without their videos: 41 in the mean, 73 at most.
+_TEXT, _LONGEST = 42, 80
+_TRAJECTORIES = 20  # of a clip, about
 _ANSWER = 4  # tokens at most
 _RESAMPLES = 2000
 
@@ -101,11 +103,13 @@ def write_talks(path: Path, known: Known, *, each: int, seed: int) -> None:
     write_text(path, json.dumps(entries) + "\n")
 
 
-def eyes_config(model: str, records: Path, steps: int, frames: int, seed: int) -> str:
-    """The demo's recipe on these clips."""
+def eyes_config(
+    model: str, records: Path, *, clips: int, steps: int, frames: int, seed: int
+) -> str:
+    """The demo's recipe on so many clips, which stay in memory."""
     return (
         f"configs/demo.py:model={model},records={records},frames={frames},trajectories=31,"
-        f"steps={steps},seed={seed}"
+        f"steps={steps},seed={seed},cache={clips}"
     )
 
 
@@ -116,18 +120,24 @@ def make_eyes(config: str, workdir: Path) -> dict[str, float]:
 
 
 def teach(
-    eyes: Path, text: Path, records: Path, talks: Path, workdir: Path, *, steps: int, seed: int
+    eyes: Path,
+    text: Path,
+    records: Path,
+    talks: Path,
+    workdir: Path,
+    *,
+    clips: int,
+    steps: int,
+    seed: int,
 ) -> tuple[VideoLLMExperiment, dict[str, float]]:
     """Trains the connector between two frozen models, or reads its finished run."""
     own = loaded.load(eyes).model.settings
-    # Rows for as many tokens as 32 conversations have, and a sixth more.
-    video = 20 if own.name == "trajvit" else slots_of(own)
-    rows = -(-_BATCH * (video + 85) * 7 // (6 * _LENGTH))
+    video = _TRAJECTORIES if own.name == "trajvit" else slots_of(own)
     settings = VideoLLMExperiment(
         model=own,
         data=configs.to_settings(
             type(ExperimentSettings().data),
-            {"train": str(records), "batch": _BATCH, "threads": 2},
+            {"train": str(records), "batch": _BATCH, "threads": 2, "cache": clips},
         ),
         optimizer=OptimizerSettings(
             learning_rate=3e-3, beta2=0.98, weight_decay=0.0, warmup_fraction=0.05
@@ -140,9 +150,23 @@ def teach(
         llm=hugging_face.read_settings(text, dtype="float32", unroll=4),
         weights=WeightSettings(video=str(eyes), llm=str(text)),
         conversations=(str(talks),),
-        rows=RowSettings(group=_BATCH, rows=rows, length=_LENGTH),
+        rows=rows_for(video, _BATCH),
     )
     return settings, train(settings, workdir)
+
+
+def rows_for(video: int, batch: int) -> RowSettings:
+    """Rows for a batch of conversations and a sixth more.
+
+    They are short, as attention reads all pairs of a row: multiples of 256 tokens.
+
+    Args:
+      video: its tokens.
+      batch: conversations.
+    """
+    length = -(-(video + _LONGEST) // 256) * 256
+    rows = -(-batch * (video + _TEXT) * 7 // (6 * length))
+    return RowSettings(group=batch, rows=rows, length=length)
 
 
 def read_clips(source: Iterable[Record], video: ModelSettings) -> dict[str, Clip]:

@@ -9,7 +9,7 @@ On your own captioned records (16 frames each, splits train and test):
       --config=configs/demo.py:records=runs/records,frames=16,trajectories=255
 
 Arguments: model (trajvit or vit3d), records (their folder), frames, trajectories (slots for
-them), steps, seed.
+them), steps, seed, cache (clips that stay in memory).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         trajectories=31,
         steps=200,
         seed=0,
+        cache=1000,
     )
     config = ml_collections.ConfigDict()
     config.seed = chosen.seed
@@ -74,7 +75,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "batch": 32,
         "eval_batch": 32,
         "threads": 2,
-        "cache": 1000,
+        "cache": chosen.cache,
         "max_bad": 0.01,
     }
     # Few steps: a lower rate and a shorter memory of squares let both models learn on every seed.

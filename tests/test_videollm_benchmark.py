@@ -25,7 +25,7 @@ from benchmarks.videollm_questions import (
     scenes,
     words,
 )
-from benchmarks.videollm_run import _interval, known_of, write_talks
+from benchmarks.videollm_run import _interval, known_of, rows_for, write_talks
 from benchmarks.videollm_text import TextSettings, batches, llama_settings, train, word_tokenizer
 from tokenization.world.captions import content, split_of
 from tokenization.world.dataset import clips
@@ -204,9 +204,20 @@ def test_talks_are_read_back(tmp_path):
     write_talks(tmp_path / "talks.json", known, each=2, seed=0)
     talks = read_conversations(tmp_path / "talks.json")
     assert len(talks) == 12
+    chat = ChatTokenizer(word_tokenizer(), llama_settings(TextSettings()).vocabulary)
+    lengths = [len(chat.encode(talk).ids) for talk in talks]
+    assert max(lengths) <= 80 and np.mean(lengths) < 60  # what rows are made for
     assert {talk.videos[0].removesuffix(".mp4") for talk in talks} == set(known)
     answers = {turn.text for talk in talks for turn in talk.turns if turn.role == "assistant"}
     assert answers <= {one.answer for own in known.values() for one in questions(own)}
+
+
+def test_rows_hold_a_batch_and_the_longest_conversation():
+    for video in (20, 65, 145, 257):
+        rows = rows_for(video, 32)
+        assert rows.group == 32 and rows.length >= video + 80
+        assert rows.rows * rows.length >= 32 * (video + 42) * 7 / 6
+    assert rows_for(20, 32).length == 256
 
 
 def test_intervals_are_over_clips():
@@ -224,8 +235,9 @@ def test_verdicts_follow_the_bounds():
         scores = tuple(Score(kind, 100, 4, right, 0, 0, shuffled) for kind in KINDS)
         return Row("trajvit", scores, {}, {}, 12.0, 1.0, 1.0, 0.1, 50.0)
 
-    assert all(verdicts([row(95.0, 27.0)]).values())
-    held = verdicts([row(80.0, 60.0)])
+    assert all(verdicts([row(95.0, 27.0)], 3500.0).values())
+    held = verdicts([row(80.0, 60.0)], 3700.0)
+    assert not held["in under 60 minutes"]
     assert not held["colour at least 90%"] and held["direction at least 70%"]
     assert not held["count of shuffled clips at chance"]
 

@@ -202,6 +202,7 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
             process=part,
             processes=processes,
             threads=data.threads,
+            cache=data.cache,
             stream=STREAM,
         )
         stack.callback(steps.close)
