@@ -27,6 +27,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax
+
 from benchmarks.stage_clock import StageClock
 from benchmarks.videollm_halves import ask_in_words, probe
 from benchmarks.videollm_run import (
@@ -75,7 +77,9 @@ class Settings:
       floor: of its right answers there, in percent.
       steps: of the connectors.
       most: questions of a kind, in words and about clips.
+      batch: clips and conversations at once.
       seed: of everything.
+      debug: encoders of few layers, and programs that compile quickly and run slowly.
     """
 
     train: int = 2400
@@ -86,18 +90,22 @@ class Settings:
     floor: float = 97.0
     steps: int = 800
     most: int = 240
+    batch: int = 32
     seed: int = 0
+    debug: bool = False
 
 
 QUICK = Settings(
-    train=48,
-    test=32,
+    train=16,
+    test=8,
     eyes_steps=2,
     text=TextSettings(width=32, depth=1, mlp=64, scenes=40, steps=3, rows=2),
     scenes=40,
     floor=0.0,
     steps=2,
     most=24,
+    batch=8,
+    debug=True,
 )
 
 
@@ -159,14 +167,18 @@ def measure(
             model,
             records,
             clips=settings.train,
+            batch=settings.batch,
             steps=settings.eyes_steps,
             frames=data.world.frames,
             seed=settings.seed,
+            debug=settings.debug,
         )
         with clock.stage(f"eyes {model}"):
             retrieval = make_eyes(recipe, eyes)
         with clock.stage(f"probe {model}", again=True):
-            probed = probe(eyes, output / "world", (own, shown), (known, held_out))
+            probed = probe(
+                eyes, output / "world", (own, shown), (known, held_out), batch=settings.batch
+            )
         told = ", ".join(f"{kind} {share:.1f}%" for kind, share in probed.items())
         _LOG.info("%s: a linear map reads off an object's token: %s", TITLES[model], told)
         with clock.stage(f"connector {model}"):
@@ -177,13 +189,15 @@ def measure(
                 talks,
                 workdir,
                 clips=settings.train,
+                batch=settings.batch,
                 steps=settings.steps,
                 seed=settings.seed,
             )
         with clock.stage(f"scores {model}", again=True):
             saved = folders.load(workdir)
             folders.save(saved, output / f"videollm-{model}", tokenizer=str(text))
-            scores = score(known, held_out, saved, most=settings.most, seed=settings.seed)
+            own_sizes = {"most": settings.most, "batch": settings.batch}
+            scores = score(known, held_out, saved, seed=settings.seed, **own_sizes)
             tokens = tokens_read(held_out, saved)
         read = prefill_flops(saved.model.settings.llm, round(tokens) + _QUESTION)
         seen = cost_of(experiment.model)
@@ -274,6 +288,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for ours in ("trajvit_jax", "benchmarks"):  # libraries tell of every file
         logging.getLogger(ours).setLevel(logging.INFO)
     settings = QUICK if options.quick else Settings()
+    if settings.debug:
+        jax.config.update("jax_disable_most_optimizations", True)
     name = "videollm_quick" if options.quick else "videollm"
     output = options.output or Path("runs") / name
     clock = StageClock(output / "seconds.json")

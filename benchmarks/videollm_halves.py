@@ -107,6 +107,8 @@ def probe(
     world: Path,
     train: tuple[Known, Iterable[Record]],
     test: tuple[Known, Iterable[Record]],
+    *,
+    batch: int = 32,
 ) -> dict[str, float]:
     """How many held-out objects' tokens a linear map reads right, in percent.
 
@@ -115,11 +117,12 @@ def probe(
       world: folder of the clips, with their truth.
       train: what is in clips, and their records: the map is fitted to these.
       test: likewise, held out.
+      batch: clips that are seen at once.
     """
     model = loaded.load(eyes).model
     own = Eyes.of(model, EyesSettings())
     fitted, held_out = (
-        _objects(known, source, own, model.settings, world / split / "truth")
+        _objects(known, source, own, model.settings, world / split / "truth", batch)
         for split, (known, source) in (("train", train), ("test", test))
     )
     return {kind: fit_and_score(fitted, held_out, kind) for kind in PROBED}
@@ -129,11 +132,16 @@ Objects = Sequence[tuple[Float[np.ndarray, " d"], Fact]]
 
 
 def _objects(
-    known: Known, source: Iterable[Record], eyes: Eyes, video: ModelSettings, truth: Path
+    known: Known,
+    source: Iterable[Record],
+    eyes: Eyes,
+    video: ModelSettings,
+    truth: Path,
+    batch: int,
 ) -> Objects:
     """The state of each named object's token."""
     clips = read_clips(source, video)
-    seen, found = see(clips, eyes), []
+    seen, found = see(clips, eyes, batch=batch), []
     for name, clip in clips.items():
         slots = clip.labels
         if video.name != "trajvit":

@@ -47,10 +47,10 @@ from trajvit_jax.optim import OptimizerSettings
 from trajvit_jax.train import train as train_eyes
 
 _LOG = logging.getLogger("benchmarks.videollm")
-_BATCH = 32
 # Tokens of conversations about 600 clips, without their videos: 41 in the mean, 73 at most.
 _TEXT, _LONGEST = 42, 80
 _TRAJECTORIES = 20  # of a clip, about
+_BUCKET = 124  # tokens of a prompt: with its answer 128
 _ANSWER = 4  # tokens at most
 _RESAMPLES = 2000
 
@@ -104,12 +104,20 @@ def write_talks(path: Path, known: Known, *, each: int, seed: int) -> None:
 
 
 def eyes_config(
-    model: str, records: Path, *, clips: int, steps: int, frames: int, seed: int
+    model: str,
+    records: Path,
+    *,
+    clips: int,
+    batch: int,
+    steps: int,
+    frames: int,
+    seed: int,
+    debug: bool,
 ) -> str:
     """The demo's recipe on so many clips, which stay in memory."""
     return (
         f"configs/demo.py:model={model},records={records},frames={frames},trajectories=31,"
-        f"steps={steps},seed={seed},cache={clips}"
+        f"steps={steps},seed={seed},cache={clips},batch={batch},debug={debug}"
     )
 
 
@@ -127,6 +135,7 @@ def teach(
     workdir: Path,
     *,
     clips: int,
+    batch: int,
     steps: int,
     seed: int,
 ) -> tuple[VideoLLMExperiment, dict[str, float]]:
@@ -137,7 +146,7 @@ def teach(
         model=own,
         data=configs.to_settings(
             type(ExperimentSettings().data),
-            {"train": str(records), "batch": _BATCH, "threads": 2, "cache": clips},
+            {"train": str(records), "batch": batch, "threads": 2, "cache": clips},
         ),
         optimizer=OptimizerSettings(
             learning_rate=3e-3, beta2=0.98, weight_decay=0.0, warmup_fraction=0.05
@@ -150,7 +159,7 @@ def teach(
         llm=hugging_face.read_settings(text, dtype="float32", unroll=4),
         weights=WeightSettings(video=str(eyes), llm=str(text)),
         conversations=(str(talks),),
-        rows=rows_for(video, _BATCH),
+        rows=rows_for(video, batch),
     )
     return settings, train(settings, workdir)
 
@@ -180,13 +189,13 @@ def read_clips(source: Iterable[Record], video: ModelSettings) -> dict[str, Clip
     return found
 
 
-def see(clips: Mapping[str, Clip], eyes: Eyes) -> dict[str, tuple[Seen, int]]:
+def see(clips: Mapping[str, Clip], eyes: Eyes, *, batch: int = 32) -> dict[str, tuple[Seen, int]]:
     """The tokens of every clip, and how many trajectories it has."""
-    look = nnx.jit(lambda eyes, *clip: eyes(*clip, groups=_BATCH))
+    look = nnx.jit(lambda eyes, *clip: eyes(*clip, groups=batch))
     names, found = list(clips), {}
-    for first in range(0, len(names), _BATCH):
-        own = names[first : first + _BATCH]
-        full = own + own[:1] * (_BATCH - len(own))
+    for first in range(0, len(names), batch):
+        own = names[first : first + batch]
+        full = own + own[:1] * (batch - len(own))
         read = (jnp.stack([getattr(clips[n], part) for n in full]) for part in _READ)
         seen = look(eyes, *read)
         for row, name in enumerate(own):
@@ -198,36 +207,44 @@ _READ = ("video", "labels")
 
 
 def answer(
-    asked: Sequence[tuple[str, Asked]], seen: Mapping[str, tuple[Seen, int]], saved: Saved
+    asked: Sequence[tuple[str, Asked]],
+    seen: Mapping[str, tuple[Seen, int]],
+    saved: Saved,
+    generator: Generator,
 ) -> list[str]:
     """The model's answer to each question about a clip."""
-    generator = Generator(saved.model, saved.chat.stop, batch=_BATCH, bucket=16)
     settings, answers = saved.model.settings, []
     slots = slots_of(settings.video)
-    for first in range(0, len(asked), _BATCH):
-        own = asked[first : first + _BATCH]
+    for first in range(0, len(asked), generator.batch):
+        own = asked[first : first + generator.batch]
         prompts = []
         for name, one in own:
             text = saved.chat.encode(question(one.text, (name,)), answer=True)
             numbers = token_numbers(settings.video, settings.eyes, seen[name][1], slots)
             prompts.append(spread(text, [numbers]))
-        full = [seen[name][0] for name, _ in own] + [seen[own[0][0]][0]] * (_BATCH - len(own))
+        full = [seen[name][0] for name, _ in own]
+        full += full[:1] * (generator.batch - len(own))
         together = Seen(*(jnp.stack([getattr(s, p) for s in full]) for p in ("states", "valid")))
         found = generator.generate(prompts, together, AnswerSettings(most_tokens=_ANSWER))
         answers += [saved.chat.decode(ids) for ids in found]
     return answers
 
 
-def score(known: Known, source: RecordSource, saved: Saved, *, most: int, seed: int) -> list[Score]:
+def score(
+    known: Known, source: RecordSource, saved: Saved, *, most: int, seed: int, batch: int = 32
+) -> list[Score]:
     """Answers to balanced questions about held-out clips, and about clips that were shuffled."""
     pool = [(name, one) for name, own in known.items() for one in questions(own)]
     asked = balanced(pool, most, seed=seed)
-    seen = see(read_clips(source, saved.model.settings.video), saved.model.eyes)
+    seen = see(read_clips(source, saved.model.settings.video), saved.model.eyes, batch=batch)
     names = list(known)
     # Every clip is another's.
     other = dict(zip(names, names[len(names) // 2 :] + names[: len(names) // 2], strict=True))
-    right = _right(asked, answer(asked, seen, saved))
-    wrong = _right(asked, answer([(other[name], one) for name, one in asked], seen, saved))
+    # Both ask the same programs: of one length of prompts, and one of caches.
+    generator = Generator(saved.model, saved.chat.stop, batch=batch, bucket=_BUCKET)
+    elsewhere = [(other[name], one) for name, one in asked]
+    right = _right(asked, answer(asked, seen, saved, generator))
+    wrong = _right(asked, answer(elsewhere, seen, saved, generator))
     scores = []
     for kind in KINDS:
         places = [i for i, (_, one) in enumerate(asked) if one.kind == kind]

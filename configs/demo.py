@@ -9,7 +9,8 @@ On your own captioned records (16 frames each, splits train and test):
       --config=configs/demo.py:records=runs/records,frames=16,trajectories=255
 
 Arguments: model (trajvit or vit3d), records (their folder), frames, trajectories (slots for
-them), steps, seed, cache (clips that stay in memory).
+them), steps, seed, cache (clips that stay in memory), batch, debug (fewer layers: to
+see it run).
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         steps=200,
         seed=0,
         cache=1000,
+        batch=32,
+        debug=False,
     )
+    depth = 2 if chosen.debug else 4
     config = ml_collections.ConfigDict()
     config.seed = chosen.seed
     config.steps = chosen.steps
@@ -47,16 +51,18 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "projection": 128,
         "encoder": {
             "width": 128,
-            "depth": 4,
+            "depth": depth,
             "heads": 4,
             "mlp": 512,
             "init_std": 0.08,
-            "unroll": 4,
+            "unroll": depth,
         },
         "trajvit": {
             "max_trajectories": chosen.trajectories,
             "feature_width": 32,
-            "resnet": {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 1, 1, 1)},
+            "resnet": {"stem": 8, "widths": (8, 16), "depths": (1, 1)}
+            if chosen.debug
+            else {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 1, 1, 1)},
         },
         "text": {
             "vocabulary": 1000,
@@ -72,8 +78,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     }
     config.data = {
         "train": chosen.records,
-        "batch": 32,
-        "eval_batch": 32,
+        "batch": chosen.batch,
+        "eval_batch": chosen.batch,
         "threads": 2,
         "cache": chosen.cache,
         "max_bad": 0.01,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -249,3 +252,25 @@ def test_cost_rows_agree_with_the_formula():
         assert abs(row.llm / row.formula - 1) < 0.2
     # Of one key head a query group: keys and values of two layers in bfloat16.
     assert found[0].cache == 2 * 2 * (21 + 64) * 32 * 2
+
+
+@pytest.mark.slow
+def test_a_quick_run_goes_from_clips_to_the_table_and_is_kept(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.videollm", "--quick", "--models=trajvit"]
+    command += [f"--output={tmp_path / 'run'}", f"--json={tmp_path / 'a.json'}"]
+    told = []
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        told.append((done.stdout, json.loads((tmp_path / "a.json").read_text())))
+    (printed, first), (_, again) = told
+    assert printed.startswith("TrajViT: ") and "in words" in printed and "probe" in printed
+    assert first["rows"] == again["rows"]
+    (row,) = first["rows"]
+    assert {score["kind"] for score in row["scores"]} == set(KINDS)
+    assert set(row["probed"]) == {"colour", "shape", "direction"}
+    # What is kept goes on counting, what is done again counts once.
+    one, two = first["seconds"], again["seconds"]
+    assert all(two[name] >= one[name] for name in ("clips", "eyes trajvit", "connector trajvit"))
+    assert two["connector trajvit"] < 2 * one["connector trajvit"]
+    assert (tmp_path / "run" / "videollm-trajvit" / "eyes.safetensors").is_file()
