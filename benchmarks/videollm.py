@@ -143,6 +143,7 @@ def measure(
 
     Raises:
       NotLearned: as the class says.
+      ValueError: what is kept was made with other settings.
     """
     config = f"configs/videollm/world.py:train={settings.train},test={settings.test}"
     data = configs.to_settings(DataSettings, configs.load(config))
@@ -153,8 +154,7 @@ def measure(
             known_of(split, count, data.world, data.seed)
             for split, count in (("test", settings.test), ("train", settings.train))
         )
-        if not talks.is_file():
-            write_talks(talks, own, each=2, seed=settings.seed)
+        write_talks(talks, own, each=2, seed=settings.seed)
     with clock.stage("language model"):
         train_text(text, data.world, settings.text)
     with clock.stage("in words", again=True):
@@ -295,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     clock = StageClock(output / "seconds.json")
     try:
         rows = measure(output, models, settings, clock)
-    except NotLearned as error:
+    except (NotLearned, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(rows))

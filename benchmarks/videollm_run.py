@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from benchmarks.videollm_claim import claim
 from benchmarks.videollm_questions import (
     KINDS,
     Asked,
@@ -91,7 +93,18 @@ def known_of(split: Split, count: int, world: WorldSettings, seed: int) -> Known
 
 
 def write_talks(path: Path, known: Known, *, each: int, seed: int) -> None:
-    """Conversations about clips, as LLaVA-Video has them: several with other questions a clip."""
+    """Conversations about clips, as LLaVA-Video has them: several with other questions a clip.
+
+    Keeps a file that is there.
+
+    Raises:
+      ValueError: it was made of other clips, or with another seed.
+    """
+    told = {name: [dataclasses.asdict(fact) for fact in own] for name, own in known.items()}
+    clips = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    note = path.with_suffix(".made_with.json")
+    if claim(note, {"clips": clips, "each": each, "seed": seed}) and path.is_file():
+        return
     rng, entries = np.random.default_rng([seed, 2]), []
     for name, own in known.items():
         pool = questions(own)
@@ -234,10 +247,11 @@ def score(
     known: Known, source: RecordSource, saved: Saved, *, most: int, seed: int, batch: int = 32
 ) -> list[Score]:
     """Answers to balanced questions about held-out clips, and about clips that were shuffled."""
-    pool = [(name, one) for name, own in known.items() for one in questions(own)]
-    asked = balanced(pool, most, seed=seed)
     seen = see(read_clips(source, saved.model.settings.video), saved.model.eyes, batch=batch)
-    names = list(known)
+    # A clip that could not be cut has no record.
+    pool = [(name, one) for name in known if name in seen for one in questions(known[name])]
+    asked = balanced(pool, most, seed=seed)
+    names = [name for name in known if name in seen]
     # Every clip is another's.
     other = dict(zip(names, names[len(names) // 2 :] + names[: len(names) // 2], strict=True))
     # Both ask the same programs: of one length of prompts, and one of caches.

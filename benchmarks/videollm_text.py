@@ -14,6 +14,7 @@ import tokenizers
 from flax import nnx
 from tqdm import tqdm
 
+from benchmarks.videollm_claim import claim
 from benchmarks.videollm_questions import (
     Fact,
     choose,
@@ -35,6 +36,7 @@ from trajvit_jax.llm.tokenizer import SPECIAL, TOKENIZER, ChatTokenizer
 from trajvit_jax.optim import OptimizerSettings, optimizer
 
 _TURNS = 4  # questions about a scene
+_SETTINGS = "made_with.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +123,13 @@ def batches(
 
 
 def train(folder: Path, world: WorldSettings, settings: TextSettings) -> None:
-    """Trains the model, and writes it as Hugging Face keeps a Llama; keeps one that is there."""
-    if (folder / "config.json").is_file():
+    """Trains the model, and writes it as Hugging Face keeps a Llama; keeps one that is there.
+
+    Raises:
+      ValueError: the one that is there was made with other settings.
+    """
+    made_with = {"text": dataclasses.asdict(settings), "world": dataclasses.asdict(world)}
+    if claim(folder / _SETTINGS, made_with) and (folder / "config.json").is_file():
         return
     with replacing(folder / TOKENIZER) as partial:
         word_tokenizer().save(str(partial))
@@ -148,7 +155,7 @@ def train(folder: Path, world: WorldSettings, settings: TextSettings) -> None:
             bar.update()
             if number % 20 == 0:
                 bar.set_postfix(loss=f"{float(loss):.3f}", right=f"{float(accuracy):.1%}")
-    hugging_face.save(nnx.merge(graph, state), folder)
+    hugging_face.save(nnx.merge(graph, state), folder, begin=chat.begin, stop=chat.stop)
 
 
 def _step(graph: nnx.GraphDef, tx: optax.GradientTransformation):

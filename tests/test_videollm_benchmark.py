@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import videollm
+from benchmarks import videollm, videollm_claim
 from benchmarks.llm_costs import rows as cost_rows
 from benchmarks.videollm import NotLearned, Row, Score, Settings, verdicts
 from benchmarks.videollm_halves import by_kind, fit_and_score, is_answered, slot_of
@@ -200,6 +200,28 @@ def test_an_object_s_token_covers_it_and_little_else():
     mask[0, 0] = mask[1, 0] = True  # of 1 more than of 2 and 3
     assert slot_of(slots, mask) == 1
     assert slot_of(np.zeros_like(slots), mask) == 0
+
+
+def test_what_is_kept_is_of_the_same_settings(tmp_path):
+    known = known_of("train", 3, WORLD, 0)
+    path = tmp_path / "talks.json"
+    write_talks(path, known, each=2, seed=0)
+    before = path.stat().st_mtime_ns
+    write_talks(path, known, each=2, seed=0)
+    assert path.stat().st_mtime_ns == before
+    for other, change in (
+        (known_of("train", 4, WORLD, 0), {}),
+        (known_of("train", 3, WORLD, 1), {}),
+        (known, {"seed": 1}),
+        (known, {"each": 1}),
+    ):
+        with pytest.raises(ValueError, match=r"talks\.made_with\.json tells of other settings"):
+            write_talks(path, other, **{"each": 2, "seed": 0} | change)
+    made = TextSettings(width=32, steps=3)
+    videollm_claim.claim(tmp_path / "text" / "made_with.json", {"text": dataclasses.asdict(made)})
+    (tmp_path / "text" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"text\.steps: 3, now 1500; text\.width: 32, now 128"):
+        train(tmp_path / "text", WORLD, TextSettings())
 
 
 def test_talks_are_read_back(tmp_path):
