@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import videollm, videollm_claim
+from benchmarks.llm_costs import memory
 from benchmarks.llm_costs import rows as cost_rows
 from benchmarks.videollm import NotLearned, Row, Score, Settings, verdicts
 from benchmarks.videollm_halves import by_kind, fit_and_score, is_answered, slot_of
@@ -274,6 +275,15 @@ def test_cost_rows_agree_with_the_formula():
         assert abs(row.llm / row.formula - 1) < 0.2
     # Of one key head a query group: keys and values of two layers in bfloat16.
     assert found[0].cache == 2 * 2 * (21 + 64) * 32 * 2
+
+
+def test_memory_of_a_device_is_that_of_its_share():
+    """Compiled in a process of its own, by the debug model's table of 128,256 x 64."""
+    sizes = "debug,frames=4,length=64,tokens=15,group=1,rows=1,batch=2"
+    one, two = (memory(devices, sizes)["arguments"] for devices in (1, 2))
+    table = 128_256 * 64 * 4 / 2**30
+    assert 2 * table < one < 2.2 * table  # and the head
+    assert 0.45 < two / one < 0.55
 
 
 @pytest.mark.slow
