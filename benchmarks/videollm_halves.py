@@ -122,7 +122,7 @@ def probe(
     model = loaded.load(eyes).model
     own = Eyes.of(model, EyesSettings())
     fitted, held_out = (
-        _objects(known, source, own, model.settings, world / split / "truth", batch)
+        object_states(known, source, own, model.settings, world / split / "truth", batch)
         for split, (known, source) in (("train", train), ("test", test))
     )
     return {kind: fit_and_score(fitted, held_out, kind) for kind in PROBED}
@@ -131,7 +131,7 @@ def probe(
 Objects = Sequence[tuple[Float[np.ndarray, " d"], Fact]]
 
 
-def _objects(
+def object_states(
     known: Known,
     source: Iterable[Record],
     eyes: Eyes,
@@ -139,7 +139,16 @@ def _objects(
     truth: Path,
     batch: int,
 ) -> Objects:
-    """The state of each named object's token."""
+    """The state of each named object's token.
+
+    Args:
+      known: what is in the clips.
+      source: their records, of all frames that were rendered.
+      eyes: that see them.
+      video: their settings.
+      truth: folder of which pixels are whose.
+      batch: clips that are seen at once.
+    """
     clips = read_clips(source, video)
     seen, found = see(clips, eyes, batch=batch), []
     for name, clip in clips.items():
