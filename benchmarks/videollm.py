@@ -154,7 +154,7 @@ def measure(
             known_of(split, count, data.world, data.seed)
             for split, count in (("test", settings.test), ("train", settings.train))
         )
-        write_talks(talks, own, each=2, seed=settings.seed)
+        write_talks(talks, own, each=3, seed=settings.seed)
     with clock.stage("language model"):
         train_text(text, data.world, settings.text)
     with clock.stage("in words", again=True):

@@ -49,8 +49,8 @@ from trajvit_jax.optim import OptimizerSettings
 from trajvit_jax.train import train as train_eyes
 
 _LOG = logging.getLogger("benchmarks.videollm")
-# Tokens of conversations about 600 clips, without their videos: 41 in the mean, 73 at most.
-_TEXT, _LONGEST = 42, 80
+# Tokens of conversations about 300 clips, without their videos: 30.6 in the mean, 73 at most.
+_TEXT, _LONGEST = 31, 80
 _TRAJECTORIES = 20  # of a clip, about
 _BUCKET = 124  # tokens of a prompt: with its answer 128
 _ANSWER = 4  # tokens at most
@@ -93,7 +93,9 @@ def known_of(split: Split, count: int, world: WorldSettings, seed: int) -> Known
 
 
 def write_talks(path: Path, known: Known, *, each: int, seed: int) -> None:
-    """Conversations about clips, as LLaVA-Video has them: several with other questions a clip.
+    """Conversations about clips, as LLaVA-Video has them: at most `each` a clip.
+
+    No two of a clip ask the same question, so that some have fewer.
 
     Keeps a file that is there.
 
@@ -107,9 +109,11 @@ def write_talks(path: Path, known: Known, *, each: int, seed: int) -> None:
         return
     rng, entries = np.random.default_rng([seed, 2]), []
     for name, own in known.items():
-        pool = questions(own)
+        left = questions(own)
         for number in range(each):
-            asked = choose(pool, rng, 4)
+            asked = choose(left, rng, 4)
+            done = {one.wordings for one in asked}
+            left = [one for one in left if one.wordings not in done]
             if asked:
                 talk = conversation(f"{name}-{number}", "<video>", asked, (f"{name}.mp4",))
                 entries.append(to_llava(talk))
