@@ -1,7 +1,7 @@
 """A tiny VideoLLM on the procedural world: does the connector alone teach text to see?
 
   1. renders clips and cuts them into trajectories (configs/videollm/world.py);
-  2. trains TrajViT and ViT3D on their captions, by the demo's recipe;
+  2. trains TrajViT and ViT3D on their captions, by the demo's recipe on larger frames;
   3. trains a tiny Llama on scenes written as text, with questions and answers: it sees no clip;
   4. tells what either half can do alone: the Llama about held-out scenes in words (it stops here
      where that is too little), the eyes by a linear probe of each named object's token;
@@ -72,6 +72,7 @@ class Settings:
     Attributes:
       train: clips, as `test`.
       eyes_steps: of the video encoders.
+      image_size: pixels a side that they see.
       text: the language model.
       scenes: held-out ones that it is asked about in words.
       floor: of its right answers there, in percent.
@@ -85,6 +86,7 @@ class Settings:
     train: int = 2400
     test: int = 400
     eyes_steps: int = 800
+    image_size: int = 96
     text: TextSettings = TextSettings()
     scenes: int = 800
     floor: float = 97.0
@@ -99,6 +101,7 @@ QUICK = Settings(
     train=16,
     test=8,
     eyes_steps=2,
+    image_size=64,
     text=TextSettings(width=32, depth=1, mlp=64, scenes=40, steps=3, rows=2),
     scenes=40,
     floor=0.0,
@@ -170,6 +173,7 @@ def measure(
             batch=settings.batch,
             steps=settings.eyes_steps,
             frames=data.world.frames,
+            image_size=settings.image_size,
             seed=settings.seed,
             debug=settings.debug,
         )

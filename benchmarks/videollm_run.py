@@ -128,13 +128,15 @@ def eyes_config(
     batch: int,
     steps: int,
     frames: int,
+    image_size: int,
     seed: int,
     debug: bool,
 ) -> str:
     """The demo's recipe on so many clips, which stay in memory."""
     return (
         f"configs/demo.py:model={model},records={records},frames={frames},trajectories=31,"
-        f"steps={steps},seed={seed},cache={clips},batch={batch},debug={debug}"
+        f"steps={steps},seed={seed},cache={clips},batch={batch},image_size={image_size},"
+        f"debug={debug}"
     )
 
 

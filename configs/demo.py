@@ -9,8 +9,8 @@ On your own captioned records (16 frames each, splits train and test):
       --config=configs/demo.py:records=runs/records,frames=16,trajectories=255
 
 Arguments: model (trajvit or vit3d), records (their folder), frames, trajectories (slots for
-them), steps, seed, cache (clips that stay in memory), batch, debug (fewer layers: to
-see it run).
+them), steps, seed, image_size (pixels a side that models see), cache (clips that stay in memory),
+batch, debug (fewer layers: to see it run).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         trajectories=31,
         steps=200,
         seed=0,
+        image_size=64,
         cache=1000,
         batch=32,
         debug=False,
@@ -46,7 +47,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.checkpoint_every = 50
     config.model = {
         "name": chosen.model,
-        "image_size": 64,
+        "image_size": chosen.image_size,
         "frames": chosen.frames,
         "projection": 128,
         "encoder": {
