@@ -41,6 +41,7 @@ class StageClock:
             yield
         finally:
             self._kept[name] = earlier + time.perf_counter() - started
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self._path, json.dumps(self._kept, indent=1) + "\n")
 
     @property

@@ -11,7 +11,7 @@
 Records and finished runs are kept in --output, so that an interrupted benchmark goes on; so are
 the seconds that each stage took, of all runs together.
 
-  python -m benchmarks.videollm                   # under an hour on two quiet cores
+  python -m benchmarks.videollm                   # meant to take under an hour on two cores
   python -m benchmarks.videollm --models=trajvit  # one of the two
   python -m benchmarks.videollm --quick           # few clips and steps: it runs
 """
