@@ -184,16 +184,18 @@ def teach(
 
 
 def rows_for(video: int, batch: int) -> RowSettings:
-    """Rows for a batch of conversations and a sixth more.
+    """Rows for a batch of conversations, of multiples of 256 tokens: attention reads all pairs.
 
-    They are short, as attention reads all pairs of a row: multiples of 256 tokens.
+    A sixth more than the mean needs, where conversations share a row.
 
     Args:
       video: its tokens.
       batch: conversations.
     """
     length = -(-(video + _LONGEST) // 256) * 256
-    rows = -(-batch * (video + _TEXT) * 7 // (6 * length))
+    # A conversation is not cut: what is left of a row after the last whole one is of no use.
+    each = length // (video + _TEXT)
+    rows = batch if each == 1 else -(-batch * 7 // (6 * each))
     return RowSettings(group=batch, rows=rows, length=length)
 
 
