@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -212,19 +214,21 @@ def read_clips(source: Iterable[Record], video: ModelSettings) -> dict[str, Clip
 
 def see(clips: Mapping[str, Clip], eyes: Eyes, *, batch: int = 32) -> dict[str, tuple[Seen, int]]:
     """The tokens of every clip, and how many trajectories it has."""
-    look = nnx.jit(lambda eyes, *clip: eyes(*clip, groups=batch))
     names, found = list(clips), {}
     for first in range(0, len(names), batch):
         own = names[first : first + batch]
-        full = own + own[:1] * (batch - len(own))
-        read = (jnp.stack([getattr(clips[n], part) for n in full]) for part in _READ)
-        seen = look(eyes, *read)
+        full = [clips[name] for name in own + own[:1] * (batch - len(own))]
+        video = jnp.stack([clip.video for clip in full])
+        labels = jnp.stack([clip.labels for clip in full])
+        seen = _look(eyes, video, labels, groups=batch)
         for row, name in enumerate(own):
             found[name] = Seen(seen.states[row], seen.valid[row]), clips[name].trajectories
     return found
 
 
-_READ = ("video", "labels")
+@functools.partial(nnx.jit, static_argnames="groups")
+def _look(eyes: Eyes, video: jax.Array, labels: jax.Array, *, groups: int) -> Seen:
+    return eyes(video, labels, groups=groups)
 
 
 def answer(

@@ -56,12 +56,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             "heads": 4,
             "mlp": 512,
             "init_std": 0.08,
-            "unroll": depth,
+            "unroll": 1 if chosen.debug else depth,
         },
         "trajvit": {
             "max_trajectories": chosen.trajectories,
             "feature_width": 32,
-            "resnet": {"stem": 8, "widths": (8, 16), "depths": (1, 1)}
+            "resnet": {"stem": 8, "widths": (8,), "depths": (1,)}
             if chosen.debug
             else {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 1, 1, 1)},
         },
@@ -70,11 +70,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             "length": 40,
             "positions": 40,
             "width": 128,
-            "depth": 2,
+            "depth": 1 if chosen.debug else 2,
             "heads": 4,
             "mlp": 512,
             "init_std": 0.08,
-            "unroll": 2,
+            "unroll": 1 if chosen.debug else 2,
         },
     }
     config.data = {
