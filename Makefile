@@ -16,10 +16,14 @@ DEMO = runs/demo
 BASE = $(VENV)/.base-$(VERSION)
 TORCH = $(VENV)/.torch-$(VERSION)
 RAY = $(VENV)/.ray-$(VERSION)
+# Its pins conflict with ours: docs/VIDEOQA.md.
+LMMS_VENV ?= .venv-lmms
+LMMS = $(LMMS_VENV)/.lmms-$(VERSION)
+LMMS_PIP = $(LMMS_VENV)/bin/python -m pip --disable-pip-version-check
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-slow test-torch test-notebooks test-ray lint types venv sam2 ray clean
+.PHONY: help demo test test-slow test-torch test-notebooks test-ray test-lmms lint types venv sam2 ray lmms clean
 .DEFAULT_GOAL := help
 
 help: ## these lines
@@ -46,6 +50,10 @@ test-notebooks: $(BASE) ## every notebook, from top to bottom
 test-ray: $(RAY) ## extraction on a Ray cluster
 	$(PYTEST) -m ray tests
 
+test-lmms: $(BASE) $(LMMS) ## a local task, and drawn replies, in lmms-eval itself
+	TRAJVIT_LMMS_EVAL_PYTHON=$(LMMS_VENV)/bin/python \
+		$(PYTEST) -m slow tests/trajvit_jax/llm/benchmarks
+
 types: $(BASE) ## pyright (fetches its checker through npm)
 	$(VENV)/bin/pyright
 
@@ -55,8 +63,10 @@ sam2: $(TORCH) ## the environment with torch, sam2 and transformers
 
 ray: $(RAY) ## the environment with Ray, for extraction on many machines
 
+lmms: $(LMMS) ## an environment of its own with lmms-eval and the plugin
+
 clean: ## removes the environment and the demo's output
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(LMMS_VENV) $(DEMO)
 
 $(BASE): setup.py pyproject.toml $(wildcard constraints/*.txt)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -74,4 +84,12 @@ $(TORCH): $(BASE)
 
 $(RAY): $(BASE)
 	$(INSTALL) --editable '.[demo,notebooks,test,ray]'
+	touch $@
+
+# Wheels of torchvision are for CUDA: beside a torch without it they fail, and lmms-eval needs none.
+$(LMMS): $(wildcard plugins/lmms_eval/*.py plugins/lmms_eval/pyproject.toml)
+	$(PYTHON) -m venv --clear $(LMMS_VENV)
+	$(LMMS_PIP) install --quiet torch==2.13.0 lmms-eval==0.7.3 'filelock<4' ./plugins/lmms_eval
+	$(LMMS_VENV)/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is None)' || \
+		$(LMMS_PIP) uninstall --yes --quiet torchvision timm
 	touch $@

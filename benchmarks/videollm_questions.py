@@ -38,6 +38,7 @@ class Fact:
       way: left, right, up, down; spins; or rests.
       shot: 0, or 1 behind a cut.
       named: the caption names it: nothing lies in front of it but another such.
+      id: its label in the truth.
     """
 
     colour: str
@@ -46,6 +47,7 @@ class Fact:
     way: str
     shot: int
     named: bool
+    id: int
 
     @property
     def thing(self) -> str:
@@ -62,12 +64,25 @@ class Asked:
       wordings: the question in all of its wordings.
       answer: the words of the right answer.
       text: the wording in which it is asked.
+      things: the objects that question and answer together name.
     """
 
     kind: str
     wordings: tuple[str, ...]
     answer: str
     text: str
+    things: tuple[str, ...]
+
+    def is_told(self, earlier: Sequence[Asked]) -> bool:
+        """Whether who has read earlier questions and answers needs no look at the scene."""
+        named = {thing for one in earlier for thing in one.things}
+        alike = {thing for one in earlier if one.kind == self.kind for thing in one.things}
+        if self.kind == "count":  # no fewer than were named, and in the end so many
+            again = any(one.kind == "count" for one in earlier)
+            return again or len(named) == NUMBERS.index(self.answer)
+        # Which comes first is asked of one thing before the cut and one behind it.
+        known = named if self.kind in ("colour", "shape") else alike
+        return not known.isdisjoint(self.things)
 
 
 def facts(scene: Scene) -> tuple[Fact, ...]:
@@ -76,7 +91,8 @@ def facts(scene: Scene) -> tuple[Fact, ...]:
     for number, shot in enumerate(scene.shots):
         for spec in shot.objects:
             named = spec.id in shot.actors
-            found.append(Fact(spec.colour, spec.shape, spec.size, _way(spec), number, named))
+            own = Fact(spec.colour, spec.shape, spec.size, _way(spec), number, named, spec.id)
+            found.append(own)
     return tuple(found)
 
 
@@ -111,39 +127,44 @@ def questions(known: Sequence[Fact]) -> list[Asked]:
         if not fact.named:
             continue
         if shapes[fact.shape] == 1:
-            found.append(_ask("colour", fact.colour, shape=fact.shape))
+            found.append(_ask("colour", fact.colour, fact.thing, shape=fact.shape))
         if colours[fact.colour] == 1:
-            found.append(_ask("shape", fact.shape, colour=fact.colour))
+            found.append(_ask("shape", fact.shape, fact.thing, colour=fact.colour))
             if fact.way in _HEADINGS.values():
-                found.append(_ask("direction", fact.way, thing=fact.thing))
+                found.append(_ask("direction", fact.way, fact.thing, thing=fact.thing))
     before = [fact for fact in known if fact.named and fact.shot == 0]
     after = [fact for fact in known if fact.named and fact.shot == 1]
     for one, other in itertools.product(before, after):
         if one.thing != other.thing:
-            found.append(_ask("order", one.thing, one=one.thing, other=other.thing))
-            found.append(_ask("order", one.thing, one=other.thing, other=one.thing))
+            for first, second in ((one.thing, other.thing), (other.thing, one.thing)):
+                found.append(_ask("order", one.thing, first, second, one=first, other=second))
     if not after:
         found.append(_ask("count", NUMBERS[len(known)]))
     return found
 
 
-def _ask(kind: str, answer: str, **words: str) -> Asked:
+def _ask(kind: str, answer: str, *things: str, **words: str) -> Asked:
     wordings = tuple(wording.format(**words) for wording in _ASKED[kind])
-    return Asked(kind, wordings, answer, wordings[0])
+    return Asked(kind, wordings, answer, wordings[0], things)
 
 
 def choose(
     pool: Sequence[Asked], rng: np.random.Generator, most: int, kinds: Sequence[str] = KINDS
 ) -> list[Asked]:
-    """Some of a scene's questions, none twice, in any wording; each kind is as likely."""
+    """Some of a scene's questions in any wording, each kind as likely.
+
+    None is asked whose answer those before it tell: it would teach to copy, not to look.
+    """
     own = [one for one in pool if one.kind in kinds]
     if not own:
         return []
     count = collections.Counter(one.kind for one in own)
     share = np.array([1 / count[one.kind] for one in own])
-    places = rng.choice(len(own), min(most, len(own)), replace=False, p=share / share.sum())
-    found = []
+    places = rng.choice(len(own), len(own), replace=False, p=share / share.sum())
+    found: list[Asked] = []
     for one in (own[int(place)] for place in places):
+        if len(found) == most or one.is_told(found):
+            continue
         text = one.wordings[int(rng.integers(len(one.wordings)))]
         found.append(dataclasses.replace(one, text=text))
     return found

@@ -14,8 +14,8 @@ import tokenizers
 from flax import nnx
 from tqdm import tqdm
 
+from benchmarks.videollm_claim import claim
 from benchmarks.videollm_questions import (
-    Asked,
     Fact,
     choose,
     conversation,
@@ -36,6 +36,7 @@ from trajvit_jax.llm.tokenizer import SPECIAL, TOKENIZER, ChatTokenizer
 from trajvit_jax.optim import OptimizerSettings, optimizer
 
 _TURNS = 4  # questions about a scene
+_SETTINGS = "made_with.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +123,13 @@ def batches(
 
 
 def train(folder: Path, world: WorldSettings, settings: TextSettings) -> None:
-    """Trains the model, and writes it as Hugging Face keeps a Llama; keeps one that is there."""
-    if (folder / "config.json").is_file():
+    """Trains the model, and writes it as Hugging Face keeps a Llama; keeps one that is there.
+
+    Raises:
+      ValueError: the one that is there was made with other settings.
+    """
+    made_with = {"text": dataclasses.asdict(settings), "world": dataclasses.asdict(world)}
+    if claim(folder / _SETTINGS, made_with) and (folder / "config.json").is_file():
         return
     with replacing(folder / TOKENIZER) as partial:
         word_tokenizer().save(str(partial))
@@ -149,7 +155,7 @@ def train(folder: Path, world: WorldSettings, settings: TextSettings) -> None:
             bar.update()
             if number % 20 == 0:
                 bar.set_postfix(loss=f"{float(loss):.3f}", right=f"{float(accuracy):.1%}")
-    hugging_face.save(nnx.merge(graph, state), folder)
+    hugging_face.save(nnx.merge(graph, state), folder, begin=chat.begin, stop=chat.stop)
 
 
 def _step(graph: nnx.GraphDef, tx: optax.GradientTransformation):
@@ -168,12 +174,3 @@ def _step(graph: nnx.GraphDef, tx: optax.GradientTransformation):
         return optax.apply_updates(state, updates), opt_state, value, accuracy
 
     return step
-
-
-def by_kind(asked: Sequence[Asked], right: Sequence[bool]) -> dict[str, tuple[int, int]]:
-    """(right, all) of each kind."""
-    found: dict[str, tuple[int, int]] = {}
-    for one, is_right in zip(asked, right, strict=True):
-        good, count = found.get(one.kind, (0, 0))
-        found[one.kind] = (good + bool(is_right), count + 1)
-    return found

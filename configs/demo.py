@@ -9,7 +9,8 @@ On your own captioned records (16 frames each, splits train and test):
       --config=configs/demo.py:records=runs/records,frames=16,trajectories=255
 
 Arguments: model (trajvit or vit3d), records (their folder), frames, trajectories (slots for
-them), steps, seed.
+them), steps, seed, image_size (pixels a side that models see), cache (clips that stay in memory),
+batch, debug (fewer layers: to see it run).
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         trajectories=31,
         steps=200,
         seed=0,
+        image_size=64,
+        cache=1000,
+        batch=32,
+        debug=False,
     )
+    depth = 2 if chosen.debug else 4
     config = ml_collections.ConfigDict()
     config.seed = chosen.seed
     config.steps = chosen.steps
@@ -41,40 +47,42 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.checkpoint_every = 50
     config.model = {
         "name": chosen.model,
-        "image_size": 64,
+        "image_size": chosen.image_size,
         "frames": chosen.frames,
         "projection": 128,
         "encoder": {
             "width": 128,
-            "depth": 4,
+            "depth": depth,
             "heads": 4,
             "mlp": 512,
             "init_std": 0.08,
-            "unroll": 4,
+            "unroll": 1 if chosen.debug else depth,
         },
         "trajvit": {
             "max_trajectories": chosen.trajectories,
             "feature_width": 32,
-            "resnet": {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 1, 1, 1)},
+            "resnet": {"stem": 8, "widths": (8,), "depths": (1,)}
+            if chosen.debug
+            else {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 1, 1, 1)},
         },
         "text": {
             "vocabulary": 1000,
             "length": 40,
             "positions": 40,
             "width": 128,
-            "depth": 2,
+            "depth": 1 if chosen.debug else 2,
             "heads": 4,
             "mlp": 512,
             "init_std": 0.08,
-            "unroll": 2,
+            "unroll": 1 if chosen.debug else 2,
         },
     }
     config.data = {
         "train": chosen.records,
-        "batch": 32,
-        "eval_batch": 32,
+        "batch": chosen.batch,
+        "eval_batch": chosen.batch,
         "threads": 2,
-        "cache": 1000,
+        "cache": chosen.cache,
         "max_bad": 0.01,
     }
     # Few steps: a lower rate and a shorter memory of squares let both models learn on every seed.

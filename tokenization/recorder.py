@@ -150,6 +150,7 @@ class Recorder:
     ) -> None:
         self._settings = settings
         self._tokenizer = build(settings.pipeline)
+        shards.serializer(settings.record_size)
         self._decoding: dict[tuple[str, ...], list[Future[video.Frames | None]]] = {}
 
     def one(self, entry: Entry) -> Outcome:

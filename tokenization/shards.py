@@ -35,7 +35,12 @@ _HISTOGRAM_BINS = 12
 
 
 @functools.lru_cache(maxsize=4)
-def _serializer(size: int) -> tuple[Any, Any]:
+def serializer(size: int) -> tuple[Any, Any]:
+    """What `serialize` needs for frames of a size, imported and made.
+
+    Processes whose threads serialize call it before: two threads that import TensorFlow Datasets
+    at once may wait for each other for ever.
+    """
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     features = records.features(size)
@@ -51,8 +56,8 @@ def serialize(record: Record) -> bytes:
     height, width = record.frames.shape[1:3]
     if height != width:
         raise ValueError(f"record {record.id!r} is {width}x{height}; make it with Record.squash")
-    features, serializer = _serializer(height)
-    example = serializer.get_tf_example(features.encode_example(records.encode(record)))
+    features, writer = serializer(height)
+    example = writer.get_tf_example(features.encode_example(records.encode(record)))
     # Else the order of its features depends on the process.
     return example.SerializeToString(deterministic=True)
 

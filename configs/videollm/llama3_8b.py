@@ -43,6 +43,8 @@ _TINY = {
     "mlp": 128,
     "dtype": "float32",
 }
+# Defaults of the arguments of a debug run.
+_DEBUG = {"batch": 4, "group": 4}
 _TINY_EYES = {
     "image_size": 64,
     "encoder": {"width": 32, "depth": 2, "heads": 2, "mlp": 64},
@@ -55,34 +57,34 @@ _TINY_EYES = {
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The experiment; raises ValueError for an unknown argument."""
-    chosen = parse_arg(
-        arg,
-        model="trajvit",
-        video="",
-        llm="",
-        tokenizer="",
-        records="data/llava_video",
-        talks="llava_video.json",
-        held_out="",
-        count=1_300_000,
-        epochs=3,
-        steps=0,
-        batch=32,
-        frames=16,
-        tokens=1023,
-        group=4,
-        rows=0,
-        length=2048,
-        lora=0,
-        unfreeze=False,
-        see=False,
-        micro_batches=1,
-        threads=16,
-        seed=0,
-        debug=False,
-    )
+    defaults = {
+        "model": "trajvit",
+        "video": "",
+        "llm": "",
+        "tokenizer": "",
+        "records": "data/llava_video",
+        "talks": "llava_video.json",
+        "held_out": "",
+        "count": 1_300_000,
+        "epochs": 3,
+        "steps": 0,
+        "batch": 32,
+        "frames": 16,
+        "tokens": 1023,
+        "group": 4,
+        "rows": 0,
+        "length": 2048,
+        "lora": 0,
+        "unfreeze": False,
+        "see": False,
+        "micro_batches": 1,
+        "threads": 16,
+        "seed": 0,
+        "debug": False,
+    }
+    chosen = parse_arg(arg, **defaults)
     if chosen.debug:
-        chosen.batch = chosen.group = 4
+        chosen = parse_arg(arg, **defaults | _DEBUG)
     if not chosen.rows:
         # Two conversations share a row; of 1,569 patches and their text a row holds one.
         chosen.rows = max(1, chosen.group // 2) if chosen.model == "trajvit" else chosen.group

@@ -3,9 +3,13 @@
 Command:
   python -m benchmarks.videollm --output=runs/videollm
 
-As configs/tokenization/demo.py, with up to three objects, so that there is something to count.
+As configs/tokenization/demo.py, with up to three objects, so that there is something to count, and
+easier to see, as few steps must do: larger objects that do not turn, less texture. The demo's world
+is smallest=0.09,largest=0.2,turn=10,object_texture=0.25,background_texture=0.5.
 
-Arguments: train and test (clips of each split), seed.
+Arguments: train and test (clips of each split), smallest and largest (radius of objects, as a
+share of the side), turn (degrees a frame at most), object_texture and background_texture
+(contrast), seed.
 """
 
 from __future__ import annotations
@@ -17,12 +21,29 @@ from trajvit_jax.config import parse_arg
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Clips of 8 frames of 128x128 pixels, one to three objects."""
-    chosen = parse_arg(arg, train=2400, test=400, seed=0)
+    chosen = parse_arg(
+        arg,
+        train=2400,
+        test=400,
+        smallest=0.14,
+        largest=0.22,
+        turn=0.0,
+        object_texture=0.1,
+        background_texture=0.2,
+        seed=0,
+    )
     config = ml_collections.ConfigDict()
     config.train = chosen.train
     config.test = chosen.test
     config.seed = chosen.seed
-    config.world = {"frames": 8, "max_objects": 3}
+    config.world = {
+        "frames": 8,
+        "max_objects": 3,
+        "sizes": (chosen.smallest, (chosen.smallest + chosen.largest) / 2, chosen.largest),
+        "rotation_speed": chosen.turn,
+        "object_texture": chosen.object_texture,
+        "background_texture": chosen.background_texture,
+    }
     config.extract = {
         "record_size": 128,
         "pipeline": {

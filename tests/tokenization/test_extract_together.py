@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import wait
@@ -13,6 +15,7 @@ import pytest
 
 from tests.tokenization.extraction import SETTINGS, Grid, run
 from tokenization import manifest, recorder, records, shards, splits
+from tokenization.annotations.writer import write_manifest
 from tokenization.engines.crew import Patience
 from tokenization.engines.local import LocalEngine
 from tokenization.engines.protocol import LooksAhead, WorkerUnfit
@@ -112,6 +115,28 @@ def test_records_of_a_group_are_made_side_by_side_and_stay_in_order(entries, mon
     outcomes = one([entries[0], entries[1], entries[2]])
     assert [outcome.id for outcome in outcomes if outcome.data] == ["a", "b", "c"]
     assert sorted(made) == ["a", "b", "c"] and made.index("c") < made.index("a")
+
+
+IMPORTS = """
+import sys
+from tests.tokenization.extraction import SETTINGS
+from tests.tokenization.test_extract_together import Together
+from tokenization import manifest, recorder
+
+work, before = recorder.Recorder(SETTINGS, Together), set(sys.modules)
+outcomes = work(manifest.read_manifest(sys.argv[1]))
+assert all(outcome.data for outcome in outcomes), outcomes
+late = sorted(name for name in set(sys.modules) - before if not name.startswith("av."))
+assert not late, late
+"""
+
+
+def test_threads_of_a_worker_import_nothing_but_parts_of_pyav(entries, tmp_path):
+    """Two that import TensorFlow Datasets at once have waited for each other for ever."""
+    write_manifest(entries, tmp_path / "all.jsonl")
+    line = [sys.executable, "-c", IMPORTS, str(tmp_path / "all.jsonl")]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_memory_that_runs_out_in_one_of_them_is_the_machines_fault(entries, monkeypatch):

@@ -16,6 +16,9 @@ from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import UnusableRecord
 from trajvit_jax.models.settings import ModelSettings
 
+Sized = tuple[UInt8[np.ndarray, "t h w 3"], Trajectories]
+"""Frames and trajectories at the model's size."""
+
 
 @dataclasses.dataclass(frozen=True)
 class VideoSample:
@@ -65,9 +68,7 @@ def check_frames(record: Record, settings: ModelSettings) -> None:
         raise UnusableRecord(frames_misfit(record.id, frames, settings.frames))
 
 
-def resized(
-    record: Record, settings: ModelSettings
-) -> tuple[UInt8[np.ndarray, "t h w 3"], Trajectories]:
+def resized(record: Record, settings: ModelSettings) -> Sized:
     """Frames and trajectories at the model's size: by area or bilinear, labels by nearest.
 
     Raises:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from pathlib import Path
 
+from tokenization.engines.protocol import Engine
 from tokenization.explore.items import Item
 from tokenization.extract import ExtractSettings, Summary, extract
 from tokenization.manifest import read_manifest
@@ -47,8 +48,17 @@ class DataSettings:
     extract: ExtractSettings
 
 
-def make_records(config: str, *, world: Path, records: Path) -> dict[str, Summary]:
-    """Steps 1 and 2: a folder of clips and one of records, each with splits train and test."""
+def make_records(
+    config: str, *, world: Path, records: Path, engine: Engine | None = None
+) -> dict[str, Summary]:
+    """Steps 1 and 2: a folder of clips and one of records, each with splits train and test.
+
+    Args:
+      config: of the data.
+      world: folder of the clips.
+      records: folder of their records.
+      engine: where they are made; None = processes of this machine.
+    """
     settings = configs.to_settings(DataSettings, configs.load(config))
     counts = {"train": settings.train, "test": settings.test}
     summaries = {}
@@ -58,7 +68,7 @@ def make_records(config: str, *, world: Path, records: Path) -> dict[str, Summar
         manifest = write_split(world, split, counts[split], settings.world, seed=settings.seed)
         entries = read_manifest(manifest)
         _LOG.info("cutting them into trajectories")
-        summaries[split] = extract(entries, records, settings.extract, split=split)
+        summaries[split] = extract(entries, records, settings.extract, split=split, engine=engine)
     return summaries
 
 

@@ -37,6 +37,7 @@ _ARGUMENTS = {
     "two_queries": "ablation=queries2",
     "four_queries": "ablation=queries4",
 }
+_VIDEOLLM = "videollm/llama3_8b.py"
 # Trainings of more than one run: models of space-time patches read images before videos.
 _IN_TURN = {
     ("panda8m_datacomp50m", "vit3d"): ("datacomp50m.py:model=vit", "panda8m_from_images.py"),
@@ -137,7 +138,8 @@ def command_of(block: Block, dataset: str) -> str:
     """What evaluates a model as a table does."""
     if block.protocol in ("videoqa", "summary", "ablation"):
         return {
-            "videoqa": "the VideoLLM's evaluation (`trajvit_jax/llm`)",
+            "videoqa": "`python -m trajvit_jax.llm.evaluate --benchmark=NAME --model=RUN`, "
+            "and more options, by benchmark: [VIDEOQA.md](VIDEOQA.md)",
             "summary": "`python -m trajvit_jax.models.summary --config=configs/models.py`",
             "ablation": "those of Table 2 and Table 1 (mean over its data sets)",
         }[block.protocol]
@@ -207,7 +209,8 @@ alone), **needs an accelerator**.
 *GPU-hours* are those of training on 32 H100, planned by the formula of [SCALING.md](SCALING.md)
 (25% to 45% of 989 TFLOP/s, 400 GB/s between GPUs, assumed), by
 `python -m benchmarks.cost_model --paper`. RLT is counted with every slot that it may need: its
-tokens depend on the video. A model of two runs has the hours of both.
+tokens depend on the video. A model of two runs has the hours of both; of Table 4 the hours are the
+video encoder's alone.
 Evaluation costs little beside: in four views, all of Kinetics-400 is under two GPU-hours for
 ViT3D-L. Rows of Table 6 that have the config of TrajViT differ in their records, which the config's
 first lines tell.
@@ -264,6 +267,10 @@ def _section(block: Block) -> str:
     for model, values in block.rows.items():
         cells = ["-" if value is None else f"{value:g}" for value in values]
         made = training_of(block.training, model)
+        if block.protocol == "videoqa":
+            made += (
+                f", then `configs/{_VIDEOLLM}:model={model}` by `python -m trajvit_jax.llm.teach`"
+            )
         lines.append(
             f"| {model} | {' | '.join(cells)} | {made} | {hours_of(block.training, model)} |"
         )

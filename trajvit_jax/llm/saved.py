@@ -128,7 +128,7 @@ def _of_run(workdir: Path, mesh: Mesh, attention: str) -> Saved:
             state = checkpoints.restore(state)
     model = nnx.merge(state.graph, state.params, frozen)
     folder = settings.weights.tokenizer or settings.weights.llm
-    chat = ChatTokenizer.load(folder, settings.llm.vocabulary)
+    chat = ChatTokenizer.load(folder, settings.llm.vocabulary, model=settings.weights.llm)
     made = workdir / TOKENIZATION
     if not made.is_file() and settings.model.name == "trajvit":
         raise FileNotFoundError(

@@ -16,7 +16,7 @@ import numpy as np
 from grain.experimental import ThreadPrefetchIterDataset
 
 from trajvit_jax.data.index import find_place, read_index
-from trajvit_jax.data.samples import in_slots, resized
+from trajvit_jax.data.samples import Sized, in_slots, resized
 from trajvit_jax.data.schedule import reads
 from trajvit_jax.data.unusable import BadRecord, UnusableRecord, read_record
 from trajvit_jax.llm.sequences import Spread, rows_of, spread
@@ -39,9 +39,15 @@ class _Samples:
     """Position in the data -> one conversation; positions count this process's."""
 
     def __init__(
-        self, source: TalkSource, plans: Callable[[int], TalkPlan], size: int, process: int
+        self,
+        source: TalkSource,
+        plans: Callable[[int], TalkPlan],
+        size: int,
+        process: int,
+        cache: int,
     ):
         self._source, self._plans, self._size, self._process = source, plans, size, process
+        self._cache, self._videos = cache, dict[int, Sized]()
         video = source.reader.video
         self._nothing = (
             np.zeros((video.frames, video.image_size, video.image_size, 3), np.uint8),
@@ -60,7 +66,7 @@ class _Samples:
         kept, bad = int(planned.kept[at]), None
         if record >= 0:
             try:
-                found, trajectories = resized(read_record(source.records, record), reader.video)
+                found, trajectories = self._video(record)
             except UnusableRecord as problem:
                 where = find_place(source.records, read_index(source.records), record)
                 bad = BadRecord(where.id, where.file, str(problem))
@@ -90,6 +96,15 @@ class _Samples:
             unplaced=bad is None and spoken is None,
         )
 
+    def _video(self, record: int) -> Sized:
+        if record in self._videos:
+            return self._videos[record]
+        source = self._source
+        video = resized(read_record(source.records, record), source.reader.video)
+        if len(self._videos) < self._cache:
+            self._videos[record] = video
+        return video
+
     def _sample(self, **found: Any) -> dict[str, Any]:
         video, labels = self._nothing
         empty = {"bad": None, "video": video, "labels": labels, "dropped": np.int32(0)}
@@ -105,6 +120,7 @@ def talk_steps(
     process: int = 0,
     processes: int = 1,
     threads: int = 4,
+    cache: int = 0,
     stream: str = "talks",
     ordered: bool = False,
 ) -> Iterator[LoadedTalks]:
@@ -118,6 +134,7 @@ def talk_steps(
       process: which part of each batch is read.
       processes: parts of a batch.
       threads: that read and decode.
+      cache: videos that stay in memory, at the size at which they are read.
       stream: what logs call it.
       ordered: for evaluation: each conversation once, in the file's own order, and then none:
         places of the last batch stay empty.
@@ -144,7 +161,9 @@ def talk_steps(
     size = batch // processes
     positions = grain.MapDataset.range(start * size, sys.maxsize)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(size, threads))
-    samples: Any = positions.map(_Samples(source, plans, size, process)).to_iter_dataset(options)
+    samples: Any = positions.map(_Samples(source, plans, size, process, cache)).to_iter_dataset(
+        options
+    )
     stacked = samples.batch(size, drop_remainder=True, batch_fn=list)
     batches = iter(ThreadPrefetchIterDataset(stacked, prefetch_buffer_size=1))
     return _Steps(source, plans, batches, start, process, processes, stream)

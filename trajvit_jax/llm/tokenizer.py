@@ -12,6 +12,7 @@ What people write never becomes one of these marks: it is cut as plain text.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,12 +85,24 @@ class ChatTokenizer:
         self._marks = {mark: cut.token_to_id(mark) for mark in SPECIAL}
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], vocabulary: int) -> ChatTokenizer:
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        vocabulary: int,
+        *,
+        model: str | os.PathLike[str] = "",
+    ) -> ChatTokenizer:
         """The tokenizer of a folder as Hugging Face keeps it.
+
+        Args:
+          folder: with tokenizer.json.
+          vocabulary: rows of the model's embedding table.
+          model: its folder; '' = the same.
 
         Raises:
           FileNotFoundError: no tokenizer.json there.
-          TokenizerError: it cannot be read, or is of another model.
+          TokenizerError: it cannot be read, or is of another model: its ids are not those that
+            the model's config.json begins and ends sequences with, where that names any.
         """
         path = Path(folder) / TOKENIZER
         if not path.is_file():
@@ -101,7 +114,26 @@ class ChatTokenizer:
             cut = tokenizers.Tokenizer.from_file(os.fspath(path))
         except Exception as error:  # tokenizers raises a bare Exception
             raise TokenizerError(f"{path} is no tokenizer ({error}); download it again") from error
-        return cls(cut, vocabulary, source=os.fspath(path))
+        made = cls(cut, vocabulary, source=os.fspath(path))
+        made._check_marks(Path(model or folder) / "config.json", os.fspath(path))
+        return made
+
+    def _check_marks(self, config: Path, source: str) -> None:
+        """Compares marks with those that a model's config.json names."""
+        if not config.is_file():
+            return  # a tokenizer's own folder
+        told = json.loads(config.read_text("utf-8"))
+        begin, ends = told.get("bos_token_id"), told.get("eos_token_id")
+        ends = [ends] if isinstance(ends, int) else ends or []
+        for name, wanted, own in (
+            ("bos_token_id", [] if begin is None else [begin], (self.begin,)),
+            ("eos_token_id", ends, self.stop),
+        ):
+            if not set(wanted) <= set(own):
+                raise TokenizerError(
+                    f"{config} has {name} {wanted}, {source} {list(own)}: it is of another "
+                    f"model; take {TOKENIZER} from the folder that the weights came from"
+                )
 
     @property
     def stop(self) -> tuple[int, ...]:

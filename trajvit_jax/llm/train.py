@@ -149,7 +149,9 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         # Data
         data = settings.data
         tokenizer = ChatTokenizer.load(
-            settings.weights.tokenizer or settings.weights.llm, settings.llm.vocabulary
+            settings.weights.tokenizer or settings.weights.llm,
+            settings.llm.vocabulary,
+            model=settings.weights.llm,
         )
         records = open_records(data.train, data.train_split)
         source = open_talks(settings, settings.conversations, records, tokenizer)
@@ -202,6 +204,7 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
             process=part,
             processes=processes,
             threads=data.threads,
+            cache=data.cache,
             stream=STREAM,
         )
         stack.callback(steps.close)

@@ -10,75 +10,28 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.trajvit_jax.llm.conftest import TOKENIZATION
 from tokenization.video import VideoError
-from tokenization.world.dataset import write_split
-from tokenization.world.scenes import WorldSettings
 from trajvit_jax.llm import chat as command
 from trajvit_jax.llm import saved as folders
 from trajvit_jax.llm import videollm
 from trajvit_jax.llm.answering import AnswerSettings, Question
 from trajvit_jax.llm.conversation import ConversationError, Turn
-from trajvit_jax.llm.eyes import EyesSettings
 from trajvit_jax.llm.manifest import main as manifest
-from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
+from trajvit_jax.llm.model import VideoLLM
 from trajvit_jax.llm.sequences import ContextOverflow
-from trajvit_jax.llm.settings import LlamaSettings
 
-TOKENIZATION = {
-    "record_size": 64,
-    "pipeline": {
-        "frames": 4,
-        "classical": {"superpixels": 60, "threshold": 5.0},
-        "flow": {"superpixels": 60},
-    },
-}
 SHORT = AnswerSettings(most_tokens=6)
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """Three tiny clips of the procedural world, and a frame of one as an image."""
-    root = tmp_path_factory.mktemp("world")
-    world = WorldSettings(width=64, height=64, frames=4, cut_probability=0.0, max_objects=1)
-    write_split(root, "train", 3, world, progress=False)
-    return sorted((root / "train" / "videos").glob("*.mp4"))
+def clips(world_clips):
+    return world_clips
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, randomized, tiny):
-    """A VideoLLM of random numbers, as it is kept."""
-    import tokenizers
-
-    from trajvit_jax.llm.tokenizer import SPECIAL, ChatTokenizer
-
-    root = tmp_path_factory.mktemp("videollm")
-    cut = tokenizers.Tokenizer(tokenizers.models.BPE())
-    cut.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    cut.decoder = tokenizers.decoders.ByteLevel()
-    letters = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=270, initial_alphabet=letters, show_progress=False
-    )
-    cut.train_from_iterator(["what is it"], trainer)
-    cut.add_special_tokens(list(SPECIAL))
-    (root / "words").mkdir()
-    cut.save(str(root / "words" / "tokenizer.json"))
-    llm = LlamaSettings(
-        vocabulary=288,
-        width=32,
-        depth=2,
-        heads=4,
-        key_heads=2,
-        mlp=48,
-        context=256,
-        dtype="float32",
-    )
-    settings = VideoLLMSettings(tiny(), EyesSettings(), llm)
-    model = randomized(lambda: VideoLLM(settings, rngs=nnx.Rngs(0)))
-    chat = ChatTokenizer(cut, 288)
-    saved = folders.Saved(model, chat, TOKENIZATION)
-    folders.save(saved, root / "model", tokenizer=str(root / "words"))
-    return root / "model"
+def folder(videollm_folder):
+    return videollm_folder("trajvit")
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +91,8 @@ def test_what_cannot_be_answered(model, clips, tmp_path):
     (tmp_path / "no.mp4").write_bytes(b"no video")
     with pytest.raises(VideoError, match=r"no\.mp4"):
         model.answer(tmp_path / "no.mp4", "What?", SHORT)
-    with pytest.raises(ContextOverflow, match=r"question 0 with an answer .* context holds 256"):
-        model.answer(clips[0], "what is it " * 200, SHORT)
+    with pytest.raises(ContextOverflow, match=r"question 0 with an answer .* context holds 1024"):
+        model.answer(clips[0], "what is it " * 600, SHORT)
     with pytest.raises(ConversationError, match=r"1 placeholders .* for 2 videos"):
         list(model.reply([Turn("user", "<video>?")], clips[:2], SHORT))
 

@@ -141,6 +141,34 @@ def test_a_step_depends_on_its_number_alone(source):
         np.testing.assert_array_equal(one, other)
 
 
+def test_videos_in_memory_are_read_once(records, reader):
+    """And what is read is the same, whether they are all there, or some, or none."""
+
+    class Counting(list):
+        read = 0
+
+        def __getitem__(self, number):
+            self.read += 1
+            return super().__getitem__(number)
+
+    counts, read = [], []
+    for cache in (0, 5, 12):
+        own = Counting(records)
+        source = TalkSource([talk(i) for i in range(12)], own, reader)
+        own.read = 0
+        steps = talk_steps(source, 4, seed=2, cache=cache, threads=1)
+        read.append([next(steps) for _ in range(9)])
+        steps.close()
+        counts.append(own.read)
+    for some in read[1:]:
+        for one, other in zip(read[0], some, strict=True):
+            assert one.ids == other.ids
+            for a, b in zip(*map(leaves, (one, other)), strict=True):
+                np.testing.assert_array_equal(a, b)
+    # Three epochs and what is read ahead.
+    assert counts[0] >= 36 > counts[1] and counts[2] == 12
+
+
 def leaves(loaded):
     sequences = loaded.batch.sequences
     return [loaded.batch.video, loaded.batch.labels, *vars(sequences).values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -167,6 +168,26 @@ class TestWrongTokenizer:
         )
         with pytest.raises(TokenizerError, match="only 96 rows"):
             ChatTokenizer.load(tmp_path, 96)
+
+    def test_of_a_smaller_model(self, cut, tmp_path):
+        """Llama-3's marks and few ids: the model's own ids of the marks tell them apart."""
+        cut.save(str(tmp_path / "tokenizer.json"))
+        begin, end = cut.token_to_id("<|begin_of_text|>"), cut.token_to_id("<|eot_id|>")
+        model = tmp_path / "model"
+        model.mkdir()
+        for marks in ({}, {"bos_token_id": None}, {"bos_token_id": begin, "eos_token_id": end}):
+            (model / "config.json").write_text(json.dumps(marks))
+            assert ChatTokenizer.load(tmp_path, 128_256, model=model).begin == begin
+        for marks in (
+            {"bos_token_id": 128_000, "eos_token_id": end},
+            {"bos_token_id": begin, "eos_token_id": [end, 128_009]},
+        ):
+            (model / "config.json").write_text(json.dumps(marks))
+            with pytest.raises(TokenizerError, match=r"config\.json has .os_token_id .*128"):
+                ChatTokenizer.load(tmp_path, 128_256, model=model)
+        shutil.copyfile(model / "config.json", tmp_path / "config.json")
+        with pytest.raises(TokenizerError, match="of another model"):
+            ChatTokenizer.load(tmp_path, 128_256)
 
     def test_none_or_damaged(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"`tokenizer\.model` is not read"):

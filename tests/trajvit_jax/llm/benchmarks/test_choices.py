@@ -54,7 +54,7 @@ def test_rules_equal_those_of_lmms_eval(rule):
 def test_rules_equal_those_of_lmms_eval_on_drawn_replies():
     python = os.environ.get("TRAJVIT_LMMS_EVAL_PYTHON", "")
     if not Path(python).is_file():
-        pytest.skip("TRAJVIT_LMMS_EVAL_PYTHON names no Python with lmms-eval")
+        pytest.skip("TRAJVIT_LMMS_EVAL_PYTHON names no Python with lmms-eval: make test-lmms")
     pieces = st.sampled_from(
         ["A", "B", "C", "D", "(B)", "C.", "D)", "A:", "answer is", "the best option is", "i pick",
          "a cat", "two dogs", "nothing", "I", "do", ".", "!", "\n", "yes", "No"]

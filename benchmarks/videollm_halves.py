@@ -1,0 +1,199 @@
+"""What either half can do alone, before a connector joins them.
+
+The language model is asked about held-out scenes in words: it cannot tell more of clips. And what
+the eyes know of an object is read off its token by a linear map, which is all that a connector is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Float, Int
+
+from benchmarks.videollm_questions import (
+    Asked,
+    Fact,
+    balanced,
+    conversation,
+    facts,
+    in_words,
+    questions,
+    scenes,
+)
+from benchmarks.videollm_run import Known, read_clips, see
+from tokenization.resizing import resize_labels
+from tokenization.world.dataset import load_truth
+from tokenization.world.scenes import WorldSettings
+from trajvit_jax.data.source import Record
+from trajvit_jax.evals import loaded
+from trajvit_jax.llm import hugging_face
+from trajvit_jax.llm.eyes import Eyes, EyesSettings
+from trajvit_jax.llm.llama import Llama, positions_in
+from trajvit_jax.llm.sequences import Sequences, rows_of, spread
+from trajvit_jax.llm.tokenizer import ChatTokenizer
+from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.video_tokens.vit3d import tubelet_labels
+
+_ROWS = 64
+PROBED = ("colour", "shape", "direction")
+"""What the probe tells of an object."""
+
+
+def by_kind(asked: Sequence[Asked], right: Sequence[bool]) -> dict[str, tuple[int, int]]:
+    """(right, all) of each kind."""
+    found: dict[str, tuple[int, int]] = {}
+    for one, is_right in zip(asked, right, strict=True):
+        good, count = found.get(one.kind, (0, 0))
+        found[one.kind] = (good + bool(is_right), count + 1)
+    return found
+
+
+def ask_in_words(
+    text: Path, world: WorldSettings, *, count: int, most: int, seed: int
+) -> dict[str, tuple[int, int]]:
+    """The language model's right answers about held-out scenes in words, by kind.
+
+    Args:
+      text: its folder.
+      world: that scenes are of.
+      count: scenes.
+      most: questions of a kind.
+      seed: of scenes and their wording.
+    """
+    source, rng = scenes("test", world, seed=seed), np.random.default_rng([seed, 3])
+    known = {str(i): facts(next(source)) for i in range(count)}
+    asked = balanced(
+        [(n, one) for n, own in known.items() for one in questions(own)], most, seed=seed
+    )
+    told = [(in_words(known[name], rng), one) for name, one in asked]
+    settings = hugging_face.read_settings(text)
+    model = hugging_face.load(text, dtype="float32", unroll=settings.depth)
+    right = is_answered(model, ChatTokenizer.load(text, settings.vocabulary), told)
+    return by_kind([one for _, one in asked], right)
+
+
+def is_answered(model: Llama, chat: ChatTokenizer, told: Sequence[tuple[str, Asked]]) -> list[bool]:
+    """Whether greedy decoding would answer each question about a scene in words.
+
+    It does where each token of the right answer is the likeliest after those before it, which one
+    pass over the whole conversation tells.
+    """
+    graph, state = nnx.split(model)
+    talks = [spread(chat.encode(conversation("text", words, [one])), []) for words, one in told]
+    length = max(map(len, talks))
+    check, right = jax.jit(functools.partial(_all_likeliest, graph)), []
+    for first in range(0, len(talks), _ROWS):
+        own = [[talk] for talk in talks[first : first + _ROWS]]
+        rows = rows_of(own + own[:1] * (_ROWS - len(own)), length)
+        right += np.asarray(check(state, rows)).tolist()[: len(own)]
+    return right
+
+
+def _all_likeliest(graph: nnx.GraphDef, state: nnx.State, rows: Sequences) -> jax.Array:
+    model, there = nnx.merge(graph, state), rows.segment > 0
+    states = model(model.embed(rows.ids), rows.segment, positions_in(rows.segment, there))
+    likeliest = model.logits(states).argmax(-1)
+    missed = (likeliest[:, :-1] != rows.ids[:, 1:]) & rows.target[:, 1:]
+    return ~missed.any(1)
+
+
+def probe(
+    eyes: Path,
+    world: Path,
+    train: tuple[Known, Iterable[Record]],
+    test: tuple[Known, Iterable[Record]],
+    *,
+    batch: int = 32,
+) -> dict[str, float]:
+    """How many held-out objects' tokens a linear map reads right, in percent.
+
+    Args:
+      eyes: run or folder of the video encoder.
+      world: folder of the clips, with their truth.
+      train: what is in clips, and their records: the map is fitted to these.
+      test: likewise, held out.
+      batch: clips that are seen at once.
+    """
+    model = loaded.load(eyes).model
+    seeing = Eyes.of(model, EyesSettings())
+    fitted, held_out = (
+        object_states(known, source, seeing, model.settings, world / split / "truth", batch)
+        for split, (known, source) in (("train", train), ("test", test))
+    )
+    return {
+        kind: fit_and_score(fitted, held_out, kind)
+        for kind in PROBED
+        # Of few clips no object may move.
+        if all(any(_told(fact)[kind] for _, fact in own) for own in (fitted, held_out))
+    }
+
+
+Objects = Sequence[tuple[Float[np.ndarray, " d"], Fact]]
+
+
+def object_states(
+    known: Known,
+    source: Iterable[Record],
+    eyes: Eyes,
+    video: ModelSettings,
+    truth: Path,
+    batch: int,
+) -> Objects:
+    """The state of each named object's token.
+
+    Args:
+      known: what is in the clips.
+      source: their records, of all frames that were rendered.
+      eyes: that see them.
+      video: their settings.
+      truth: folder of which pixels are whose.
+      batch: clips that are seen at once.
+    """
+    clips = read_clips(source, video)
+    seen, found = see(clips, eyes, batch=batch), []
+    for name, clip in clips.items():
+        slots = clip.labels
+        if video.name != "trajvit":
+            side = video.image_size
+            sizes = {"tubelet": video.vit3d.tubelet, "patch": video.vit3d.patch}
+            slots = tubelet_labels(len(clip.video), side, side, **sizes)
+        objects = resize_labels(load_truth(truth / name).labels, *slots.shape[1:])
+        states = np.asarray(seen[name][0].states)
+        for fact in known[name]:
+            if fact.named and (slot := slot_of(slots, objects == fact.id)):
+                found.append((states[slot], fact))
+    return found
+
+
+def slot_of(slots: Int[np.ndarray, "t y x"], mask: Bool[np.ndarray, "t y x"]) -> int:
+    """The token that is most an object's, by intersection over union; 0 = none touches it."""
+    size = int(slots.max()) + 1
+    both, area = (np.bincount(x.reshape(-1), minlength=size) for x in (slots[mask], slots))
+    share = both / np.maximum(area + mask.sum() - both, 1)
+    return int(share[1:].argmax()) + 1 if share[1:].any() else 0
+
+
+def fit_and_score(train: Objects, test: Objects, kind: str, ridge: float = 1.0) -> float:
+    """Right answers of a linear map (ridge regression on standardized states), in percent."""
+
+    def of(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
+        told = [(x, _told(fact)[kind]) for x, fact in objects]
+        told = [(x, answer) for x, answer in told if answer]
+        return np.stack([x for x, _ in told]).astype(np.float64), np.array([a for _, a in told])
+
+    (x, y), (held, wanted) = of(train), of(test)
+    answers, mean, scale = np.unique(y), x.mean(0), x.std(0) + 1e-6
+    x, held = (np.c_[(z - mean) / scale, np.ones(len(z))] for z in (x, held))
+    kernel = x.T @ x + ridge * np.eye(x.shape[1])
+    weights = np.linalg.solve(kernel, x.T @ (y[:, None] == answers))
+    return 100 * float((answers[(held @ weights).argmax(1)] == wanted).mean())
+
+
+def _told(fact: Fact) -> Mapping[str, str]:
+    way = fact.way if fact.way in ("left", "right", "up", "down") else ""
+    return {"colour": fact.colour, "shape": fact.shape, "direction": way}

@@ -1,0 +1,40 @@
+"""Stages are timed over all runs that it took."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import stage_clock
+from benchmarks.stage_clock import StageClock
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Lets seconds pass."""
+    now = [100.0]
+    monkeypatch.setattr(stage_clock.time, "perf_counter", lambda: now[0])
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+def test_a_stage_goes_on_where_an_interrupt_left_it(tmp_path, passes):
+    path = tmp_path / "seconds.json"
+    first = StageClock(path)
+    with first.stage("clips"):
+        passes(5)
+    with pytest.raises(KeyboardInterrupt), first.stage("text"):
+        passes(30)
+        raise KeyboardInterrupt
+    with first.stage("scores", again=True):
+        passes(8)
+    assert json.loads(path.read_text()) == {"clips": 5, "text": 30, "scores": 8}
+    passes(1000)  # between runs nothing counts
+    second = StageClock(path)
+    with second.stage("text"):
+        passes(12)
+    with second.stage("scores", again=True):
+        passes(9)
+    # It was not in `clips`: a stage of another model, say.
+    assert second.seconds == {"text": 42, "scores": 9}
+    assert json.loads(path.read_text())["clips"] == 5
