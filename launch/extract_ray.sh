@@ -36,7 +36,8 @@ Where to look:
   DIR/logs/extract.log  which worker died of which video; ray-HOST.log: Ray on that host
 
 Exit codes, of the extraction and of this script: 0 done; 1 an error, or more than --max_bad of the
-videos could not be read; 130 Ctrl-C. Finished shards are kept: the same command goes on.
+videos could not be read; 130 Ctrl-C; 75 SIGTERM. What is finished is kept: the same command goes
+on.
 HELP
 }
 
@@ -183,7 +184,8 @@ while true; do
     code=$?
     kill -0 "$driver" 2>/dev/null || break # else a signal ended the wait
   done
-  if ((code <= 128 || code == 130)) || [[ -n $asked ]]; then exit "$code"; fi
+  # 75: SIGTERM, not from here.
+  if (((code <= 128 && code != 75) || code == 130)) || [[ -n $asked ]]; then exit "$code"; fi
   ((++failures <= retries)) || { say "killed $failures times (exit code $code): giving up" && exit "$code"; }
   say "the extraction was killed (exit code $code); $failures of $retries: starting it again"
   sleep 1

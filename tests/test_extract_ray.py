@@ -92,7 +92,7 @@ def test_a_dry_run_shows_all_and_no_secret(launch):
 
 @pytest.mark.parametrize(
     ("codes", "retries", "code", "starts"),
-    [("0", 5, 0, 1), ("1", 5, 1, 1), ("137 139 0", 5, 0, 3), ("137 137 0", 1, 137, 2)],
+    [("0", 5, 0, 1), ("1", 5, 1, 1), ("137 75 0", 5, 0, 3), ("137 137 0", 1, 137, 2)],
 )
 def test_what_was_killed_is_started_again(launch, tmp_path, codes, retries, code, starts):
     """Not what ended by itself: the same command would end the same way."""

@@ -17,7 +17,7 @@ MANIFEST = (
     'Manifest (*.jsonl), folder, video, or quoted pattern ("clips/**/*.mp4"). A manifest has '
     'one JSON object a line: {"id": "a", "path": "a.mp4", "start": 0.5, "end": 9, "captions": '
     '["..."], "label": "..."}; only id and path are needed; a path is absolute, or relative '
-    "to the manifest's folder and below it."
+    "to the manifest's folder and below it. Append new videos at its end: what is finished stays."
 )
 
 
@@ -25,14 +25,28 @@ def define_flags() -> None:
     """Defines the flags; not at import, where they would clash with other commands."""
     flags.DEFINE_string("input", None, MANIFEST, required=True)
     flags.DEFINE_string("output", None, "Folder of the dataset of records.", required=True)
+    refuse_empty("input", "output")
     flags.DEFINE_string("split", "train", "Name of the split to write.")
     flags.DEFINE_float(
         "max_bad", 0.05, "Exit with an error if more than this fraction cannot be read.", 0.0, 1.0
     )
-    flags.DEFINE_bool("overwrite", False, "Remove shards of other settings or longer inputs.")
+    flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "Remove what the run would else be refused for: records of other settings in the whole "
+        "folder, all of its splits, and videos of the split that --input does not name.",
+    )
     flags.DEFINE_bool("retry_quarantined", False, "Do shards with unreadable videos again.")
     choice.define_flags()
     flags.adopt_module_key_flags(choice)
+
+
+def refuse_empty(*names: str) -> None:
+    """Flags of paths that may not be empty: that would be the current folder."""
+    for name in names:
+        flags.register_validator(
+            name, lambda value: value is None or bool(value.strip()), message=exit_codes.EMPTY
+        )
 
 
 def finish(argv: Sequence[str], run: Callable[[], Summary]) -> int:
@@ -44,9 +58,10 @@ def finish(argv: Sequence[str], run: Callable[[], Summary]) -> int:
     flag = flags.FLAGS
     try:
         summary = run()
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return interrupts.EXIT_CODE
+    except KeyboardInterrupt as interrupt:
+        notes = "".join(f"{note}; " for note in getattr(interrupt, "__notes__", ()))
+        print(f"interrupted; {notes}run the same command again to go on", file=sys.stderr)
+        return interrupts.exit_code(interrupt)
     except (ValueError, OSError, EngineError) as error:
         return exit_codes.tell(error)
     print(summary)
@@ -66,7 +81,7 @@ def start(define: Callable[[], None], main: Callable[[Sequence[str]], int]) -> N
     define()
     if {"-h", "--help"} & set(sys.argv[1:]):
         app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
-    interrupts.install("stopping; what is finished is kept")
+    interrupts.install("stopping; what is finished is kept", preemption=True)
     app.run(main, flags_parser=_read)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 ASKED_WRONG, FAILED = 2, 1
+EMPTY = "is empty; is a shell variable not set?"  # of an option that names a path
 _NAMED_WRONG = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 

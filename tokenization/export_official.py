@@ -179,6 +179,7 @@ def define_flags() -> None:
     """Defines the command's flags; not at import, where they would clash with other commands."""
     flags.DEFINE_string("records", None, "Folder of the dataset of records.", required=True)
     flags.DEFINE_string("output", None, "Folder of the files.", required=True)
+    command.refuse_empty("records", "output")
     flags.DEFINE_string("split", "train", "Of the dataset.")
     flags.DEFINE_integer("workers", None, "Processes; by default one a CPU core.", 1)
 
@@ -191,9 +192,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         engine = LocalEngine(flag.workers)
         count = export_official(flag.records, flag.output, split=flag.split, engine=engine)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        return interrupts.EXIT_CODE
+        return interrupts.exit_code(interrupt)
     except (ValueError, OSError, EngineError) as error:
         return exit_codes.tell(error)
     print(f"{count} videos: {Path(flag.output) / 'annotations.json'}, manifest.jsonl beside it")

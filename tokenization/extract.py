@@ -10,10 +10,15 @@
 
 Work is cut into shards of `shard_size` entries, in the order of the input. A finished shard is
 skipped when the command is run again; one that is new, half-done, or whose entries or files
-(size and time of last change) changed is done (again). A video that cannot be read, of which
---tries workers died, or that took longer than --time_limit goes to `quarantine.jsonl` with the
-reason and stops nothing; it is tried again when its file changes, or with --retry_quarantined.
---in_a_row videos that fail for one reason end the run: then it is the disk or the device.
+(size and time of last change) changed is done (again): append new videos at the end of a manifest.
+Of a shard that is not finished, a run that is interrupted or killed keeps the videos that are.
+A run that would lose finished videos is refused. With --overwrite it removes them, and where
+settings changed, those of all splits: one folder holds records of one kind.
+
+A video that cannot be read, of which --tries workers died, or that took longer than --time_limit
+goes to `quarantine.jsonl` with the reason and stops nothing; it is tried again when its file
+changes, or with --retry_quarantined. --in_a_row videos that fail for one reason end the run: then
+it is the disk or the device.
 
 A process keeps the sampled frames of one video, not the others: 16 frames without networks take
 less than 512 MB, for a video of any length and up to 3840x2160.
@@ -69,7 +74,8 @@ def extract(
       engine: where the work is done; None = processes of this machine, one a GPU where the
         settings name a network, else one a core.
       patience: when a video is given up.
-      overwrite: remove the shards of other settings or entries instead of raising.
+      overwrite: remove records of other settings, of all splits, and videos that are not among
+        the entries, instead of raising.
       retry_quarantined: do shards that have quarantined entries again.
       build: makes the tokenizer, once in each worker; picklable.
       together: videos that a worker tokenizes at once; None = 8 for networks, else 1.

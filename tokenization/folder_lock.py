@@ -38,11 +38,18 @@ def only_writer(folder: str | os.PathLike[str], *, option: str = "--output") -> 
 
     Raises:
       FolderInUse: another process holds it.
+      OSError: it cannot be made or written; the message names the option.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
-    path.touch()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise type(error)(
+            f"{folder} cannot be written ({error.strerror or error}); choose another {option}, "
+            "where you may write, or make this one writable"
+        ) from error
     # Not emptied on opening: until the lock is ours, this is the other's note.
     with path.open("r+", encoding="utf-8") as file:
         try:

@@ -193,7 +193,7 @@ def read_entries(source: str | os.PathLike[str]) -> list[Entry]:
 
     A short copy whose video is not there stands for it, under its name.
     """
-    entries = manifest.read_entries(source)
+    entries = manifest.read_entries(source, keep_images=True)  # they may have pairs, too
     if os.fspath(source).endswith(".jsonl"):
         return entries
     names = {entry.id for entry in entries}
@@ -224,7 +224,8 @@ def import_official(
       split: name of the split.
       engine: where the work is done; None = processes of this machine.
       patience: when a video is given up.
-      overwrite: remove the shards of other settings or entries instead of raising.
+      overwrite: remove records of other settings, of all splits, and videos that are not among
+        the entries, instead of raising.
       retry_quarantined: do shards that have quarantined entries again.
 
     Raises:

@@ -5,31 +5,39 @@ A manifest is one JSON object a line:
     {"id": "dog_1", "path": "clips/dog_1.mp4", "start": 2.0, "end": 9.5,
      "captions": ["a dog runs"], "label": "running"}
 
-`id` and `path` are needed; other keys are kept. A path is absolute, or relative to the
-manifest's folder; then it may not leave it, so that the folder can be moved as a whole. A
-manifest that cannot be understood is an error before any work starts; an entry whose path may not
-be opened is kept, with its `problem`, so that the run can name it.
+`id` and `path` are needed; other keys are kept, with a warning where they look misspelt. A path is
+absolute, or begins with `~/`, or is relative to the manifest's folder; then it may not leave it, so
+that the folder can be moved as a whole. A manifest that cannot be understood is an error before any
+work starts; an entry whose path may not be opened is kept, with its `problem`, so that the run can
+name it.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
+import difflib
 import glob
 import itertools
 import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from absl import logging
 
 from tokenization.files import printable
 
 _IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 _VIDEOS = {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
 VIDEO_SUFFIXES = frozenset(_IMAGES | _VIDEOS | {".mts", ".ogv", ".ts", ".webm", ".wmv"})
+
+_MEANT = ("captions", "label", "start", "end", "boxes")
+_OTHERS = {"labels", *_MEANT}  # what other programs of this repository read, as it is spelt
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can hold it, UTF-8 cannot
 
@@ -63,15 +71,19 @@ class Entry:
     problem: str | None = None
 
 
-def read_entries(source: str | os.PathLike[str]) -> list[Entry]:
+def read_entries(source: str | os.PathLike[str], *, keep_images: bool = False) -> list[Entry]:
     """Entries of a manifest (`*.jsonl`), or else of a pattern, a folder or a file.
+
+    Args:
+      source: to be read.
+      keep_images: of a folder, also those beside videos.
 
     Raises:
       ManifestError: see `read_manifest` and `entries_from_pattern`.
     """
     if os.fspath(source).endswith(".jsonl"):
         return read_manifest(source)
-    return entries_from_pattern(source)
+    return entries_from_pattern(source, keep_images=keep_images)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
@@ -110,12 +122,57 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
         entries.append(entry)
     if not entries:
         raise ManifestError(f"{path} has no entry; write one JSON object a line")
+    _warn_of_misspelt_keys(path, entries)
     return entries
 
 
-def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
-    """Entries of a file, of every video and image below a folder, or of a glob (`**` too).
+def _warn_of_misspelt_keys(path: Path, entries: Sequence[Entry]) -> None:
+    """A line for each other key that is all but one that means something, and in its place."""
+    given: dict[str, list[Entry]] = {}
+    for entry in entries:
+        for key in entry.extra:
+            given.setdefault(key, []).append(entry)
+    for key, those in given.items():
+        meant = None if key in _OTHERS else _misspelt(key)
+        if meant is None:
+            continue
+        times = sum(not _has(entry, meant) for entry in those)
+        if times:
+            logging.warning(
+                "%s: %r in %d of %d entries is kept, but means nothing here: did you mean %r?",
+                path,
+                key,
+                times,
+                len(entries),
+                meant,
+            )
 
+
+def _misspelt(key: str) -> str | None:
+    """The key with a meaning that this one nearly is: its letters but for one, in any order."""
+    small = key.lower()
+    close = difflib.get_close_matches(small, _MEANT, 1, cutoff=0.82)
+    letters = collections.Counter(small)
+    mixed = [
+        known
+        for known in _MEANT
+        for wanted in [collections.Counter(known)]
+        if ((letters - wanted) + (wanted - letters)).total() <= 1
+    ]
+    return next(iter([*close, *mixed]), None)
+
+
+def _has(entry: Entry, key: str) -> bool:
+    return (entry.extra.get(key) if key == "boxes" else getattr(entry, key)) not in (None, ())
+
+
+def entries_from_pattern(
+    pattern: str | os.PathLike[str], *, keep_images: bool = False
+) -> list[Entry]:
+    """Entries of a file, of what a folder and those below hold, or of a glob (`**` too).
+
+    Of a folder, its videos, or its images where there is no video, or `keep_images`; no names that
+    begin with a dot.
     The id is the path without its suffix, relative to the folder or to the part of the
     pattern before the first wildcard. A name that is not UTF-8 is its entry's `problem`.
 
@@ -125,14 +182,14 @@ def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
     """
     given = Path(pattern).expanduser()
     try:
-        root, paths = _search(given)
+        root, paths = _search(given, keep_images)
     except FileNotFoundError as error:
         raise ManifestError(f"{pattern!s} does not exist; correct its path") from error
     except OSError as error:
         reason = error.strerror or error
         raise ManifestError(f"{pattern!s} cannot be read: {reason}; correct its path") from error
     entries: dict[str, Entry] = {}
-    for path in sorted(filter(_may_be_file, paths)):
+    for path in sorted(paths):
         plain = path.relative_to(root).with_suffix("").as_posix()
         name = printable(plain)
         if name in entries:
@@ -142,12 +199,17 @@ def entries_from_pattern(pattern: str | os.PathLike[str]) -> list[Entry]:
             )
         problem = None if name == plain else f"its name {name!r} is not UTF-8"
         entries[name] = Entry(name, path.absolute(), problem=problem)
+    if not entries and given.is_dir():
+        raise ManifestError(
+            f"{pattern!s} holds no video (*.mp4, *.mkv, *.webm ...); correct the folder, or name "
+            "files of other suffixes in a manifest"
+        )
     if not entries:
         raise ManifestError(f"{pattern!s} matches no video; quote patterns, check the path")
     return list(entries.values())
 
 
-def _search(given: Path) -> tuple[Path, list[Path]]:
+def _search(given: Path, keep_images: bool) -> tuple[Path, list[Path]]:
     """The folder that ids are relative to, and what may be videos below it."""
     if given.is_file():
         if given.suffix.lower() not in VIDEO_SUFFIXES:
@@ -157,12 +219,33 @@ def _search(given: Path) -> tuple[Path, list[Path]]:
             )
         return given.parent, [given]
     if given.is_dir():
-        return given, [p for p in given.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES]
+        return given, _in_folder(given, keep_images)
     if not glob.has_magic(os.fspath(given)):
         given.lstat()  # raises what is wrong: most often, it does not exist
     plain = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts[:-1])
     root = Path(*plain)
-    return root, list(root.glob(os.fspath(given.relative_to(root))))
+    return root, list(filter(_may_be_file, root.glob(os.fspath(given.relative_to(root)))))
+
+
+def _in_folder(folder: Path, keep_images: bool) -> list[Path]:
+    """Its videos: pictures beside them are covers and thumbnails; or else its images."""
+    found = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and _may_be_file(path)
+    ]
+    videos = [path for path in found if keep_images or path.suffix.lower() not in _IMAGES]
+    if videos and len(videos) < len(found):
+        logging.warning(
+            "%s: images beside videos are left out, %d of %d files; name those that you want in "
+            "a manifest",
+            folder,
+            len(found) - len(videos),
+            len(found),
+        )
+    return videos or found
 
 
 def _may_be_file(path: Path) -> bool:
@@ -188,12 +271,16 @@ def _entry(value: Any, root: Path) -> Entry:
     for key, text in {"id": name, "path": path}.items():
         if not isinstance(text, str) or not text:
             raise ValueError(f"{key!r} must be a text that is not empty, is {text!r}")
+    if path.startswith("~/"):
+        path = os.fspath(Path(path).expanduser())
     captions = value.pop("captions", None) or []
     captions = [captions] if isinstance(captions, str) else captions
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise ValueError("'captions' must be a list of texts")
     label = value.pop("label", None)
     start, end = _seconds(value, "start"), _seconds(value, "end")
+    if start is not None and end is not None and end <= start:
+        raise ValueError(f"'start' {start:g} must be before 'end' {end:g}")
     return Entry(
         id=name,
         path=Path(os.path.normpath(root / path)),

@@ -249,6 +249,11 @@ def to_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
+def short_hash(value: object) -> str:
+    """Hash of a JSON value: 16 hexadecimal digits."""
+    return hashlib.sha256(to_json(value).encode()).hexdigest()[:16]
+
+
 def features(size: int) -> Any:
     """The TFDS features of a record whose frames are `size` x `size`."""
     import tensorflow_datasets as tfds

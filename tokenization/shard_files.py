@@ -29,6 +29,16 @@ def shard_info_path(directory: Path, split: str, index: int) -> Path:
     return directory / SHARD_INFO / f"{split}-{index:05d}.json"
 
 
+def journal_path(directory: Path, split: str, index: int) -> Path:
+    """File of what is done of a shard that is not finished."""
+    return directory / SHARD_INFO / f"{split}-{index:05d}.journal"
+
+
+def journals(directory: Path, split: str) -> list[Path]:
+    """Those of a split that are there."""
+    return sorted((Path(directory) / SHARD_INFO).glob(f"{split}-*.journal"))
+
+
 def unfinished_path(directory: Path, split: str) -> Path:
     """File that is there from the first new shard of a split until all are written."""
     return directory / SHARD_INFO / f"{split}.unfinished"

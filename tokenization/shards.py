@@ -20,7 +20,14 @@ import numpy as np
 from tokenization import records
 from tokenization.files import replacing, write_text
 from tokenization.records import VERSION, Record, ShardInfo
-from tokenization.shard_files import DATASET, shard_info_path, shard_path, unfinished_splits
+from tokenization.shard_files import (
+    DATASET,
+    journals,
+    shard_info_path,
+    shard_path,
+    unfinished_path,
+    unfinished_splits,
+)
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 _INFO = "dataset_info.json"
@@ -91,13 +98,21 @@ def _write_array_record(path: Path, data: Iterable[bytes]) -> None:
 
 
 def remove_split(directory: str | os.PathLike[str], split: str) -> None:
-    """Removes the shards of a split; its metadata go first, so that nobody reads what is left."""
+    """Removes all of a split; its metadata go first, so that nobody reads what is left."""
     directory = Path(directory)
     (directory / _INFO).unlink(missing_ok=True)
     for info in records.finished_shards(directory):
         if info.split == split:
-            shard_info_path(directory, split, info.index).unlink(missing_ok=True)
-            shard_path(directory, split, info.index).unlink(missing_ok=True)
+            remove_shard(directory, info)
+    for path in [*journals(directory, split), unfinished_path(directory, split)]:
+        path.unlink(missing_ok=True)
+
+
+def remove_shard(directory: str | os.PathLike[str], info: ShardInfo) -> None:
+    """Removes a shard; the metadata that count it are the caller's."""
+    directory = Path(directory)
+    shard_info_path(directory, info.split, info.index).unlink(missing_ok=True)
+    shard_path(directory, info.split, info.index).unlink(missing_ok=True)
 
 
 def write_records(

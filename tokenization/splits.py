@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import re
 import time
@@ -19,26 +17,22 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from absl import logging
 from tqdm import tqdm
 
-from tokenization import manifest, records, shards
+from tokenization import journal, kept, manifest, records, shards
 from tokenization.engines.crew import Crew, Patience
 from tokenization.engines.protocol import Engine, EngineError
 from tokenization.files import remove_leftovers, write_text
 from tokenization.folder_lock import only_writer
+from tokenization.kept import OutputError
 from tokenization.manifest import Entry
 from tokenization.recorder import Outcome, gave_up
 from tokenization.records import ShardInfo
-from tokenization.shard_files import unfinished_path
+from tokenization.shard_files import journal_path, unfinished_path
 from tokenization.summary import Run, Summary, count, summarize
-from trajvit_jax import config as configs
 
-_SETTINGS_FILE = "settings.json"
 _WINDOW, _ROUNDS = 512, 32  # groups of entries at least, and for each worker
-
-
-class OutputError(ValueError):
-    """An output folder that this run may not continue; the message says why and what to do."""
 
 
 @runtime_checkable
@@ -65,7 +59,7 @@ class Job:
     Attributes:
       settings: of all.
       make: builds what turns entries into their outcomes, once in each worker; picklable.
-      fingerprint: of entries; JSON values that change when an entry or its files do.
+      fingerprint: of entries; a JSON value of each, which changes when it or its files do.
       title: for the progress bar.
       together: entries that a worker gets at once. Those of which it dies, or for which it takes
         too long, are tried again one by one, which then count as tries.
@@ -77,7 +71,7 @@ class Job:
 
     settings: JobSettings
     make: Callable[[], Callable[[Sequence[Entry]], list[Outcome]]]
-    fingerprint: Callable[[Iterable[Entry]], Any] = manifest.fingerprint
+    fingerprint: Callable[[Iterable[Entry]], Sequence[Any]] = manifest.fingerprint
     title: str = "extract"
     together: int = 1
     noted: Mapping[str, Any] | None = None
@@ -112,6 +106,8 @@ def build_split(
 ) -> Summary:
     """Writes what is not done yet of a split.
 
+    A run that is cut off keeps every record: of shards that are not finished, in `journal`.
+
     Args:
       entries: the videos.
       output: folder of the dataset; what is finished in it is kept.
@@ -119,16 +115,19 @@ def build_split(
       engine: where the work is done; it is entered only if there is any.
       split: name of the split.
       patience: when a video is given up.
-      overwrite: remove the shards of other settings or entries instead of raising.
+      overwrite: remove records of other settings, of all splits, and videos that are not among
+        the entries, instead of raising.
       retry_quarantined: do shards that have quarantined entries again.
 
     Raises:
-      OutputError: the folder holds records of other settings, or of a longer list, or is a file.
+      OutputError: the folder holds records of other settings, or videos of this split that are
+        not among the entries, or is a file.
       FolderInUse: another process writes to the folder.
       ValueError: no entries, none whose file exists, two with the same id, or a split of other
         characters than letters, digits and _.
       EngineError: workers cannot start, die whatever they are given, or all videos fail alike.
-      OSError: the disk is full or cannot be written; finished shards are kept.
+      OSError: the disk is full or cannot be written; what is finished is kept.
+      KeyboardInterrupt: its notes say how much is kept.
     """
     output = Path(output)
     if split == "all" or not re.fullmatch(r"\w+", split):
@@ -139,36 +138,97 @@ def build_split(
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file; --output names the folder of the records")
     with only_writer(output):
-        digest = _claim(output, job.noted or dataclasses.asdict(job.settings), overwrite)
+        digest = kept.claim(
+            output, job.noted or dataclasses.asdict(job.settings), overwrite=overwrite
+        )
         for folder in (output, output / records.SHARD_INFO):
             remove_leftovers(folder)
-        size = job.settings.shard_size
-        chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
+        known = journal.read(output, split)
+        done = kept.finished(
+            output,
+            split,
+            {entry.id for entry in entries},
+            begun=(outcome.id for outcome in known.values()),
+            overwrite=overwrite,
+        )
         plan = [
-            ShardInfo(split, index, job.settings.record_size, digest, _hash(job.fingerprint(chunk)))
-            for index, chunk in enumerate(chunks)
+            _Portion.of(ShardInfo(split, index, job.settings.record_size, digest), chunk, job)
+            for index, chunk in enumerate(_chunks(entries, job.settings.shard_size))
         ]
-        done = _finished(output, plan, split, overwrite=overwrite)
         todo = [
-            info
-            for info in plan
-            if not _is_done(output, info, done.get(info.index), retry_quarantined=retry_quarantined)
+            portion
+            for portion in plan
+            if not _is_done(
+                output,
+                portion.info,
+                done.get(portion.info.index),
+                retry_quarantined=retry_quarantined,
+            )
         ]
-        work = {info: chunks[info.index] for info in todo}
+        surplus = [info for index, info in done.items() if index >= len(plan)]
         run, unfinished = None, unfinished_path(output, split)
-        if todo:
+        if todo or surplus:
             # Until all is written, nobody mistakes a part for the whole, also after another split.
             write_text(unfinished, f"{count(len(entries), 'video')}\n")
             (output / "dataset_info.json").unlink(missing_ok=True)
-            run = _work(output, work, job, engine, patience)
+        for info in surplus:
+            shards.remove_shard(output, info)
+        begun = {portion.info.index: portion.begun(known) for portion in todo}
+        journal.restart(output, split, begun)
+        left = sum(len(portion.entries) for portion in todo) - sum(map(len, begun.values()))
+        if todo:
+            _tell_of_changes(output, [portion.info for portion in todo], done)
+            written: set[int] = set()
+            try:
+                run = _work(output, todo, known, job, engine, patience, written)
+            except KeyboardInterrupt as error:
+                open_ones = [portion for portion in todo if portion.info.index not in written]
+                error.add_note(_what_is_kept(output, split, open_ones, len(entries)))
+                raise
         if todo or unfinished.exists() or not (output / "dataset_info.json").is_file():
             unfinished.unlink(missing_ok=True)
             shards.write_metadata(output)
         return summarize(
             [info for info in records.finished_shards(output) if info.split == split],
-            skipped=len(entries) - sum(map(len, work.values())),
+            skipped=len(entries) - left,
             run=run,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Portion:
+    """What goes into a shard.
+
+    Attributes:
+      info: of the shard, as far as it is known before the work.
+      entries: in order.
+      keys: of each entry, for the journal: hash of it, its files and the settings, as they are now.
+    """
+
+    info: ShardInfo
+    entries: Sequence[Entry]
+    keys: Sequence[str]
+
+    @classmethod
+    def of(cls, info: ShardInfo, entries: Sequence[Entry], job: Job) -> _Portion:
+        values = job.fingerprint(entries)
+        info = dataclasses.replace(info, inputs=records.short_hash(values))
+        return cls(info, entries, [records.short_hash([info.settings, one]) for one in values])
+
+    def begun(self, known: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """What is known of its entries, by key."""
+        return {key: known[key] for key in self.keys if key in known}
+
+
+def _chunks(entries: Sequence[Entry], size: int) -> list[Sequence[Entry]]:
+    return [entries[first : first + size] for first in range(0, len(entries), size)]
+
+
+def _what_is_kept(output: Path, split: str, todo: Sequence[_Portion], videos: int) -> str:
+    """How many of the videos are on the disk, of which these shards are not written."""
+    known = journal.read(output, split)
+    safe = videos - sum(len(portion.entries) - len(portion.begun(known)) for portion in todo)
+    return f"{safe} of {count(videos, 'video')} {'is' if safe == 1 else 'are'} done and kept"
 
 
 def _check_entries(entries: Sequence[Entry]) -> None:
@@ -186,45 +246,6 @@ def _check_entries(entries: Sequence[Entry]) -> None:
         )
 
 
-def _claim(output: Path, settings: Mapping[str, Any], overwrite: bool) -> str:
-    """Notes the settings in the output folder, or checks them against those noted there."""
-    path = output / _SETTINGS_FILE
-    new = json.loads(records.to_json(settings))
-    if path.is_file() and records.finished_shards(output):
-        old = json.loads(path.read_text("utf-8"))
-        if old != new and not overwrite:
-            changed = "; ".join(configs.differences(old, new))
-            raise OutputError(
-                f"{output} holds records of other settings ({changed}); "
-                "choose another --output, or pass --overwrite to remove them"
-            )
-        if old != new:
-            for split in {info.split for info in records.finished_shards(output)}:
-                shards.remove_split(output, split)
-    write_text(path, json.dumps(new, indent=2, sort_keys=True) + "\n")
-    return _hash(new)
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(records.to_json(value).encode()).hexdigest()[:16]
-
-
-def _finished(
-    output: Path, plan: Sequence[ShardInfo], split: str, *, overwrite: bool
-) -> dict[int, ShardInfo]:
-    """The split's finished shards by number."""
-    done = {info.index: info for info in records.finished_shards(output) if info.split == split}
-    if len(done) <= len(plan):
-        return done
-    if not overwrite:
-        raise OutputError(
-            f"{output} has {len(done)} shards of split {split!r} and the input fills only "
-            f"{len(plan)}; choose another --output, another --split, or pass --overwrite"
-        )
-    shards.remove_split(output, split)
-    return {}
-
-
 def _is_done(
     output: Path, wanted: ShardInfo, found: ShardInfo | None, *, retry_quarantined: bool
 ) -> bool:
@@ -236,39 +257,80 @@ def _is_done(
     )
 
 
+def _tell_of_changes(
+    output: Path, todo: Sequence[ShardInfo], done: Mapping[int, ShardInfo]
+) -> None:
+    """Says how many videos are done again though they were finished, and why."""
+    pairs = [(info, done[info.index]) for info in todo if info.index in done]
+    again = sum(len(old.ids) for new, old in pairs if old.inputs != new.inputs)
+    if again:
+        logging.warning(
+            "%s: %s of split %r done again, as the entries, their order or their files changed in "
+            "their shards",
+            output,
+            count(again, "finished video"),
+            todo[0].split,
+        )
+
+
 def _work(
     output: Path,
-    work: Mapping[ShardInfo, Sequence[Entry]],
+    todo: Sequence[_Portion],
+    known: Mapping[str, Outcome],
     job: Job,
     engine: Engine,
     patience: Patience | None,
-) -> Run:
-    """Does all entries, and writes each shard when its last one is done."""
+    written: set[int],
+) -> Run | None:
+    """Does all entries that are not known yet, and writes each shard when its last one is done.
+
+    The numbers of shards are added to `written`.
+    """
     begin, bad = time.monotonic(), 0
-    places = [(info, place) for info, chunk in work.items() for place in range(len(chunk))]
-    unfinished: dict[ShardInfo, dict[int, Outcome]] = {}
+    places: list[tuple[_Portion, int]] = []
+    unfinished: dict[int, dict[int, Outcome]] = {}
     finished: list[tuple[ShardInfo, list[Outcome]]] = []
+    for portion in todo:
+        found = {i: known[key] for i, key in enumerate(portion.keys) if key in known}
+        unfinished[portion.info.index] = found
+        places += [(portion, i) for i in range(len(portion.entries)) if i not in found]
+        if len(found) == len(portion.entries):  # the last run ended before it was written
+            _finish(portion, unfinished, finished)
+    _write_all(output, finished, written)
+    if not places:
+        return None
     failures = _Failures((patience or Patience()).in_a_row)
     with engine, _progress(len(places), job.title) as bar:
         crew = Crew(engine, job.make, give_up=_give_up, patience=patience, name=_names)
-        outcomes = _outcomes(crew, [e for chunk in work.values() for e in chunk], job, patience)
+        outcomes = _outcomes(crew, [p.entries[place] for p, place in places], job, patience)
         with contextlib.closing(outcomes):
             for number, outcome in outcomes:
-                info, place = places[number]
-                found = unfinished.setdefault(info, {})
+                portion, place = places[number]
+                found = unfinished[portion.info.index]
                 found[place] = outcome
-                if len(found) == len(work[info]):
-                    finished.append((info, [found[i] for i in range(len(found))]))
-                    del unfinished[info]
+                if len(found) == len(portion.entries):
+                    _finish(portion, unfinished, finished)
+                elif outcome.quarantined is None:
+                    path = journal_path(output, portion.info.split, portion.info.index)
+                    journal.append(path, portion.keys[place], outcome)
                 # While videos fail in a row, it is not known yet whether they are at fault.
                 if not failures.after(outcome):
-                    _write_all(output, finished)
+                    _write_all(output, finished, written)
                 if outcome.quarantined is not None:
                     bad += 1
                     bar.set_postfix(quarantined=bad, refresh=False)
                 bar.update()
-        _write_all(output, finished)
+        _write_all(output, finished, written)
     return Run(len(places), time.monotonic() - begin, crew.most)
+
+
+def _finish(
+    portion: _Portion,
+    unfinished: dict[int, dict[int, Outcome]],
+    finished: list[tuple[ShardInfo, list[Outcome]]],
+) -> None:
+    found = unfinished.pop(portion.info.index)
+    finished.append((portion.info, [found[place] for place in range(len(found))]))
 
 
 class _Failures:
@@ -356,10 +418,14 @@ def _progress(total: int, title: str) -> tqdm:
     return tqdm(total=total, desc=title, unit="video", mininterval=1, dynamic_ncols=True)
 
 
-def _write_all(output: Path, finished: list[tuple[ShardInfo, list[Outcome]]]) -> None:
-    """Writes shards and empties the list."""
+def _write_all(
+    output: Path, finished: list[tuple[ShardInfo, list[Outcome]]], written: set[int]
+) -> None:
+    """Writes shards, empties the list and adds their numbers to what is written."""
     while finished:
-        _write(output, *finished.pop(0))
+        info, outcomes = finished.pop(0)
+        _write(output, info, outcomes)
+        written.add(info.index)
 
 
 def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:
@@ -374,3 +440,4 @@ def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:
         quarantine=tuple(o.quarantined for o in outcomes if o.quarantined is not None),
     )
     shards.write_shard(output, info, [outcome.data for outcome in good])
+    journal_path(output, info.split, info.index).unlink(missing_ok=True)

@@ -41,9 +41,10 @@ class Summary:
       tubelets: tokens that 2x16x16 tubelets at 224x224 would take for the same frames.
       quarantine: entries that gave no record.
       repeated: videos too short for the asked number of frames.
-      skipped: entries in shards that were finished before this run.
+      skipped: entries that were done before this run.
       seconds: processing time, summed over processes, of all shards.
       run: how long this run took.
+      images: records of a single frame, where others have more.
     """
 
     videos: int
@@ -55,6 +56,7 @@ class Summary:
     skipped: int
     seconds: float
     run: Run | None = dataclasses.field(default=None, compare=False)
+    images: int = 0
 
     @property
     def bad(self) -> float:
@@ -74,6 +76,14 @@ class Summary:
                 f"{self.seconds / self.videos:.2f} seconds a video in one process"
                 + (f"; this run: {self.run}" if self.run else ""),
             ]
+        if self.images:
+            what = (
+                "1 record is an image" if self.images == 1 else f"{self.images} records are images"
+            )
+            lines.append(
+                f"{what}, of one frame, among videos, and a model of videos refuses such: give "
+                "images an --output of their own, or leave them out of --input and pass --overwrite"
+            )
         if self.repeated:
             lines.append(
                 f"{count(self.repeated, 'video')} with fewer frames than asked: the last one is "
@@ -107,4 +117,5 @@ def summarize(infos: Sequence[ShardInfo], *, skipped: int, run: Run | None) -> S
         skipped=skipped,
         seconds=sum(info.seconds for info in infos),
         run=run,
+        images=frames.count(1) if max(frames, default=0) > 1 else 0,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,26 @@ def test_extraction_that_is_asked_wrong(arguments, reason, tmp_path):
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert reason in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "option"),
+    [
+        ("extract", ["--input=", "--output=out"], "--input="),
+        ("import_official", ["--input=a.mp4", "--output="], "--output="),
+        ("export_official", ["--records= ", "--output=out"], "--records="),
+        ("explore", ["", "--output=out.html"], "DIR_OR_VIDEO"),
+        ("explore", ["a.mp4", "--output="], "--output"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(program, arguments, option, tmp_path):
+    """As of a shell variable that is not set."""
+    line = [sys.executable, "-m", f"tokenization.{program}", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(
+        line, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 2
+    told = done.stderr.splitlines()
+    assert any(option in one and "is empty; is a shell variable not set?" in one for one in told)
+    assert list(tmp_path.iterdir()) == []

@@ -25,9 +25,15 @@ def test_every_entry_becomes_a_record_in_order(entries, tmp_path):
     assert [len(record.frames) for record in source] == [4, 4, 4, 4, 1]
     assert (summary.videos, summary.frames, summary.trajectories) == (5, 17, 5 * 16)
     assert summary.repeated == 1 and summary.quarantine == () and summary.bad == 0
+    assert summary.images == 1 and "1 record is an image, of one frame, among" in str(summary)
     assert summary.tubelets == 4 * count_tubelets(4) + count_tubelets(1) == 4 * 392 + 196
     assert "5 videos, 17 frames" in str(summary)
     assert "1 video with fewer frames than asked: the last one is repeated" in str(summary)
+
+
+def test_images_alone_are_no_exception(entries, tmp_path):
+    summary = run(entries[4:], tmp_path / "out")
+    assert summary.images == 0 and "image" not in str(summary)
 
 
 def test_absolute_paths_are_read(clips, tmp_path):
@@ -48,6 +54,14 @@ def test_a_file_in_the_place_of_the_output(entries, tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(OutputError, match="out is a file; --output names the folder"):
         run(entries, tmp_path / "out")
+
+
+def test_an_output_that_cannot_be_made_names_the_option(entries, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        NotADirectoryError, match=r"^\S*file/out cannot be written \(Not a .* another --output"
+    ):
+        run(entries, tmp_path / "file" / "out")
 
 
 def test_entries_must_be_there_and_differ(entries, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -10,10 +11,12 @@ import sys
 
 import pytest
 
-from tests.tokenization.extraction import SETTINGS, read, run
+from tests.tokenization.extraction import SETTINGS, Grid, read, run
 from tokenization import manifest, records, shards, splits
 from tokenization.extract import OutputError
 from tokenization.folder_lock import only_writer
+
+LARGE = dataclasses.replace(SETTINGS, shard_size=64)
 
 
 def test_running_again_does_only_what_is_not_done(entries, tmp_path, seen):
@@ -61,24 +64,67 @@ def test_quarantined_videos_are_tried_again_on_demand_or_when_they_change(clips,
     assert (out / "quarantine.jsonl").read_text() == ""
 
 
-def test_other_settings_are_refused(entries, tmp_path):
+def test_other_settings_are_refused(entries, tmp_path, caplog):
+    """With all that --overwrite would remove: the other splits, too."""
     out = tmp_path / "out"
-    run(entries, out)
+    run(entries[:3], out)
+    run(entries[3:], out, split="test")
     other = dataclasses.replace(SETTINGS, record_size=16)
-    with pytest.raises(OutputError, match=r"record_size: 32, now 16\); choose another --output"):
-        run(entries, out, settings=other)
-    assert records.open_records(out)[0].frames.shape[1] == 32
-    run(entries, out, settings=other, overwrite=True)
-    assert {r.frames.shape[1] for r in records.open_records(out)} == {16}
+    both = r"split 'test' with 2 videos, split 'train' with 3 videos"
+    with pytest.raises(
+        OutputError,
+        match=rf"record_size: 32, now 16\); choose another --output, .* removes them all: {both}$",
+    ):
+        run(entries[3:], out, split="test", settings=other)
+    assert records.open_records(out, "train")[0].frames.shape[1] == 32
+    assert not caplog.records
+    run(entries[3:], out, split="test", settings=other, overwrite=True)
+    assert re.search(f"removed from {out}, as of other settings: {both}", caplog.text)
+    assert {r.frames.shape[1] for r in records.open_records(out, "test")} == {16}
 
 
-def test_a_shorter_input_is_refused(entries, tmp_path):
+def test_videos_that_the_input_lacks_are_not_removed_without_a_word(entries, tmp_path, caplog):
+    """Of another list as long as the first, or longer, as much as of a shorter one."""
+    out = tmp_path / "out"
+    run(entries[:2], out)
+    with pytest.raises(
+        OutputError, match=r"holds 2 videos of split 'train' .* \('a', 'b'\); .* --overwrite, which"
+    ):
+        run(entries[2:], out)
+    run(entries, out)
+    with pytest.raises(OutputError, match=r"4 videos .* \('a', 'b', 'c' and 1 more\); .* manifest"):
+        run(entries[4:], out)
+    assert [r.id for r in records.open_records(out)] == ["a", "b", "c", "short", "still"]
+    assert not caplog.records
+    run(entries[:1], out, overwrite=True)
+    assert "4 videos of split 'train' that the input lacks: 'b', 'c', 'short' and 1" in caplog.text
+    assert [r.id for r in records.open_records(out)] == ["a"]
+
+
+def test_a_shorter_list_keeps_the_shards_that_are_as_before(entries, tmp_path, seen):
     out = tmp_path / "out"
     run(entries, out)
-    with pytest.raises(OutputError, match=r"has 3 shards of split 'train' .* only 1"):
-        run(entries[:2], out)
-    run(entries[:2], out, overwrite=True)
+    seen.clear()
+    assert run(entries[:3], out, overwrite=True).videos == 3
+    assert seen == ["c"]
+    assert [r.id for r in records.open_records(out)] == ["a", "b", "c"]
+    seen.clear()
+    assert run(entries[:2], out, overwrite=True).videos == 2
+    assert seen == []  # a whole shard less: there is nothing to do but to forget it
     assert [r.id for r in records.open_records(out)] == ["a", "b"]
+    assert not list(out.glob("*-00001")) and not list(out.rglob("*.unfinished"))
+
+
+def test_a_bad_video_may_be_taken_out(clips, tmp_path, caplog):
+    """Nothing finished is lost by that; what is done again is told."""
+    clips.data("a.mp4", b"")
+    for name in "bcde":
+        clips.video(f"{name}.mp4", frames=4)
+    lines = [{"id": name, "path": f"{name}.mp4"} for name in "abcde"]
+    assert run(read(clips.root, lines), tmp_path / "out").videos == 4
+    assert run(read(clips.root, lines[1:]), tmp_path / "out").videos == 4
+    assert [r.id for r in records.open_records(tmp_path / "out")] == ["b", "c", "d", "e"]
+    assert "3 finished videos of split 'train' done again" in caplog.text
 
 
 def test_a_split_that_was_cut_off_is_not_taken_for_a_whole_one(entries, tmp_path, monkeypatch):
@@ -106,6 +152,101 @@ def test_a_split_that_was_cut_off_is_not_taken_for_a_whole_one(entries, tmp_path
     assert not list(out.rglob("*.unfinished"))
 
 
+@pytest.fixture
+def cut_off(entries, tmp_path, monkeypatch):
+    """Runs until a video and stops there, as by Ctrl-C, in a shard of 64; with what was told."""
+
+    def cut(name, out=tmp_path / "out"):
+        tokenize = Grid.tokenize
+
+        def stopping(self, frames):
+            if frames.video.id == name:
+                raise KeyboardInterrupt
+            return tokenize(self, frames)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+            patch.setattr(Grid, "tokenize", stopping)
+            run(entries, out, settings=LARGE)
+        return caught.value.__notes__
+
+    return cut
+
+
+def test_a_run_that_is_cut_off_keeps_videos_of_unfinished_shards(
+    entries, clips, tmp_path, seen, cut_off
+):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    run(entries, whole, settings=LARGE)
+    assert cut_off("c") == ["2 of 5 videos are done and kept"]
+    assert cut_off("still") == ["4 of 5 videos are done and kept"]
+    seen.clear()
+    clips.video("short.mp4", frames=3)  # it is another file now
+    assert run(entries, out, settings=LARGE).skipped == 3
+    assert seen == ["short", "still"]
+    one, two = (shards.shard_path(folder, "train", 0).read_bytes() for folder in (out, whole))
+    assert one == two
+    assert not list(out.rglob("*.journal"))
+
+
+def test_what_was_cut_off_goes_on_with_more_videos_in_other_places(
+    entries, clips, tmp_path, seen, cut_off
+):
+    cut_off("c")
+    seen.clear()
+    more = [manifest.Entry("new", clips.video("new.mp4")), *entries]
+    run(more, tmp_path / "out", settings=LARGE)
+    assert seen == ["new", "c", "short", "still"]
+    assert len(records.open_records(tmp_path / "out")) == 6
+
+
+def test_a_shard_whose_videos_are_all_done_is_written(entries, tmp_path, monkeypatch, seen):
+    """The last one of them was taken out of the list."""
+    out = tmp_path / "out"
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(shards, "_write_array_record", full)
+        run(entries[:2], out)
+    seen.clear()
+    assert run(entries[:1], out).skipped == 1
+    assert seen == [] and [r.id for r in records.open_records(out)] == ["a"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "noise"])
+def test_a_damaged_journal_is_trusted_up_to_the_damage(damage, entries, tmp_path, seen, cut_off):
+    out = tmp_path / "out"
+    cut_off("short")
+    (path,) = out.rglob("*.journal")
+    data = path.read_bytes()
+    line = data.index(b"\n") + 1
+    second = line + json.loads(data[65:line])["bytes"]  # after a sum and a space
+    path.write_bytes(
+        {
+            "cut": data[: second + 500],
+            "flipped": data[: second + 500] + b"?" + data[second + 501 :],
+            "noise": data[:second] + b'{"key": 3}\n\n[]\n' + data[second:],
+        }[damage]
+    )
+    seen.clear()
+    run(entries, out, settings=LARGE)
+    assert seen == ["b", "c", "short", "still"]
+    assert len(records.open_records(out)) == 5
+
+
+def test_what_was_cut_off_is_not_removed_without_a_word(entries, tmp_path, cut_off):
+    out = tmp_path / "out"
+    cut_off("c")
+    other = dataclasses.replace(LARGE, record_size=16)
+    with pytest.raises(OutputError, match=r"them all: split 'train' with 2 videos"):
+        run(entries, out, settings=other)
+    with pytest.raises(OutputError, match=r"2 videos of split 'train' .* \('a', 'b'\)"):
+        run(entries[2:], out, settings=LARGE)
+    run(entries[2:], out, split="test", settings=other, overwrite=True)
+    assert {path.name for path in (out / "shards").iterdir()} == {"test-00000.json"}
+
+
 def test_what_killed_runs_left_is_removed(entries, tmp_path):
     """Not what a run that still goes on is writing."""
     out = tmp_path / "out"
@@ -123,7 +264,7 @@ def test_what_killed_runs_left_is_removed(entries, tmp_path):
     assert sorted(out.rglob(".*.partial")) == sorted(others)
 
 
-def test_a_full_disk_keeps_finished_shards(entries, tmp_path, monkeypatch, seen):
+def test_a_full_disk_keeps_what_is_finished(entries, tmp_path, monkeypatch, seen):
     out = tmp_path / "out"
     write = shards._write_array_record
 
@@ -142,7 +283,7 @@ def test_a_full_disk_keeps_finished_shards(entries, tmp_path, monkeypatch, seen)
         records.open_records(out)
     seen.clear()
     run(entries, out)
-    assert seen == ["c", "short", "still"]
+    assert seen == ["short", "still"]
     assert len(records.open_records(out)) == 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -132,9 +133,16 @@ def test_a_config_of_another_kind_is_told(clips, tmp_path, config, reason):
     assert reason in stderr and "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path, presses):
-    """Once, or twice as by someone in a hurry, or by `timeout`."""
+@pytest.mark.parametrize(
+    ("number", "presses", "code", "who"),
+    [
+        (signal.SIGINT, 1, 130, ""),
+        (signal.SIGINT, 2, 130, ""),
+        (signal.SIGTERM, 1, 75, "SIGTERM: "),
+    ],
+)
+def test_a_signal_leaves_nothing_half_written(clips, tmp_path, number, presses, code, who):
+    """Ctrl-C, once, or twice as by someone in a hurry; or what `kill` and schedulers send."""
     content = clips.video(frames=4).read_bytes()
     (clips.root / "v").mkdir()
     for index in range(40):
@@ -145,20 +153,25 @@ def test_ctrl_c_leaves_nothing_half_written(clips, tmp_path, presses):
         b"import ml_collections\n"
         b"def get_config(arg=None):\n"
         b"    return ml_collections.ConfigDict(\n"
-        b"        {'pipeline': {'frames': 4}, 'shard_size': 1, 'record_size': 32})\n",
+        b"        {'pipeline': {'frames': 4}, 'shard_size': 7, 'record_size': 32})\n",
     )
     args = (f"--input={clips.root}/v", f"--output={out}", f"--config={config}", "--workers=2")
     process = command(*args, start_new_session=True)
-    while not list(out.glob("shards/train-*.json")) and process.poll() is None:
+    while not list(out.glob("shards/train-*.journal")) and process.poll() is None:
         time.sleep(0.01)
     for _ in range(presses):
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    assert process.returncode == code, stderr
+    assert f"\n{who}stopping; what is finished is kept; " in stderr
     assert "run the same command again to go on" in stderr and "Traceback" not in stderr
     assert not list(out.rglob("*.partial"))
-    finished = len(records.finished_shards(out))
-    assert 1 <= finished < 40
+    told = re.search(
+        r"interrupted; (\d+) of 40 videos (?:is|are) done and kept; run the same", stderr
+    )
+    assert told, stderr
+    finished = int(told[1])
+    assert 7 * len(records.finished_shards(out)) <= finished < 40
     if presses == 1:
         return
     stdout, stderr = command(*args).communicate()

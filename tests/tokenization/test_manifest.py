@@ -48,6 +48,29 @@ def test_reads_all_keys_and_keeps_the_others(tmp_path):
     assert (second.id, second.captions, second.start, second.label) == ("7", ("one",), None, None)
 
 
+def test_misspelt_keys_are_told_in_a_line_each(tmp_path, caplog):
+    """Keys of others, and those of an entry that has the right one, are silent."""
+    others = {"views": 3, "labels": [1], "options": ["x"], "boxes": [], "duration": 3, "url": "u"}
+    lines: list[dict] = [{"id": str(i), "path": f"{i}.mp4", **others} for i in range(4)]
+    lines[0] |= {"caption": "a", "captoin": "b"}
+    lines[1] |= {"caption": "a", "lable": "run", "ends": 1}
+    lines[2] |= {"captions": ["a"], "caption": "a", "Start": 0}
+    read_manifest(write(tmp_path, *lines))
+    path = tmp_path / "clips.jsonl"
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f"{path}: {key!r} in {times} of 4 entries is kept, but means nothing here: "
+        f"did you mean {meant!r}?"
+        for key, times, meant in [
+            ("caption", 2, "captions"),
+            ("captoin", 1, "captions"),
+            ("lable", 1, "label"),
+            ("ends", 1, "end"),
+            ("Start", 1, "start"),
+        ]
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -58,6 +81,11 @@ def test_reads_all_keys_and_keeps_the_others(tmp_path):
         ('{"id": "b", "path": "b", "start": "soon"}', "line 2: 'start' must be a number"),
         ('{"id": "b", "path": "b", "end": -1}', "line 2: 'end' must be a number"),
         ('{"id": "b", "path": "b", "end": NaN}', "line 2: 'end' must be a number"),
+        (
+            '{"id": "b", "path": "b", "start": 9, "end": 3}',
+            "line 2: 'start' 9 must be before 'end' 3",
+        ),
+        ('{"id": "b", "path": "b", "start": 3, "end": 3}', "line 2: 'start' 3 must be before"),
         ('{"id": "b", "path": "b", "captions": [1]}', "line 2: 'captions' must be a list"),
         (r'{"id": "b", "path": "b", "captions": ["\ud800"]}', r"line 2: '\ud800' is half"),
         (r'{"id": "b", "path": "b", "more": {"\udcff": 1}}', r"line 2: '\udcff' is half"),
@@ -127,17 +155,51 @@ def test_paths_that_leave_the_root_are_problems_of_their_entries(tmp_path):
     assert len(fingerprint(entries)) == len(cases)
 
 
+def test_a_path_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "lists").mkdir()
+    home, plain = read_manifest(
+        write(tmp_path / "lists", {"id": "a", "path": "~/a.mp4"}, {"id": "b", "path": "~b.mp4"})
+    )
+    assert (home.path, home.problem) == (tmp_path / "home/a.mp4", None)
+    assert plain.path == tmp_path / "lists/~b.mp4"
+
+
 def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
 
 
-def test_a_folder_gives_its_videos_and_images(tmp_path):
-    touch(tmp_path / "b.MP4", tmp_path / "sub" / "a.b.avi", tmp_path / "c.jpg", tmp_path / "d.txt")
+def test_a_folder_gives_its_videos(tmp_path):
+    touch(tmp_path / "b.MP4", tmp_path / "sub" / "a.b.avi", tmp_path / "d.txt")
     entries = read_entries(tmp_path)
-    assert [entry.id for entry in entries] == ["b", "c", "sub/a.b"]
-    assert entries[2].path == tmp_path / "sub" / "a.b.avi"
+    assert [entry.id for entry in entries] == ["b", "sub/a.b"]
+    assert entries[1].path == tmp_path / "sub" / "a.b.avi"
+
+
+def test_images_beside_videos_are_left_out(tmp_path, caplog):
+    """One that shares the name of a video, too; a folder of images alone is one of images."""
+    touch(tmp_path / "a.jpg", tmp_path / "sub" / "cover.PNG", tmp_path / "x.mp4" / "in.txt")
+    assert [entry.id for entry in read_entries(tmp_path)] == ["a", "sub/cover"]
+    assert not caplog.records
+    touch(tmp_path / "a.mp4")
+    assert [entry.path.name for entry in read_entries(tmp_path)] == ["a.mp4"]
+    assert f"{tmp_path}: images beside videos are left out, 2 of 3 files" in caplog.text
+    assert [entry.id for entry in read_entries(tmp_path / "**" / "*.PNG")] == ["sub/cover"]
+
+
+def test_hidden_files_are_no_videos_of_a_folder(tmp_path):
+    """As macOS leaves on other disks, beside each file."""
+    touch(tmp_path / ".x" / "._a.mp4", tmp_path / ".x" / "a.mp4", tmp_path / ".x" / ".t" / "b.mp4")
+    assert [entry.id for entry in read_entries(tmp_path / ".x")] == ["a"]
+    assert [entry.id for entry in read_entries(tmp_path / ".x" / "._a.mp4")] == ["._a"]
+
+
+def test_a_folder_without_videos(tmp_path):
+    touch(tmp_path / "notes.txt")
+    with pytest.raises(ManifestError, match=r"holds no video \(\*\.mp4, .*; correct the folder"):
+        read_entries(tmp_path)
 
 
 def test_patterns(tmp_path):

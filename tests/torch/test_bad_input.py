@@ -104,7 +104,7 @@ def assert_good(one: Outcome, *, frames: int = FRAMES, repeated: bool = False) -
 
 @pytest.mark.parametrize(("segmenter", "tracker"), [("directsam", "sam2"), ("sam2", "edgetam")])
 def test_bad_videos_cost_only_themselves(torch, transformers, folder, segmenter, tracker):
-    outcomes = record(read_entries(folder), segmenter, tracker, "float32")
+    outcomes = record(read_entries(folder / "*"), segmenter, tracker, "float32")
     assert outcomes.keys() == BAD.keys() | PLAIN.keys() | set(ODD)
     for name, reason in BAD.items():
         quarantined = outcomes[name].quarantined
@@ -129,7 +129,7 @@ def test_in_bfloat16(torch, transformers, folder, monkeypatch, segmenter, tracke
         return images(self, *arguments)
 
     monkeypatch.setattr(devices.Device, "images", note)
-    wanted = [entry for entry in read_entries(folder) if entry.id in ("dot", "good", "sound")]
+    wanted = [entry for entry in read_entries(folder / "*") if entry.id in ("dot", "good", "sound")]
     outcomes = record(wanted, segmenter, tracker, "bfloat16")
     assert_good(outcomes["dot"], frames=1)
     assert_good(outcomes["good"])

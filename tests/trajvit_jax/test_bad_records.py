@@ -164,6 +164,14 @@ def test_a_record_of_another_length_is_refused_at_the_start_by_file(read, toy_re
         read(tmp_path / "odd")
 
 
+def test_an_image_among_videos_is_not_to_be_extracted_again(read, toy_record, tmp_path):
+    """It would have one frame again."""
+    records = [toy_record(i, frames=1 if i == 13 else 4) for i in range(RECORDS)]
+    write_records(tmp_path / "odd", records, shard_size=SHARD)
+    with pytest.raises(ValueError, match=r"'clip13' has 1 frame, .* an image .* --overwrite from"):
+        read(tmp_path / "odd")
+
+
 # The loss
 
 

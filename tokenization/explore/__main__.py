@@ -30,6 +30,12 @@ examples:
 """
 
 
+def _path(text: str) -> Path:
+    if not text.strip():  # else it would be the current folder
+        raise argparse.ArgumentTypeError(exit_codes.EMPTY)
+    return Path(text)
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tokenization.explore",
@@ -40,10 +46,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "input",
         metavar="DIR_OR_VIDEO",
-        type=Path,
+        type=_path,
         help="a folder written by tokenization.extract, or a video (or image) file",
     )
-    parser.add_argument("--output", type=Path, required=True, help="OUT.html, OUT.mp4 or OUT.png")
+    parser.add_argument("--output", type=_path, required=True, help="OUT.html, OUT.mp4 or OUT.png")
     parser.add_argument("--split", default="train", help="split of the folder (default: train)")
     parser.add_argument("--video", metavar="ID", help="only the video of this id in the folder")
     parser.add_argument(

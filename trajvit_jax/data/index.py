@@ -94,6 +94,13 @@ def check_index(source: Sequence[Record], index: RecordIndex, frames: int) -> No
 
 def frames_misfit(name: str, frames: int, wanted: int) -> str:
     """What to tell of a record with fewer or more frames than the model reads."""
+    if frames == 1:  # extracted again, an image has one frame again
+        return (
+            f"record {name!r} has 1 frame, the model reads {wanted}; if it is an image among "
+            "videos, extract again with --overwrite from an --input without it (a folder leaves "
+            "out images beside videos), else with --config=configs/tokenization/classical.py:"
+            f"frames={wanted} and another --output"
+        )
     return (
         f"record {name!r} has {frames} frames, the model reads {wanted}; "
         f"train with model.frames = {frames} (configs/demo.py:frames={frames}), or "

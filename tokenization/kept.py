@@ -1,0 +1,115 @@
+"""What a folder of records holds before a run, and what of it the run may keep or remove.
+
+Nothing that was finished is removed without a word: a run that would do so is refused, with a
+list of what is at stake, and with `overwrite` says what it removed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from tokenization import journal, records, shards
+from tokenization.files import write_text
+from tokenization.records import ShardInfo
+from tokenization.shard_files import unfinished_splits
+from tokenization.summary import count
+from trajvit_jax import config as configs
+
+_SETTINGS_FILE = "settings.json"
+_SHOWN = 3  # videos that a message names
+
+
+class OutputError(ValueError):
+    """An output folder that this run may not continue; the message says why and what to do."""
+
+
+def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> str:
+    """Notes the settings in the output folder, or checks them against those noted there.
+
+    Args:
+      output: folder of the dataset.
+      settings: JSON values on which its records depend, of all splits.
+      overwrite: remove all splits of other settings instead of raising.
+
+    Returns:
+      Their hash.
+
+    Raises:
+      OutputError: the folder holds records of other settings.
+    """
+    path = output / _SETTINGS_FILE
+    new = json.loads(records.to_json(settings))
+    if path.is_file():
+        old = json.loads(path.read_text("utf-8"))
+        if old != new and (held := _videos_of_splits(output)):
+            listed = ", ".join(
+                f"split {split!r} with {count(videos, 'video')}" for split, videos in held.items()
+            )
+            if not overwrite:
+                raise OutputError(
+                    f"{output} holds records of other settings "
+                    f"({'; '.join(configs.differences(old, new))}); choose another --output, or "
+                    f"pass --overwrite, which removes them all: {listed}"
+                )
+            for split in held:
+                shards.remove_split(output, split)
+            logging.warning("removed from %s, as of other settings: %s", output, listed)
+    write_text(path, json.dumps(new, indent=2, sort_keys=True) + "\n")
+    return records.short_hash(new)
+
+
+def finished(
+    output: Path,
+    split: str,
+    wanted: Collection[str],
+    *,
+    begun: Iterable[str] = (),
+    overwrite: bool,
+) -> dict[int, ShardInfo]:
+    """A split's finished shards by number.
+
+    Args:
+      output: folder of the dataset.
+      split: its name.
+      wanted: ids of the videos that it is to hold.
+      begun: those that are done, of shards that are not finished.
+      overwrite: let go of videos that are not wanted instead of raising.
+
+    Raises:
+      OutputError: it holds videos that are not wanted.
+    """
+    done = {info.index: info for info in records.split_shards(output, split)}
+    held = dict.fromkeys([*(name for info in done.values() for name in info.ids), *begun])
+    surplus = [name for name in held if name not in wanted]
+    if not surplus:
+        return done
+    what = f"{count(len(surplus), 'video')} of split {split!r} that the input lacks"
+    if not overwrite:
+        raise OutputError(
+            f"{output} holds {what} ({_some(surplus)}); to add videos, give --input a manifest of "
+            "all, the new ones at its end; else choose another --output or --split, or pass "
+            f"--overwrite, which removes {'it' if len(surplus) == 1 else 'them'}"
+        )
+    logging.warning("removing from %s %s: %s", output, what, _some(surplus))
+    return done
+
+
+def _videos_of_splits(output: Path) -> dict[str, int]:
+    """Records of each split, with those of shards that are not finished."""
+    held: dict[str, set[str]] = {}
+    for info in records.finished_shards(output):
+        held.setdefault(info.split, set()).update(info.ids)
+    for split in unfinished_splits(output):
+        begun = {outcome.id for outcome in journal.read(output, split).values()}
+        held[split] = held.get(split, set()) | begun
+    return {split: len(ids) for split, ids in sorted(held.items()) if ids}
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = len(ids) - _SHOWN
+    return ", ".join(map(repr, ids[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
