@@ -140,10 +140,13 @@ class ShardInfo:
       settings: hash of the settings that made it.
       inputs: hash of the manifest's entries that went in.
       bytes: of all records.
-      ids: of the records, in order, as are the next two.
+      ids: of the records, in order, as are the next three.
       trajectories: how many each record has.
       frames: how many each record has.
+      damaged: how many damaged frames the video of each has, see `video.Frames`; empty in notes
+        of before they were counted.
       repeated: videos that were too short and repeat their last frame.
+      short: their ids; empty in notes of before they were kept.
       seconds: processing time, summed over processes.
       quarantine: entries that gave no record.
     """
@@ -157,13 +160,27 @@ class ShardInfo:
     ids: tuple[str, ...] = ()
     trajectories: tuple[int, ...] = ()
     frames: tuple[int, ...] = ()
+    damaged: tuple[int, ...] = ()
     repeated: int = 0
+    short: tuple[str, ...] = ()
     seconds: float = 0.0
     quarantine: tuple[Quarantined, ...] = ()
 
     def to_json(self) -> str:
         """One JSON object."""
         return to_json(dataclasses.asdict(self))
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Ids of records without any trajectory."""
+        pairs = zip(self.ids, self.trajectories, strict=True)
+        return tuple(name for name, found in pairs if not found)
+
+    @property
+    def with_damage(self) -> tuple[tuple[str, int], ...]:
+        """Ids of records whose videos have damaged frames, and how many; none where not counted."""
+        pairs = zip(self.ids, self.damaged, strict=False)
+        return tuple((name, frames) for name, frames in pairs if frames)
 
     @classmethod
     def from_json(cls, text: str) -> ShardInfo:

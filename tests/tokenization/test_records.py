@@ -330,6 +330,6 @@ def test_errors_name_the_folder_and_the_remedy(tmp_path):
 
 
 def test_shard_info_round_trip():
-    info = ShardInfo("train", 3, 256, "s", "i", 7, ("a",), (1,), (2,), 1, 0.5)
+    info = ShardInfo("train", 3, 256, "s", "i", 7, ("a",), (1,), (2,), (3,), 1, ("a",), 0.5)
     info = dataclasses.replace(info, quarantine=(Quarantined("x", "p", "r", "m"),))
     assert ShardInfo.from_json(info.to_json()) == info
