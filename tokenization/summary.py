@@ -44,6 +44,7 @@ class Summary:
       short: their ids, as far as they are known.
       empty: ids of videos without any trajectory.
       damaged: ids of videos with damaged frames, and how many of these there are.
+      asking: how to ask for another number of frames; empty = that cannot be chosen.
       skipped: entries in shards that were finished before this run.
       seconds: processing time, summed over processes, of all shards.
       run: how long this run took.
@@ -61,6 +62,7 @@ class Summary:
     short: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     damaged: tuple[tuple[str, int], ...] = ()
+    asking: str = dataclasses.field(default="", compare=False)
 
     @property
     def bad(self) -> float:
@@ -92,9 +94,10 @@ class Summary:
                 f"decoded in part: {_some(told)}; copy or download them again"
             )
         if self.repeated:
+            named = f" ({_some(self.short)})" if self.short else ""
             lines.append(
-                f"{count(self.repeated, 'video')} with fewer frames than asked: the last one is "
-                "repeated (--config=configs/tokenization/classical.py:frames=N asks for N)"
+                f"{count(self.repeated, 'video')} with fewer frames than asked{named}: the last "
+                f"one is repeated{'; ' * bool(self.asking)}{self.asking}"
             )
         if self.quarantine:
             bad = len(self.quarantine)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -27,7 +30,17 @@ def test_every_entry_becomes_a_record_in_order(entries, tmp_path):
     assert summary.repeated == 1 and summary.quarantine == () and summary.bad == 0
     assert summary.tubelets == 4 * count_tubelets(4) + count_tubelets(1) == 4 * 392 + 196
     assert "5 videos, 17 frames" in str(summary)
-    assert "1 video with fewer frames than asked: the last one is repeated" in str(summary)
+    assert "1 video with fewer frames than asked (short): the last one is repeated" in str(summary)
+
+
+def test_paths_are_no_entries(tmp_path):
+    """In a process of its own: here types are checked on the way in."""
+    for entries in ("'a.mp4'", "['a.mp4']"):
+        script = f"from tokenization.extract import extract; extract({entries}, '{tmp_path}/out')"
+        line = [sys.executable, "-c", script]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert "ValueError: extract takes entries, not paths: extract(read_entries(" in done.stderr
+        assert not (tmp_path / "out").exists()
 
 
 def test_absolute_paths_are_read(clips, tmp_path):

@@ -94,7 +94,7 @@ def tokenize_file(path: Path, *, config: str | None = None) -> Item:
 
     settings = ExtractSettings()
     if config is not None:
-        settings = configs.to_settings(ExtractSettings, configs.load(config))
+        settings = configs.read(ExtractSettings, config, "tokenization.extract")
     chosen = settings.pipeline
     frames = video.decode(
         path, frames=chosen.frames, between=chosen.between, max_side=chosen.max_side
