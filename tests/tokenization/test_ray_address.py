@@ -41,7 +41,7 @@ def test_nobody_answers(ray, port, address):
 
 
 @pytest.mark.parametrize("address", ["unknown:6379", "127.0.0.1:99999"])
-def test_no_address_of_a_machine(ray, address, monkeypatch):
+def test_no_address_of_a_machine(ray, port, address, monkeypatch):
     def unknown(*_, **__):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
