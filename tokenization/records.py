@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8, UInt16
 
+from tokenization.folder_lock import writer_of
 from tokenization.shard_files import (
     DATASET,
     SHARD_INFO,
@@ -471,14 +472,24 @@ def _open_dataset(directory: Path, split: str) -> Any:
     import tensorflow_datasets as tfds
 
     if split in unfinished_splits(directory):
+        if writer := writer_of(directory):
+            raise RecordsError(
+                f"split {split!r} of {directory} is being written by another process {writer}; "
+                "wait for it to end"
+            )
         raise RecordsError(
             f"the extraction of split {split!r} into {directory} is not finished; run the same "
             "command again: it goes on from there"
         )
     if not (directory / "dataset_info.json").is_file():
-        state = "has no dataset_info.json" if directory.is_dir() else "does not exist"
+        if directory.is_dir():
+            raise RecordsError(
+                f"{directory} is a folder without records (it has no dataset_info.json); of a "
+                "folder of videos, they are written into another one with `python -m "
+                f"tokenization.extract --input={directory} --output=RECORDS`"
+            )
         raise RecordsError(
-            f"{directory} {state}; write records with "
+            f"{directory} does not exist; write records with "
             f"`python -m tokenization.extract --input=... --output={directory}`"
         )
     builder: Any = tfds.builder_from_directory(os.fspath(directory))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html.parser
 import json
 import re
@@ -15,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tokenization import shards
+from tokenization import records, shards
 from tokenization.explore import __main__ as command
 from tokenization.explore import movie, page, sheet, view
 from tokenization.explore.colours import palette
 from tokenization.explore.items import Item
 from tokenization.records import Record
+from tokenization.shard_files import shard_info_path
 from tokenization.trajectories import Trajectories, VideoInfo
 from tokenization.tubelets import count_tubelets
 
@@ -309,6 +311,23 @@ def test_command_names_a_file_that_is_no_video(tmp_path, capsys):
     assert not (tmp_path / "o.html").exists()
 
 
+def test_a_video_that_is_not_among_the_records(tmp_path, capsys):
+    names = ["landscape", "portrait"]
+    shards.write_records(tmp_path, [squashed(moving_squares(video_id=name)) for name in names])
+    [info] = records.finished_shards(tmp_path)
+    bad = records.Quarantined("broken", "v/broken.mp4", "is truncated", "copy it again")
+    note = shard_info_path(tmp_path, "train", 0)
+    note.write_text(dataclasses.replace(info, quarantine=(bad,)).to_json())
+    for video, said in {
+        "portrai": "of 2 records has no video 'portrai'; did you mean 'portrait'?",
+        "x": "has no video 'x'; the first is 'landscape'",
+        "broken": "could not be read: v/broken.mp4 is truncated; copy it again",
+    }.items():
+        given = [str(tmp_path), f"--output={tmp_path / 'o.html'}", f"--video={video}"]
+        assert command.main(given) == 2
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".html", ".mp4", ".png"])
 def test_command_writes_what_the_suffix_says(suffix, tmp_path, monkeypatch, capsys):
     asked = []
@@ -330,7 +349,7 @@ def test_command_writes_what_the_suffix_says(suffix, tmp_path, monkeypatch, caps
     [
         ("missing.mp4", "o.html", ["missing.mp4 does not exist", "tokenization.extract"]),
         ("alone.npz", "o.html", ["alone.npz", "give the video itself"]),
-        ("folder", "o.html", ["folder", "tokenization.extract"]),
+        ("folder", "o.html", ["folder --output=RECORDS", "tokenization.extract"]),
         ("alone.npz", "o.gif", ["o.gif", ".html, .mp4 or .png"]),
     ],
 )
