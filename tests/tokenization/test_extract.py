@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,3 +96,26 @@ def test_processes_give_the_same_bytes_as_one(entries, tmp_path):
     for index in (0, 1):
         one, two = (shards.shard_path(tmp_path / name, "train", index) for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
+
+
+def test_the_readmes_program(clips):
+    """In a file of its own: worker processes import it."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    code = next(
+        block
+        for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+        if block.startswith("from tokenization.extract")
+    )
+    clips.video("clips/a.mp4", frames=9)
+    program = clips.data("program.py", code.encode())
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=clips.root,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 video, 8 frames" in done.stdout
+    assert "a (8, 256, 256, 3) (8, 256, 256)" in done.stdout
