@@ -41,13 +41,13 @@ class Summary:
       tubelets: tokens that 2x16x16 tubelets at 224x224 would take for the same frames.
       quarantine: entries that gave no record.
       repeated: videos too short for the asked number of frames.
-      short: their ids, as far as they are known.
-      empty: ids of videos without any trajectory.
-      damaged: ids of videos with damaged frames, and how many of these there are.
-      asking: how to ask for another number of frames; empty = that cannot be chosen.
       skipped: entries in shards that were finished before this run.
       seconds: processing time, summed over processes, of all shards.
       run: how long this run took.
+      short: ids of the repeated ones, as far as they are known.
+      empty: ids of videos without any trajectory.
+      damaged: ids of videos with damaged frames, and how many of these there are.
+      asking: how to ask for another number of frames; empty = that cannot be chosen.
     """
 
     videos: int
@@ -83,6 +83,12 @@ class Summary:
                 f"{self.seconds / self.videos:.2f} seconds a video in one process"
                 + (f"; this run: {self.run}" if self.run else ""),
             ]
+        if self.repeated:
+            named = f" ({_some(self.short)})" if self.short else ""
+            lines.append(
+                f"{count(self.repeated, 'video')} with fewer frames than asked{named}: the last "
+                f"one is repeated{'; ' * bool(self.asking)}{self.asking}"
+            )
         if self.empty:
             lines.append(
                 f"{count(len(self.empty), 'video')} without any trajectory: {_some(self.empty)}"
@@ -92,12 +98,6 @@ class Summary:
             lines.append(
                 f"{count(len(told), 'video')} with damaged frames, which were passed over or "
                 f"decoded in part: {_some(told)}; copy or download them again"
-            )
-        if self.repeated:
-            named = f" ({_some(self.short)})" if self.short else ""
-            lines.append(
-                f"{count(self.repeated, 'video')} with fewer frames than asked{named}: the last "
-                f"one is repeated{'; ' * bool(self.asking)}{self.asking}"
             )
         if self.quarantine:
             bad = len(self.quarantine)
