@@ -21,7 +21,6 @@ less than 512 MB, for a video of any length and up to 3840x2160.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -37,6 +36,7 @@ from tokenization.engines.crew import Patience
 from tokenization.engines.devices import visible_gpus
 from tokenization.engines.local import LocalEngine
 from tokenization.engines.protocol import Engine, WorkerUnfit
+from tokenization.frames_asked import asking_for
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.recorder import ExtractSettings, Outcome, Recorder, Tokenizer
@@ -48,7 +48,6 @@ from trajvit_jax import config as configs
 __all__ = ["ExtractSettings", "OutputError", "Summary", "extract"]
 
 _TOGETHER = 8  # videos that networks get at once: 128 frames
-_DEFAULTS = "configs/tokenization/classical.py"  # the settings without a config, as one
 
 
 def extract(
@@ -173,7 +172,7 @@ def _extract() -> Summary:
         build=functools.partial(pipeline.build, weights=flag.weights),
         together=flag.together,
     )
-    return dataclasses.replace(summary, asking=_asking(flag.config))
+    return dataclasses.replace(summary, asking=asking_for(flag.config))
 
 
 def _check_output(videos: str, output: str) -> None:
@@ -192,21 +191,6 @@ def _check_output(videos: str, output: str) -> None:
 
 def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
-
-
-def _asking(config: str | None) -> str:
-    """How the config of a run is asked for N frames of each video."""
-    file, _, arg = (config or _DEFAULTS).partition(":")
-    kept = [item for item in arg.split(",") if item and item.partition("=")[0].strip() != "frames"]
-    if config and not _takes_frames(file):
-        return f"pipeline.frames of {file} is how many"
-    return f"--config={file}:{','.join([*kept, 'frames=N'])} asks for N"
-
-
-def _takes_frames(file: str) -> bool:
-    with contextlib.suppress(ValueError):  # it has no such argument
-        return configs.load(f"{file}:frames=1").get("pipeline", {}).get("frames") == 1
-    return False
 
 
 if __name__ == "__main__":

@@ -290,7 +290,18 @@ def test_a_short_video_is_told_to_repeat_its_last_frame(tmp_path, capsys):
         assert ("repeated" in printed) == said
         if said:
             assert "short: 5 frames of its own, the last one is repeated 11 times" in printed
-            assert "classical.py:frames=5 asks" in printed
+            assert "configs/tokenization/classical.py:frames=5 asks for 5" in printed
+
+
+def test_a_damaged_video_is_told(tmp_path, capsys):
+    rgb = np.random.default_rng(0).integers(0, 255, (16, 48, 64, 3), np.uint8)
+    movie.write_movie(tmp_path / "clip.mp4", dataclasses.replace(moving_squares(16), frames=rgb))
+    content = bytearray((tmp_path / "clip.mp4").read_bytes())
+    middle, size = int(0.4 * len(content)), len(content) // 4
+    content[middle : middle + size] = np.random.default_rng(1).bytes(size)
+    (tmp_path / "clip.mp4").write_bytes(content)
+    assert command.main([str(tmp_path / "clip.mp4"), f"--output={tmp_path / 'o.png'}"]) == 0
+    assert re.search(r"clip: \d+ frames? damaged, passed over", capsys.readouterr().out)
 
 
 def test_command_never_overwrites_its_input(tmp_path, monkeypatch, capsys):
@@ -320,7 +331,7 @@ def test_a_video_that_is_not_among_the_records(tmp_path, capsys):
     note.write_text(dataclasses.replace(info, quarantine=(bad,)).to_json())
     for video, said in {
         "portrai": "of 2 records has no video 'portrai'; did you mean 'portrait'?",
-        "x": "has no video 'x'; the first is 'landscape'",
+        "x": "split 'train' of 2 records has no video 'x'; the first is 'landscape'",
         "broken": "could not be read: v/broken.mp4 is truncated; copy it again",
     }.items():
         given = [str(tmp_path), f"--output={tmp_path / 'o.html'}", f"--video={video}"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tokenization import extract, records
+from tokenization.frames_asked import asking_for
 from tokenization.recorder import ExtractSettings
 from tokenization.splits import OutputError
 from trajvit_jax import config as configs
@@ -232,7 +233,7 @@ def test_settings_are_told_as_they_were_typed(arguments, said, clips, tmp_path):
     ],
 )
 def test_who_asks_for_frames_is_told(config, said):
-    assert said in extract._asking(config and f"{CONFIGS}/tokenization/{config}")
+    assert said in asking_for(config and f"{CONFIGS}/tokenization/{config}")
 
 
 def test_records_go_beside_the_videos(tmp_path, capsys):

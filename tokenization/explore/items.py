@@ -22,6 +22,7 @@ class Item:
       frames: RGB; may be of another size than the label maps.
       trajectories: of the same number of frames.
       captions: none, one or several.
+      damaged: frames of a video file, see `video.Frames`; records do not tell.
 
     Raises:
       ValueError: frames and label maps whose numbers differ.
@@ -30,6 +31,7 @@ class Item:
     frames: UInt8[np.ndarray, "t h w 3"]
     trajectories: Trajectories
     captions: tuple[str, ...] = ()
+    damaged: int = 0
 
     def __post_init__(self) -> None:
         frames, maps = len(self.frames), len(self.trajectories.labels)
@@ -69,7 +71,8 @@ def read_records(
     source = records.open_records(directory, split)
     chosen = range(min(len(source), max_videos))
     if video is not None:
-        place = _place(list(records.split_shards(directory, split)), video, f"{directory}: {split}")
+        shards = list(records.split_shards(directory, split))
+        place = _place(shards, video, where=f"{directory}: split {split!r}")
         chosen = range(place, place + 1)
     return [
         Item(record.frames, record.trajectories, record.captions)
@@ -114,7 +117,8 @@ def tokenize_file(path: Path, *, config: str | None = None) -> Item:
     frames = video.decode(
         path, frames=chosen.frames, between=chosen.between, max_side=chosen.max_side
     )
-    return Item(frames.rgb, pipeline.build(chosen).tokenize(frames))
+    found = pipeline.build(chosen).tokenize(frames)
+    return Item(frames.rgb, found, damaged=frames.damaged)
 
 
 def title_of(items: Sequence[Item]) -> str:
