@@ -22,7 +22,7 @@ Options:
   --logs=DIR            logs, one a machine (DIR/logs of --output)
   --retries=N           starts of the extraction after it was killed, before giving up (5)
   --module=NAME         another command with the same flags, as tokenization.import_official
-  --dry-run             prints what would be started, and where
+  --dry-run             checks --input and --config, and prints what would be started, and where
 
 Examples:
   launch/extract_ray.sh -- --input=clips.jsonl --output=/data/records
@@ -36,8 +36,8 @@ Where to look:
   DIR/logs/extract.log  which worker died of which video; ray-HOST.log: Ray on that host
 
 Exit codes, of the extraction and of this script: 0 done; 1 an error, or more than --max_bad of the
-videos could not be read; 130 Ctrl-C; 75 SIGTERM. What is finished is kept: the same command goes
-on.
+videos could not be read; 2 asked wrong, and the same command fails again; 130 Ctrl-C; 75 SIGTERM.
+What is finished is kept: the same command goes on.
 HELP
 }
 
@@ -52,6 +52,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 hosts='' address='' not_here='' ip='' port=6379 logs='' retries=5 module=tokenization.extract
 dry_run='' arguments=()
 while (($#)); do
+  case $1 in # `--name value` is `--name=value`
+    --hosts | --address | --ip | --port | --logs | --retries | --module)
+      (($# > 1)) || die "$1 has no value; see launch/extract_ray.sh --help"
+      set -- "$1=$2" "${@:3}"
+      ;;
+  esac
   case $1 in
     -h | --help) usage && exit 0 ;;
     --hosts=*) hosts=${1#*=} ;;
@@ -69,10 +75,16 @@ while (($#)); do
   shift
 done
 ((${#arguments[@]})) || die "-- --input=... --output=... is missing; see launch/extract_ray.sh --help"
-output=''
-for argument in "${arguments[@]}"; do
+output='' input='' config=''
+for ((i = 0; i < ${#arguments[@]}; i++)); do
+  argument=${arguments[i]}
+  case $argument in
+    --output | --input | --config | --engine | --address) argument+="=${arguments[i + 1]:-}" ;;
+  esac
   case $argument in
     --output=*) output=${argument#*=} ;;
+    --input=*) input=${argument#*=} ;;
+    --config=*) config=${argument#*=} ;;
     --engine=* | --address=*) die "$argument is this script's own business" ;;
   esac
 done
@@ -114,6 +126,11 @@ compose() {
     "cd $(printf %q "$root") && exec bash -c $(printf %q "$inner") 3<&0")
 }
 
+# Checked here, before machines are started and folders made: patterns and manifests are looked into
+# by the extraction.
+[[ -z $config || -f ${config%%:*} ]] || die "--config=$config: there is no such file"
+[[ -z $input || $input == *[*?[]* || -e $input ]] || die "--input=$input does not exist"
+
 if [[ -n $dry_run ]]; then
   if ((${#head[@]})); then printf '%q ' "${head[@]}" && echo; fi
   for name in "${names[@]}"; do
@@ -126,15 +143,21 @@ if [[ -n $dry_run ]]; then
   exit 0
 fi
 
+[[ -d $logs ]] || made_logs=yes
+[[ -d $output ]] || made_output=yes
 mkdir -p "$logs" || exit
 started=() driver='' asked=''
 # shellcheck disable=SC2329  # the trap calls it
 end_all() {
-  local pid
+  local code=$? pid
   for pid in "${started[@]:1}"; do kill -TERM -- "-$pid" 2>/dev/null; done
   ((${#started[@]} < 2)) || sleep 3 # hosts take their leave of the head
   [[ -z ${started[0]:-} ]] || kill -TERM "${started[0]}" 2>/dev/null
   for pid in "${started[@]}"; do wait "$pid" 2>/dev/null; done
+  [[ -z $driver ]] || { exec {errors}>&- && wait "$teller"; }
+  # The extraction was asked wrong and has said so: nothing is left of it.
+  [[ -z $driver || $code != 2 || -z ${made_logs:-} ]] || rm -rf -- "$logs"
+  [[ -z $driver || $code != 2 || -z ${made_output:-} ]] || rmdir -- "$output" 2>/dev/null
 }
 trap end_all EXIT
 
@@ -175,9 +198,11 @@ ask() {
 trap 'ask INT' INT
 trap 'ask TERM' TERM HUP
 
+exec {errors}> >(trap '' INT TERM && exec tee -a "$logs/extract.log" >&2)
+teller=$!
 failures=0
 while true; do
-  "${command[@]}" </dev/null 2> >(trap '' INT TERM && tee -a "$logs/extract.log" >&2) &
+  "${command[@]}" </dev/null 2>&"$errors" {errors}>&- &
   driver=$!
   while true; do
     wait "$driver"

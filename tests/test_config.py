@@ -42,7 +42,7 @@ def test_several_values():
     assert (got.steps, got.flip, got.name) == (3, True, "tiny")
 
 
-@pytest.mark.parametrize("arg", ["steps=2.5", "steps=many", "flip=1", "rate=fast", "steps"])
+@pytest.mark.parametrize("arg", ["steps=2.5", "steps=many", "flip=1", "rate=fast"])
 def test_values_of_another_type(arg):
     key = arg.partition("=")[0]
     with pytest.raises(ValueError, match=f"{key}=.* must be {type(DEFAULTS[key]).__name__}"):
@@ -54,6 +54,19 @@ def test_unknown_keys_name_the_nearest():
         config.parse_arg("stepps=3", **DEFAULTS)
     with pytest.raises(ValueError, match="known: flip, name, path, rate, steps"):
         config.parse_arg("zzz=3", **DEFAULTS)
+    with pytest.raises(ValueError, match="unknown config argument 'zzz': this config takes none"):
+        config.parse_arg("zzz=3")
+
+
+@pytest.mark.parametrize(("arg", "like"), [("steps", "steps=10"), ("name", "name=base")])
+def test_only_a_flag_stands_without_a_value(arg, like):
+    with pytest.raises(ValueError, match=f"'{arg}' has no value; write it like {like}$"):
+        config.parse_arg(arg, **DEFAULTS)
+
+
+def test_no_argument_is_given_twice():
+    with pytest.raises(ValueError, match="'steps' is given twice"):
+        config.parse_arg("steps=3,flip,steps=4", **DEFAULTS)
 
 
 @pytest.fixture
@@ -91,6 +104,13 @@ def test_load_names_the_file(tmp_path):
     empty.write_text("")
     with pytest.raises(ValueError, match=r"empty\.py has no get_config"):
         config.load(str(empty))
+
+
+def test_errors_of_arguments_name_the_file(config_file):
+    with pytest.raises(
+        config.ConfigError, match=r"experiment\.py: unknown config argument 'spets'"
+    ):
+        config.load(f"{config_file}:spets=3")
 
 
 def test_what_is_no_config_file_names_the_nearest(config_file, tmp_path):
@@ -134,3 +154,40 @@ def test_unknown_settings_are_named_with_their_path():
         config.to_settings(Outer, {"inner": {"widht": 5}})
     with pytest.raises(ValueError, match=r"model\.speed is not a setting"):
         config.to_settings(Outer, {"speed": 5}, "model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    steps: int = 10
+    size: float = 0.5
+
+    def __post_init__(self):
+        config.require_positive(self, "steps")
+
+
+def test_settings_of_a_file_name_the_argument_at_fault(config_file):
+    assert config.read(Steps, f"{config_file}:steps=3", "mine") == Steps(3)
+    with pytest.raises(config.ConfigError, match=r"experiment\.py:steps=0: Steps\.steps must be"):
+        config.read(Steps, f"{config_file}:size=2,steps=0", "mine")
+
+
+def test_a_config_of_another_command_names_it(config_file, tmp_path, monkeypatch):
+    """By its docstring: the command that is given the config, else the first one."""
+    monkeypatch.chdir(tmp_path)
+    body = config_file.read_text()
+    first = '"""Steps.\n\nRecords:\n  python -m before.it --config=configs/a.py\n'
+    last = '  python -m {} --steps \\\\\n      --config=configs/{}.py:steps=3\n"""\n'
+    for name, module in {"ours": "our.program", "theirs": "their.program"}.items():
+        path = tmp_path / "configs" / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(first + last.format(module, name) + body)
+        assert config.command_of(path) == module
+    said = (
+        r"configs/theirs\.py is a config of python -m their\.program; python -m our\.program takes "
+    )
+    with pytest.raises(config.ConfigError, match=said + r"configs/ours\.py$") as caught:
+        config.read(Inner, "configs/theirs.py", "our.program")
+    assert caught.value.file == "configs/ours.py"
+    with pytest.raises(config.ConfigError, match=r"config\.size is not a setting"):
+        config.read(Inner, "configs/ours.py", "our.program")
+    assert config.command_of(config_file) is None

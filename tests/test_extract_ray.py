@@ -70,14 +70,44 @@ def test_help_teaches(launch):
         (["--not-here", "--", "--output=c"], "--not-here needs --hosts"),
         (["--port=x", "--", "--output=c"], "must be a whole number"),
         (["--", "--output=c", "--engine=local"], "is this script's own business"),
+        (["--", "--output=c", "--engine", "local"], "--engine=local is this script's own business"),
+        (["--output=c", "--hosts"], "unknown option '--output=c'"),
+        (["--hosts"], "--hosts has no value"),
+        (["--", "--output=c", "--input=nowhere.jsonl"], "--input=nowhere.jsonl does not exist"),
+        (["--dry-run", "--", "--output=c", "--config=no.py:a=1"], "--config=no.py:a=1: there is"),
     ],
 )
-def test_wrong_commands_are_told(launch, arguments, said):
+def test_wrong_commands_are_told(launch, tmp_path, arguments, said):
     code, _, stderr = finish(launch(*arguments))
     assert code == 2 and said in stderr
+    assert not (tmp_path / "c").exists()
 
 
-def test_a_dry_run_shows_all_and_no_secret(launch):
+def test_values_may_stand_apart(launch, tmp_path):
+    (tmp_path / "a.jsonl").touch()
+    arguments = ("--hosts", "gpu1,gpu2", "--port", "7000", "--dry-run", "--ip", "10.0.0.1")
+    flags = ("--input", "a.jsonl", "--output", "out")
+    code, stdout, _ = finish(launch(*arguments, "--", *flags))
+    assert code == 0 and "gpu2" in stdout.splitlines()[2]
+    assert stdout.splitlines()[-1].endswith(
+        "--input a.jsonl --output out --engine=ray --address=10.0.0.1:7000 "
+    )
+
+
+@pytest.mark.parametrize(("code", "kept"), [(2, False), (1, True)])
+def test_an_extraction_that_was_asked_wrong_leaves_nothing(launch, tmp_path, code, kept):
+    python = stub(tmp_path / "bin" / "python", f"echo why >&2; exit {code}")
+    stub(tmp_path / "bin" / "ray", "exit 0")
+    got, _, stderr = finish(launch("--", f"--output={tmp_path}/out", python=python))
+    assert (got, stderr) == (code, "why\n")
+    assert (tmp_path / "out").exists() == kept
+    (tmp_path / "out" / "logs").mkdir(parents=True, exist_ok=True)  # of a run before
+    finish(launch("--", f"--output={tmp_path}/out", python=python))
+    assert "why" in (tmp_path / "out" / "logs" / "extract.log").read_text()
+
+
+def test_a_dry_run_shows_all_and_no_secret(launch, tmp_path):
+    (tmp_path / "a b.jsonl").touch()
     where = ("--hosts=me@gpu1,gpu2", "--ip=10.0.0.1", "--port=7000", "--not-here", "--dry-run")
     code, stdout, _ = finish(launch(*where, "--", "--input=a b.jsonl", "--output=out"))
     head, one, other, command = stdout.splitlines()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,6 +95,8 @@ def prepare(
       MissingBackend, WeightsError: as `make` does; also for other weights than `sums` names.
     """
     sums, revisions, wanted = {}, {}, dict(settings.sums)
+    chosen = tuple(chosen)
+    files = {file.name: file for backend in chosen for file in backend.files(settings)}
     for backend in chosen:
         _import("torch")
         for package in backend.packages if given != weights.RANDOM else ():
@@ -104,7 +106,8 @@ def prepare(
             if given == weights.RANDOM:
                 sums[file.name] = weights.RANDOM
             else:
-                path = weights.locate(file, given)
+                path = _located(file, list(files.values()), given)
+                weights.check_form(path)
                 sums[file.name] = _checked(file.name, path, wanted)
                 if commit := weights.revision(path, sums[file.name]):
                     revisions[file.name] = commit
@@ -113,6 +116,19 @@ def prepare(
         sums=tuple(sorted(sums.items())),
         revisions=tuple(sorted(revisions.items())),
     )
+
+
+def _located(file: WeightFile, files: Sequence[WeightFile], given: str | None) -> Path:
+    """See `weights.locate`; where a file cannot be had, the others that are not there are told."""
+    try:
+        return weights.locate(file, given)
+    except WeightsError as error:
+        others = [other for other in weights.absent(files, given) if other != file]
+        if not others:
+            raise
+        folder = Path(given).expanduser() if given else weights.cache_folder()
+        needed = ", ".join(f"{other.url} (at {folder / other.name})" for other in others)
+        raise type(error)(f"{error}; also needed, and not there: {needed}") from error
 
 
 def _checked(name: str, path: Path, wanted: Mapping[str, str]) -> str:

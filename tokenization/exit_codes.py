@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from trajvit_jax.config import ConfigError
+
 ASKED_WRONG, FAILED = 2, 1
 EMPTY = "is empty; is a shell variable not set?"  # of an option that names a path
 _NAMED_WRONG = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
@@ -22,11 +24,13 @@ def code_of(error: Exception) -> int:
 
 
 def tell(error: Exception, *, by: str = "") -> int:
-    """Prints why a command ends, in a line; returns its exit code.
+    """Prints why a command ends, in a line, and whose help to read; returns its exit code.
 
     Args:
       error: that ended it.
       by: name of the command, where others print to the same place.
     """
     print(f"{by}{': ' if by else ''}error: {error}", file=sys.stderr)
+    if isinstance(error, ConfigError):
+        print(f"See --help, and `python -m pydoc {error.file}` for its arguments.", file=sys.stderr)
     return code_of(error)

@@ -25,6 +25,7 @@ from typing import Any
 import av
 import numpy as np
 from absl import app, flags
+from absl import logging as absl_logging
 from jaxtyping import UInt8
 from tqdm import tqdm
 
@@ -189,6 +190,8 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}", exit_codes.ASKED_WRONG)
     flag = flags.FLAGS
+    if not flag["verbosity"].present:  # TFDS tells of every split that it opens
+        absl_logging.set_verbosity(absl_logging.WARNING)
     try:
         engine = LocalEngine(flag.workers)
         count = export_official(flag.records, flag.output, split=flag.split, engine=engine)

@@ -29,7 +29,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -39,9 +41,11 @@ from tokenization.engines.crew import Patience
 from tokenization.engines.devices import visible_gpus
 from tokenization.engines.local import LocalEngine
 from tokenization.engines.protocol import Engine, WorkerUnfit
+from tokenization.frames_asked import asking_for
 from tokenization.manifest import Entry
 from tokenization.pipeline import PipelineSettings
 from tokenization.recorder import ExtractSettings, Outcome, Recorder, Tokenizer
+from tokenization.shard_files import SHARD_INFO
 from tokenization.splits import Job, OutputError, build_split
 from tokenization.summary import Summary
 from trajvit_jax import config as configs
@@ -67,7 +71,7 @@ def extract(
     """Tokenizes videos into a split of a dataset of records.
 
     Args:
-      entries: the videos.
+      entries: the videos, as `manifest.read_entries` gives them.
       output: folder of the dataset; what is finished in it is kept.
       settings: see `ExtractSettings`.
       split: name of the split.
@@ -82,8 +86,14 @@ def extract(
 
     Raises:
       OutputError, FolderInUse, ValueError, EngineError, OSError: see `splits.build_split`.
+      ValueError: paths in place of entries.
       MissingBackend: the settings name a network, and torch is not installed.
     """
+    if isinstance(entries, str) or not all(isinstance(entry, Entry) for entry in entries):
+        raise ValueError(
+            "extract takes entries, not paths: extract(read_entries('clips/*.mp4'), ...), with "
+            "tokenization.manifest.read_entries"
+        )
     settings = settings or ExtractSettings()
     settings = dataclasses.replace(settings, pipeline=pipeline.resolve(settings.pipeline))
     noted = {**dataclasses.asdict(settings), "pipeline": pipeline.noted(settings.pipeline)}
@@ -111,24 +121,6 @@ def _recorder(
         raise WorkerUnfit(str(error)) from error
 
 
-def _read_settings(config: str | None) -> ExtractSettings:
-    """Settings of a config file, or the defaults.
-
-    Raises:
-      ValueError: another kind of config, or a setting that does not exist.
-      FileNotFoundError: no such file.
-    """
-    if not config:
-        return ExtractSettings()
-    loaded = configs.load(config)
-    if "model" in loaded:
-        raise ValueError(
-            f"{config} is a training config, for python -m trajvit_jax.main; --config takes one "
-            "like configs/tokenization/classical.py, or leave it out"
-        )
-    return configs.to_settings(ExtractSettings, loaded)
-
-
 def _wants_gpu(settings: PipelineSettings) -> bool:
     """Whether a part of the pipeline is a network; the embedded ones know only the CPU."""
     return bool(pipeline.learned_parts(settings))
@@ -147,7 +139,7 @@ def define_flags() -> None:
         "Of networks, as configs/tokenization/paper.py names: a file, or a folder that holds the "
         "files under their published names. By default they are downloaded once, into "
         f"{weights.cache_folder()} (set {weights.CACHE_VARIABLE} for another folder). 'random' = "
-        "untrained ones, to try things out.",
+        "untrained ones, to try things out: DirectSAM may then find no segment at all.",
     )
     flags.DEFINE_integer(
         "together",
@@ -164,11 +156,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _extract() -> Summary:
     flag = flags.FLAGS
-    settings = _read_settings(flag.config)
+    settings = ExtractSettings()
+    if flag.config:
+        settings = configs.read(ExtractSettings, flag.config, "tokenization.extract")
+    _check_output(flag.input, flag.output)
+    if flag.weights and not pipeline.learned_parts(settings.pipeline):
+        parts = f"{settings.pipeline.segmenter} and {settings.pipeline.tracker}"
+        _warn(f"--weights={flag.weights} is not used: {parts} need none")
     settings = dataclasses.replace(
         settings, pipeline=pipeline.prepare(settings.pipeline, flag.weights)
     )
-    return extract(
+    summary = extract(
         manifest.read_entries(flag.input),
         flag.output,
         settings,
@@ -180,6 +178,25 @@ def _extract() -> Summary:
         build=functools.partial(pipeline.build, weights=flag.weights),
         together=flag.together,
     )
+    return dataclasses.replace(summary, asking=asking_for(flag.config))
+
+
+def _check_output(videos: str, output: str) -> None:
+    """Raises OutputError if records would go among the videos, unless they are there already."""
+    folder, records = Path(videos).resolve(), Path(output).resolve()
+    if not folder.is_dir():
+        return
+    if records == folder and not (records / SHARD_INFO).is_dir():
+        raise OutputError(
+            f"--output={output} is the folder of the videos itself; give the records another one, "
+            f"for example --output={folder.name}-records"
+        )
+    if folder in records.parents:
+        _warn(f"--output={output} is inside the folder of the videos")
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

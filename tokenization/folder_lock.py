@@ -77,6 +77,18 @@ def only_writer(folder: str | os.PathLike[str], *, option: str = "--output") -> 
         yield
 
 
+def writer_of(folder: str | os.PathLike[str]) -> str | None:
+    """Who holds a folder as `only_writer` does, for messages; None = nobody, or no locks here."""
+    if fcntl is None:
+        return None
+    with contextlib.suppress(OSError), (Path(folder) / ".lock").open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return _holder(file.read()) if error.errno in _HELD else None
+    return None
+
+
 @contextlib.contextmanager
 def held(path: str | os.PathLike[str]) -> Iterator[None]:
     """Holds a file against all others who do so; waits until they let go of it.

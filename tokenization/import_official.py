@@ -38,8 +38,7 @@ from tokenization.engines.local import LocalEngine
 from tokenization.engines.protocol import Engine
 from tokenization.manifest import Entry
 from tokenization.official_files import SHORT, Pair
-from tokenization.recorder import Outcome, annotated, attempt
-from tokenization.records import Record
+from tokenization.recorder import Made, Outcome, annotated, attempt
 from tokenization.splits import Job, OneByOne, build_split
 from tokenization.summary import Summary
 from tokenization.trajectories import Trajectories
@@ -86,7 +85,7 @@ class Importer:
         """See `recorder.attempt`."""
         return attempt(entry, self._process)
 
-    def _process(self, entry: Entry) -> tuple[Record, bool]:
+    def _process(self, entry: Entry) -> Made:
         settings = self._settings
         mask, graph = pair_of(entry, settings.version).read()
         frames = video.decode(
@@ -114,7 +113,7 @@ class Importer:
             ) from error
         extra = {k: v for k, v in entry.extra.items() if k not in _OURS}
         entry = dataclasses.replace(entry, extra=extra)
-        return annotated(entry, trajectories, frames, settings.record_size), frames.repeated > 0
+        return Made.of(annotated(entry, trajectories, frames, settings.record_size), frames)
 
 
 def pair_of(entry: Entry, version: str = "") -> Pair:

@@ -88,6 +88,7 @@ class Outcome:
       trajectories: in the record.
       frames: in the record.
       repeated: the video is short and repeats its last frame.
+      damaged: frames of the video, see `video.Frames`.
       quarantined: why there is no record, or None.
     """
 
@@ -97,15 +98,36 @@ class Outcome:
     trajectories: int = 0
     frames: int = 0
     repeated: bool = False
+    damaged: int = 0
     quarantined: Quarantined | None = None
 
 
-def attempt(entry: Entry, process: Callable[[Entry], tuple[Record, bool]]) -> Outcome:
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A record, and what is to be told of the video that it is made of.
+
+    Attributes:
+      record: of the video.
+      repeated: the video is short and repeats its last frame.
+      damaged: frames of the video, see `video.Frames`.
+    """
+
+    record: Record
+    repeated: bool
+    damaged: int
+
+    @classmethod
+    def of(cls, record: Record, frames: video.Frames) -> Made:
+        """Of the frames only what is to be told: they are let go."""
+        return cls(record, frames.repeated > 0, frames.damaged)
+
+
+def attempt(entry: Entry, process: Callable[[Entry], Made]) -> Outcome:
     """The outcome of an entry; whatever is wrong with the entry never raises.
 
     Args:
       entry: to be done.
-      process: gives its record, and whether it repeats its last frame because it is short.
+      process: gives its record.
 
     Raises:
       WorkerUnfit: this process is at fault: memory ran out, or as `process` raises it.
@@ -116,13 +138,14 @@ def attempt(entry: Entry, process: Callable[[Entry], tuple[Record, bool]]) -> Ou
             raise video.VideoError(
                 entry.path, entry.problem, "correct the manifest, or rename the file"
             )
-        record, repeated = process(entry)
+        made = process(entry)
         outcome = Outcome(
             entry.id,
-            data=shards.serialize(record),
-            trajectories=len(record.trajectories),
-            frames=len(record.frames),
-            repeated=repeated,
+            data=shards.serialize(made.record),
+            trajectories=len(made.record.trajectories),
+            frames=len(made.record.frames),
+            repeated=made.repeated,
+            damaged=made.damaged,
         )
     except video.VideoError as error:
         outcome = _bad(entry, error.reason, error.remedy)
@@ -171,7 +194,7 @@ class Recorder:
         begin = time.perf_counter()
         ready = self._tokenize_together(entries) if len(entries) > 1 else {}
 
-        def process(entry: Entry) -> tuple[Record, bool]:
+        def process(entry: Entry) -> Made:
             return self._record(entry, *ready[entry.id])
 
         # Nothing here holds Python's lock for long, and the device waits until it is done.
@@ -249,15 +272,12 @@ class Recorder:
             threads=1,
         )
 
-    def _process(self, entry: Entry) -> tuple[Record, bool]:
+    def _process(self, entry: Entry) -> Made:
         frames = self._decode(entry)
         return self._record(entry, frames, self._tokenizer.tokenize(frames))
 
-    def _record(
-        self, entry: Entry, frames: video.Frames, trajectories: Trajectories
-    ) -> tuple[Record, bool]:
-        size = self._settings.record_size
-        return annotated(entry, trajectories, frames, size), frames.repeated > 0
+    def _record(self, entry: Entry, frames: video.Frames, trajectories: Trajectories) -> Made:
+        return Made.of(annotated(entry, trajectories, frames, self._settings.record_size), frames)
 
 
 def _ids(entries: Sequence[Entry]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8, UInt16
 
+from tokenization.folder_lock import writer_of
 from tokenization.shard_files import (
     DATASET,
     SHARD_INFO,
@@ -140,10 +141,13 @@ class ShardInfo:
       settings: hash of the settings that made it.
       inputs: hash of the manifest's entries that went in.
       bytes: of all records.
-      ids: of the records, in order, as are the next two.
+      ids: of the records, in order, as are the next three.
       trajectories: how many each record has.
       frames: how many each record has.
+      damaged: how many damaged frames the video of each has, see `video.Frames`; empty in notes
+        of before they were counted.
       repeated: videos that were too short and repeat their last frame.
+      short: their ids; empty in notes of before they were kept.
       seconds: processing time, summed over processes.
       quarantine: entries that gave no record.
     """
@@ -157,13 +161,27 @@ class ShardInfo:
     ids: tuple[str, ...] = ()
     trajectories: tuple[int, ...] = ()
     frames: tuple[int, ...] = ()
+    damaged: tuple[int, ...] = ()
     repeated: int = 0
+    short: tuple[str, ...] = ()
     seconds: float = 0.0
     quarantine: tuple[Quarantined, ...] = ()
 
     def to_json(self) -> str:
         """One JSON object."""
         return to_json(dataclasses.asdict(self))
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Ids of records without any trajectory."""
+        pairs = zip(self.ids, self.trajectories, strict=True)
+        return tuple(name for name, found in pairs if not found)
+
+    @property
+    def with_damage(self) -> tuple[tuple[str, int], ...]:
+        """Ids of records whose videos have damaged frames, and how many; none where not counted."""
+        pairs = zip(self.ids, self.damaged, strict=False)
+        return tuple((name, frames) for name, frames in pairs if frames)
 
     @classmethod
     def from_json(cls, text: str) -> ShardInfo:
@@ -459,14 +477,24 @@ def _open_dataset(directory: Path, split: str) -> Any:
     import tensorflow_datasets as tfds
 
     if split in unfinished_splits(directory):
+        if writer := writer_of(directory):
+            raise RecordsError(
+                f"split {split!r} of {directory} is being written by another process {writer}; "
+                "wait for it to end"
+            )
         raise RecordsError(
             f"the extraction of split {split!r} into {directory} is not finished; run the same "
             "command again: it goes on from there"
         )
     if not (directory / "dataset_info.json").is_file():
-        state = "has no dataset_info.json" if directory.is_dir() else "does not exist"
+        if directory.is_dir():
+            raise RecordsError(
+                f"{directory} is a folder without records (it has no dataset_info.json); of a "
+                "folder of videos, they are written into another one with `python -m "
+                f"tokenization.extract --input={directory} --output=RECORDS`"
+            )
         raise RecordsError(
-            f"{directory} {state}; write records with "
+            f"{directory} does not exist; write records with "
             f"`python -m tokenization.extract --input=... --output={directory}`"
         )
     builder: Any = tfds.builder_from_directory(os.fspath(directory))

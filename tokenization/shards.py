@@ -230,7 +230,7 @@ def _write_dataset_info(directory: Path, dataset: Any) -> None:
 
 
 def stats(infos: Sequence[ShardInfo]) -> str:
-    """Markdown page: counts of every split, and a histogram of trajectories a video."""
+    """Markdown page: counts of every split, videos to look at, trajectories a video."""
     lines = ["# Trajectory records", ""]
     lines += ["| split | videos | frames | trajectories a video | quarantined | MB |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
@@ -243,6 +243,15 @@ def stats(infos: Sequence[ShardInfo]) -> str:
             f"{sum(len(info.quarantine) for info in shards)} | "
             f"{sum(info.bytes for info in shards) / 1e6:.1f} |"
         )
+    for title, names in {
+        "Without any trajectory": [name for info in infos for name in info.empty],
+        "With damaged frames (how many)": [
+            f"{name} ({frames})" for info in infos for name, frames in info.with_damage
+        ],
+        "With fewer frames than asked": [name for info in infos for name in info.short],
+    }.items():
+        if names:
+            lines += ["", f"{title}: {', '.join(names)}"]
     counts = np.array([count for info in infos for count in info.trajectories])
     if counts.size:
         lines += ["", "Trajectories a video:", "", "```"]

@@ -435,7 +435,9 @@ def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:
         ids=tuple(outcome.id for outcome in good),
         trajectories=tuple(outcome.trajectories for outcome in good),
         frames=tuple(outcome.frames for outcome in good),
+        damaged=tuple(outcome.damaged for outcome in good),
         repeated=sum(outcome.repeated for outcome in good),
+        short=tuple(outcome.id for outcome in good if outcome.repeated),
         seconds=sum(outcome.seconds for outcome in outcomes),
         quarantine=tuple(o.quarantined for o in outcomes if o.quarantined is not None),
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tokenization.records import Quarantined, ShardInfo
 from tokenization.tubelets import count_tubelets
 
-_SHOWN = 5  # quarantined videos that the summary names
+_SHOWN = 5  # videos of a kind that the summary names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Summary:
       seconds: processing time, summed over processes, of all shards.
       run: how long this run took.
       images: records of a single frame, where others have more.
+      short: ids of the repeated ones, as far as they are known.
+      empty: ids of videos without any trajectory.
+      damaged: ids of videos with damaged frames, and how many of these there are.
+      asking: how to ask for another number of frames; empty = that cannot be chosen.
     """
 
     videos: int
@@ -57,6 +61,10 @@ class Summary:
     seconds: float
     run: Run | None = dataclasses.field(default=None, compare=False)
     images: int = 0
+    short: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+    damaged: tuple[tuple[str, int], ...] = ()
+    asking: str = dataclasses.field(default="", compare=False)
 
     @property
     def bad(self) -> float:
@@ -69,10 +77,11 @@ class Summary:
             f"({self.skipped} {'was' if self.skipped == 1 else 'were'} done before)"
         ]
         if self.videos:
+            # Where nothing was found in a video, few tokens are no merit.
+            ratio = "" if self.empty else f": {self.tubelets / self.trajectories:.1f}x fewer tokens"
             lines += [
                 f"{self.trajectories / self.videos:.1f} trajectories a video, against "
-                f"{self.tubelets / self.videos:.0f} tubelets of 2x16x16 at 224x224: "
-                f"{self.tubelets / max(1, self.trajectories):.1f}x fewer tokens",
+                f"{self.tubelets / self.videos:.0f} tubelets of 2x16x16 at 224x224{ratio}",
                 f"{self.seconds / self.videos:.2f} seconds a video in one process"
                 + (f"; this run: {self.run}" if self.run else ""),
             ]
@@ -85,9 +94,20 @@ class Summary:
                 "images an --output of their own, or leave them out of --input and pass --overwrite"
             )
         if self.repeated:
+            named = f" ({_some(self.short)})" if self.short else ""
             lines.append(
-                f"{count(self.repeated, 'video')} with fewer frames than asked: the last one is "
-                "repeated (--config=configs/tokenization/classical.py:frames=N asks for N)"
+                f"{count(self.repeated, 'video')} with fewer frames than asked{named}: the last "
+                f"one is repeated{'; ' * bool(self.asking)}{self.asking}"
+            )
+        if self.empty:
+            lines.append(
+                f"{count(len(self.empty), 'video')} without any trajectory: {_some(self.empty)}"
+            )
+        if self.damaged:
+            told = [f"{name} ({count(frames, 'frame')})" for name, frames in self.damaged]
+            lines.append(
+                f"{count(len(told), 'video')} with damaged frames, which were passed over or "
+                f"decoded in part: {_some(told)}; copy or download them again"
             )
         if self.quarantine:
             bad = len(self.quarantine)
@@ -98,6 +118,11 @@ class Summary:
             ]
             lines += [f"  and {bad - _SHOWN} more"] if bad > _SHOWN else []
         return "\n".join(lines)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more (stats.md)" if more > 0 else "")
 
 
 def count(number: int, what: str) -> str:
@@ -118,4 +143,7 @@ def summarize(infos: Sequence[ShardInfo], *, skipped: int, run: Run | None) -> S
         seconds=sum(info.seconds for info in infos),
         run=run,
         images=frames.count(1) if max(frames, default=0) > 1 else 0,
+        short=tuple(name for info in infos for name in info.short),
+        empty=tuple(name for info in infos for name in info.empty),
+        damaged=tuple(one for info in infos for one in info.with_damage),
     )

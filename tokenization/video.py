@@ -3,7 +3,7 @@
 One decode a video: a demux pass (no decoding) lists the presentation times, the frames to
 sample follow from them, and the decode converts only these to RGB. Where the container's
 packets turn out not to be its frames (packed B-frames, damage), the decode is done again with
-the times that it found.
+the times that it found. Damage that FFmpeg finds stops nothing and is counted.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class Frames:
       repeated: how many trailing frames repeat the last one, because the video is shorter.
       between: frames between each sampled one and the next, in order, of the same size; empty
         if none were asked for.
+      damaged: frames of the video (or of its span) that FFmpeg could not decode, and are not
+        there, or decoded in part, whether sampled or not. Damage that it does not see is none.
     """
 
     rgb: UInt8[np.ndarray, "t h w 3"]
@@ -79,6 +81,7 @@ class Frames:
     video: VideoInfo
     repeated: int = 0
     between: tuple[UInt8[np.ndarray, "_ h w 3"], ...] = ()
+    damaged: int = 0
 
 
 def decode(
@@ -96,7 +99,8 @@ def decode(
     """Decodes a video once and samples its frames uniformly.
 
     Rotation and mirroring in the metadata are applied. An image file is a video of one frame
-    and gives one frame, whatever `frames` says. Damaged frames in the middle are passed over.
+    and gives one frame, whatever `frames` says. What cannot be decoded is passed over, and counted
+    in `Frames.damaged`.
 
     Args:
       path: video or image file.
@@ -183,7 +187,18 @@ def decode(
             )
             for gap in (indices_between(np.array(positions), between) if between else [])
         ),
+        damaged=_damaged(found, [time for time in listed if span.holds(time)], span),
     )
+
+
+def _damaged(found: _Found, packets: Collection[float], span: _Span) -> int:
+    """Damaged frames in a span, of whose packets the times are given.
+
+    Decoders leave out more than they tell of: what refers to a lost frame. Without damage a
+    packet may well be no frame.
+    """
+    seen = sum(map(span.holds, found.damaged))
+    return max(seen, len(packets) - sum(map(span.holds, found.times))) if seen else 0
 
 
 def _gaps(positions: Collection[int], between: int) -> set[int]:
@@ -205,6 +220,10 @@ class _Span:
     def seek(self) -> float | None:
         """Where decoding may begin, in seconds; None = at the start of the file."""
         return None if self.start is None or self.start <= _LEAD else self.start - _LEAD
+
+    def holds(self, time: float) -> bool:
+        """Whether a frame that is shown from then on is in it."""
+        return (self.start is None or time >= self.start) and (self.end is None or time < self.end)
 
     def bounds(self, times: list[float], frame_seconds: float) -> tuple[int, int]:
         """First frame and the one after the last, as positions in `times`."""
@@ -233,10 +252,11 @@ class _Span:
 
 @dataclasses.dataclass
 class _Found:
-    """What one decode gave: the time of every frame, the pixels of the wanted ones."""
+    """What one decode gave: the time of every frame, the pixels of the wanted ones, damage."""
 
     times: list[float]
     images: dict[int, np.ndarray]
+    damaged: set[float] = dataclasses.field(default_factory=set)  # seconds
     width: int = 0
     height: int = 0
 
@@ -300,13 +320,15 @@ class _Source:
         found, reformatter, wanted = _Found([], {}), VideoReformatter(), set(wanted)
         size, shown = None, Orientation()
         self._seek(seek)
-        for frame in self._frames():
+        for frame in self._frames(found):
             if size is None:
                 size = fit(frame.width, frame.height, max_side)
                 shown = Orientation.of(frame)
                 found.width, found.height = shown.size(frame.width, frame.height)
             position = len(found.times)
             time = self._seconds(frame.pts, position)
+            if frame.is_corrupt:
+                found.damaged.add(time)
             found.times.append(max(time, found.times[-1]) if found.times else time)
             if position in wanted:
                 rgb = reformatter.reformat(
@@ -342,15 +364,24 @@ class _Source:
             offset = int(seconds / self.stream.time_base) + (self.stream.start_time or 0)
             self.container.seek(offset, stream=self.stream)
 
-    def _packets(self) -> Iterator[Any]:
-        # A container damaged in the middle ends there.
-        with contextlib.suppress(FFmpegError):
+    def _packets(self, found: _Found | None = None) -> Iterator[Any]:
+        """Packets; where a damaged container ends too early is noted in `found`."""
+        try:
             yield from self.container.demux(self.stream)
+        except FFmpegError:
+            if found is not None:
+                found.damaged.add(self._seconds(None, len(found.times)))
 
-    def _frames(self) -> Iterator[Any]:
-        for packet in self._packets():
-            with contextlib.suppress(FFmpegError):
+    def _frames(self, found: _Found) -> Iterator[Any]:
+        """Frames; those that should have come of damaged packets are noted in `found`."""
+        for packet in self._packets(found):
+            damaged = packet.is_corrupt
+            try:
                 yield from packet.decode()
+            except FFmpegError:
+                damaged = True
+            if damaged:
+                found.damaged.add(self._seconds(packet.pts, len(found.times)))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import http.client
 import json
@@ -15,7 +16,8 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from http.client import HTTPMessage
 from pathlib import Path
 from typing import Any
@@ -167,17 +169,60 @@ def revision(path: str | os.PathLike[str], content: str) -> str | None:
     return noted.get("commit")
 
 
+def absent(files: Sequence[WeightFile], given: str | None = None) -> list[WeightFile]:
+    """Those of the files that are not there yet; see `locate`."""
+    folder = Path(given).expanduser() if given else cache_folder()
+    if given and not folder.is_dir():
+        return []  # one file in the place of one
+    return [file for file in files if not any(p.is_file() for p in _places(file, folder, given))]
+
+
+def _places(file: WeightFile, folder: Path, given: str | None) -> list[Path]:
+    """Where a folder may hold a file: as the cache does, or flat if it is the user's own."""
+    return [folder / name for name in (file.name, Path(file.name).name)[: 2 if given else 1]]
+
+
+def check_form(path: Path) -> None:
+    """Whether a file is what its suffix says, by its frame: nothing in it is read or run.
+
+    Raises:
+      WeightsError: it is something else, as the page or the pointer of a failed download, or it is
+        cut off.
+    """
+    known = {".pt": ("PyTorch", _is_torch), ".safetensors": ("safetensors", _is_safetensors)}
+    form, is_one = known.get(path.suffix, ("", lambda _: True))
+    if not is_one(path):
+        with path.open("rb") as opened:
+            head = opened.read(24)
+        raise WeightsError(
+            f"{path} is no {form} file, or is cut off ({path.stat().st_size} bytes, which begin "
+            f"with {head!r}); download it again"
+        )
+
+
+def _is_torch(path: Path) -> bool:
+    with path.open("rb") as opened:
+        return zipfile.is_zipfile(path) or opened.read(2) == b"\x80\x02"  # until PyTorch 1.6
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        return opened.read(1) == b"{" and 8 + length <= path.stat().st_size
+
+
 def _given(file: WeightFile, path: Path) -> Path:
     if path.is_dir():
-        # A folder laid out like the cache, or the one that the file itself lies in.
-        for inside in (path / file.name, path / Path(file.name).name):
+        for inside in _places(file, path, str(path)):
             if inside.is_file():
                 return inside
         raise WeightsError(f"{path} holds no {file.name}; {file.url} is where it is published")
     if not path.is_file():
+        meant = difflib.get_close_matches(str(path), [RANDOM], n=1)
+        hint = f"did you mean {RANDOM!r}? Else " if meant else ""
         raise WeightsError(
-            f"weights {path} do not exist; give the file {Path(file.name).name}, a folder that "
-            f"holds it, or nothing, to download {file.url}"
+            f"weights {path} do not exist; {hint}give the file {Path(file.name).name}, a folder "
+            f"that holds it, or nothing, to download {file.url}"
         )
     if path.suffix != Path(file.name).suffix:
         raise WeightsError(

@@ -7,9 +7,11 @@ dataclasses; a config names what it changes, and `to_settings` refuses a key tha
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,23 @@ from typing import Any, TypeVar
 import ml_collections
 
 T = TypeVar("T")
+
+_COMMAND = re.compile(r"python -m ([\w.]+)(.*)")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used as it was named; commands end by naming its help.
+
+    Attributes:
+      file: whose docstring lists the arguments.
+    """
+
+    def __init__(self, message: str, file: str) -> None:
+        super().__init__(message, file)
+        self.file = file
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 def nearest(name: str, names: typing.Iterable[str]) -> str:
@@ -33,16 +52,24 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
     Values take the type of their default; a bare key means True.
 
     Raises:
-      ValueError: an unknown key (with the nearest name) or a value of another type.
+      ValueError: an unknown key (with the nearest name), one that is given twice, or no value or
+        one of another type.
     """
-    parsed = dict(defaults)
+    parsed, seen = dict(defaults), set[str]()
     for item in filter(None, (arg or "").split(",")):
         key, given, text = item.partition("=")
         key = key.strip()
         if key not in defaults:
-            raise ValueError(f"unknown config argument {key!r}: {nearest(key, defaults)}")
+            known = nearest(key, defaults) if defaults else "this config takes none"
+            raise ValueError(f"unknown config argument {key!r}: {known}")
+        if key in seen:
+            raise ValueError(f"config argument {key!r} is given twice")
+        seen.add(key)
         default = defaults[key]
         if not given:
+            if not isinstance(default, bool):
+                like = f"{key}={'...' if default is None else default}"
+                raise ValueError(f"config argument {key!r} has no value; write it like {like}")
             text = "True"
         if default is None or isinstance(default, str):
             parsed[key] = text
@@ -85,6 +112,7 @@ def load(path: str) -> ml_collections.ConfigDict:
 
     Raises:
       FileNotFoundError: no such file; the message names the nearest.
+      ConfigError: an argument or a value that it refuses.
       ValueError: a file without `get_config`, or that is not Python.
     """
     name, _, arg = path.partition(":")
@@ -98,7 +126,61 @@ def load(path: str) -> ml_collections.ConfigDict:
         raise ValueError(f"{name} line {error.lineno}: {error.msg}") from error
     if not hasattr(module, "get_config"):
         raise ValueError(f"{name} has no get_config(arg) function")
-    return module.get_config(arg or None).lock()
+    try:
+        return module.get_config(arg or None).lock()
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}", name) from error
+
+
+def command_of(file: Path) -> str | None:
+    """The module that a config's docstring gives the config to, or that it names first."""
+    with contextlib.suppress(SyntaxError, ValueError):
+        text = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
+        named = _COMMAND.findall(text.replace("\\\n", " "))
+        given = [module for module, rest in named if f"/{file.name}" in rest]
+        return next(iter([*given, *(module for module, _ in named)]), None)
+    return None
+
+
+def read(kind: type[T], path: str, command: str) -> T:
+    """The settings that `file.py[:arg]` names for a command.
+
+    Args:
+      kind: their dataclass.
+      path: of the config, with its arguments.
+      command: the module that wants them, to tell configs of other commands.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load`.
+      ConfigError: a config of another command, or settings that `kind` refuses, named with the
+        argument that is at fault.
+    """
+    config, file = load(path), file_of(path)
+    try:
+        return to_settings(kind, config)
+    except ValueError as error:
+        other = command_of(file)
+        if other is None or other == command:
+            raise ConfigError(f"{_at_fault(kind, path)}: {error}", str(file)) from error
+    known = [
+        str(one) for one in sorted(Path("configs").rglob("*.py")) if command_of(one) == command
+    ]
+    takes = f"takes {', '.join(known)}" if known else "takes another kind"
+    raise ConfigError(
+        f"{file} is a config of python -m {other}; python -m {command} {takes}",
+        known[0] if known else str(file),
+    )
+
+
+def _at_fault(kind: type[Any], path: str) -> str:
+    """The file with the one argument that makes it fail, or with all of them."""
+    name, _, arg = path.partition(":")
+    for item in filter(None, arg.split(",")):
+        try:
+            to_settings(kind, load(f"{name}:{item}"))
+        except ValueError:
+            return f"{name}:{item}"
+    return path
 
 
 def to_settings(

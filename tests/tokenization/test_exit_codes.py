@@ -13,6 +13,7 @@ from tokenization import exit_codes
 from tokenization.engines.protocol import EngineError
 from tokenization.folder_lock import FolderInUse
 from tokenization.weights import DownloadFailed, WeightsError
+from trajvit_jax.config import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,12 @@ from tokenization.weights import DownloadFailed, WeightsError
 def test_the_code_says_whose_mistake_it_was(error, code, capsys):
     assert exit_codes.tell(error) == code
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_whose_help_to_read(capsys):
+    assert exit_codes.tell(ConfigError("a.py: no", "a.py")) == 2
+    hint = "See --help, and `python -m pydoc a.py` for its arguments."
+    assert capsys.readouterr().err == f"error: a.py: no\n{hint}\n"
 
 
 def test_who_tells_it(capsys):

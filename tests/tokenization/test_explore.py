@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html.parser
 import json
 import re
@@ -15,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tokenization import shards
+from tokenization import records, shards
 from tokenization.explore import __main__ as command
 from tokenization.explore import movie, page, sheet, view
 from tokenization.explore.colours import palette
 from tokenization.explore.items import Item
 from tokenization.records import Record
+from tokenization.shard_files import shard_info_path
 from tokenization.trajectories import Trajectories, VideoInfo
 from tokenization.tubelets import count_tubelets
 
@@ -288,7 +290,18 @@ def test_a_short_video_is_told_to_repeat_its_last_frame(tmp_path, capsys):
         assert ("repeated" in printed) == said
         if said:
             assert "short: 5 frames of its own, the last one is repeated 11 times" in printed
-            assert "classical.py:frames=5 asks" in printed
+            assert "configs/tokenization/classical.py:frames=5 asks for 5" in printed
+
+
+def test_a_damaged_video_is_told(tmp_path, capsys):
+    rgb = np.random.default_rng(0).integers(0, 255, (16, 48, 64, 3), np.uint8)
+    movie.write_movie(tmp_path / "clip.mp4", dataclasses.replace(moving_squares(16), frames=rgb))
+    content = bytearray((tmp_path / "clip.mp4").read_bytes())
+    middle, size = int(0.4 * len(content)), len(content) // 4
+    content[middle : middle + size] = np.random.default_rng(1).bytes(size)
+    (tmp_path / "clip.mp4").write_bytes(content)
+    assert command.main([str(tmp_path / "clip.mp4"), f"--output={tmp_path / 'o.png'}"]) == 0
+    assert re.search(r"clip: \d+ frames? damaged, passed over", capsys.readouterr().out)
 
 
 def test_command_never_overwrites_its_input(tmp_path, monkeypatch, capsys):
@@ -307,6 +320,23 @@ def test_command_names_a_file_that_is_no_video(tmp_path, capsys):
     assert command.main([str(tmp_path / "text.mp4"), f"--output={tmp_path / 'o.html'}"]) == 2
     assert "text.mp4" in capsys.readouterr().err
     assert not (tmp_path / "o.html").exists()
+
+
+def test_a_video_that_is_not_among_the_records(tmp_path, capsys):
+    names = ["landscape", "portrait"]
+    shards.write_records(tmp_path, [squashed(moving_squares(video_id=name)) for name in names])
+    [info] = records.finished_shards(tmp_path)
+    bad = records.Quarantined("broken", "v/broken.mp4", "is truncated", "copy it again")
+    note = shard_info_path(tmp_path, "train", 0)
+    note.write_text(dataclasses.replace(info, quarantine=(bad,)).to_json())
+    for video, said in {
+        "portrai": "of 2 records has no video 'portrai'; did you mean 'portrait'?",
+        "x": "split 'train' of 2 records has no video 'x'; the first is 'landscape'",
+        "broken": "could not be read: v/broken.mp4 is truncated; copy it again",
+    }.items():
+        given = [str(tmp_path), f"--output={tmp_path / 'o.html'}", f"--video={video}"]
+        assert command.main(given) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", [".html", ".mp4", ".png"])
@@ -330,7 +360,7 @@ def test_command_writes_what_the_suffix_says(suffix, tmp_path, monkeypatch, caps
     [
         ("missing.mp4", "o.html", ["missing.mp4 does not exist", "tokenization.extract"]),
         ("alone.npz", "o.html", ["alone.npz", "give the video itself"]),
-        ("folder", "o.html", ["folder", "tokenization.extract"]),
+        ("folder", "o.html", ["folder --output=RECORDS", "tokenization.extract"]),
         ("alone.npz", "o.gif", ["o.gif", ".html, .mp4 or .png"]),
     ],
 )

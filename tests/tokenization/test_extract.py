@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -28,7 +34,17 @@ def test_every_entry_becomes_a_record_in_order(entries, tmp_path):
     assert summary.images == 1 and "1 record is an image, of one frame, among" in str(summary)
     assert summary.tubelets == 4 * count_tubelets(4) + count_tubelets(1) == 4 * 392 + 196
     assert "5 videos, 17 frames" in str(summary)
-    assert "1 video with fewer frames than asked: the last one is repeated" in str(summary)
+    assert "1 video with fewer frames than asked (short): the last one is repeated" in str(summary)
+
+
+def test_paths_are_no_entries(tmp_path):
+    """In a process of its own: here types are checked on the way in."""
+    for entries in ("'a.mp4'", "['a.mp4']"):
+        script = f"from tokenization.extract import extract; extract({entries}, '{tmp_path}/out')"
+        line = [sys.executable, "-c", script]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert "ValueError: extract takes entries, not paths: extract(read_entries(" in done.stderr
+        assert not (tmp_path / "out").exists()
 
 
 def test_images_alone_are_no_exception(entries, tmp_path):
@@ -94,3 +110,26 @@ def test_processes_give_the_same_bytes_as_one(entries, tmp_path):
     for index in (0, 1):
         one, two = (shards.shard_path(tmp_path / name, "train", index) for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
+
+
+def test_the_readmes_program(clips):
+    """In a file of its own: worker processes import it."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    code = next(
+        block
+        for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+        if block.startswith("from tokenization.extract")
+    )
+    clips.video("clips/a.mp4", frames=9)
+    program = clips.data("program.py", code.encode())
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=clips.root,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 video, 8 frames" in done.stdout
+    assert "a (8, 256, 256, 3) (8, 256, 256)" in done.stdout

@@ -8,10 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from tokenization import records
+from tokenization import extract, records
+from tokenization.frames_asked import asking_for
+from tokenization.recorder import ExtractSettings
+from tokenization.splits import OutputError
+from trajvit_jax import config as configs
 
 
 def command(*args: object, **kwargs) -> subprocess.Popen:
@@ -31,13 +36,19 @@ def test_the_command(entries, clips, tmp_path):
         b"    return ml_collections.ConfigDict({'pipeline': {'frames': 4}, 'record_size': 32})\n",
     )
     process = command(
-        f"--input={clips.root}/[acs]*.mp4", f"--output={out}", f"--config={config}", "--workers=1"
+        f"--input={clips.root}/[acs]*.mp4",
+        f"--output={out}",
+        f"--config={config}",
+        "--workers=1",
+        "--weights=random",
     )
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
     assert "3 videos, 12 frames" in stdout and "fewer tokens" in stdout
     assert stdout.count("1 video with fewer frames than asked") == 1
+    assert f"asked (short): the last one is repeated; pipeline.frames of {config}" in stdout
     assert "fewer frames" not in stderr
+    assert "warning: --weights=random is not used: classical and flow need none" in stderr
     assert "videos a second, processes: 1" in stdout
     assert "extract: 100%" in stderr
     process = command(f"--input={clips.root}/e*.mp4", f"--output={tmp_path}/bad", "--workers=1")
@@ -117,7 +128,7 @@ def test_the_command_says_what_is_wrong_with_its_input(tmp_path):
         (
             "import ml_collections as m\ndef get_config(arg=None):\n"
             "    return m.ConfigDict({'model': {}, 'steps': 3})\n",
-            "is a training config",
+            "config.model is not a setting",
         ),
         (None, "does not exist"),
     ],
@@ -176,3 +187,74 @@ def test_a_signal_leaves_nothing_half_written(clips, tmp_path, number, presses, 
         return
     stdout, stderr = command(*args).communicate()
     assert f"40 videos, 160 frames ({finished} w" in stdout, stderr
+
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+OURS = [CONFIGS / "tokenization" / f"{name}.py" for name in ("classical", "paper", "released")]
+OURS += [CONFIGS / "tokenization" / "pretrained_demo.py"]
+
+
+def test_configs_of_other_commands_are_told(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for path in CONFIGS.rglob("*.py"):
+        if path in OURS:
+            configs.read(ExtractSettings, str(path), "tokenization.extract")
+            continue
+        with pytest.raises(configs.ConfigError, match=r"is a config of python -m ") as caught:
+            configs.read(ExtractSettings, str(path), "tokenization.extract")
+        message = str(caught.value)
+        assert f"{path} is a config of" in message
+        assert "tokenization.extract takes configs/tokenization/classical.py, " in message
+        assert ("trajvit_jax.models.summary" in message) == (path.name == "models.py")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("classical.py:frames=8,limit=-1", "classical.py:limit=-1: PipelineSettings.clip_limit"),
+        ("paper.py:sam2=smal", "paper.py:sam2=smal: Sam2Settings.size = 'smal': did you mean"),
+        ("paper.py:frames", "paper.py: config argument 'frames' has no value; write it like"),
+        ("pretrained_demo.py:x=1", "unknown config argument 'x': this config takes none"),
+        ("classical.py:frames=8,frames=9", "config argument 'frames' is given twice"),
+    ],
+)
+def test_settings_are_told_as_they_were_typed(arguments, said, clips, tmp_path):
+    clips.video("a.mp4")
+    file = arguments.partition(":")[0]
+    process = command(
+        f"--input={clips.root}/a.mp4",
+        f"--output={tmp_path}/out",
+        f"--config={CONFIGS}/tokenization/{arguments}",
+    )
+    _, stderr = process.communicate()
+    assert process.returncode == 2
+    first, last = stderr.splitlines()
+    assert said in first and file in first
+    assert (
+        last
+        == f"See --help, and `python -m pydoc {CONFIGS}/tokenization/{file}` for its arguments."
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (None, "--config=configs/tokenization/classical.py:frames=N asks for N"),
+        ("paper.py:frames=4,limit=2", "/paper.py:limit=2,frames=N asks for N"),
+        ("pretrained_demo.py", "pipeline.frames of "),
+    ],
+)
+def test_who_asks_for_frames_is_told(config, said):
+    assert said in asking_for(config and f"{CONFIGS}/tokenization/{config}")
+
+
+def test_records_go_beside_the_videos(tmp_path, capsys):
+    with pytest.raises(OutputError, match="is the folder of the videos itself; give the records"):
+        extract._check_output(str(tmp_path), f"{tmp_path}/.")
+    extract._check_output(str(tmp_path), f"{tmp_path}/records")
+    assert "warning: " in capsys.readouterr().err
+    (tmp_path / "shards").mkdir()  # made so before this was refused
+    extract._check_output(str(tmp_path), str(tmp_path))
+    extract._check_output(f"{tmp_path}/*.mp4", f"{tmp_path}-records")
+    assert capsys.readouterr().err == ""

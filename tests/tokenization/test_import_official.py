@@ -299,5 +299,6 @@ def test_the_commands(tree, tmp_path):
     done = command("export_official", f"--records={tmp_path}/out", f"--output={tmp_path}/tree")
     assert done.returncode == 0, done.stderr
     assert "3 videos: " in done.stdout and "export: 100%" in done.stderr
+    assert "dataset" not in done.stderr  # as TFDS says of each that it opens
     done = command("export_official", f"--records={tree}", f"--output={tmp_path}/tree")
     assert done.returncode == 2 and "error: " in done.stderr and "Traceback" not in done.stderr

@@ -97,7 +97,7 @@ def test_weights_that_a_config_names_are_those_that_are_used(tmp_path, monkeypat
     """As for DirectSAM, whose published file has no known sum."""
     monkeypatch.setattr(backends, "_import", lambda name: None)
     path = tmp_path / "model.safetensors"
-    path.write_bytes(b"weights")
+    path.write_bytes((2).to_bytes(8, "little") + b"{}")
     backend = backends.Backend("x", lambda _: (weights.DIRECTSAM,), ())
     name = weights.DIRECTSAM.name
     pinned = LearnedSettings(sums=((name, weights.sha256(path)),))
@@ -106,7 +106,7 @@ def test_weights_that_a_config_names_are_those_that_are_used(tmp_path, monkeypat
     path.with_name("model.safetensors.source.json").write_text(json.dumps(note))
     told = backends.prepare([backend], pinned, str(path))
     assert told == dataclasses.replace(pinned, revisions=((name, "abc123"),))
-    path.write_bytes(b"others")
+    path.write_bytes((3).to_bytes(8, "little") + b"{ }")
     with pytest.raises(weights.WeightsError, match="not the file that this dataset is made with"):
         backends.prepare([backend], pinned, str(path))
     told = backends.prepare([backend], LearnedSettings(), str(path))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tokenization import records, shard_files, shards
+from tokenization import folder_lock, records, shard_files, shards
 from tokenization.records import Boxes, Quarantined, Record, RecordsError, ShardInfo
 from tokenization.trajectories import Trajectories, VideoInfo
 
@@ -329,7 +329,20 @@ def test_errors_name_the_folder_and_the_remedy(tmp_path):
         records.open_records(tmp_path)
 
 
+@pytest.mark.skipif(folder_lock.fcntl is None, reason="this system has no locks")
+def test_a_split_that_is_being_written_is_told_apart_from_one_that_was_cut_off(tmp_path):
+    shards.write_records(tmp_path, [make("a")])
+    shard_files.unfinished_path(tmp_path, "train").touch()
+    with pytest.raises(RecordsError, match="is not finished; run the same command again"):
+        records.open_records(tmp_path)
+    with folder_lock.only_writer(tmp_path):
+        told = rf"being written by another process on host .*, pid {os.getpid()}, .*; wait for it"
+        with pytest.raises(RecordsError, match=told):
+            records.open_records(tmp_path)
+    assert folder_lock.writer_of(tmp_path) is None
+
+
 def test_shard_info_round_trip():
-    info = ShardInfo("train", 3, 256, "s", "i", 7, ("a",), (1,), (2,), 1, 0.5)
+    info = ShardInfo("train", 3, 256, "s", "i", 7, ("a",), (1,), (2,), (3,), 1, ("a",), 0.5)
     info = dataclasses.replace(info, quarantine=(Quarantined("x", "p", "r", "m"),))
     assert ShardInfo.from_json(info.to_json()) == info

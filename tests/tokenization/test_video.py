@@ -242,6 +242,48 @@ def test_damage_in_the_middle_does_not_stop_the_decode(clips):
     assert found.times[-1] > 3.0
 
 
+@pytest.fixture
+def damaged(clips):
+    """40 frames at 10 a second, of which a quarter of the bytes is overwritten from 1.2 s on."""
+    noise = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
+    content = bytearray(clips.video("damaged.mp4", frames=noise, g="10").read_bytes())
+    first, size = int(0.4 * len(content)), len(content) // 4
+    content[first : first + size] = np.random.default_rng(1).bytes(size)
+    return clips.data("damaged.mp4", bytes(content))
+
+
+def test_damage_is_counted(clips, damaged):
+    with av.open(str(damaged)) as container:
+        frames = [frame for packet in container.demux(video=0) for frame in _decoded(packet)]
+    lost = 40 - len(frames)
+    assert lost > 3
+    assert lost <= video.decode(damaged, frames=8).damaged <= 20
+    assert video.decode(clips.video("sound.mp4", frames=40), frames=8).damaged == 0
+
+
+def _decoded(packet: av.Packet) -> list[av.VideoFrame]:
+    try:
+        return list(packet.decode())
+    except av.FFmpegError:
+        return []
+
+
+def test_damage_outside_the_span_is_none_of_it(damaged):
+    assert video.decode(damaged, frames=4, end=1.0).damaged == 0
+    assert video.decode(damaged, frames=4, start=3.2).damaged == 0
+    assert video.decode(damaged, frames=4, start=1.0, end=3.0).damaged > 0
+
+
+def test_frames_that_are_decoded_in_part_are_damaged(clips):
+    noise = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
+    content = bytearray(clips.video("smeared.mp4", frames=noise).read_bytes())
+    middle = int(0.6 * len(content))
+    content[middle : middle + 400] = np.random.default_rng(1).bytes(400)
+    found = video.decode(clips.data("smeared.mp4", bytes(content)), frames=40)
+    assert len(np.unique(found.indices)) == 40  # all came
+    assert found.damaged == 1
+
+
 def message(path: Path, **options) -> str:
     with pytest.raises(VideoError) as caught:
         video.decode(path, **options)
@@ -311,7 +353,7 @@ def test_audio_only(clips):
 
 def test_no_frame_can_be_decoded(clips, monkeypatch):
     path = clips.video()
-    monkeypatch.setattr(video._Source, "_frames", lambda self: iter(()))
+    monkeypatch.setattr(video._Source, "_frames", lambda self, found: iter(()))
     assert "no frame could be decoded (codec h264)" in message(path)
 
 

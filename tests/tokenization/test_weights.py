@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import io
 import json
 import re
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -207,15 +209,62 @@ def test_given_weights(hub, tmp_path):
     ("given", "message"),
     [
         ("nowhere.safetensors", r"nowhere\.safetensors do not exist; give the file model"),
+        ("rondom", r"did you mean 'random'\? Else give the file model"),
         ("empty", r"empty holds no net/model\.safetensors; http"),
         ("other.pt", r"other\.pt are no \*\.safetensors file; .* a folder"),
     ],
 )
-def test_given_weights_that_are_not_there(hub, tmp_path, given, message):
+def test_given_weights_that_are_not_there(hub, tmp_path, monkeypatch, given, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other.pt").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match=message):
-        locate(hub.file(), str(tmp_path / given))
+        locate(hub.file(), given)
+
+
+@pytest.mark.parametrize("given", [None, "given"])
+def test_files_that_are_not_there(hub, cache, tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    folder = Path(given) if given else cache
+    files = [hub.file(), dataclasses.replace(hub.file(), name="net/config.json")]
+    (folder / "net").mkdir(parents=True)
+    assert weights.absent(files, given) == files
+    (folder / files[1].name).touch()
+    assert weights.absent(files, given) == files[:1]
+    (folder / "model.safetensors").touch()  # beside, as a user may lay them; no place of the cache
+    assert weights.absent(files, given) == ([] if given else files[:1])
+
+
+def test_a_file_is_what_its_name_says(tmp_path):
+    good = {
+        "new.pt": _zipped(b"weights"),
+        "old.pt": b"\x80\x02\x8a\nl\xfc",
+        "one.safetensors": (2).to_bytes(8, "little") + b"{}",
+        "other.json": b"whatever",
+    }
+    for name, content in good.items():
+        (tmp_path / name).write_bytes(content)
+        weights.check_form(tmp_path / name)
+    page = b"<!DOCTYPE html><html>not found</html>"
+    bad = {
+        "page.pt": page,
+        "empty.pt": b"",
+        "cut.pt": _zipped(b"weights")[:-9],
+        "page.safetensors": page,
+        "cut.safetensors": (900).to_bytes(8, "little") + b"{}",
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+        form = "PyTorch" if name.endswith(".pt") else "safetensors"
+        with pytest.raises(WeightsError, match=rf"{name} is no {form} file, or is cut off \("):
+            weights.check_form(tmp_path / name)
+
+
+def _zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("data.pkl", content)
+    return file.getvalue()
 
 
 def test_published_files_are_of_one_form():

@@ -118,7 +118,17 @@ def test_without_weights_or_network_the_command_says_what_goes_where(video, tmp_
     assert done.returncode == 1
     assert "cannot download https://huggingface.co/chendelong/DirectSAM" in done.stderr
     assert f"{tmp_path}/cache/DirectSAM-1800px-0424/model.safetensors" in done.stderr
+    assert "also needed, and not there: https://dl.fbaipublicfiles.com/" in done.stderr
+    assert f"(at {tmp_path}/cache/sam2.1_hiera_tiny.pt)" in done.stderr
     assert not (tmp_path / "records").exists()
+
+
+def test_a_file_that_holds_no_weights_is_told_before_workers_start(torch, tmp_path):
+    path = tmp_path / "sam2.1_hiera_tiny.pt"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    settings = LearnedSettings(sam2=Sam2Settings("tiny"), running=RUNNING)
+    with pytest.raises(weights.WeightsError, match=r"tiny\.pt is no PyTorch file .*version https"):
+        backends.prepare([backends.TRACKERS["sam2"]], settings, str(tmp_path))
 
 
 def frames_of(rgb: np.ndarray) -> Frames:
@@ -143,7 +153,7 @@ def test_videos_together_and_alone(folder):
 
 def test_weights_other_than_those_of_the_dataset_are_refused(torch, tmp_path):
     path = tmp_path / "sam2.1_hiera_tiny.pt"
-    path.write_bytes(b"some weights")
+    torch.save({"model": {"some": torch.zeros(1)}}, path)
     backend = backends.TRACKERS["sam2"]
     settings = LearnedSettings(sam2=Sam2Settings("tiny"), running=RUNNING)
     noted = backends.prepare([backend], settings, str(tmp_path))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import collections
 import os
+import re
+import socket
 import sys
 import threading
 import time
@@ -29,7 +31,11 @@ from tokenization.engines.protocol import (
 )
 
 _ROOM_SECONDS = 5.0  # that an answer of the cluster about its size is used
+_REACH_SECONDS = 10.0  # that a cluster's address is asked; Ray itself would wait for minutes
 _AHEAD = "ahead"
+# host:port and ray://host[:port]; other addresses, as `auto`, are Ray's to understand.
+_ADDRESS = re.compile(r"(?P<client>ray://)?(?P<host>\[[^]]+\]|[^\s:/]+)(:(?P<port>\d+))?")
+_CLIENT_PORT = 10001
 
 
 class RayEngine:
@@ -96,13 +102,11 @@ class RayEngine:
         own: dict[str, Any] = {}
         if address == "local":
             own = {"num_cpus": self._limit or available_cores(), "include_dashboard": False}
+        _reach(address)
         try:
             ray.init(address, logging_level="warning", **own)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise EngineError(
-                f"no Ray cluster at {address!r} ({error}); start one with launch/extract_ray.sh "
-                "or `ray start --head`, or leave --address out to use this machine alone"
-            ) from error
+            raise _no_cluster(address, error) from error
         self._started_cluster = True
 
     def __exit__(
@@ -230,6 +234,34 @@ class _Actor:
             return True
         alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
         return bool(self._node) and self._node not in alive
+
+
+def _no_cluster(address: str, reason: object) -> EngineError:
+    return EngineError(
+        f"no Ray cluster at {address!r} ({reason}); start one with launch/extract_ray.sh "
+        "or `ray start --head`, or leave --address out to use this machine alone"
+    )
+
+
+def _reach(address: str) -> None:
+    """Raises EngineError if nobody answers at an address; one that is starting is waited for."""
+    found = _ADDRESS.fullmatch(address)
+    if not found or not (found["client"] or found["port"]):
+        return
+    host, port = found["host"].strip("[]"), int(found["port"] or _CLIENT_PORT)
+    until = time.monotonic() + _REACH_SECONDS
+    while True:
+        left = until - time.monotonic()
+        try:
+            socket.create_connection((host, port), timeout=max(0.1, left)).close()
+        except socket.gaierror as error:
+            raise _no_cluster(address, f"{host}: {error.strerror}") from error
+        except (OSError, OverflowError) as error:
+            if left <= 1 or isinstance(error, OverflowError):
+                raise _no_cluster(address, error) from error
+            time.sleep(1)
+        else:
+            return
 
 
 def _import_ray() -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tokenization import exit_codes
 from tokenization.explore.items import Item, read_records, tokenize_file
+from tokenization.frames_asked import asking_for
 from tokenization.summary import count
 
 _DESCRIPTION = """\
@@ -131,8 +132,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stored = len(trajectories.frame_times) - item.repeated
             print(
                 f"{trajectories.video.id}: {count(stored, 'frame')} of its own, the last one is "
-                f"repeated {count(item.repeated, 'time')} "
-                f"(--config=configs/tokenization/classical.py:frames={stored} asks for no more)"
+                f"repeated {count(item.repeated, 'time')}"
+                + ("" if options.input.is_dir() else f"; {asking_for(options.config, stored)}")
+            )
+        if item.damaged:
+            print(
+                f"{item.trajectories.video.id}: {count(item.damaged, 'frame')} damaged, passed "
+                "over or decoded in part; copy or download it again"
             )
     return 0
 

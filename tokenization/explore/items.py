@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from tokenization.records import ShardInfo
 from tokenization.trajectories import Trajectories
 
 
@@ -20,6 +22,7 @@ class Item:
       frames: RGB; may be of another size than the label maps.
       trajectories: of the same number of frames.
       captions: none, one or several.
+      damaged: frames of a video file, see `video.Frames`; records do not tell.
 
     Raises:
       ValueError: frames and label maps whose numbers differ.
@@ -28,6 +31,7 @@ class Item:
     frames: UInt8[np.ndarray, "t h w 3"]
     trajectories: Trajectories
     captions: tuple[str, ...] = ()
+    damaged: int = 0
 
     def __post_init__(self) -> None:
         frames, maps = len(self.frames), len(self.trajectories.labels)
@@ -65,17 +69,31 @@ def read_records(
     from tokenization import records
 
     source = records.open_records(directory, split)
-    items: list[Item] = []
-    for index in range(len(source)):
-        if len(items) == max_videos:
-            break
-        record = source[index]
-        if video is None or record.id == video:
-            items.append(Item(record.frames, record.trajectories, record.captions))
-    if not items:
-        wanted = f"video {video!r}" if video else "videos"
-        raise ValueError(f"{directory}: split {split!r} of {len(source)} records has no {wanted}")
-    return items
+    chosen = range(min(len(source), max_videos))
+    if video is not None:
+        shards = list(records.split_shards(directory, split))
+        place = _place(shards, video, where=f"{directory}: split {split!r}")
+        chosen = range(place, place + 1)
+    return [
+        Item(record.frames, record.trajectories, record.captions)
+        for record in (source[index] for index in chosen)
+    ]
+
+
+def _place(shards: Sequence[ShardInfo], video: str, where: str) -> int:
+    """The number of a video's record; raises ValueError that says why there is none."""
+    ids = [name for info in shards for name in info.ids]
+    if video in ids:
+        return ids.index(video)
+    for bad in (bad for info in shards for bad in info.quarantine):
+        if bad.id == video:
+            raise ValueError(
+                f"{where} has no record of video {video!r}, which could not be read: {bad.path} "
+                f"{bad.reason}; {bad.remedy}"
+            )
+    close = difflib.get_close_matches(video, ids, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"the first is {ids[0]!r}"
+    raise ValueError(f"{where} of {len(ids)} records has no video {video!r}; {hint}")
 
 
 def tokenize_file(path: Path, *, config: str | None = None) -> Item:
@@ -94,12 +112,13 @@ def tokenize_file(path: Path, *, config: str | None = None) -> Item:
 
     settings = ExtractSettings()
     if config is not None:
-        settings = configs.to_settings(ExtractSettings, configs.load(config))
+        settings = configs.read(ExtractSettings, config, "tokenization.extract")
     chosen = settings.pipeline
     frames = video.decode(
         path, frames=chosen.frames, between=chosen.between, max_side=chosen.max_side
     )
-    return Item(frames.rgb, pipeline.build(chosen).tokenize(frames))
+    found = pipeline.build(chosen).tokenize(frames)
+    return Item(frames.rgb, found, damaged=frames.damaged)
 
 
 def title_of(items: Sequence[Item]) -> str:

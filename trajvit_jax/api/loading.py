@@ -123,7 +123,7 @@ def _tokenization(
     if isinstance(given, ExtractSettings):
         return given
     if given is not None:
-        return configs.to_settings(ExtractSettings, configs.load(given))
+        return configs.read(ExtractSettings, given, "tokenization.extract")
     noted = folder / TOKENIZATION
     if noted.is_file():
         try:
