@@ -6,7 +6,9 @@ a scheduler takes the machine back: what is done is kept, and the same command g
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -23,6 +25,7 @@ PREEMPTION = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )
 ONE_PRESS = 1.0  # seconds within which signals are one press: `timeout` sends two
+_LATER = 0.05  # seconds until a signal that came at a wrong time comes again
 _PATIENCE = 15.0  # seconds for cleaning up; a library may also have swallowed the exception
 
 
@@ -65,15 +68,31 @@ def install(message: str, *, preemption: bool = False) -> None:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal raised
-        if not raised:  # again, it would only interrupt the cleaning up
-            raised = True
-            raise reason(number)
+        if raised:  # again, it would only interrupt the cleaning up
+            return
+        if _in_collection(frame):
+            again = threading.Timer(_LATER, _thread.interrupt_main, (number,))
+            again.daemon = True
+            again.start()
+            return
+        raised = True
+        raise reason(number)
 
     signals = (signal.SIGINT, *(PREEMPTION if preemption else ()))
     threading.Thread(target=_watch, args=(read, message, signals, interrupt), daemon=True).start()
     for number in signals:
         signal.signal(number, interrupt)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+
+def _in_collection(frame: FrameType | None) -> bool:
+    """Whether Python's garbage collector has called this: it prints exceptions, and goes on."""
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        if frame.f_code in callbacks:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _watch(

@@ -74,6 +74,17 @@ def test_cleaning_up_has_an_end():
     assert code == interrupts.EXIT_CODE
 
 
+def test_a_press_while_garbage_is_collected_is_not_lost():
+    """Python ignores what callbacks of the collector raise; JAX has one."""
+    body = (
+        "import gc; gc.callbacks.append(lambda phase, info: phase == 'start' and time.sleep(0.5)); "
+        "gc.collect(); gc.callbacks.clear(); time.sleep(5); print('lost', file=sys.stderr)"
+    )
+    code, stderr = run(body, 0.2)
+    assert code == interrupts.EXIT_CODE
+    assert "interrupted" in stderr and "lost" not in stderr and "Traceback" not in stderr
+
+
 @pytest.mark.parametrize("number", interrupts.PREEMPTION)
 def test_preemption_cleans_up_and_has_an_exit_code_of_its_own(number):
     install, leave = 'install("stopping; all is kept"', 'leave("interrupted"'
