@@ -127,7 +127,7 @@ def test_a_file_that_holds_no_weights_is_told_before_workers_start(torch, tmp_pa
     path = tmp_path / "sam2.1_hiera_tiny.pt"
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
     settings = LearnedSettings(sam2=Sam2Settings("tiny"), running=RUNNING)
-    with pytest.raises(weights.WeightsError, match=r"tiny\.pt is no PyTorch file .*version https"):
+    with pytest.raises(weights.WeightsError, match=r"tiny\.pt is no PyTorch file.*version https"):
         backends.prepare([backends.TRACKERS["sam2"]], settings, str(tmp_path))
 
 
