@@ -129,7 +129,7 @@ compose() {
 # Checked here, before machines are started and folders made: patterns and manifests are looked into
 # by the extraction.
 [[ -z $config || -f ${config%%:*} ]] || die "--config=$config: there is no such file"
-[[ -z $input || $input == *[*?[]* || -e $input ]] || die "--input=$input does not exist"
+[[ -z $input || $input == *[*?[]* || -e ${input/#\~\//$HOME/} ]] || die "--input=$input does not exist"
 
 if [[ -n $dry_run ]]; then
   if ((${#head[@]})); then printf '%q ' "${head[@]}" && echo; fi
@@ -155,8 +155,8 @@ end_all() {
   [[ -z ${started[0]:-} ]] || kill -TERM "${started[0]}" 2>/dev/null
   for pid in "${started[@]}"; do wait "$pid" 2>/dev/null; done
   [[ -z $driver ]] || { exec {errors}>&- && wait "$teller"; }
-  # The extraction was asked wrong and has said so: nothing is left of it.
-  [[ -z $driver || $code != 2 || -z ${made_logs:-} ]] || rm -rf -- "$logs"
+  # The extraction was asked wrong and has said so: nothing is left of it. What it has begun is.
+  [[ -z $driver || $code != 2 || -z ${made_logs:-} || -e $output/shards ]] || rm -rf -- "$logs"
   [[ -z $driver || $code != 2 || -z ${made_output:-} ]] || rmdir -- "$output" 2>/dev/null
 }
 trap end_all EXIT

@@ -94,6 +94,23 @@ def test_values_may_stand_apart(launch, tmp_path):
     )
 
 
+def test_a_home_folder_is_looked_up(launch, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.jsonl").touch()
+    code, _, stderr = finish(launch("--dry-run", "--", "--output=c", "--input=~/a.jsonl"))
+    assert (code, stderr) == (0, "")
+    code, _, stderr = finish(launch("--dry-run", "--", "--output=c", "--input=~/b.jsonl"))
+    assert code == 2 and "--input=~/b.jsonl does not exist" in stderr
+
+
+def test_an_extraction_that_fails_late_keeps_its_logs(launch, tmp_path):
+    work = f"mkdir -p {tmp_path}/out/shards; echo why >&2; exit 2"
+    python = stub(tmp_path / "bin" / "python", work)
+    stub(tmp_path / "bin" / "ray", "exit 0")
+    assert finish(launch("--", f"--output={tmp_path}/out", python=python))[0] == 2
+    assert "why" in (tmp_path / "out" / "logs" / "extract.log").read_text()
+
+
 @pytest.mark.parametrize(("code", "kept"), [(2, False), (1, True)])
 def test_an_extraction_that_was_asked_wrong_leaves_nothing(launch, tmp_path, code, kept):
     python = stub(tmp_path / "bin" / "python", f"echo why >&2; exit {code}")

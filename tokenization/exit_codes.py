@@ -7,6 +7,7 @@ a disk, a device, too many videos that cannot be read. Signals have their own, s
 
 from __future__ import annotations
 
+import os
 import sys
 
 from trajvit_jax.config import ConfigError
@@ -32,5 +33,7 @@ def tell(error: Exception, *, by: str = "") -> int:
     """
     print(f"{by}{': ' if by else ''}error: {error}", file=sys.stderr)
     if isinstance(error, ConfigError):
-        print(f"See --help, and `python -m pydoc {error.file}` for its arguments.", file=sys.stderr)
+        # Without a folder, pydoc takes it for the name of a module.
+        file = error.file if os.sep in error.file else f".{os.sep}{error.file}"
+        print(f"See --help, and `python -m pydoc {file}` for its arguments.", file=sys.stderr)
     return code_of(error)

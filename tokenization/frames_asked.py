@@ -24,6 +24,7 @@ def asking_for(config: str | None, frames: int | str = "N") -> str:
 
 
 def _takes_frames(file: str) -> bool:
-    with contextlib.suppress(ValueError):  # it has no such argument
+    # It has no such argument; or whatever a user's program raises, which must end no run.
+    with contextlib.suppress(Exception):
         return configs.load(f"{file}:frames=1").get("pipeline", {}).get("frames") == 1
     return False

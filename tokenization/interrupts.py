@@ -7,6 +7,7 @@ a scheduler takes the machine back: what is done is kept, and the same command g
 from __future__ import annotations
 
 import _thread
+import collections
 import contextlib
 import gc
 import os
@@ -64,13 +65,14 @@ def install(message: str, *, preemption: bool = False) -> None:
     """
     read, write = os.pipe()
     os.set_blocking(write, False)
-    raised = False
+    raised, repeats = False, collections.deque[int]()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal raised
         if raised:  # again, it would only interrupt the cleaning up
             return
         if _in_collection(frame):
+            repeats.append(number)
             again = threading.Timer(_LATER, _thread.interrupt_main, (number,))
             again.daemon = True
             again.start()
@@ -79,7 +81,8 @@ def install(message: str, *, preemption: bool = False) -> None:
         raise reason(number)
 
     signals = (signal.SIGINT, *(PREEMPTION if preemption else ()))
-    threading.Thread(target=_watch, args=(read, message, signals, interrupt), daemon=True).start()
+    watched = (read, message, signals, interrupt, repeats)
+    threading.Thread(target=_watch, args=watched, daemon=True).start()
     for number in signals:
         signal.signal(number, interrupt)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -100,6 +103,7 @@ def _watch(
     message: str,
     signals: Collection[int],
     handler: Callable[[int, FrameType | None], None],
+    repeats: collections.deque[int],
 ) -> None:
     while (number := os.read(read, 1)[0]) not in signals:
         pass
@@ -111,6 +115,9 @@ def _watch(
     while select.select([read], [], [], patience)[0]:
         later = os.read(read, 1)[0]
         if later not in signals:
+            continue
+        if repeats:  # nobody has pressed again
+            repeats.popleft()
             continue
         if is_urgent(later, seen) and time.monotonic() - first > ONE_PRESS:
             number = later

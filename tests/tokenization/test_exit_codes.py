@@ -37,9 +37,11 @@ def test_the_code_says_whose_mistake_it_was(error, code, capsys):
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
-def test_whose_help_to_read(capsys):
-    assert exit_codes.tell(ConfigError("a.py: no", "a.py")) == 2
-    hint = "See --help, and `python -m pydoc a.py` for its arguments."
+@pytest.mark.parametrize(("file", "told"), [("a.py", "./a.py"), ("b/a.py", "b/a.py")])
+def test_whose_help_to_read(capsys, file, told):
+    """Pydoc takes a name without a folder for that of a module."""
+    assert exit_codes.tell(ConfigError("a.py: no", file)) == 2
+    hint = f"See --help, and `python -m pydoc {told}` for its arguments."
     assert capsys.readouterr().err == f"error: a.py: no\n{hint}\n"
 
 

@@ -339,6 +339,16 @@ def test_a_video_that_is_not_among_the_records(tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_a_copy_without_the_notes_of_its_shards(tmp_path, capsys):
+    names = ["landscape", "portrait"]
+    shards.write_records(tmp_path, [squashed(moving_squares(video_id=name)) for name in names])
+    shard_info_path(tmp_path, "train", 0).unlink()
+    given = [str(tmp_path), f"--output={tmp_path / 'o.png'}"]
+    assert command.main([*given, "--video=portrait"]) == 0
+    assert command.main([*given, "--video=x"]) == 2
+    assert "split 'train' has no record of video 'x'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".html", ".mp4", ".png"])
 def test_command_writes_what_the_suffix_says(suffix, tmp_path, monkeypatch, capsys):
     asked = []

@@ -249,6 +249,14 @@ def test_who_asks_for_frames_is_told(config, said):
     assert said in asking_for(config and f"{CONFIGS}/tokenization/{config}")
 
 
+def test_a_config_that_fails_with_other_arguments_ends_no_run(tmp_path):
+    """It is asked after all is done."""
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config(arg=None):\n    return {None: {}}[arg]\n", "utf-8")
+    assert asking_for(str(path)) == f"pipeline.frames of {path} is how many"
+    assert asking_for("gone.py") == "pipeline.frames of gone.py is how many"
+
+
 def test_records_go_beside_the_videos(tmp_path, capsys):
     with pytest.raises(OutputError, match="is the folder of the videos itself; give the records"):
         extract._check_output(str(tmp_path), f"{tmp_path}/.")

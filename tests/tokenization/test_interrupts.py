@@ -85,6 +85,18 @@ def test_a_press_while_garbage_is_collected_is_not_lost():
     assert "interrupted" in stderr and "lost" not in stderr and "Traceback" not in stderr
 
 
+def test_one_press_in_a_long_collection_is_one():
+    """It comes again and again until it can be raised: that is nobody's second press."""
+    seconds = interrupts.ONE_PRESS + 1
+    body = (
+        f"import gc; end = time.monotonic() + {seconds}; "
+        "gc.callbacks.append(lambda *_: [time.sleep(0.01) for _ in iter(lambda: time.monotonic() "
+        "< end, False)]); gc.collect(); gc.callbacks.clear(); time.sleep(5)"
+    )
+    code, stderr = run(body, 0.2)
+    assert code == interrupts.EXIT_CODE and "interrupted" in stderr
+
+
 @pytest.mark.parametrize("number", interrupts.PREEMPTION)
 def test_preemption_cleans_up_and_has_an_exit_code_of_its_own(number):
     install, leave = 'install("stopping; all is kept"', 'leave("interrupted"'

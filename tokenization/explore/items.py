@@ -69,11 +69,16 @@ def read_records(
     from tokenization import records
 
     source = records.open_records(directory, split)
-    chosen = range(min(len(source), max_videos))
+    chosen: Sequence[int] = range(min(len(source), max_videos))
     if video is not None:
         shards = list(records.split_shards(directory, split))
-        place = _place(shards, video, where=f"{directory}: split {split!r}")
-        chosen = range(place, place + 1)
+        if shards:
+            place = _place(shards, video, where=f"{directory}: split {split!r}")
+            chosen = range(place, place + 1)
+        else:  # a copy without the notes of its shards
+            chosen = [place for place in range(len(source)) if source[place].id == video]
+    if not chosen:
+        raise ValueError(f"{directory}: split {split!r} has no record of video {video!r}")
     return [
         Item(record.frames, record.trajectories, record.captions)
         for record in (source[index] for index in chosen)
