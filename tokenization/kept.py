@@ -46,19 +46,23 @@ def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> str:
     new = json.loads(records.to_json(settings))
     if path.is_file():
         old = json.loads(path.read_text("utf-8"))
-        if old != new and (held := _videos_of_splits(output)):
+        if old != new:
+            held = _videos_of_splits(output)
             listed = ", ".join(
-                f"split {split!r} with {count(videos, 'video')}" for split, videos in held.items()
+                f"split {split!r} with {count(videos, 'video')}"
+                for split, videos in held.items()
+                if videos
             )
-            if not overwrite:
+            if listed and not overwrite:
                 raise OutputError(
                     f"{output} holds records of other settings "
                     f"({'; '.join(configs.differences(old, new))}); choose another --output, or "
                     f"pass --overwrite, which removes them all: {listed}"
                 )
-            for split in held:
+            for split in held:  # also one of quarantined videos alone: its shards have a size
                 shards.remove_split(output, split)
-            logging.warning("removed from %s, as of other settings: %s", output, listed)
+            if listed:
+                logging.warning("removed from %s, as of other settings: %s", output, listed)
     write_text(path, json.dumps(new, indent=2, sort_keys=True) + "\n")
     return records.short_hash(new)
 
@@ -107,7 +111,7 @@ def _videos_of_splits(output: Path) -> dict[str, int]:
     for split in unfinished_splits(output):
         begun = {outcome.id for outcome in journal.read(output, split).values()}
         held[split] = held.get(split, set()) | begun
-    return {split: len(ids) for split, ids in sorted(held.items()) if ids}
+    return {split: len(ids) for split, ids in sorted(held.items())}
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -83,6 +83,19 @@ def test_other_settings_are_refused(entries, tmp_path, caplog):
     assert {r.frames.shape[1] for r in records.open_records(out, "test")} == {16}
 
 
+def test_other_settings_may_follow_where_nothing_was_finished(clips, tmp_path, caplog):
+    """A split of quarantined videos alone has shards all the same."""
+    out = tmp_path / "out"
+    clips.data("bad.mp4", b"")
+    clips.video("good.mp4", frames=4)
+    run(read(clips.root, [{"id": "bad", "path": "bad.mp4"}]), out, split="test")
+    good = read(clips.root, [{"id": "good", "path": "good.mp4"}])
+    other = dataclasses.replace(SETTINGS, record_size=16)
+    assert run(good, out, settings=other).videos == 1
+    assert [info.split for info in records.finished_shards(out)] == ["train"]
+    assert not [one for one in caplog.records if one.levelname == "WARNING"]
+
+
 def test_videos_that_the_input_lacks_are_not_removed_without_a_word(entries, tmp_path, caplog):
     """Of another list as long as the first, or longer, as much as of a shorter one."""
     out = tmp_path / "out"
