@@ -15,6 +15,7 @@ from absl import logging
 
 from tokenization import journal, records, shards
 from tokenization.files import write_text
+from tokenization.recorder import Outcome
 from tokenization.records import ShardInfo
 from tokenization.shard_files import unfinished_splits
 from tokenization.summary import count
@@ -101,6 +102,35 @@ def finished(
         )
     logging.warning("removing from %s %s: %s", output, what, _some(surplus))
     return done
+
+
+def outcomes(output: Path, info: ShardInfo) -> list[Outcome]:
+    """The records of a finished shard, as when they were made; its seconds shared among them.
+
+    Raises:
+      OSError: the shard cannot be read.
+    """
+    data = shards.read_shard(output, info)
+    damaged = info.damaged or [0] * len(info.ids)  # not counted
+    return [
+        Outcome(
+            name,
+            seconds=info.seconds / len(data),
+            data=one,
+            trajectories=trajectories,
+            frames=frames,
+            repeated=name in info.short,
+            damaged=bad,
+        )
+        for name, one, trajectories, frames, bad in zip(
+            info.ids, data, info.trajectories, info.frames, damaged, strict=True
+        )
+    ]
+
+
+def unnamed_short(info: ShardInfo) -> int:
+    """Short videos of a finished shard that its note, of before they were named, only counts."""
+    return info.repeated - len(info.short)
 
 
 def _videos_of_splits(output: Path) -> dict[str, int]:

@@ -97,6 +97,29 @@ def _write_array_record(path: Path, data: Iterable[bytes]) -> None:
         ) from error
 
 
+def read_shard(directory: str | os.PathLike[str], info: ShardInfo) -> list[bytes]:
+    """The serialized records of a finished shard, in order.
+
+    Raises:
+      OSError: it cannot be read, or holds others than its note says.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    path = shard_path(Path(directory), info.split, info.index)
+    reason: object = "it holds others than its note says"
+    try:
+        reader = ArrayRecordReader(os.fspath(path), options="readahead_buffer_size:0")
+        data: list[bytes] = reader.read_all() if reader.num_records() else []
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason, data = error, []
+    if (len(data), sum(map(len, data))) != (len(info.ids), info.bytes):
+        raise OSError(
+            f"{path}: its records cannot be kept ({reason}); if the disk is in order, remove this "
+            "file and run again: its videos are done again"
+        )
+    return data
+
+
 def remove_split(directory: str | os.PathLike[str], split: str) -> None:
     """Removes all of a split; its metadata go first, so that nobody reads what is left."""
     directory = Path(directory)

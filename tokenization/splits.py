@@ -117,7 +117,7 @@ def build_split(
       patience: when a video is given up.
       overwrite: remove records of other settings, of all splits, and videos that are not among
         the entries, instead of raising.
-      retry_quarantined: do shards that have quarantined entries again.
+      retry_quarantined: try quarantined entries again.
 
     Raises:
       OutputError: the folder holds records of other settings, or videos of this split that are
@@ -156,7 +156,7 @@ def build_split(
             for index, chunk in enumerate(_chunks(entries, job.settings.shard_size))
         ]
         todo = [
-            portion
+            portion.after(output, done.get(portion.info.index))
             for portion in plan
             if not _is_done(
                 output,
@@ -175,9 +175,9 @@ def build_split(
             shards.remove_shard(output, info)
         begun = {portion.info.index: portion.begun(known) for portion in todo}
         journal.restart(output, split, begun)
-        left = sum(len(portion.entries) for portion in todo) - sum(map(len, begun.values()))
+        left = sum(portion.missing for portion in todo) - sum(map(len, begun.values()))
         if todo:
-            _tell_of_changes(output, [portion.info for portion in todo], done)
+            _tell_of_changes(output, todo, done)
             written: set[int] = set()
             try:
                 run = _work(output, todo, known, job, engine, patience, written)
@@ -202,22 +202,48 @@ class _Portion:
     Attributes:
       info: of the shard, as far as it is known before the work.
       entries: in order.
+      values: of each entry, see `Job.fingerprint`.
       keys: of each entry, for the journal: hash of it, its files and the settings, as they are now.
+      old: the finished shard of the first of these entries, whose records are kept, or None.
     """
 
     info: ShardInfo
     entries: Sequence[Entry]
+    values: Sequence[Any]
     keys: Sequence[str]
+    old: ShardInfo | None = None
 
     @classmethod
     def of(cls, info: ShardInfo, entries: Sequence[Entry], job: Job) -> _Portion:
         values = job.fingerprint(entries)
         info = dataclasses.replace(info, inputs=records.short_hash(values))
-        return cls(info, entries, [records.short_hash([info.settings, one]) for one in values])
+        keys = [records.short_hash([info.settings, one]) for one in values]
+        return cls(info, entries, values, keys)
+
+    def after(self, output: Path, old: ShardInfo | None) -> _Portion:
+        """With what a finished shard in its place has of it: no finished video is done again."""
+        if not (old and old.ids and shards.shard_path(output, old.split, old.index).is_file()):
+            return self
+        before = len(old.ids) + len(old.quarantine)
+        inputs = records.short_hash(self.values[:before])
+        if (old.settings, old.inputs) != (self.info.settings, inputs):
+            return self
+        return dataclasses.replace(self, old=old)
+
+    @property
+    def missing(self) -> int:
+        """How many of its entries the old shard has no record of."""
+        return len(self.entries) - (len(self.old.ids) if self.old else 0)
+
+    def places_kept(self) -> list[int]:
+        """Those of its entries of which the old shard has records, in order."""
+        ids = set(self.old.ids) if self.old else ()
+        return [place for place, entry in enumerate(self.entries) if entry.id in ids]
 
     def begun(self, known: Mapping[str, Outcome]) -> dict[str, Outcome]:
-        """What is known of its entries, by key."""
-        return {key: known[key] for key in self.keys if key in known}
+        """What is known of its other entries, by key."""
+        kept_ones = {self.keys[place] for place in self.places_kept()}
+        return {key: known[key] for key in self.keys if key in known and key not in kept_ones}
 
 
 def _chunks(entries: Sequence[Entry], size: int) -> list[Sequence[Entry]]:
@@ -227,7 +253,7 @@ def _chunks(entries: Sequence[Entry], size: int) -> list[Sequence[Entry]]:
 def _what_is_kept(output: Path, split: str, todo: Sequence[_Portion], videos: int) -> str:
     """How many of the videos are on the disk, of which these shards are not written."""
     known = journal.read(output, split)
-    safe = videos - sum(len(portion.entries) - len(portion.begun(known)) for portion in todo)
+    safe = videos - sum(portion.missing - len(portion.begun(known)) for portion in todo)
     return f"{safe} of {count(videos, 'video')} {'is' if safe == 1 else 'are'} done and kept"
 
 
@@ -257,19 +283,17 @@ def _is_done(
     )
 
 
-def _tell_of_changes(
-    output: Path, todo: Sequence[ShardInfo], done: Mapping[int, ShardInfo]
-) -> None:
+def _tell_of_changes(output: Path, todo: Sequence[_Portion], done: Mapping[int, ShardInfo]) -> None:
     """Says how many videos are done again though they were finished, and why."""
-    pairs = [(info, done[info.index]) for info in todo if info.index in done]
-    again = sum(len(old.ids) for new, old in pairs if old.inputs != new.inputs)
+    replaced = [done[portion.info.index] for portion in todo if portion.info.index in done]
+    again = sum(len(old.ids) for old in replaced) - sum(len(p.entries) - p.missing for p in todo)
     if again:
         logging.warning(
             "%s: %s of split %r done again, as the entries, their order or their files changed in "
             "their shards",
             output,
             count(again, "finished video"),
-            todo[0].split,
+            todo[0].info.split,
         )
 
 
@@ -289,13 +313,15 @@ def _work(
     begin, bad = time.monotonic(), 0
     places: list[tuple[_Portion, int]] = []
     unfinished: dict[int, dict[int, Outcome]] = {}
-    finished: list[tuple[ShardInfo, list[Outcome]]] = []
+    finished: list[tuple[_Portion, dict[int, Outcome]]] = []
     for portion in todo:
-        found = {i: known[key] for i, key in enumerate(portion.keys) if key in known}
+        begun = portion.begun(known)
+        found = {i: begun[key] for i, key in enumerate(portion.keys) if key in begun}
         unfinished[portion.info.index] = found
-        places += [(portion, i) for i in range(len(portion.entries)) if i not in found]
-        if len(found) == len(portion.entries):  # the last run ended before it was written
-            _finish(portion, unfinished, finished)
+        there = {*found, *portion.places_kept()}
+        places += [(portion, i) for i in range(len(portion.entries)) if i not in there]
+        if len(found) == portion.missing:  # the last run ended before it was written
+            finished.append((portion, unfinished.pop(portion.info.index)))
     _write_all(output, finished, written)
     if not places:
         return None
@@ -308,8 +334,8 @@ def _work(
                 portion, place = places[number]
                 found = unfinished[portion.info.index]
                 found[place] = outcome
-                if len(found) == len(portion.entries):
-                    _finish(portion, unfinished, finished)
+                if len(found) == portion.missing:
+                    finished.append((portion, unfinished.pop(portion.info.index)))
                 elif outcome.quarantined is None:
                     path = journal_path(output, portion.info.split, portion.info.index)
                     journal.append(path, portion.keys[place], outcome)
@@ -322,15 +348,6 @@ def _work(
                 bar.update()
         _write_all(output, finished, written)
     return Run(len(places), time.monotonic() - begin, crew.most)
-
-
-def _finish(
-    portion: _Portion,
-    unfinished: dict[int, dict[int, Outcome]],
-    finished: list[tuple[ShardInfo, list[Outcome]]],
-) -> None:
-    found = unfinished.pop(portion.info.index)
-    finished.append((portion.info, [found[place] for place in range(len(found))]))
 
 
 class _Failures:
@@ -419,12 +436,21 @@ def _progress(total: int, title: str) -> tqdm:
 
 
 def _write_all(
-    output: Path, finished: list[tuple[ShardInfo, list[Outcome]]], written: set[int]
+    output: Path, finished: list[tuple[_Portion, dict[int, Outcome]]], written: set[int]
 ) -> None:
     """Writes shards, empties the list and adds their numbers to what is written."""
     while finished:
-        info, outcomes = finished.pop(0)
-        _write(output, info, outcomes)
+        portion, found = finished.pop(0)
+        info = portion.info
+        if portion.old is not None:  # read only now: as long as videos fail, many shards wait
+            outcomes = kept.outcomes(output, portion.old)
+            for place, outcome in zip(portion.places_kept(), outcomes, strict=True):
+                # While the new shard takes the place of the old one, a kill leaves neither.
+                path = journal_path(output, info.split, info.index)
+                journal.append(path, portion.keys[place], outcome)
+                found[place] = outcome
+            info = dataclasses.replace(info, repeated=kept.unnamed_short(portion.old))
+        _write(output, info, [found[place] for place in range(len(found))])
         written.add(info.index)
 
 
@@ -436,7 +462,7 @@ def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:
         trajectories=tuple(outcome.trajectories for outcome in good),
         frames=tuple(outcome.frames for outcome in good),
         damaged=tuple(outcome.damaged for outcome in good),
-        repeated=sum(outcome.repeated for outcome in good),
+        repeated=info.repeated + sum(outcome.repeated for outcome in good),
         short=tuple(outcome.id for outcome in good if outcome.repeated),
         seconds=sum(outcome.seconds for outcome in outcomes),
         quarantine=tuple(o.quarantined for o in outcomes if o.quarantined is not None),

@@ -35,13 +35,27 @@ def test_running_again_does_only_what_is_not_done(entries, tmp_path, seen):
     assert [r.id for r in records.open_records(out)] == ["a", "b", "c", "short", "still"]
 
 
-def test_added_entries_and_changed_files_are_done(entries, clips, tmp_path, seen):
+def same_bytes(one, two):
+    """Whether two folders hold the same shards, and the same notes of them but for the seconds."""
+    files = [sorted(folder.glob("*.array_record-*")) for folder in (one, two)]
+    notes = [
+        [dataclasses.replace(info, seconds=0.0) for info in records.finished_shards(folder)]
+        for folder in (one, two)
+    ]
+    return notes[0] == notes[1] and [path.read_bytes() for path in files[0]] == [
+        path.read_bytes() for path in files[1]
+    ]
+
+
+def test_added_entries_and_changed_files_are_done(entries, clips, tmp_path, seen, caplog):
     out = tmp_path / "out"
     run(entries, out)
     clips.video("d.mp4")
     seen.clear()
     run([*entries, manifest.Entry("d", clips.root / "d.mp4")], out)
-    assert seen == ["still", "d"]
+    assert seen == ["d"] and "done again" not in caplog.text
+    run([*entries, manifest.Entry("d", clips.root / "d.mp4")], tmp_path / "fresh")
+    assert same_bytes(out, tmp_path / "fresh")
     clips.video("a.mp4", frames=30)
     seen.clear()
     run([*entries, manifest.Entry("d", clips.root / "d.mp4")], out)
@@ -58,10 +72,70 @@ def test_quarantined_videos_are_tried_again_on_demand_or_when_they_change(clips,
     run(read(clips.root, lines), out)
     assert seen == []
     run(read(clips.root, lines), out, retry_quarantined=True)
-    assert seen == ["good"]
+    assert seen == []  # what is good is not put at risk
+    assert run(read(clips.root, lines), out).skipped == 2
     clips.video("bad.mp4")
     assert run(read(clips.root, lines), out).videos == 2
     assert (out / "quarantine.jsonl").read_text() == ""
+
+
+@pytest.fixture
+def retried(entries, clips, tmp_path, monkeypatch):
+    """A folder in which the first two videos failed, and the run that tries them again."""
+    tokenize = Grid.tokenize
+
+    def failing(self, frames):
+        if frames.video.id in "ab":
+            raise ValueError("no memory on the device")
+        return tokenize(self, frames)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Grid, "tokenize", failing)
+        run(entries, tmp_path / "out", settings=LARGE)
+    return lambda: run(entries, tmp_path / "out", settings=LARGE, retry_quarantined=True)
+
+
+def test_what_was_good_beside_quarantined_videos_is_kept_as_it_is(
+    retried, entries, tmp_path, seen, monkeypatch
+):
+    """Also when the run is killed between the removal of the old shard and the new one."""
+    out = tmp_path / "out"
+
+    def killed(path, data):
+        assert not list((out / "shards").glob("*.json"))
+        shards.shard_path(out, "train", 0).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(shards, "_write_array_record", killed)
+        retried()
+    assert caught.value.__notes__ == ["4 of 5 videos are done and kept"]  # but for the last one
+    assert seen == ["a", "b"]
+    seen.clear()
+    assert retried().skipped == 4
+    assert seen == ["b"]
+    run(entries, tmp_path / "fresh", settings=LARGE)
+    assert same_bytes(out, tmp_path / "fresh")
+
+
+def test_short_videos_that_were_only_counted_are_not_forgotten(retried, tmp_path):
+    path = shards.shard_info_path(tmp_path / "out", "train", 0)
+    info = records.ShardInfo.from_json(path.read_text())
+    assert info.repeated == 1
+    path.write_text(dataclasses.replace(info, short=(), damaged=()).to_json())
+    summary = retried()
+    assert (summary.videos, summary.repeated, summary.short) == (5, 1, ())
+
+
+def test_a_damaged_shard_beside_quarantined_videos_is_told(retried, tmp_path, seen):
+    path = shards.shard_path(tmp_path / "out", "train", 0)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(OSError, match=r"-00000: its records cannot be kept .* remove this file"):
+        retried()
+    path.unlink()
+    seen.clear()
+    assert retried().videos == 5
+    assert seen == ["b", "c", "short", "still"]
 
 
 def test_other_settings_are_refused(entries, tmp_path, caplog):
