@@ -15,6 +15,7 @@ from absl import logging
 
 from tokenization import journal, records, shards
 from tokenization.files import write_text
+from tokenization.manifest import Entry
 from tokenization.recorder import Outcome
 from tokenization.records import ShardInfo
 from tokenization.shard_files import unfinished_splits
@@ -102,6 +103,48 @@ def finished(
         )
     logging.warning("removing from %s %s: %s", output, what, _some(surplus))
     return done
+
+
+def check_files(
+    output: Path, split: str, entries: Iterable[Entry], again: Collection[str], *, overwrite: bool
+) -> None:
+    """Finished videos are done again only where there are files to do them from.
+
+    Args:
+      output: folder of the dataset.
+      split: its name.
+      entries: all that it is to hold.
+      again: ids of finished videos that would be done again.
+      overwrite: let go of videos without a file instead of raising.
+
+    Raises:
+      OutputError: the file of one of them is not there, or may not be opened.
+    """
+    if not again:
+        return
+    gone = [entry for entry in entries if entry.id in again and not _is_there(entry)]
+    if not gone:
+        return
+    what = f"{count(len(gone), 'finished video')} of split {split!r}"
+    named = _some([entry.id for entry in gone])
+    if not overwrite:
+        raise OutputError(
+            f"{output} holds {what} ({named}) that would be done again, as the files or entries of "
+            f"their shards changed, but {gone[0].problem or f'{gone[0].path} is not there'}; put "
+            "the files back (is a disk not mounted?), or give new videos another --output or "
+            "--split, or pass --overwrite, which removes the records of those without a file"
+        )
+    logging.warning("%s: the records of %s go, without a file: %s", output, what, named)
+
+
+def _is_there(entry: Entry) -> bool:
+    if entry.problem is not None:
+        return False
+    try:
+        entry.path.stat()
+    except OSError:  # Path.exists raises most of them, as of a network disk that is gone
+        return False
+    return True
 
 
 def outcomes(output: Path, info: ShardInfo) -> list[Outcome]:

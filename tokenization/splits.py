@@ -116,12 +116,12 @@ def build_split(
       split: name of the split.
       patience: when a video is given up.
       overwrite: remove records of other settings, of all splits, and videos that are not among
-        the entries, instead of raising.
+        the entries or whose files are gone, instead of raising.
       retry_quarantined: try quarantined entries again.
 
     Raises:
       OutputError: the folder holds records of other settings, or videos of this split that are
-        not among the entries, or is a file.
+        not among the entries, or whose shards are done again without their files, or is a file.
       FolderInUse: another process writes to the folder.
       ValueError: no entries, none whose file exists, two with the same id, or a split of other
         characters than letters, digits and _.
@@ -166,6 +166,18 @@ def build_split(
             )
         ]
         surplus = [info for index, info in done.items() if index >= len(plan)]
+        begun = {portion.info.index: portion.begun(known) for portion in todo}
+        replaced = [
+            done[portion.info.index]
+            for portion in todo
+            if portion.info.index in done
+            and portion.old is None
+            and shards.shard_path(output, split, portion.info.index).is_file()
+        ]
+        again = {name for info in replaced + surplus for name in info.ids}
+        again |= {outcome.id for outcome in known.values()}
+        again -= {outcome.id for found in begun.values() for outcome in found.values()}
+        kept.check_files(output, split, entries, again, overwrite=overwrite)
         run, unfinished = None, unfinished_path(output, split)
         if todo or surplus:
             # Until all is written, nobody mistakes a part for the whole, also after another split.
@@ -173,7 +185,6 @@ def build_split(
             (output / "dataset_info.json").unlink(missing_ok=True)
         for info in surplus:
             shards.remove_shard(output, info)
-        begun = {portion.info.index: portion.begun(known) for portion in todo}
         journal.restart(output, split, begun)
         left = sum(portion.missing for portion in todo) - sum(map(len, begun.values()))
         if todo:

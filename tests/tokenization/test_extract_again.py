@@ -118,6 +118,37 @@ def test_what_was_good_beside_quarantined_videos_is_kept_as_it_is(
     assert same_bytes(out, tmp_path / "fresh")
 
 
+def test_finished_videos_whose_files_are_gone_are_not_removed_without_a_word(
+    entries, clips, tmp_path, seen, caplog
+):
+    """They would be quarantined in their place."""
+    out = tmp_path / "out"
+    run(entries, out)
+    before = sorted(path.read_bytes() for path in out.rglob("*-0000*"))
+    for name in ("a.mp4", "c.mp4"):
+        (clips.root / name).unlink()
+    more = [*entries, manifest.Entry("d", clips.video("d.mp4"))]
+    seen.clear()
+    with pytest.raises(
+        OutputError, match=r"2 finished videos .* \('a', 'c'\) .*/a\.mp4 is not there; put the fil"
+    ):
+        run(more, out)
+    assert seen == [] and not list(out.rglob("*.unfinished"))
+    assert sorted(path.read_bytes() for path in out.rglob("*-0000*")) == before
+    assert run(more, out, overwrite=True).videos == 4
+    assert "the records of 2 finished videos of split 'train' go, without a file" in caplog.text
+
+
+def test_what_was_begun_of_files_that_are_gone_is_not_removed_without_a_word(
+    entries, clips, tmp_path, cut_off
+):
+    cut_off("c")
+    (clips.root / "a.mp4").unlink()
+    with pytest.raises(OutputError, match=r"1 finished video of split 'train' \('a'\)"):
+        run(entries, tmp_path / "out", settings=LARGE)
+    assert list(tmp_path.rglob("*.journal"))
+
+
 def test_short_videos_that_were_only_counted_are_not_forgotten(retried, tmp_path):
     path = shards.shard_info_path(tmp_path / "out", "train", 0)
     info = records.ShardInfo.from_json(path.read_text())
