@@ -8,8 +8,8 @@ A manifest is one JSON object a line:
 `id` and `path` are needed; other keys are kept, with a warning where they look misspelt. A path is
 absolute, or begins with `~/`, or is relative to the manifest's folder; then it may not leave it, so
 that the folder can be moved as a whole. A manifest that cannot be understood is an error before any
-work starts; an entry whose path may not be opened is kept, with its `problem`, so that the run can
-name it.
+work starts; an entry whose path may not be opened, or that ends before it starts, is kept, with its
+`problem`, so that the run can name it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Entry:
       captions: none, one or several.
       label: class name, or None.
       extra: the other keys (JSON values).
-      problem: why `path` may not be opened, or None.
+      problem: why there is nothing to read, whatever the file holds, or None.
     """
 
     id: str
@@ -279,8 +279,9 @@ def _entry(value: Any, root: Path) -> Entry:
         raise ValueError("'captions' must be a list of texts")
     label = value.pop("label", None)
     start, end = _seconds(value, "start"), _seconds(value, "end")
-    if start is not None and end is not None and end <= start:
-        raise ValueError(f"'start' {start:g} must be before 'end' {end:g}")
+    problem = _path_problem(path, root)
+    if problem is None and start is not None and end is not None and end <= start:
+        problem = f"its 'start' {start:g} is not before its 'end' {end:g}"
     return Entry(
         id=name,
         path=Path(os.path.normpath(root / path)),
@@ -289,7 +290,7 @@ def _entry(value: Any, root: Path) -> Entry:
         captions=tuple(captions),
         label=None if label is None else str(label),
         extra=value,
-        problem=_path_problem(path, root),
+        problem=problem,
     )
 
 
