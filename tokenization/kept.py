@@ -105,24 +105,19 @@ def finished(
     return done
 
 
-def check_files(
-    output: Path, split: str, entries: Iterable[Entry], again: Collection[str], *, overwrite: bool
-) -> None:
+def check_files(output: Path, split: str, again: Iterable[Entry], *, overwrite: bool) -> None:
     """Finished videos are done again only where there are files to do them from.
 
     Args:
       output: folder of the dataset.
       split: its name.
-      entries: all that it is to hold.
-      again: ids of finished videos that would be done again.
+      again: those of finished videos that would be done again.
       overwrite: let go of videos without a file instead of raising.
 
     Raises:
       OutputError: the file of one of them is not there, or may not be opened.
     """
-    if not again:
-        return
-    gone = [entry for entry in entries if entry.id in again and not _is_there(entry)]
+    gone = [entry for entry in again if not _is_there(entry)]
     if not gone:
         return
     what = f"{count(len(gone), 'finished video')} of split {split!r}"

@@ -174,10 +174,11 @@ def build_split(
             and portion.old is None
             and shards.shard_path(output, split, portion.info.index).is_file()
         ]
-        again = {name for info in replaced + surplus for name in info.ids}
-        again |= {outcome.id for outcome in known.values()}
-        again -= {outcome.id for found in begun.values() for outcome in found.values()}
-        kept.check_files(output, split, entries, again, overwrite=overwrite)
+        safe = {outcome.id for found in begun.values() for outcome in found.values()}
+        lost = {name for info in replaced + surplus for name in info.ids} - safe
+        dropped = {outcome.id for outcome in known.values()} - safe
+        again = [entry for entry in entries if entry.id in lost or entry.id in dropped]
+        kept.check_files(output, split, again, overwrite=overwrite)
         run, unfinished = None, unfinished_path(output, split)
         if todo or surplus:
             # Until all is written, nobody mistakes a part for the whole, also after another split.
@@ -188,7 +189,7 @@ def build_split(
         journal.restart(output, split, begun)
         left = sum(portion.missing for portion in todo) - sum(map(len, begun.values()))
         if todo:
-            _tell_of_changes(output, todo, done)
+            _tell_of_changes(output, split, sum(entry.id in lost for entry in again))
             written: set[int] = set()
             try:
                 run = _work(output, todo, known, job, engine, patience, written)
@@ -294,17 +295,15 @@ def _is_done(
     )
 
 
-def _tell_of_changes(output: Path, todo: Sequence[_Portion], done: Mapping[int, ShardInfo]) -> None:
+def _tell_of_changes(output: Path, split: str, again: int) -> None:
     """Says how many videos are done again though they were finished, and why."""
-    replaced = [done[portion.info.index] for portion in todo if portion.info.index in done]
-    again = sum(len(old.ids) for old in replaced) - sum(len(p.entries) - p.missing for p in todo)
     if again:
         logging.warning(
             "%s: %s of split %r done again, as the entries, their order or their files changed in "
             "their shards",
             output,
             count(again, "finished video"),
-            todo[0].info.split,
+            split,
         )
 
 
