@@ -6,6 +6,7 @@ list of what is at stake, and with `overwrite` says what it removed.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -90,8 +91,8 @@ def finished(
       OutputError: it holds videos that are not wanted.
     """
     done = {info.index: info for info in records.split_shards(output, split)}
-    held = dict.fromkeys([*(name for info in done.values() for name in info.ids), *begun])
-    surplus = [name for name in held if name not in wanted]
+    held = itertools.chain((name for info in done.values() for name in info.ids), begun)
+    surplus = list(dict.fromkeys(name for name in held if name not in wanted))
     if not surplus:
         return done
     what = f"{count(len(surplus), 'video')} of split {split!r} that the input lacks"

@@ -13,7 +13,7 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -151,21 +151,15 @@ def build_split(
             begun=(outcome.id for outcome in known.values()),
             overwrite=overwrite,
         )
-        plan = [
-            _Portion.of(ShardInfo(split, index, job.settings.record_size, digest), chunk, job)
-            for index, chunk in enumerate(_chunks(entries, job.settings.shard_size))
-        ]
-        todo = [
-            portion.after(output, done.get(portion.info.index))
-            for portion in plan
-            if not _is_done(
-                output,
-                portion.info,
-                done.get(portion.info.index),
-                retry_quarantined=retry_quarantined,
-            )
-        ]
-        surplus = [info for index, info in done.items() if index >= len(plan)]
+        todo: list[_Portion] = []
+        size = job.settings.shard_size
+        for index, chunk in enumerate(_chunks(entries, size)):
+            values, old = job.fingerprint(chunk), done.get(index)
+            inputs = records.short_hash(values)
+            info = ShardInfo(split, index, job.settings.record_size, digest, inputs)
+            if not _is_done(output, info, old, retry_quarantined=retry_quarantined):
+                todo.append(_Portion.of(info, chunk, values, _kept_of(output, info, old, values)))
+        surplus = [info for index, info in done.items() if index * size >= len(entries)]
         begun = {portion.info.index: portion.begun(known) for portion in todo}
         replaced = [
             done[portion.info.index]
@@ -186,13 +180,14 @@ def build_split(
             (output / "dataset_info.json").unlink(missing_ok=True)
         for info in surplus:
             shards.remove_shard(output, info)
+        del known  # else all of it is held until the end, also of shards that are written
         journal.restart(output, split, begun)
         left = sum(portion.missing for portion in todo) - sum(map(len, begun.values()))
         if todo:
             _tell_of_changes(output, split, sum(entry.id in lost for entry in again))
             written: set[int] = set()
             try:
-                run = _work(output, todo, known, job, engine, patience, written)
+                run = _work(output, todo, begun, job, engine, patience, written)
             except KeyboardInterrupt as error:
                 open_ones = [portion for portion in todo if portion.info.index not in written]
                 error.add_note(_what_is_kept(output, split, open_ones, len(entries)))
@@ -214,33 +209,22 @@ class _Portion:
     Attributes:
       info: of the shard, as far as it is known before the work.
       entries: in order.
-      values: of each entry, see `Job.fingerprint`.
       keys: of each entry, for the journal: hash of it, its files and the settings, as they are now.
       old: the finished shard of the first of these entries, whose records are kept, or None.
     """
 
     info: ShardInfo
     entries: Sequence[Entry]
-    values: Sequence[Any]
     keys: Sequence[str]
-    old: ShardInfo | None = None
+    old: ShardInfo | None
 
     @classmethod
-    def of(cls, info: ShardInfo, entries: Sequence[Entry], job: Job) -> _Portion:
-        values = job.fingerprint(entries)
-        info = dataclasses.replace(info, inputs=records.short_hash(values))
-        keys = [records.short_hash([info.settings, one]) for one in values]
-        return cls(info, entries, values, keys)
-
-    def after(self, output: Path, old: ShardInfo | None) -> _Portion:
-        """With what a finished shard in its place has of it: no finished video is done again."""
-        if not (old and old.ids and shards.shard_path(output, old.split, old.index).is_file()):
-            return self
-        before = len(old.ids) + len(old.quarantine)
-        inputs = records.short_hash(self.values[:before])
-        if (old.settings, old.inputs) != (self.info.settings, inputs):
-            return self
-        return dataclasses.replace(self, old=old)
+    def of(
+        cls, info: ShardInfo, entries: Sequence[Entry], values: Sequence[Any], old: ShardInfo | None
+    ) -> _Portion:
+        """`values`: of each entry, see `Job.fingerprint`."""
+        keys = [records.short_hash([info.settings, value]) for value in values]
+        return cls(info, entries, keys, old)
 
     @property
     def missing(self) -> int:
@@ -257,9 +241,13 @@ class _Portion:
         kept_ones = {self.keys[place] for place in self.places_kept()}
         return {key: known[key] for key in self.keys if key in known and key not in kept_ones}
 
+    def by_place(self, begun: Mapping[str, Outcome]) -> dict[int, Outcome]:
+        """What is begun, by its place among the entries."""
+        return {place: begun[key] for place, key in enumerate(self.keys) if key in begun}
 
-def _chunks(entries: Sequence[Entry], size: int) -> list[Sequence[Entry]]:
-    return [entries[first : first + size] for first in range(0, len(entries), size)]
+
+def _chunks(entries: Sequence[Entry], size: int) -> Iterator[Sequence[Entry]]:
+    return (entries[first : first + size] for first in range(0, len(entries), size))
 
 
 def _what_is_kept(output: Path, split: str, todo: Sequence[_Portion], videos: int) -> str:
@@ -295,6 +283,19 @@ def _is_done(
     )
 
 
+def _kept_of(
+    output: Path, wanted: ShardInfo, old: ShardInfo | None, values: Sequence[Any]
+) -> ShardInfo | None:
+    """The shard in the place of one that is not done, if its entries are the first of these.
+
+    Then no finished video is done again: entries were added, or some are tried again.
+    """
+    if not (old and old.ids and shards.shard_path(output, old.split, old.index).is_file()):
+        return None
+    inputs = records.short_hash(values[: len(old.ids) + len(old.quarantine)])
+    return old if (old.settings, old.inputs) == (wanted.settings, inputs) else None
+
+
 def _tell_of_changes(output: Path, split: str, again: int) -> None:
     """Says how many videos are done again though they were finished, and why."""
     if again:
@@ -310,23 +311,23 @@ def _tell_of_changes(output: Path, split: str, again: int) -> None:
 def _work(
     output: Path,
     todo: Sequence[_Portion],
-    known: Mapping[str, Outcome],
+    begun: dict[int, dict[str, Outcome]],
     job: Job,
     engine: Engine,
     patience: Patience | None,
     written: set[int],
 ) -> Run | None:
-    """Does all entries that are not known yet, and writes each shard when its last one is done.
+    """Does all entries that are not done yet, and writes each shard when its last one is.
 
-    The numbers of shards are added to `written`.
+    What is begun, by shard and key, is taken out of there; the numbers of shards are added to
+    `written`.
     """
     begin, bad = time.monotonic(), 0
     places: list[tuple[_Portion, int]] = []
     unfinished: dict[int, dict[int, Outcome]] = {}
     finished: list[tuple[_Portion, dict[int, Outcome]]] = []
     for portion in todo:
-        begun = portion.begun(known)
-        found = {i: begun[key] for i, key in enumerate(portion.keys) if key in begun}
+        found = portion.by_place(begun.pop(portion.info.index))
         unfinished[portion.info.index] = found
         there = {*found, *portion.places_kept()}
         places += [(portion, i) for i in range(len(portion.entries)) if i not in there]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from tests.tokenization.extraction import SETTINGS, Grid, read, run
 from tokenization import manifest, records, shards, splits
 from tokenization.extract import OutputError
 from tokenization.folder_lock import only_writer
+from tokenization.recorder import Outcome
 
 LARGE = dataclasses.replace(SETTINGS, shard_size=64)
 
@@ -33,6 +35,38 @@ def test_running_again_does_only_what_is_not_done(entries, tmp_path, seen):
     run(entries, out)
     assert seen == ["a", "b"]
     assert [r.id for r in records.open_records(out)] == ["a", "b", "c", "short", "still"]
+
+
+def test_a_run_that_finds_all_done_looks_at_no_video_alone(entries, tmp_path, monkeypatch):
+    """Of millions, that took most of its start, and their keys were held until its end."""
+    out, hashed = tmp_path / "out", []
+    run(entries, out)
+    short_hash = records.short_hash
+    monkeypatch.setattr(records, "short_hash", lambda value: hashed.append(0) or short_hash(value))
+    run(entries, out)
+    assert len(hashed) == 4  # one of the settings, and one a shard
+
+
+def test_records_that_were_begun_are_let_go_when_their_shard_is_written(
+    entries, tmp_path, monkeypatch
+):
+    out, held = tmp_path / "out", {}
+    tokenize = Grid.tokenize
+
+    def watched(self, frames):
+        outcomes = [one for one in gc.get_objects() if isinstance(one, Outcome)]
+        held[frames.video.id] = "a" in {outcome.id for outcome in outcomes}
+        if stop == frames.video.id:
+            raise KeyboardInterrupt
+        return tokenize(self, frames)
+
+    monkeypatch.setattr(Grid, "tokenize", watched)
+    stop = "b"
+    with pytest.raises(KeyboardInterrupt):
+        run(entries, out)
+    stop = ""
+    run(entries, out)
+    assert held["b"] and not held["still"]
 
 
 def same_bytes(one, two):
