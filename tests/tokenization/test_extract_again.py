@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import json
@@ -13,7 +14,7 @@ import sys
 import pytest
 
 from tests.tokenization.extraction import SETTINGS, Grid, read, run
-from tokenization import manifest, records, shards, splits
+from tokenization import files, journal, manifest, records, shards, splits
 from tokenization.extract import OutputError
 from tokenization.folder_lock import only_writer
 from tokenization.recorder import Outcome
@@ -338,6 +339,30 @@ def test_a_run_that_is_cut_off_keeps_videos_of_unfinished_shards(
     one, two = (shards.shard_path(folder, "train", 0).read_bytes() for folder in (out, whole))
     assert one == two
     assert not list(out.rglob("*.journal"))
+
+
+def test_what_was_begun_is_not_written_again(entries, tmp_path, seen, cut_off, monkeypatch):
+    """A disk that was full may have no room for it; what is, lasts."""
+    cut_off("c")
+    (path,) = tmp_path.rglob("*.journal")
+    written = []
+
+    @contextlib.contextmanager
+    def noted(path, *, lasting=False):
+        written.append((path.name, lasting))
+        with files.replacing(path, lasting=lasting) as partial:
+            yield partial
+
+    monkeypatch.setattr(journal, "replacing", noted)
+    before = path.read_bytes()
+    cut_off("c")
+    assert path.read_bytes() == before and not written
+    path.write_bytes(before + b"half of the next one")  # what is added after it would be lost
+    cut_off("short")
+    assert written == [(path.name, True)]
+    seen.clear()
+    run(entries, tmp_path / "out", settings=LARGE)
+    assert seen == ["short", "still"]
 
 
 def test_what_was_cut_off_goes_on_with_more_videos_in_other_places(
