@@ -171,8 +171,8 @@ def entries_from_pattern(
 ) -> list[Entry]:
     """Entries of a file, of what a folder and those below hold, or of a glob (`**` too).
 
-    Of a folder, its videos, or its images where there is no video, or `keep_images`; no names that
-    begin with a dot.
+    Of a folder, its videos, or its images where there is no video, or `keep_images`. No names that
+    begin with a dot, unless a pattern's last part does.
     The id is the path without its suffix, relative to the folder or to the part of the
     pattern before the first wildcard. A name that is not UTF-8 is its entry's `problem`.
 
@@ -224,7 +224,19 @@ def _search(given: Path, keep_images: bool) -> tuple[Path, list[Path]]:
         given.lstat()  # raises what is wrong: most often, it does not exist
     plain = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts[:-1])
     root = Path(*plain)
-    return root, list(filter(_may_be_file, root.glob(os.fspath(given.relative_to(root)))))
+    pattern = given.relative_to(root)
+    found = [path for path in root.glob(os.fspath(pattern)) if _is_meant(path, root, pattern)]
+    return root, list(filter(_may_be_file, found))
+
+
+def _is_meant(path: Path, root: Path, pattern: Path) -> bool:
+    """As in a shell, wildcards match no hidden names, and none in hidden folders."""
+    *folders, name = path.relative_to(root).parts
+    *among, last = pattern.parts
+    return (last.startswith(".") or not name.startswith(".")) and (
+        any(part.startswith(".") for part in among)
+        or not any(part.startswith(".") for part in folders)
+    )
 
 
 def _in_folder(folder: Path, keep_images: bool) -> list[Path]:

@@ -220,6 +220,19 @@ def test_patterns(tmp_path):
     assert ids == ["x/1/a", "x/2/a", "x/b"]
 
 
+def test_wildcards_match_no_hidden_files(tmp_path):
+    """As `._x.mp4`, which macOS writes beside a file on a foreign disk; a quoted pattern, too."""
+    touch(tmp_path / "x.mp4", tmp_path / "._x.mp4", tmp_path / "sub" / ".cache" / "y.mp4")
+    for pattern, ids in {
+        "*": ["x"],
+        "**/*.mp4": ["x"],
+        ".*.mp4": ["._x"],
+        "*/.cache/*": ["sub/.cache/y"],
+        "sub/.cache/*": ["y"],
+    }.items():
+        assert [entry.id for entry in entries_from_pattern(tmp_path / pattern)] == ids
+
+
 def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
     touch(tmp_path / "[a].mp4")
     assert [entry.id for entry in read_entries(tmp_path / "[a].mp4")] == ["[a]"]
