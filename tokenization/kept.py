@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,10 @@ from tokenization.manifest import Entry
 from tokenization.recorder import Outcome
 from tokenization.records import ShardInfo
 from tokenization.shard_files import unfinished_splits
-from tokenization.summary import count
+from tokenization.summary import count, some
 from trajvit_jax import config as configs
 
 _SETTINGS_FILE = "settings.json"
-_SHOWN = 3  # videos that a message names
 
 
 class OutputError(ValueError):
@@ -96,13 +95,14 @@ def finished(
     if not surplus:
         return done
     what = f"{count(len(surplus), 'video')} of split {split!r} that the input lacks"
+    named = some(surplus, form=repr)
     if not overwrite:
         raise OutputError(
-            f"{output} holds {what} ({_some(surplus)}); to add videos, give --input a manifest of "
+            f"{output} holds {what} ({named}); to add videos, give --input a manifest of "
             "all, the new ones at its end; else choose another --output or --split, or pass "
             f"--overwrite, which removes {'it' if len(surplus) == 1 else 'them'}"
         )
-    logging.warning("removing from %s %s: %s", output, what, _some(surplus))
+    logging.warning("removing from %s %s: %s", output, what, named)
     return done
 
 
@@ -122,7 +122,7 @@ def check_files(output: Path, split: str, again: Iterable[Entry], *, overwrite: 
     if not gone:
         return
     what = f"{count(len(gone), 'finished video')} of split {split!r}"
-    named = _some([entry.id for entry in gone])
+    named = some([entry.id for entry in gone], form=repr)
     if not overwrite:
         raise OutputError(
             f"{output} holds {what} ({named}) that would be done again, as the files or entries of "
@@ -181,8 +181,3 @@ def _videos_of_splits(output: Path) -> dict[str, int]:
         begun = {outcome.id for outcome in journal.read(output, split).values()}
         held[split] = held.get(split, set()) | begun
     return {split: len(ids) for split, ids in sorted(held.items())}
-
-
-def _some(ids: Sequence[str]) -> str:
-    more = len(ids) - _SHOWN
-    return ", ".join(map(repr, ids[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
