@@ -34,9 +34,10 @@ def define_flags() -> None:
         "overwrite",
         False,
         "Remove what the run would else be refused for: records of other settings in the whole "
-        "folder, all of its splits, and videos of the split that --input does not name.",
+        "folder, all of its splits, and videos of the split that --input does not name or whose "
+        "files are gone.",
     )
-    flags.DEFINE_bool("retry_quarantined", False, "Do shards with unreadable videos again.")
+    flags.DEFINE_bool("retry_quarantined", False, "Try unreadable videos again.")
     choice.define_flags()
     flags.adopt_module_key_flags(choice)
 

@@ -225,7 +225,7 @@ def import_official(
       patience: when a video is given up.
       overwrite: remove records of other settings, of all splits, and videos that are not among
         the entries, instead of raising.
-      retry_quarantined: do shards that have quarantined entries again.
+      retry_quarantined: try quarantined entries again.
 
     Raises:
       OutputError, FolderInUse, ValueError, EngineError, OSError: see `splits.build_split`.

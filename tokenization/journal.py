@@ -54,6 +54,8 @@ def read(directory: Path, split: str) -> dict[str, Outcome]:
 def restart(directory: Path, split: str, begun: Mapping[int, Mapping[str, Outcome]]) -> None:
     """Leaves journals of these outcomes, by the number of their shard and by key, and no others.
 
+    One that is as wanted is not written again: the disk may be full, which ended the last run.
+
     Raises:
       OSError: the disk is full or cannot be written.
     """
@@ -62,10 +64,17 @@ def restart(directory: Path, split: str, begun: Mapping[int, Mapping[str, Outcom
         if outcomes:
             path = journal_path(directory, split, index)
             old.discard(path)
-            with replacing(path) as partial:
-                partial.write_bytes(b"".join(_to_bytes(*item) for item in outcomes.items()))
+            data = b"".join(_to_bytes(*item) for item in outcomes.items())
+            if not _holds(path, len(data), outcomes):
+                with replacing(path, lasting=True) as partial:
+                    partial.write_bytes(data)
     for path in old:
         path.unlink(missing_ok=True)
+
+
+def _holds(path: Path, size: int, outcomes: Mapping[str, Outcome]) -> bool:
+    """Whether it is a journal of these, in any order, with nothing damaged after them."""
+    return path.is_file() and path.stat().st_size == size and _read(path).keys() == outcomes.keys()
 
 
 def _to_bytes(key: str, outcome: Outcome) -> bytes:

@@ -6,8 +6,9 @@ list of what is at stake, and with `overwrite` says what it removed.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from absl import logging
 
 from tokenization import journal, records, shards
 from tokenization.files import write_text
+from tokenization.manifest import Entry
+from tokenization.recorder import Outcome
 from tokenization.records import ShardInfo
 from tokenization.shard_files import unfinished_splits
-from tokenization.summary import count
+from tokenization.summary import count, some
 from trajvit_jax import config as configs
 
 _SETTINGS_FILE = "settings.json"
-_SHOWN = 3  # videos that a message names
 
 
 class OutputError(ValueError):
@@ -46,19 +48,23 @@ def claim(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> str:
     new = json.loads(records.to_json(settings))
     if path.is_file():
         old = json.loads(path.read_text("utf-8"))
-        if old != new and (held := _videos_of_splits(output)):
+        if old != new:
+            held = _videos_of_splits(output)
             listed = ", ".join(
-                f"split {split!r} with {count(videos, 'video')}" for split, videos in held.items()
+                f"split {split!r} with {count(videos, 'video')}"
+                for split, videos in held.items()
+                if videos
             )
-            if not overwrite:
+            if listed and not overwrite:
                 raise OutputError(
                     f"{output} holds records of other settings "
                     f"({'; '.join(configs.differences(old, new))}); choose another --output, or "
                     f"pass --overwrite, which removes them all: {listed}"
                 )
-            for split in held:
+            for split in held:  # also one of quarantined videos alone: its shards have a size
                 shards.remove_split(output, split)
-            logging.warning("removed from %s, as of other settings: %s", output, listed)
+            if listed:
+                logging.warning("removed from %s, as of other settings: %s", output, listed)
     write_text(path, json.dumps(new, indent=2, sort_keys=True) + "\n")
     return records.short_hash(new)
 
@@ -84,19 +90,86 @@ def finished(
       OutputError: it holds videos that are not wanted.
     """
     done = {info.index: info for info in records.split_shards(output, split)}
-    held = dict.fromkeys([*(name for info in done.values() for name in info.ids), *begun])
-    surplus = [name for name in held if name not in wanted]
+    held = itertools.chain((name for info in done.values() for name in info.ids), begun)
+    surplus = list(dict.fromkeys(name for name in held if name not in wanted))
     if not surplus:
         return done
     what = f"{count(len(surplus), 'video')} of split {split!r} that the input lacks"
+    named = some(surplus, form=repr)
     if not overwrite:
         raise OutputError(
-            f"{output} holds {what} ({_some(surplus)}); to add videos, give --input a manifest of "
+            f"{output} holds {what} ({named}); to add videos, give --input a manifest of "
             "all, the new ones at its end; else choose another --output or --split, or pass "
             f"--overwrite, which removes {'it' if len(surplus) == 1 else 'them'}"
         )
-    logging.warning("removing from %s %s: %s", output, what, _some(surplus))
+    logging.warning("removing from %s %s: %s", output, what, named)
     return done
+
+
+def check_files(output: Path, split: str, again: Iterable[Entry], *, overwrite: bool) -> None:
+    """Finished videos are done again only where there are files to do them from.
+
+    Args:
+      output: folder of the dataset.
+      split: its name.
+      again: those of finished videos that would be done again.
+      overwrite: let go of videos without a file instead of raising.
+
+    Raises:
+      OutputError: the file of one of them is not there, or may not be opened.
+    """
+    gone = [entry for entry in again if not _is_there(entry)]
+    if not gone:
+        return
+    what = f"{count(len(gone), 'finished video')} of split {split!r}"
+    named = some([entry.id for entry in gone], form=repr)
+    if not overwrite:
+        raise OutputError(
+            f"{output} holds {what} ({named}) that would be done again, as the files or entries of "
+            f"their shards changed, but {gone[0].problem or f'{gone[0].path} is not there'}; put "
+            "the files back (is a disk not mounted?), or give new videos another --output or "
+            "--split, or pass --overwrite, which removes the records of those without a file"
+        )
+    logging.warning("%s: the records of %s go, without a file: %s", output, what, named)
+
+
+def _is_there(entry: Entry) -> bool:
+    if entry.problem is not None:
+        return False
+    try:
+        entry.path.stat()
+    except OSError:  # Path.exists raises most of them, as of a network disk that is gone
+        return False
+    return True
+
+
+def outcomes(output: Path, info: ShardInfo) -> list[Outcome]:
+    """The records of a finished shard, as when they were made; its seconds shared among them.
+
+    Raises:
+      OSError: the shard cannot be read.
+    """
+    data = shards.read_shard(output, info)
+    damaged = info.damaged or [0] * len(info.ids)  # not counted
+    return [
+        Outcome(
+            name,
+            seconds=info.seconds / len(data),
+            data=one,
+            trajectories=trajectories,
+            frames=frames,
+            repeated=name in info.short,
+            damaged=bad,
+        )
+        for name, one, trajectories, frames, bad in zip(
+            info.ids, data, info.trajectories, info.frames, damaged, strict=True
+        )
+    ]
+
+
+def unnamed_short(info: ShardInfo) -> int:
+    """Short videos of a finished shard that its note, of before they were named, only counts."""
+    return info.repeated - len(info.short)
 
 
 def _videos_of_splits(output: Path) -> dict[str, int]:
@@ -107,9 +180,4 @@ def _videos_of_splits(output: Path) -> dict[str, int]:
     for split in unfinished_splits(output):
         begun = {outcome.id for outcome in journal.read(output, split).values()}
         held[split] = held.get(split, set()) | begun
-    return {split: len(ids) for split, ids in sorted(held.items()) if ids}
-
-
-def _some(ids: Sequence[str]) -> str:
-    more = len(ids) - _SHOWN
-    return ", ".join(map(repr, ids[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+    return {split: len(ids) for split, ids in sorted(held.items())}

@@ -8,8 +8,8 @@ A manifest is one JSON object a line:
 `id` and `path` are needed; other keys are kept, with a warning where they look misspelt. A path is
 absolute, or begins with `~/`, or is relative to the manifest's folder; then it may not leave it, so
 that the folder can be moved as a whole. A manifest that cannot be understood is an error before any
-work starts; an entry whose path may not be opened is kept, with its `problem`, so that the run can
-name it.
+work starts; an entry whose path may not be opened, or that ends before it starts, is kept, with its
+`problem`, so that the run can name it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Entry:
       captions: none, one or several.
       label: class name, or None.
       extra: the other keys (JSON values).
-      problem: why `path` may not be opened, or None.
+      problem: why there is nothing to read, whatever the file holds, or None.
     """
 
     id: str
@@ -171,8 +171,8 @@ def entries_from_pattern(
 ) -> list[Entry]:
     """Entries of a file, of what a folder and those below hold, or of a glob (`**` too).
 
-    Of a folder, its videos, or its images where there is no video, or `keep_images`; no names that
-    begin with a dot.
+    Of a folder, its videos, or its images where there is no video, or `keep_images`. No names that
+    begin with a dot, unless a pattern's last part does.
     The id is the path without its suffix, relative to the folder or to the part of the
     pattern before the first wildcard. A name that is not UTF-8 is its entry's `problem`.
 
@@ -224,7 +224,19 @@ def _search(given: Path, keep_images: bool) -> tuple[Path, list[Path]]:
         given.lstat()  # raises what is wrong: most often, it does not exist
     plain = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts[:-1])
     root = Path(*plain)
-    return root, list(filter(_may_be_file, root.glob(os.fspath(given.relative_to(root)))))
+    pattern = given.relative_to(root)
+    found = [path for path in root.glob(os.fspath(pattern)) if _is_meant(path, root, pattern)]
+    return root, list(filter(_may_be_file, found))
+
+
+def _is_meant(path: Path, root: Path, pattern: Path) -> bool:
+    """As in a shell, wildcards match no hidden names, and none in hidden folders."""
+    *folders, name = path.relative_to(root).parts
+    *among, last = pattern.parts
+    return (last.startswith(".") or not name.startswith(".")) and (
+        any(part.startswith(".") for part in among)
+        or not any(part.startswith(".") for part in folders)
+    )
 
 
 def _in_folder(folder: Path, keep_images: bool) -> list[Path]:
@@ -279,8 +291,9 @@ def _entry(value: Any, root: Path) -> Entry:
         raise ValueError("'captions' must be a list of texts")
     label = value.pop("label", None)
     start, end = _seconds(value, "start"), _seconds(value, "end")
-    if start is not None and end is not None and end <= start:
-        raise ValueError(f"'start' {start:g} must be before 'end' {end:g}")
+    problem = _path_problem(path, root)
+    if problem is None and start is not None and end is not None and end <= start:
+        problem = f"its 'start' {start:g} is not before its 'end' {end:g}"
     return Entry(
         id=name,
         path=Path(os.path.normpath(root / path)),
@@ -289,7 +302,7 @@ def _entry(value: Any, root: Path) -> Entry:
         captions=tuple(captions),
         label=None if label is None else str(label),
         extra=value,
-        problem=_path_problem(path, root),
+        problem=problem,
     )
 
 

@@ -22,16 +22,19 @@ from tokenization.files import replacing, write_text
 from tokenization.records import VERSION, Record, ShardInfo
 from tokenization.shard_files import (
     DATASET,
+    SHARD_INFO,
     journals,
     shard_info_path,
     shard_path,
     unfinished_path,
     unfinished_splits,
 )
+from tokenization.summary import some
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 _INFO = "dataset_info.json"
 _HISTOGRAM_BINS = 12
+_LISTED = 1000  # videos to look at of a kind: of millions, a page lists no more
 
 
 @functools.lru_cache(maxsize=4)
@@ -93,8 +96,31 @@ def _write_array_record(path: Path, data: Iterable[bytes]) -> None:
     except RuntimeError as error:
         raise OSError(
             f"{path.parent}: a shard cannot be written ({error}); free disk space and run again: "
-            "finished shards are kept"
+            "what is finished is kept"
         ) from error
+
+
+def read_shard(directory: str | os.PathLike[str], info: ShardInfo) -> list[bytes]:
+    """The serialized records of a finished shard, in order.
+
+    Raises:
+      OSError: it cannot be read, or holds others than its note says.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    path = shard_path(Path(directory), info.split, info.index)
+    reason: object = "it holds others than its note says"
+    try:
+        reader = ArrayRecordReader(os.fspath(path), options="readahead_buffer_size:0")
+        data: list[bytes] = reader.read_all() if reader.num_records() else []
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason, data = error, []
+    if (len(data), sum(map(len, data))) != (len(info.ids), info.bytes):
+        raise OSError(
+            f"{path}: its records cannot be kept ({reason}); if the disk is in order, remove this "
+            "file and run again: its videos are done again"
+        )
+    return data
 
 
 def remove_split(directory: str | os.PathLike[str], split: str) -> None:
@@ -251,7 +277,8 @@ def stats(infos: Sequence[ShardInfo]) -> str:
         "With fewer frames than asked": [name for info in infos for name in info.short],
     }.items():
         if names:
-            lines += ["", f"{title}: {', '.join(names)}"]
+            listed = some(names, most=_LISTED, where=f"{SHARD_INFO}/*.json")
+            lines += ["", f"{title}: {listed}"]
     counts = np.array([count for info in infos for count in info.trajectories])
     if counts.size:
         lines += ["", "Trajectories a video:", "", "```"]

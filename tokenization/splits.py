@@ -13,7 +13,7 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -116,12 +116,12 @@ def build_split(
       split: name of the split.
       patience: when a video is given up.
       overwrite: remove records of other settings, of all splits, and videos that are not among
-        the entries, instead of raising.
-      retry_quarantined: do shards that have quarantined entries again.
+        the entries or whose files are gone, instead of raising.
+      retry_quarantined: try quarantined entries again.
 
     Raises:
       OutputError: the folder holds records of other settings, or videos of this split that are
-        not among the entries, or is a file.
+        not among the entries, or whose shards are done again without their files, or is a file.
       FolderInUse: another process writes to the folder.
       ValueError: no entries, none whose file exists, two with the same id, or a split of other
         characters than letters, digits and _.
@@ -151,21 +151,28 @@ def build_split(
             begun=(outcome.id for outcome in known.values()),
             overwrite=overwrite,
         )
-        plan = [
-            _Portion.of(ShardInfo(split, index, job.settings.record_size, digest), chunk, job)
-            for index, chunk in enumerate(_chunks(entries, job.settings.shard_size))
+        todo: list[_Portion] = []
+        size = job.settings.shard_size
+        for index, chunk in enumerate(_chunks(entries, size)):
+            values, old = job.fingerprint(chunk), done.get(index)
+            inputs = records.short_hash(values)
+            info = ShardInfo(split, index, job.settings.record_size, digest, inputs)
+            if not _is_done(output, info, old, retry_quarantined=retry_quarantined):
+                todo.append(_Portion.of(info, chunk, values, _kept_of(output, info, old, values)))
+        surplus = [info for index, info in done.items() if index * size >= len(entries)]
+        begun = {portion.info.index: portion.begun(known) for portion in todo}
+        replaced = [
+            done[portion.info.index]
+            for portion in todo
+            if portion.info.index in done
+            and portion.old is None
+            and shards.shard_path(output, split, portion.info.index).is_file()
         ]
-        todo = [
-            portion
-            for portion in plan
-            if not _is_done(
-                output,
-                portion.info,
-                done.get(portion.info.index),
-                retry_quarantined=retry_quarantined,
-            )
-        ]
-        surplus = [info for index, info in done.items() if index >= len(plan)]
+        safe = {outcome.id for found in begun.values() for outcome in found.values()}
+        lost = {name for info in replaced + surplus for name in info.ids} - safe
+        dropped = {outcome.id for outcome in known.values()} - safe
+        again = [entry for entry in entries if entry.id in lost or entry.id in dropped]
+        kept.check_files(output, split, again, overwrite=overwrite)
         run, unfinished = None, unfinished_path(output, split)
         if todo or surplus:
             # Until all is written, nobody mistakes a part for the whole, also after another split.
@@ -173,14 +180,14 @@ def build_split(
             (output / "dataset_info.json").unlink(missing_ok=True)
         for info in surplus:
             shards.remove_shard(output, info)
-        begun = {portion.info.index: portion.begun(known) for portion in todo}
+        del known  # else all of it is held until the end, also of shards that are written
         journal.restart(output, split, begun)
-        left = sum(len(portion.entries) for portion in todo) - sum(map(len, begun.values()))
+        left = sum(portion.missing for portion in todo) - sum(map(len, begun.values()))
         if todo:
-            _tell_of_changes(output, [portion.info for portion in todo], done)
+            _tell_of_changes(output, split, sum(entry.id in lost for entry in again))
             written: set[int] = set()
             try:
-                run = _work(output, todo, known, job, engine, patience, written)
+                run = _work(output, todo, begun, job, engine, patience, written)
             except KeyboardInterrupt as error:
                 open_ones = [portion for portion in todo if portion.info.index not in written]
                 error.add_note(_what_is_kept(output, split, open_ones, len(entries)))
@@ -203,31 +210,50 @@ class _Portion:
       info: of the shard, as far as it is known before the work.
       entries: in order.
       keys: of each entry, for the journal: hash of it, its files and the settings, as they are now.
+      old: the finished shard of the first of these entries, whose records are kept, or None.
     """
 
     info: ShardInfo
     entries: Sequence[Entry]
     keys: Sequence[str]
+    old: ShardInfo | None
 
     @classmethod
-    def of(cls, info: ShardInfo, entries: Sequence[Entry], job: Job) -> _Portion:
-        values = job.fingerprint(entries)
-        info = dataclasses.replace(info, inputs=records.short_hash(values))
-        return cls(info, entries, [records.short_hash([info.settings, one]) for one in values])
+    def of(
+        cls, info: ShardInfo, entries: Sequence[Entry], values: Sequence[Any], old: ShardInfo | None
+    ) -> _Portion:
+        """`values`: of each entry, see `Job.fingerprint`."""
+        keys = [records.short_hash([info.settings, value]) for value in values]
+        return cls(info, entries, keys, old)
+
+    @property
+    def missing(self) -> int:
+        """How many of its entries the old shard has no record of."""
+        return len(self.entries) - (len(self.old.ids) if self.old else 0)
+
+    def places_kept(self) -> list[int]:
+        """Those of its entries of which the old shard has records, in order."""
+        ids = set(self.old.ids) if self.old else ()
+        return [place for place, entry in enumerate(self.entries) if entry.id in ids]
 
     def begun(self, known: Mapping[str, Outcome]) -> dict[str, Outcome]:
-        """What is known of its entries, by key."""
-        return {key: known[key] for key in self.keys if key in known}
+        """What is known of its other entries, by key."""
+        kept_ones = {self.keys[place] for place in self.places_kept()}
+        return {key: known[key] for key in self.keys if key in known and key not in kept_ones}
+
+    def by_place(self, begun: Mapping[str, Outcome]) -> dict[int, Outcome]:
+        """What is begun, by its place among the entries."""
+        return {place: begun[key] for place, key in enumerate(self.keys) if key in begun}
 
 
-def _chunks(entries: Sequence[Entry], size: int) -> list[Sequence[Entry]]:
-    return [entries[first : first + size] for first in range(0, len(entries), size)]
+def _chunks(entries: Sequence[Entry], size: int) -> Iterator[Sequence[Entry]]:
+    return (entries[first : first + size] for first in range(0, len(entries), size))
 
 
 def _what_is_kept(output: Path, split: str, todo: Sequence[_Portion], videos: int) -> str:
     """How many of the videos are on the disk, of which these shards are not written."""
     known = journal.read(output, split)
-    safe = videos - sum(len(portion.entries) - len(portion.begun(known)) for portion in todo)
+    safe = videos - sum(portion.missing - len(portion.begun(known)) for portion in todo)
     return f"{safe} of {count(videos, 'video')} {'is' if safe == 1 else 'are'} done and kept"
 
 
@@ -257,45 +283,56 @@ def _is_done(
     )
 
 
-def _tell_of_changes(
-    output: Path, todo: Sequence[ShardInfo], done: Mapping[int, ShardInfo]
-) -> None:
+def _kept_of(
+    output: Path, wanted: ShardInfo, old: ShardInfo | None, values: Sequence[Any]
+) -> ShardInfo | None:
+    """The shard in the place of one that is not done, if its entries are the first of these.
+
+    Then no finished video is done again: entries were added, or some are tried again.
+    """
+    if not (old and old.ids and shards.shard_path(output, old.split, old.index).is_file()):
+        return None
+    inputs = records.short_hash(values[: len(old.ids) + len(old.quarantine)])
+    return old if (old.settings, old.inputs) == (wanted.settings, inputs) else None
+
+
+def _tell_of_changes(output: Path, split: str, again: int) -> None:
     """Says how many videos are done again though they were finished, and why."""
-    pairs = [(info, done[info.index]) for info in todo if info.index in done]
-    again = sum(len(old.ids) for new, old in pairs if old.inputs != new.inputs)
     if again:
         logging.warning(
             "%s: %s of split %r done again, as the entries, their order or their files changed in "
             "their shards",
             output,
             count(again, "finished video"),
-            todo[0].split,
+            split,
         )
 
 
 def _work(
     output: Path,
     todo: Sequence[_Portion],
-    known: Mapping[str, Outcome],
+    begun: dict[int, dict[str, Outcome]],
     job: Job,
     engine: Engine,
     patience: Patience | None,
     written: set[int],
 ) -> Run | None:
-    """Does all entries that are not known yet, and writes each shard when its last one is done.
+    """Does all entries that are not done yet, and writes each shard when its last one is.
 
-    The numbers of shards are added to `written`.
+    What is begun, by shard and key, is taken out of there; the numbers of shards are added to
+    `written`.
     """
     begin, bad = time.monotonic(), 0
     places: list[tuple[_Portion, int]] = []
     unfinished: dict[int, dict[int, Outcome]] = {}
-    finished: list[tuple[ShardInfo, list[Outcome]]] = []
+    finished: list[tuple[_Portion, dict[int, Outcome]]] = []
     for portion in todo:
-        found = {i: known[key] for i, key in enumerate(portion.keys) if key in known}
+        found = portion.by_place(begun.pop(portion.info.index))
         unfinished[portion.info.index] = found
-        places += [(portion, i) for i in range(len(portion.entries)) if i not in found]
-        if len(found) == len(portion.entries):  # the last run ended before it was written
-            _finish(portion, unfinished, finished)
+        there = {*found, *portion.places_kept()}
+        places += [(portion, i) for i in range(len(portion.entries)) if i not in there]
+        if len(found) == portion.missing:  # the last run ended before it was written
+            finished.append((portion, unfinished.pop(portion.info.index)))
     _write_all(output, finished, written)
     if not places:
         return None
@@ -308,8 +345,8 @@ def _work(
                 portion, place = places[number]
                 found = unfinished[portion.info.index]
                 found[place] = outcome
-                if len(found) == len(portion.entries):
-                    _finish(portion, unfinished, finished)
+                if len(found) == portion.missing:
+                    finished.append((portion, unfinished.pop(portion.info.index)))
                 elif outcome.quarantined is None:
                     path = journal_path(output, portion.info.split, portion.info.index)
                     journal.append(path, portion.keys[place], outcome)
@@ -322,15 +359,6 @@ def _work(
                 bar.update()
         _write_all(output, finished, written)
     return Run(len(places), time.monotonic() - begin, crew.most)
-
-
-def _finish(
-    portion: _Portion,
-    unfinished: dict[int, dict[int, Outcome]],
-    finished: list[tuple[ShardInfo, list[Outcome]]],
-) -> None:
-    found = unfinished.pop(portion.info.index)
-    finished.append((portion.info, [found[place] for place in range(len(found))]))
 
 
 class _Failures:
@@ -419,12 +447,21 @@ def _progress(total: int, title: str) -> tqdm:
 
 
 def _write_all(
-    output: Path, finished: list[tuple[ShardInfo, list[Outcome]]], written: set[int]
+    output: Path, finished: list[tuple[_Portion, dict[int, Outcome]]], written: set[int]
 ) -> None:
     """Writes shards, empties the list and adds their numbers to what is written."""
     while finished:
-        info, outcomes = finished.pop(0)
-        _write(output, info, outcomes)
+        portion, found = finished.pop(0)
+        info = portion.info
+        if portion.old is not None:  # read only now: as long as videos fail, many shards wait
+            outcomes = kept.outcomes(output, portion.old)
+            for place, outcome in zip(portion.places_kept(), outcomes, strict=True):
+                # While the new shard takes the place of the old one, a kill leaves neither.
+                path = journal_path(output, info.split, info.index)
+                journal.append(path, portion.keys[place], outcome)
+                found[place] = outcome
+            info = dataclasses.replace(info, repeated=kept.unnamed_short(portion.old))
+        _write(output, info, [found[place] for place in range(len(found))])
         written.add(info.index)
 
 
@@ -436,7 +473,7 @@ def _write(output: Path, info: ShardInfo, outcomes: Sequence[Outcome]) -> None:
         trajectories=tuple(outcome.trajectories for outcome in good),
         frames=tuple(outcome.frames for outcome in good),
         damaged=tuple(outcome.damaged for outcome in good),
-        repeated=sum(outcome.repeated for outcome in good),
+        repeated=info.repeated + sum(outcome.repeated for outcome in good),
         short=tuple(outcome.id for outcome in good if outcome.repeated),
         seconds=sum(outcome.seconds for outcome in outcomes),
         quarantine=tuple(o.quarantined for o in outcomes if o.quarantined is not None),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tokenization.records import Quarantined, ShardInfo
 from tokenization.tubelets import count_tubelets
 
-_SHOWN = 5  # videos of a kind that the summary names
+_SHOWN = 5  # videos of a kind that a message names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,20 +94,20 @@ class Summary:
                 "images an --output of their own, or leave them out of --input and pass --overwrite"
             )
         if self.repeated:
-            named = f" ({_some(self.short)})" if self.short else ""
+            named = f" ({_named(self.short)})" if self.short else ""
             lines.append(
                 f"{count(self.repeated, 'video')} with fewer frames than asked{named}: the last "
                 f"one is repeated{'; ' * bool(self.asking)}{self.asking}"
             )
         if self.empty:
             lines.append(
-                f"{count(len(self.empty), 'video')} without any trajectory: {_some(self.empty)}"
+                f"{count(len(self.empty), 'video')} without any trajectory: {_named(self.empty)}"
             )
         if self.damaged:
             told = [f"{name} ({count(frames, 'frame')})" for name, frames in self.damaged]
             lines.append(
                 f"{count(len(told), 'video')} with damaged frames, which were passed over or "
-                f"decoded in part: {_some(told)}; copy or download them again"
+                f"decoded in part: {_named(told)}; copy or download them again"
             )
         if self.quarantine:
             bad = len(self.quarantine)
@@ -120,9 +120,17 @@ class Summary:
         return "\n".join(lines)
 
 
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more (stats.md)" if more > 0 else "")
+def some(
+    names: Sequence[str], *, most: int = _SHOWN, form: Callable[[str], str] = str, where: str = ""
+) -> str:
+    """The first `most` of the names, how many more there are, and where those are listed."""
+    more = len(names) - most
+    rest = f" and {more} more{f' ({where})' * bool(where)}" if more > 0 else ""
+    return ", ".join(map(form, names[:most])) + rest
+
+
+def _named(names: Sequence[str]) -> str:
+    return some(names, where="stats.md")
 
 
 def count(number: int, what: str) -> str:

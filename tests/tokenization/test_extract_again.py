@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import json
 import os
 import re
@@ -12,9 +14,10 @@ import sys
 import pytest
 
 from tests.tokenization.extraction import SETTINGS, Grid, read, run
-from tokenization import manifest, records, shards, splits
+from tokenization import files, journal, manifest, records, shards, splits
 from tokenization.extract import OutputError
 from tokenization.folder_lock import only_writer
+from tokenization.recorder import Outcome
 
 LARGE = dataclasses.replace(SETTINGS, shard_size=64)
 
@@ -35,13 +38,59 @@ def test_running_again_does_only_what_is_not_done(entries, tmp_path, seen):
     assert [r.id for r in records.open_records(out)] == ["a", "b", "c", "short", "still"]
 
 
-def test_added_entries_and_changed_files_are_done(entries, clips, tmp_path, seen):
+def test_a_run_that_finds_all_done_looks_at_no_video_alone(entries, tmp_path, monkeypatch):
+    """Of millions, that took most of its start, and their keys were held until its end."""
+    out, hashed = tmp_path / "out", []
+    run(entries, out)
+    short_hash = records.short_hash
+    monkeypatch.setattr(records, "short_hash", lambda value: hashed.append(0) or short_hash(value))
+    run(entries, out)
+    assert len(hashed) == 4  # one of the settings, and one a shard
+
+
+def test_records_that_were_begun_are_let_go_when_their_shard_is_written(
+    entries, tmp_path, monkeypatch
+):
+    out, held = tmp_path / "out", {}
+    tokenize = Grid.tokenize
+
+    def watched(self, frames):
+        outcomes = [one for one in gc.get_objects() if isinstance(one, Outcome)]
+        held[frames.video.id] = "a" in {outcome.id for outcome in outcomes}
+        if stop == frames.video.id:
+            raise KeyboardInterrupt
+        return tokenize(self, frames)
+
+    monkeypatch.setattr(Grid, "tokenize", watched)
+    stop = "b"
+    with pytest.raises(KeyboardInterrupt):
+        run(entries, out)
+    stop = ""
+    run(entries, out)
+    assert held["b"] and not held["still"]
+
+
+def same_bytes(one, two):
+    """Whether two folders hold the same shards, and the same notes of them but for the seconds."""
+    files = [sorted(folder.glob("*.array_record-*")) for folder in (one, two)]
+    notes = [
+        [dataclasses.replace(info, seconds=0.0) for info in records.finished_shards(folder)]
+        for folder in (one, two)
+    ]
+    return notes[0] == notes[1] and [path.read_bytes() for path in files[0]] == [
+        path.read_bytes() for path in files[1]
+    ]
+
+
+def test_added_entries_and_changed_files_are_done(entries, clips, tmp_path, seen, caplog):
     out = tmp_path / "out"
     run(entries, out)
     clips.video("d.mp4")
     seen.clear()
     run([*entries, manifest.Entry("d", clips.root / "d.mp4")], out)
-    assert seen == ["still", "d"]
+    assert seen == ["d"] and "done again" not in caplog.text
+    run([*entries, manifest.Entry("d", clips.root / "d.mp4")], tmp_path / "fresh")
+    assert same_bytes(out, tmp_path / "fresh")
     clips.video("a.mp4", frames=30)
     seen.clear()
     run([*entries, manifest.Entry("d", clips.root / "d.mp4")], out)
@@ -58,10 +107,101 @@ def test_quarantined_videos_are_tried_again_on_demand_or_when_they_change(clips,
     run(read(clips.root, lines), out)
     assert seen == []
     run(read(clips.root, lines), out, retry_quarantined=True)
-    assert seen == ["good"]
+    assert seen == []  # what is good is not put at risk
+    assert run(read(clips.root, lines), out).skipped == 2
     clips.video("bad.mp4")
     assert run(read(clips.root, lines), out).videos == 2
     assert (out / "quarantine.jsonl").read_text() == ""
+
+
+@pytest.fixture
+def retried(entries, clips, tmp_path, monkeypatch):
+    """A folder in which the first two videos failed, and the run that tries them again."""
+    tokenize = Grid.tokenize
+
+    def failing(self, frames):
+        if frames.video.id in "ab":
+            raise ValueError("no memory on the device")
+        return tokenize(self, frames)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Grid, "tokenize", failing)
+        run(entries, tmp_path / "out", settings=LARGE)
+    return lambda: run(entries, tmp_path / "out", settings=LARGE, retry_quarantined=True)
+
+
+def test_what_was_good_beside_quarantined_videos_is_kept_as_it_is(
+    retried, entries, tmp_path, seen, monkeypatch
+):
+    """Also when the run is killed between the removal of the old shard and the new one."""
+    out = tmp_path / "out"
+
+    def killed(path, data):
+        assert not list((out / "shards").glob("*.json"))
+        shards.shard_path(out, "train", 0).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(shards, "_write_array_record", killed)
+        retried()
+    assert caught.value.__notes__ == ["4 of 5 videos are done and kept"]  # but for the last one
+    assert seen == ["a", "b"]
+    seen.clear()
+    assert retried().skipped == 4
+    assert seen == ["b"]
+    run(entries, tmp_path / "fresh", settings=LARGE)
+    assert same_bytes(out, tmp_path / "fresh")
+
+
+def test_finished_videos_whose_files_are_gone_are_not_removed_without_a_word(
+    entries, clips, tmp_path, seen, caplog
+):
+    """They would be quarantined in their place."""
+    out = tmp_path / "out"
+    run(entries, out)
+    before = sorted(path.read_bytes() for path in out.rglob("*-0000*"))
+    for name in ("a.mp4", "c.mp4"):
+        (clips.root / name).unlink()
+    more = [*entries, manifest.Entry("d", clips.video("d.mp4"))]
+    seen.clear()
+    with pytest.raises(
+        OutputError, match=r"2 finished videos .* \('a', 'c'\) .*/a\.mp4 is not there; put the fil"
+    ):
+        run(more, out)
+    assert seen == [] and not list(out.rglob("*.unfinished"))
+    assert sorted(path.read_bytes() for path in out.rglob("*-0000*")) == before
+    assert run(more, out, overwrite=True).videos == 4
+    assert "the records of 2 finished videos of split 'train' go, without a file" in caplog.text
+
+
+def test_what_was_begun_of_files_that_are_gone_is_not_removed_without_a_word(
+    entries, clips, tmp_path, cut_off
+):
+    cut_off("c")
+    (clips.root / "a.mp4").unlink()
+    with pytest.raises(OutputError, match=r"1 finished video of split 'train' \('a'\)"):
+        run(entries, tmp_path / "out", settings=LARGE)
+    assert list(tmp_path.rglob("*.journal"))
+
+
+def test_short_videos_that_were_only_counted_are_not_forgotten(retried, tmp_path):
+    path = shards.shard_info_path(tmp_path / "out", "train", 0)
+    info = records.ShardInfo.from_json(path.read_text())
+    assert info.repeated == 1
+    path.write_text(dataclasses.replace(info, short=(), damaged=()).to_json())
+    summary = retried()
+    assert (summary.videos, summary.repeated, summary.short) == (5, 1, ())
+
+
+def test_a_damaged_shard_beside_quarantined_videos_is_told(retried, tmp_path, seen):
+    path = shards.shard_path(tmp_path / "out", "train", 0)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(OSError, match=r"-00000: its records cannot be kept .* remove this file"):
+        retried()
+    path.unlink()
+    seen.clear()
+    assert retried().videos == 5
+    assert seen == ["b", "c", "short", "still"]
 
 
 def test_other_settings_are_refused(entries, tmp_path, caplog):
@@ -83,6 +223,19 @@ def test_other_settings_are_refused(entries, tmp_path, caplog):
     assert {r.frames.shape[1] for r in records.open_records(out, "test")} == {16}
 
 
+def test_other_settings_may_follow_where_nothing_was_finished(clips, tmp_path, caplog):
+    """A split of quarantined videos alone has shards all the same."""
+    out = tmp_path / "out"
+    clips.data("bad.mp4", b"")
+    clips.video("good.mp4", frames=4)
+    run(read(clips.root, [{"id": "bad", "path": "bad.mp4"}]), out, split="test")
+    good = read(clips.root, [{"id": "good", "path": "good.mp4"}])
+    other = dataclasses.replace(SETTINGS, record_size=16)
+    assert run(good, out, settings=other).videos == 1
+    assert [info.split for info in records.finished_shards(out)] == ["train"]
+    assert not [one for one in caplog.records if one.levelname == "WARNING"]
+
+
 def test_videos_that_the_input_lacks_are_not_removed_without_a_word(entries, tmp_path, caplog):
     """Of another list as long as the first, or longer, as much as of a shorter one."""
     out = tmp_path / "out"
@@ -92,12 +245,14 @@ def test_videos_that_the_input_lacks_are_not_removed_without_a_word(entries, tmp
     ):
         run(entries[2:], out)
     run(entries, out)
-    with pytest.raises(OutputError, match=r"4 videos .* \('a', 'b', 'c' and 1 more\); .* manifest"):
+    with pytest.raises(OutputError, match=r"4 videos .* \('a', 'b', 'c', 'short'\); .* manifest"):
         run(entries[4:], out)
     assert [r.id for r in records.open_records(out)] == ["a", "b", "c", "short", "still"]
     assert not caplog.records
     run(entries[:1], out, overwrite=True)
-    assert "4 videos of split 'train' that the input lacks: 'b', 'c', 'short' and 1" in caplog.text
+    assert (
+        "4 videos of split 'train' that the input lacks: 'b', 'c', 'short', 'still'" in caplog.text
+    )
     assert [r.id for r in records.open_records(out)] == ["a"]
 
 
@@ -116,7 +271,7 @@ def test_a_shorter_list_keeps_the_shards_that_are_as_before(entries, tmp_path, s
 
 
 def test_a_bad_video_may_be_taken_out(clips, tmp_path, caplog):
-    """Nothing finished is lost by that; what is done again is told."""
+    """Nothing finished is lost by that; what is done again is told, with a shard too many."""
     clips.data("a.mp4", b"")
     for name in "bcde":
         clips.video(f"{name}.mp4", frames=4)
@@ -124,7 +279,7 @@ def test_a_bad_video_may_be_taken_out(clips, tmp_path, caplog):
     assert run(read(clips.root, lines), tmp_path / "out").videos == 4
     assert run(read(clips.root, lines[1:]), tmp_path / "out").videos == 4
     assert [r.id for r in records.open_records(tmp_path / "out")] == ["b", "c", "d", "e"]
-    assert "3 finished videos of split 'train' done again" in caplog.text
+    assert "4 finished videos of split 'train' done again" in caplog.text
 
 
 def test_a_split_that_was_cut_off_is_not_taken_for_a_whole_one(entries, tmp_path, monkeypatch):
@@ -186,6 +341,30 @@ def test_a_run_that_is_cut_off_keeps_videos_of_unfinished_shards(
     one, two = (shards.shard_path(folder, "train", 0).read_bytes() for folder in (out, whole))
     assert one == two
     assert not list(out.rglob("*.journal"))
+
+
+def test_what_was_begun_is_not_written_again(entries, tmp_path, seen, cut_off, monkeypatch):
+    """A disk that was full may have no room for it; what is, lasts."""
+    cut_off("c")
+    (path,) = tmp_path.rglob("*.journal")
+    written = []
+
+    @contextlib.contextmanager
+    def noted(path, *, lasting=False):
+        written.append((path.name, lasting))
+        with files.replacing(path, lasting=lasting) as partial:
+            yield partial
+
+    monkeypatch.setattr(journal, "replacing", noted)
+    before = path.read_bytes()
+    cut_off("c")
+    assert path.read_bytes() == before and not written
+    path.write_bytes(before + b"half of the next one")  # what is added after it would be lost
+    cut_off("short")
+    assert written == [(path.name, True)]
+    seen.clear()
+    run(entries, tmp_path / "out", settings=LARGE)
+    assert seen == ["short", "still"]
 
 
 def test_what_was_cut_off_goes_on_with_more_videos_in_other_places(

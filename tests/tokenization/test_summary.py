@@ -12,6 +12,7 @@ from tokenization import records
 from tokenization.engines.inline import InlineEngine
 from tokenization.extract import extract
 from tokenization.records import ShardInfo
+from tokenization.shards import stats
 from tokenization.summary import Summary, summarize
 from tokenization.trajectories import Trajectories
 
@@ -84,3 +85,9 @@ def test_many_are_not_all_named():
     short = tuple(f"v{number}" for number in range(7))
     summary = Summary(7, 28, 70, 700, (), 7, 0, 1.0, short=short, empty=short)
     assert "without any trajectory: v0, v1, v2, v3, v4 and 2 more (stats.md)" in str(summary)
+    names = tuple(f"v{number}" for number in range(1003))
+    zeros = (0,) * len(names)
+    info = ShardInfo("train", 0, 32, ids=names, trajectories=zeros, frames=zeros, short=names)
+    for title in ("Without any trajectory", "With fewer frames than asked"):
+        (line,) = (line for line in stats([info]).splitlines() if line.startswith(title))
+        assert line.endswith(", v998, v999 and 3 more (shards/*.json)")
