@@ -10,8 +10,9 @@
 
 Work is cut into shards of `shard_size` entries, in the order of the input. A finished shard is
 skipped when the command is run again; one that is new, half-done, or whose entries or files
-(size and time of last change) changed is done (again): append new videos at the end of a manifest.
-Of a shard that is not finished, a run that is interrupted or killed keeps the videos that are.
+(size and time of last change) changed is done (again): append new videos at the end of a manifest,
+then only they are. Of a shard that is not finished, an interrupted or killed run keeps the videos
+that are.
 A run that would lose finished videos is refused. With --overwrite it removes them, and where
 settings changed, those of all splits: one folder holds records of one kind.
 
