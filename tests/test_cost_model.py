@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,7 @@ def test_the_benchmark_of_reading_knows_the_rates_of_a_gpu(monkeypatch):
         costs = [cost_model.cost(name) for name in names]
         ends = [(one.compute(1, MACHINE)[end], one) for one in costs for end in (1, 0)]
         found = tuple(round(getattr(one, kind) / seconds) for seconds, one in ends)
-        assert input_pipeline.RATES[kind] == found
+        assert input_pipeline.RATES[kind] == pytest.approx(found, abs=1)  # as `alike`
 
 
 def test_the_page_names_what_reading_alone_takes(monkeypatch):
@@ -145,5 +146,36 @@ def assert_hours(said: str, cost: cost_model.Cost, *gpus: int) -> None:
 
 def assert_on_page(cost: cost_model.Cost) -> None:
     page = (ROOT / "docs/SCALING.md").read_text("utf-8").splitlines()
-    assert cost_model.table([cost], MACHINE).splitlines()[-1] in page
-    assert cost_model.reading_table([cost], MACHINE).splitlines()[-1] in page
+    for table in (cost_model.table, cost_model.reading_table):
+        row = table([cost], MACHINE).splitlines()[-1]
+        assert any(alike(row, line) for line in page), row
+
+
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
+
+
+def alike(row: str, line: str) -> bool:
+    """Whether they differ by one in last digits at most.
+
+    XLA of jax 0.10 and that of 0.11 count FLOPs that differ by five millionths, which may round.
+    """
+    if _NUMBER.sub("#", row) != _NUMBER.sub("#", line):
+        return False
+    pairs = zip(_NUMBER.findall(row), _NUMBER.findall(line), strict=True)
+    return all(abs(_value(a) - _value(b)) <= 1.001 * max(_digit(a), _digit(b)) for a, b in pairs)
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))
+
+
+def _digit(number: str) -> float:
+    """What one in its last digit is."""
+    mantissa, _, exponent = number.partition("e")
+    return 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+
+
+def test_rows_alike():
+    assert alike("| a | 1,303,711 | 340 | 3.1e+03 |", "| a | 1,303,711 | 341 | 3.2e+03 |")
+    assert not alike("| a | 340 |", "| a | 342 |") and not alike("| a | 3.1 |", "| b | 3.1 |")
+    assert not alike("| a | 3.11 to 4 |", "| a | 3.13 to 4 |")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +19,17 @@ from tokenization.annotations.media import Media
 from tokenization.annotations.problems import Malformed
 from tokenization.annotations.writer import write_manifest
 from tokenization.manifest import Entry, read_manifest
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Hears absl's logger, whatever libraries and other tests have done to it."""
+    logger = logging.getLogger("absl")
+    before = logger.disabled, logger.propagate
+    logger.disabled, logger.propagate = False, True
+    with caplog.at_level(logging.WARNING, "absl"):
+        yield caplog
+    logger.disabled, logger.propagate = before
 
 
 class Clips:
