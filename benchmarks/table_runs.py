@@ -33,7 +33,7 @@ from trajvit_jax.metrics import retrieval_ranks
 from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import normalize_pixels
-from trajvit_jax.ops.run_length import changes
+from trajvit_jax.models.video_tokens.rlt import rlt_tokens
 from trajvit_jax.run.json_lines import read_lines
 from trajvit_jax.train import train
 
@@ -216,15 +216,7 @@ def count_tokens(model: ModelSettings, records: Sequence[Any]) -> list[tuple[flo
         counts = np.minimum(trajectory_counts(records), model.trajvit.max_trajectories)
         return [(float(n), float(n)) for n in counts * model.trajvit.tokens_each]
     if model.name == "rlt":
-        return [(float(n), float(n)) for n in (_run_length_tokens(model, one) for one in records)]
+        videos = (normalize_pixels(jnp.asarray(resized(one, model)[0][None])) for one in records)
+        return [(float(n), float(n)) for n in (rlt_tokens(one, model)[0] for one in videos)]
     tokens = tokens_of(model)
     return [(tokens.first - 1.0, tokens.last - 1.0)] * len(records)
-
-
-def _run_length_tokens(model: ModelSettings, record: Any) -> int:
-    frames, _ = resized(record, model)
-    own = model.vit3d
-    change = changes(
-        normalize_pixels(jnp.asarray(frames[None])), tubelet=own.tubelet, patch=own.patch
-    )
-    return int((change > model.rlt.threshold).sum())

@@ -80,8 +80,8 @@ def extract(
         settings name a network, else one a core.
       patience: when a video is given up.
       overwrite: remove records of other settings, of all splits, and videos that are not among
-        the entries, instead of raising.
-      retry_quarantined: do shards that have quarantined entries again.
+        the entries or whose files are gone, instead of raising.
+      retry_quarantined: try quarantined entries again.
       build: makes the tokenizer, once in each worker; picklable.
       together: videos that a worker tokenizes at once; None = 8 for networks, else 1.
 

@@ -224,7 +224,7 @@ def import_official(
       engine: where the work is done; None = processes of this machine.
       patience: when a video is given up.
       overwrite: remove records of other settings, of all splits, and videos that are not among
-        the entries, instead of raising.
+        the entries or whose files are gone, instead of raising.
       retry_quarantined: try quarantined entries again.
 
     Raises:

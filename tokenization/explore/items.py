@@ -78,7 +78,8 @@ def read_records(
         else:  # a copy without the notes of its shards
             chosen = [place for place in range(len(source)) if source[place].id == video]
     if not chosen:
-        raise ValueError(f"{directory}: split {split!r} has no record of video {video!r}")
+        wanted = f"record of video {video!r}" if video else "records"
+        raise ValueError(f"{directory}: split {split!r} has no {wanted}")
     return [
         Item(record.frames, record.trajectories, record.captions)
         for record in (source[index] for index in chosen)

@@ -33,19 +33,23 @@ def rlt_slots(settings: ModelSettings, *, group: int) -> int:
     return slots
 
 
-def rlt_dropped(video: Float[Array, "b t h w 3"], settings: ModelSettings) -> Int32[Array, ""]:
-    """Tokens of a batch that find no slot in its rows, by how many tubelets change in each.
+def rlt_tokens(video: Float[Array, "b t h w 3"], settings: ModelSettings) -> Int32[Array, " b"]:
+    """Tubelets of each video that change, which are its tokens beside CLS.
 
     Args:
       video: normalized pixels.
       settings: of the model.
     """
-    own = settings.vit3d
-    change = changes(video, tubelet=own.tubelet, patch=own.patch)
-    group = math.gcd(len(change), settings.rlt.group)
-    wanted = (change > settings.rlt.threshold).reshape(len(change) // group, -1).sum(-1)
+    change = changes(video, tubelet=settings.vit3d.tubelet, patch=settings.vit3d.patch)
+    return (change > settings.rlt.threshold).reshape(len(video), -1).sum(-1, dtype=jnp.int32)
+
+
+def rlt_dropped(video: Float[Array, "b t h w 3"], settings: ModelSettings) -> Int32[Array, ""]:
+    """Tokens of a batch that find no slot in its rows; see `rlt_tokens`."""
     if not settings.rlt.slots:
         return jnp.zeros((), jnp.int32)
+    group = math.gcd(len(video), settings.rlt.group)
+    wanted = rlt_tokens(video, settings).reshape(-1, group).sum(-1)
     spare = rlt_slots(settings, group=group) - group  # slots beside those of CLS
     return jnp.maximum(wanted - spare, 0).sum().astype(jnp.int32)
 
