@@ -13,20 +13,21 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from absl import logging
 from tqdm import tqdm
 
-from tokenization import journal, kept, manifest, records, shards
+from tokenization import journal, kept, manifest, portions, records, shards
 from tokenization.engines.crew import Crew, Patience
 from tokenization.engines.protocol import Engine, EngineError
 from tokenization.files import remove_leftovers, write_text
 from tokenization.folder_lock import only_writer
 from tokenization.kept import OutputError
 from tokenization.manifest import Entry
+from tokenization.portions import Plan, Portion
 from tokenization.recorder import Outcome, gave_up
 from tokenization.records import ShardInfo
 from tokenization.shard_files import journal_path, unfinished_path
@@ -151,43 +152,31 @@ def build_split(
             begun=(outcome.id for outcome in known.values()),
             overwrite=overwrite,
         )
-        todo: list[_Portion] = []
-        size = job.settings.shard_size
-        for index, chunk in enumerate(_chunks(entries, size)):
-            values, old = job.fingerprint(chunk), done.get(index)
-            inputs = records.short_hash(values)
-            info = ShardInfo(split, index, job.settings.record_size, digest, inputs)
-            if not _is_done(output, info, old, retry_quarantined=retry_quarantined):
-                todo.append(_Portion.of(info, chunk, values, _kept_of(output, info, old, values)))
-        surplus = [info for index, info in done.items() if index * size >= len(entries)]
-        begun = {portion.info.index: portion.begun(known) for portion in todo}
-        replaced = [
-            done[portion.info.index]
-            for portion in todo
-            if portion.info.index in done
-            and portion.old is None
-            and shards.shard_path(output, split, portion.info.index).is_file()
-        ]
-        safe = {outcome.id for found in begun.values() for outcome in found.values()}
-        lost = {name for info in replaced + surplus for name in info.ids} - safe
-        dropped = {outcome.id for outcome in known.values()} - safe
-        again = [entry for entry in entries if entry.id in lost or entry.id in dropped]
-        kept.check_files(output, split, again, overwrite=overwrite)
-        run, unfinished = None, unfinished_path(output, split)
-        if todo or surplus:
+        plan = portions.plan(
+            output,
+            entries,
+            ShardInfo(split, 0, job.settings.record_size, digest, ""),
+            size=job.settings.shard_size,
+            fingerprint=job.fingerprint,
+            done=done,
+            known=known,
+            retry_quarantined=retry_quarantined,
+        )
+        kept.check_files(output, split, plan.again, overwrite=overwrite)
+        run, unfinished, todo = None, unfinished_path(output, split), plan.todo
+        if todo or plan.surplus:
             # Until all is written, nobody mistakes a part for the whole, also after another split.
             write_text(unfinished, f"{count(len(entries), 'video')}\n")
             (output / "dataset_info.json").unlink(missing_ok=True)
-        for info in surplus:
+        for info in plan.surplus:
             shards.remove_shard(output, info)
         del known  # else all of it is held until the end, also of shards that are written
-        journal.restart(output, split, begun)
-        left = sum(portion.missing for portion in todo) - sum(map(len, begun.values()))
+        journal.restart(output, split, plan.begun)
         if todo:
-            _tell_of_changes(output, split, sum(entry.id in lost for entry in again))
+            _tell_of_changes(output, split, len(plan.again))
             written: set[int] = set()
             try:
-                run = _work(output, todo, begun, job, engine, patience, written)
+                run = _work(output, plan, job, engine, patience, written)
             except KeyboardInterrupt as error:
                 open_ones = [portion for portion in todo if portion.info.index not in written]
                 error.add_note(_what_is_kept(output, split, open_ones, len(entries)))
@@ -197,63 +186,15 @@ def build_split(
             shards.write_metadata(output)
         return summarize(
             [info for info in records.finished_shards(output) if info.split == split],
-            skipped=len(entries) - left,
+            skipped=len(entries) - plan.left,
             run=run,
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Portion:
-    """What goes into a shard.
-
-    Attributes:
-      info: of the shard, as far as it is known before the work.
-      entries: in order.
-      keys: of each entry, for the journal: hash of it, its files and the settings, as they are now.
-      old: the finished shard of the first of these entries, whose records are kept, or None.
-    """
-
-    info: ShardInfo
-    entries: Sequence[Entry]
-    keys: Sequence[str]
-    old: ShardInfo | None
-
-    @classmethod
-    def of(
-        cls, info: ShardInfo, entries: Sequence[Entry], values: Sequence[Any], old: ShardInfo | None
-    ) -> _Portion:
-        """`values`: of each entry, see `Job.fingerprint`."""
-        keys = [records.short_hash([info.settings, value]) for value in values]
-        return cls(info, entries, keys, old)
-
-    @property
-    def missing(self) -> int:
-        """How many of its entries the old shard has no record of."""
-        return len(self.entries) - (len(self.old.ids) if self.old else 0)
-
-    def places_kept(self) -> list[int]:
-        """Those of its entries of which the old shard has records, in order."""
-        ids = set(self.old.ids) if self.old else ()
-        return [place for place, entry in enumerate(self.entries) if entry.id in ids]
-
-    def begun(self, known: Mapping[str, Outcome]) -> dict[str, Outcome]:
-        """What is known of its other entries, by key."""
-        kept_ones = {self.keys[place] for place in self.places_kept()}
-        return {key: known[key] for key in self.keys if key in known and key not in kept_ones}
-
-    def by_place(self, begun: Mapping[str, Outcome]) -> dict[int, Outcome]:
-        """What is begun, by its place among the entries."""
-        return {place: begun[key] for place, key in enumerate(self.keys) if key in begun}
-
-
-def _chunks(entries: Sequence[Entry], size: int) -> Iterator[Sequence[Entry]]:
-    return (entries[first : first + size] for first in range(0, len(entries), size))
-
-
-def _what_is_kept(output: Path, split: str, todo: Sequence[_Portion], videos: int) -> str:
+def _what_is_kept(output: Path, split: str, todo: Sequence[Portion], videos: int) -> str:
     """How many of the videos are on the disk, of which these shards are not written."""
     known = journal.read(output, split)
-    safe = videos - sum(portion.missing - len(portion.begun(known)) for portion in todo)
+    safe = videos - sum(len(portion.places_left(portion.begun(known))) for portion in todo)
     return f"{safe} of {count(videos, 'video')} {'is' if safe == 1 else 'are'} done and kept"
 
 
@@ -272,30 +213,6 @@ def _check_entries(entries: Sequence[Entry]) -> None:
         )
 
 
-def _is_done(
-    output: Path, wanted: ShardInfo, found: ShardInfo | None, *, retry_quarantined: bool
-) -> bool:
-    return (
-        found is not None
-        and (found.settings, found.inputs) == (wanted.settings, wanted.inputs)
-        and shards.shard_path(output, wanted.split, wanted.index).is_file()
-        and not (retry_quarantined and found.quarantine)
-    )
-
-
-def _kept_of(
-    output: Path, wanted: ShardInfo, old: ShardInfo | None, values: Sequence[Any]
-) -> ShardInfo | None:
-    """The shard in the place of one that is not done, if its entries are the first of these.
-
-    Then no finished video is done again: entries were added, or some are tried again.
-    """
-    if not (old and old.ids and shards.shard_path(output, old.split, old.index).is_file()):
-        return None
-    inputs = records.short_hash(values[: len(old.ids) + len(old.quarantine)])
-    return old if (old.settings, old.inputs) == (wanted.settings, inputs) else None
-
-
 def _tell_of_changes(output: Path, split: str, again: int) -> None:
     """Says how many videos are done again though they were finished, and why."""
     if again:
@@ -310,8 +227,7 @@ def _tell_of_changes(output: Path, split: str, again: int) -> None:
 
 def _work(
     output: Path,
-    todo: Sequence[_Portion],
-    begun: dict[int, dict[str, Outcome]],
+    plan: Plan,
     job: Job,
     engine: Engine,
     patience: Patience | None,
@@ -319,18 +235,16 @@ def _work(
 ) -> Run | None:
     """Does all entries that are not done yet, and writes each shard when its last one is.
 
-    What is begun, by shard and key, is taken out of there; the numbers of shards are added to
-    `written`.
+    What is begun is taken out of the plan; the numbers of shards are added to `written`.
     """
     begin, bad = time.monotonic(), 0
-    places: list[tuple[_Portion, int]] = []
+    places: list[tuple[Portion, int]] = []
     unfinished: dict[int, dict[int, Outcome]] = {}
-    finished: list[tuple[_Portion, dict[int, Outcome]]] = []
-    for portion in todo:
-        found = portion.by_place(begun.pop(portion.info.index))
-        unfinished[portion.info.index] = found
-        there = {*found, *portion.places_kept()}
-        places += [(portion, i) for i in range(len(portion.entries)) if i not in there]
+    finished: list[tuple[Portion, dict[int, Outcome]]] = []
+    for portion in plan.todo:
+        begun = plan.begun.pop(portion.info.index)
+        unfinished[portion.info.index] = found = portion.by_place(begun)
+        places += [(portion, place) for place in portion.places_left(begun)]
         if len(found) == portion.missing:  # the last run ended before it was written
             finished.append((portion, unfinished.pop(portion.info.index)))
     _write_all(output, finished, written)
@@ -447,7 +361,7 @@ def _progress(total: int, title: str) -> tqdm:
 
 
 def _write_all(
-    output: Path, finished: list[tuple[_Portion, dict[int, Outcome]]], written: set[int]
+    output: Path, finished: list[tuple[Portion, dict[int, Outcome]]], written: set[int]
 ) -> None:
     """Writes shards, empties the list and adds their numbers to what is written."""
     while finished:
