@@ -23,7 +23,13 @@ import dataclasses
 import ml_collections
 
 from trajvit_jax.config import nearest, parse_arg
-from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, SIZES, ModelSettings
+from trajvit_jax.models.settings import (
+    FED_TRAJVIT,
+    NAMES,
+    SIZES,
+    ModelSettings,
+    settings_of_fed,
+)
 from trajvit_jax.recipe import ENCODER_ABLATIONS
 
 # Models with settings of their own, beside those of their patches.
@@ -33,7 +39,7 @@ ABLATIONS = ENCODER_ABLATIONS | {
     "released": {
         "position": "centers",
         "position_features": "released",
-        "resampler": {"depth": 2},
+        "resampler": {"depth": 2, "query_std": 1.0},
         "position_depth": 2,
         "queries_as": "sum",
         "attend_padding": True,
@@ -71,13 +77,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if name == "vit":
         chosen.frames, patches = 1, dataclasses.replace(patches, tubelet=1)
     encoder = dataclasses.asdict(SIZES[chosen.size])
-    tokenizer = {"max_trajectories": chosen.trajectories} | ABLATIONS[chosen.ablation]
+    tokenizer = {"max_trajectories": chosen.trajectories} | settings_of_fed(chosen.model)
+    tokenizer |= ABLATIONS[chosen.ablation]
     text = {}
     if chosen.ablation == "released":
         encoder |= {"final_norm": False, "passes": 2}
         text["layers_run"] = 9
         if chosen.size == "L":
-            tokenizer["resampler"] = {"depth": 4}
+            tokenizer["resampler"] = tokenizer["resampler"] | {"depth": 4}
     config = ml_collections.ConfigDict()
     config.model = {
         "name": name,
