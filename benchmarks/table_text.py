@@ -281,15 +281,31 @@ def _cells(line: Line) -> dict[str, str]:
     return cells | {"seeds": str(line.seeds)}
 
 
+def read_block(path: Path, name: str) -> str:
+    """The text between the marks of this name in a page.
+
+    Raises:
+      ValueError: a page without the two marks.
+    """
+    page = path.read_text("utf-8")
+    return page[slice(*_place(path, page, name))].strip()
+
+
 def replace_block(path: Path, name: str, text: str) -> None:
     """Puts a text between the marks of this name in a page; a reader never sees half of it.
 
     Raises:
       ValueError: a page without the two marks.
     """
-    page, begin, end = path.read_text("utf-8"), f"<!-- {name} -->", f"<!-- end of {name} -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(page):
+    page = path.read_text("utf-8")
+    begin, end = _place(path, page, name)
+    write_text(path, f"{page[:begin]}\n\n{text}\n\n{page[end:]}")
+
+
+def _place(path: Path, page: str, name: str) -> tuple[int, int]:
+    """Where the text between the marks begins and ends."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    found = re.search(f"{re.escape(begin)}(.*?){re.escape(end)}", page, re.DOTALL)
+    if not found:
         raise ValueError(f"{path} needs the lines {begin} and {end} around the table")
-    whole = f"{begin}\n\n{text}\n\n{end}"
-    write_text(path, pattern.sub(lambda _: whole, page, count=1))
+    return found.span(1)
