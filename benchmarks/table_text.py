@@ -15,6 +15,7 @@ from benchmarks.table_clips import check_clips
 from benchmarks.table_costs import StepCost
 from benchmarks.table_rows import WAYS, Finished, Ledger, Row
 from tokenization.files import write_text
+from tokenization.markdown import markdown_table
 from trajvit_jax.models.costs import cost_of
 from trajvit_jax.models.flops import count_forward
 from trajvit_jax.models.settings import ModelSettings
@@ -244,22 +245,9 @@ def curves(lines: Sequence[Line], what: str = "model") -> str:
 
 def _aligned(rows: Sequence[Mapping[str, str]], what: str) -> str:
     """Cells by column, columns aligned for those who read the table as text."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    widths = {name: max(len(name), *(len(row.get(name, "")) for row in rows)) for name in names}
-    rule = {name: "-" * (width - 1) + ":" for name, width in widths.items()} | {
-        what: "-" * widths[what]
-    }
-    text = [{name: name for name in widths}, rule, *rows]
-    return "\n".join(
-        "| "
-        + " | ".join(_pad(row.get(name, ""), width, name == what) for name, width in widths.items())
-        + " |"
-        for row in text
-    )
-
-
-def _pad(text: str, width: int, left: bool) -> str:
-    return text.ljust(width) if left else text.rjust(width)
+    names = list(dict.fromkeys([what, *(name for row in rows for name in row)]))
+    cells = [[row.get(name, "") for name in names] for row in rows]
+    return markdown_table(names, cells, padded=True)
 
 
 def _cells(line: Line) -> dict[str, str]:
