@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +31,7 @@ from jaxtyping import Int64
 from tqdm import tqdm
 
 from benchmarks.arguments import count
-from tokenization.files import write_text
+from benchmarks.command import parser_of, run_command, write_json
 from tokenization.records import open_records
 from trajvit_jax.data.packing import PackingSettings, plan
 from trajvit_jax.data.row_fit import DROPPED, RowFit, best, fit, sizes_to_try
@@ -238,9 +236,7 @@ def smallest_that_holds(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__file__, __doc__, quick="30 batches: seconds")
     parser.add_argument("--records", type=Path, default=None, help="folder of records")
     parser.add_argument("--split", default="train", help="of the records (default: train)")
     parser.add_argument("--batch", type=count, default=256, help="videos (default: 256)")
@@ -254,8 +250,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=count, default=1, help="rows a group (default: 1)")
     parser.add_argument("--most", type=count, default=1023, help="trajectories (default: 1023)")
     parser.add_argument("--batches", type=count, default=400, help="drawn (default: 400)")
-    parser.add_argument("--quick", action="store_true", help="30 batches: seconds")
-    parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     options = parser.parse_args(arguments)
 
     counted = {name: np.array(own, np.int64) for name, own in _COUNTED.items()}
@@ -264,18 +258,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compared = [smallest_that_holds(name, own, options) for name, own in counted.items()]
     failed = [one.name for one in compared if not one.holds]
     print(f"the bounds do not hold for: {'; '.join(failed)}" if failed else "all bounds hold")
-    if options.json:
-        report: dict[str, Any] = {
-            "commit": commit(),
-            "batch": options.batch,
-            "rows": options.rows,
-            "most": options.most,
-            "counts": [dataclasses.asdict(one) for one in compared],
-            "bounds_hold": not failed,
-        }
-        write_text(options.json, json.dumps(report, indent=2) + "\n")
+    report: dict[str, Any] = {
+        "commit": commit(),
+        "batch": options.batch,
+        "rows": options.rows,
+        "most": options.most,
+        "counts": [dataclasses.asdict(one) for one in compared],
+        "bounds_hold": not failed,
+    }
+    write_json(options.json, report)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import sys
 import time
 from types import SimpleNamespace
 
@@ -216,10 +215,9 @@ def test_what_is_computed_again_is_no_work_of_the_model():
 
 
 @pytest.mark.slow
-def test_the_quick_run_runs_everything_and_has_what_bounds_are_of(monkeypatch, tmp_path):
+def test_the_quick_run_runs_everything_and_has_what_bounds_are_of(tmp_path):
     report = tmp_path / "report.json"
-    monkeypatch.setattr(sys, "argv", ["encoder", "--quick", "--no-torch", f"--json={report}"])
-    assert encoder.main() == 0
+    assert encoder.main(["--quick", "--no-torch", f"--json={report}"]) == 0
     timed = json.loads(report.read_text("utf-8"))["quick"]["timings"]
     names = {(one["stage"], one["name"]) for one in timed}
     assert {one for one in KEPT if "PyTorch" not in one[1]} <= names
