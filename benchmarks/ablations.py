@@ -21,16 +21,16 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import captioned_clips, table_command, table_records
-from benchmarks.arguments import some_of
-from benchmarks.command import run_command
 from benchmarks.comparison import MODELS, table_row
-from benchmarks.paired import rank_correlation
-from benchmarks.table_command import SEEDS, Told, finish, kind_of_rows, seeds_of
-from benchmarks.table_rows import Ledger, Row, unfinished
-from benchmarks.table_runs import Trained, train_rows
-from benchmarks.table_text import SOURCES, Line, lines_of, table
-from benchmarks.table_truth import TrackingError, tracking_error
+from benchmarks.parts import captioned_clips, table_command, table_records
+from benchmarks.parts.arguments import some_of
+from benchmarks.parts.command import run_command
+from benchmarks.parts.paired import rank_correlation
+from benchmarks.parts.table_command import SEEDS, Told, finish, kind_of_rows, seeds_of
+from benchmarks.parts.table_rows import Ledger, Row, unfinished
+from benchmarks.parts.table_runs import Trained, train_rows
+from benchmarks.parts.table_text import SOURCES, Line, lines_of, table
+from benchmarks.parts.table_truth import TrackingError, tracking_error
 from tokenization.files import write_text
 from tokenization.manifest import read_manifest
 from trajvit_jax.data.source import open_records

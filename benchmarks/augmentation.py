@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.arguments import count
-from benchmarks.command import parser_of, run_command, write_json
-from benchmarks.timing import Contender, Timing, race, ratio
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.timing import Contender, Timing, race, ratio
 from trajvit_jax.data.augment import AugmentSettings, augment, draw, sample_keys
 from trajvit_jax.ops.blur import blur, gaussian_taps
 from trajvit_jax.ops.color import CHANGES, grayscale, jitter

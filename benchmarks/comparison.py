@@ -24,13 +24,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import captioned_clips, table_command, table_costs, table_records
-from benchmarks.arguments import count, some_of
-from benchmarks.command import run_command
-from benchmarks.table_command import SEEDS, Told, finish, kind_of_rows, seeds_of
-from benchmarks.table_rows import Ledger, Row, unfinished
-from benchmarks.table_runs import Trained, train_rows
-from benchmarks.table_text import SOURCES, curves, lines_of, table
+from benchmarks.parts import captioned_clips, table_command, table_costs, table_records
+from benchmarks.parts.arguments import count, some_of
+from benchmarks.parts.command import run_command
+from benchmarks.parts.table_command import SEEDS, Told, finish, kind_of_rows, seeds_of
+from benchmarks.parts.table_rows import Ledger, Row, unfinished
+from benchmarks.parts.table_runs import Trained, train_rows
+from benchmarks.parts.table_text import SOURCES, curves, lines_of, table
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.run.provenance import commit
 

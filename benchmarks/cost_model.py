@@ -34,8 +34,8 @@ import jax
 from flax import nnx
 from tqdm import tqdm
 
-from benchmarks.arguments import positive, share
-from benchmarks.command import parser_of, run_command, write_json
+from benchmarks.parts.arguments import positive, share
+from benchmarks.parts.command import parser_of, run_command, write_json
 from tokenization.markdown import markdown_table
 from trajvit_jax import config as configs
 from trajvit_jax.evals.paper import trained
@@ -228,7 +228,7 @@ def _range(values: Sequence[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
     parser = parser_of(__file__, __doc__, quick="one run, both models")
-    parser.add_argument("--gpu", default="NVIDIA H100", choices=sorted(PEAKS))
+    parser.add_argument("--gpu", default="NVIDIA H100", choices=sorted(PEAKS), help="(NVIDIA H100)")
     parser.add_argument(
         "--utilization", type=share, nargs="+", default=[0.25, 0.45], help="assumed (0.25 and 0.45)"
     )

@@ -14,8 +14,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.arguments import count
-from benchmarks.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
 from trajvit_jax.demo.chain import make_records, train_models
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.demo.report import ModelRow

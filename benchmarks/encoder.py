@@ -36,11 +36,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import encoder_jax
-from benchmarks.arguments import count, some_of
-from benchmarks.command import parser_of, run_command, write_json
-from benchmarks.quick_programs import use_quick_programs
-from benchmarks.timing import (
+from benchmarks.parts import encoder_jax
+from benchmarks.parts.arguments import count, some_of
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.quick_programs import use_quick_programs
+from benchmarks.parts.timing import (
     Contender,
     Timing,
     race,
@@ -159,7 +159,7 @@ def measure(
 
 
 def _torch_contenders(*what: Any, train: bool) -> list[Contender]:
-    from benchmarks import encoder_torch
+    from benchmarks.parts import encoder_torch
 
     return encoder_torch.contenders(*what, train=train)
 
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if has_torch:
         import torch
 
-        from benchmarks import encoder_torch
+        from benchmarks.parts import encoder_torch
 
         report |= {"torch": torch.__version__, "torch threads": torch.get_num_threads()}
         errors["PyTorch"] = encoder_torch.golden_error(_GOLDENS / "trajvit_tiny.npz")

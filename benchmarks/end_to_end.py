@@ -35,11 +35,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import end_to_end_models as models
-from benchmarks.arguments import count, counts
-from benchmarks.command import parser_of, run_command, write_json
-from benchmarks.end_to_end_models import Part
-from benchmarks.made_clips import made_clip
+from benchmarks.parts import end_to_end_models as models
+from benchmarks.parts.arguments import count, counts
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.end_to_end_models import Part
+from benchmarks.parts.made_clips import made_clip
 from tokenization import pipeline, video
 from tokenization.recorder import ExtractSettings
 from tokenization.video import Frames

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
 
 MEMORY_BOUND = 2e9  # bytes
 TIME_BOUND = 120.0  # seconds, two cores

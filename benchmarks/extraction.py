@@ -32,8 +32,8 @@ import cv2
 import numpy as np
 from jaxtyping import Int32
 
-from benchmarks.command import parser_of, run_command, write_json
-from benchmarks.stage_clocks import Stages, clocks, gpu_memory
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.function_clocks import Stages, clocks, gpu_memory
 from tokenization import pipeline, shards, video
 from tokenization.engines.inline import InlineEngine
 from tokenization.engines.local import networks_use_one_thread

@@ -41,9 +41,9 @@ import cv2
 import numpy as np
 from jaxtyping import Int32
 
-from benchmarks.arguments import count
-from benchmarks.command import parser_of, run_command, write_json
-from benchmarks.made_clips import made_clip
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.made_clips import made_clip
 from tokenization import pipeline, video
 from tokenization.engines.local import networks_use_one_thread
 from tokenization.learned import LearnedSettings, Sam2Settings

@@ -30,9 +30,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.arguments import count
-from benchmarks.command import parser_of, run_command, write_json
-from benchmarks.workers import WORKER, worker_processes
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.workers import WORKER, worker_processes
 from tokenization import records
 from tokenization.files import write_text
 from tokenization.world import WorldSettings, write_split

@@ -29,9 +29,9 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from benchmarks.command import parser_of, run_command, write_json
-from benchmarks.made_clips import made_clip
-from benchmarks.workers import worker_processes
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.made_clips import made_clip
+from benchmarks.parts.workers import worker_processes
 from tokenization import video
 from tokenization.records import open_records
 

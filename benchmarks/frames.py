@@ -24,10 +24,10 @@ import jax.numpy as jnp
 from flax import nnx
 from tqdm import tqdm
 
-from benchmarks.arguments import count, counts, some_of
-from benchmarks.command import parser_of, run_command, tell_bounds, write_json
-from benchmarks.table_text import read_block, replace_block
-from benchmarks.timing import Contender, race
+from benchmarks.parts.arguments import count, counts, some_of
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.table_text import read_block, replace_block
+from benchmarks.parts.timing import Contender, race
 from tokenization.files import write_text
 from tokenization.markdown import markdown_table
 from trajvit_jax import config as configs

@@ -42,9 +42,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import data_wait
-from benchmarks.arguments import count, count_or_none, positive
-from benchmarks.command import parser_of, run_command, write_json
+from benchmarks.parts import data_wait
+from benchmarks.parts.arguments import count, count_or_none, positive
+from benchmarks.parts.command import parser_of, run_command, write_json
 from tokenization import records as stored
 from tokenization.records import Record, RecordSource, open_records, read_captions
 from tokenization.shards import write_records
@@ -135,7 +135,7 @@ def make_records(
 
 
 @contextlib.contextmanager
-def clocks(places: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
+def cpu_clocks(places: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
     """CPU seconds of this thread in each function while the block runs, nested ones left out."""
     seconds = dict.fromkeys(places, 0.0)
     inner: list[float] = []
@@ -182,7 +182,7 @@ def by_stage(
         "text": (WordPiece, "__call__"),
         "batch": (steps, "stack_samples"),
     }
-    with clocks(places) as seconds:
+    with cpu_clocks(places) as seconds:
         begin = time.thread_time()
         for first in range(0, videos, part.size):
             steps.stack_samples([samples(first + i) for i in range(part.size)])

@@ -26,9 +26,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import captioned_clips
-from benchmarks.arguments import count
-from benchmarks.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts import captioned_clips
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
 from tokenization.files import write_text
 from tokenization.records import open_records
 from trajvit_jax import config as configs

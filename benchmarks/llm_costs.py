@@ -28,8 +28,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.arguments import count
-from benchmarks.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
 
 _TEXT = 64  # tokens of a question with its marks
 _FRAMES = (16, 32, 64, 128, 256)

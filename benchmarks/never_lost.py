@@ -36,8 +36,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.arguments import count, count_or_none
-from benchmarks.command import parser_of, run_command, write_json
+from benchmarks.parts.arguments import count, count_or_none
+from benchmarks.parts.command import parser_of, run_command, write_json
 from tokenization.files import write_text
 from tokenization.records import Record
 from tokenization.shards import write_records

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.arguments import count
-from benchmarks.command import parser_of, run_command, write_json
-from benchmarks.timing import Contender, race, ratio, table
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.timing import Contender, race, ratio, table
 from trajvit_jax.ops.mask_pooling import Projection, pool_stages
 from trajvit_jax.ops.ordered_sums import read_rows
 from trajvit_jax.ops.segments import Segments

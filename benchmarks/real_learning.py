@@ -23,10 +23,10 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from benchmarks import captioned_clips
-from benchmarks.arguments import count_or_none
-from benchmarks.command import parser_of, run_command, tell_bounds, write_json
-from benchmarks.recall_scores import Score, scores
+from benchmarks.parts import captioned_clips
+from benchmarks.parts.arguments import count_or_none
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.recall_scores import Score, scores
 from tokenization.explore.items import Item
 from tokenization.explore.page import render_fragment
 from tokenization.extract import Summary
@@ -197,7 +197,8 @@ def write_report(
         for record in records
     ]
     followed = Path(settings.data.evaluation_folder).name
-    body = string.Template(Path(__file__).with_suffix(".html").read_text("utf-8")).substitute(
+    page = Path(__file__).parent / "parts/real_learning_page.html"
+    body = string.Template(page.read_text("utf-8")).substitute(
         table=html_table(table(runs)),
         legend="<br>".join(LEGEND),
         protocol=protocol(runs, made),

@@ -34,14 +34,14 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from benchmarks.command import parser_of, run_command
-from benchmarks.quick_programs import quick_programs
+from benchmarks.parts.command import parser_of, run_command
+from benchmarks.parts.quick_programs import quick_programs
 from tokenization.files import write_text
 from tokenization.markdown import markdown_table
 from trajvit_jax.run.provenance import commit
 
 if TYPE_CHECKING:
-    from benchmarks.hlo import Collective
+    from benchmarks.parts.hlo import Collective
     from trajvit_jax.experiment import ExperimentSettings
 
 _GIB, _MIB = 2.0**30, 2.0**20
@@ -163,7 +163,7 @@ def measure(case: Case) -> dict[str, Any]:
     """Compiles the step of one case, in this process, which has as many devices."""
     import jax
 
-    from benchmarks.hlo import collectives, loops
+    from benchmarks.parts.hlo import collectives, loops
     from trajvit_jax.data.abstract import abstract_batch
     from trajvit_jax.optim import optimizer
     from trajvit_jax.sharding import MeshSettings, make_mesh, of_batch

@@ -44,12 +44,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import annotated, quality_sheets
-from benchmarks.command import parser_of, run_command, write_json
-from benchmarks.plain_trackers import Copied, FlowOnly
-from benchmarks.quality_sheets import Found
-from benchmarks.timing import peak_growth
-from benchmarks.tracking_metrics import (
+from benchmarks.parts import annotated, quality_sheets
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.plain_trackers import Copied, FlowOnly
+from benchmarks.parts.quality_sheets import Found
+from benchmarks.parts.timing import peak_growth
+from benchmarks.parts.tracking_metrics import (
     best_cover,
     boundary_f,
     coverage,

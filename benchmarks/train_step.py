@@ -37,10 +37,10 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.arguments import count, some_of
-from benchmarks.command import parser_of, run_command, tell_bounds, write_json
-from benchmarks.quick_programs import quick_programs
-from benchmarks.train_step_run import DEBUG, Attempt, measure
+from benchmarks.parts.arguments import count, some_of
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.quick_programs import quick_programs
+from benchmarks.parts.train_step_run import DEBUG, Attempt, measure
 from tokenization.markdown import markdown_table
 from trajvit_jax.config import nearest
 from trajvit_jax.models.settings import SIZES
@@ -185,8 +185,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=count, default=0, help="no search for the largest")
     parser.add_argument("--most", type=count, default=1024, help="largest batch that is tried")
     parser.add_argument("--group", type=count, default=8, help="videos that share rows")
-    parser.add_argument("--remat", choices=("none", "layers", "products"), default="none")
-    parser.add_argument("--micro_batches", type=count, default=1)
+    parser.add_argument(
+        "--remat",
+        choices=("none", "layers", "products"),
+        default="none",
+        help="what the backward pass computes again (none)",
+    )
+    parser.add_argument("--micro_batches", type=count, default=1, help="of a step (1)")
     parser.add_argument("--deterministic", action="store_true", help="see `model.deterministic`")
     parser.add_argument("--no_parts", action="store_true", help="the whole step alone")
     parser.add_argument("--attempt", default=None, help=argparse.SUPPRESS)

@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
-from benchmarks import annotated
-from benchmarks.command import parser_of, run_command, write_json
+from benchmarks.parts import annotated
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.tracking_metrics import best_cover, overlaps
 from benchmarks.tokenization_quality import TUNED
-from benchmarks.tracking_metrics import best_cover, overlaps
 from tokenization import pipeline
 from tokenization.protocols import Clip
 from tokenization.trackers.flow import FlowTracker

@@ -28,11 +28,11 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.arguments import some_of
-from benchmarks.command import parser_of, run_command, tell_bounds, write_json
-from benchmarks.stage_clock import StageClock
-from benchmarks.videollm_halves import ask_in_words, probe
-from benchmarks.videollm_run import (
+from benchmarks.parts.arguments import some_of
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.kept_clock import StageClock
+from benchmarks.parts.videollm_halves import ask_in_words, probe
+from benchmarks.parts.videollm_run import (
     Score,
     eyes_config,
     known_of,
@@ -42,8 +42,8 @@ from benchmarks.videollm_run import (
     tokens_read,
     write_talks,
 )
-from benchmarks.videollm_text import TextSettings
-from benchmarks.videollm_text import train as train_text
+from benchmarks.parts.videollm_text import TextSettings
+from benchmarks.parts.videollm_text import train as train_text
 from tokenization.engines.inline import InlineEngine
 from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs

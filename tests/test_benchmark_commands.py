@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import command, cost_model, demo_retrieval, never_lost, tokenization_quality
+from benchmarks import cost_model, demo_retrieval, never_lost, tokenization_quality
+from benchmarks.parts import command
 from tokenization import interrupts
 
 ROOT = Path(__file__).parent.parent

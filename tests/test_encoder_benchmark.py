@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks import encoder, encoder_jax
+from benchmarks import encoder
 from benchmarks.encoder import Bound, bounds, unchecked
-from benchmarks.encoder_jax import block_labels
-from benchmarks.timing import Contender, Timing, peak_growth, race, ratio, share, table
+from benchmarks.parts import encoder_jax
+from benchmarks.parts.encoder_jax import block_labels
+from benchmarks.parts.timing import Contender, Timing, peak_growth, race, ratio, share, table
 from trajvit_jax.models.settings import SIZES, EncoderSettings, ResNetSettings, TrajViTSettings
 from trajvit_jax.models.video_text import VideoTextModel
 

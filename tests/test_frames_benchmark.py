@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import frames, table_text
+from benchmarks import frames
+from benchmarks.parts import table_text
 from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.settings import NAMES
 

@@ -9,10 +9,11 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import ablations, captioned_clips, comparison, table_records, table_runs
-from benchmarks.table_clips import Clips, check_clips, clips_of
-from benchmarks.table_rows import Finished, Ledger
-from benchmarks.table_runs import run_row, train_rows, workdir_of
+from benchmarks import ablations, comparison
+from benchmarks.parts import captioned_clips, table_records, table_runs
+from benchmarks.parts.table_clips import Clips, check_clips, clips_of
+from benchmarks.parts.table_rows import Finished, Ledger
+from benchmarks.parts.table_runs import run_row, train_rows, workdir_of
 from tokenization.engines.inline import InlineEngine
 from tokenization.folder_lock import held, only_writer
 from trajvit_jax.data.source import open_records

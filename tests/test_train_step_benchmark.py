@@ -8,7 +8,7 @@ import json
 import pytest
 
 from benchmarks import train_step
-from benchmarks.train_step_run import Attempt
+from benchmarks.parts.train_step_run import Attempt
 
 
 @pytest.mark.parametrize(

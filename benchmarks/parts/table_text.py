@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.paired import Answers, Difference, Mean, bootstrap, over_seeds
-from benchmarks.table_clips import check_clips
-from benchmarks.table_costs import StepCost
-from benchmarks.table_rows import WAYS, Finished, Ledger, Row
+from benchmarks.parts.paired import Answers, Difference, Mean, bootstrap, over_seeds
+from benchmarks.parts.table_clips import check_clips
+from benchmarks.parts.table_costs import StepCost
+from benchmarks.parts.table_rows import WAYS, Finished, Ledger, Row
 from tokenization.files import write_text
 from tokenization.markdown import markdown_table
 from trajvit_jax.models.costs import cost_of

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks.arguments import new_file
+from benchmarks.parts.arguments import new_file
 from tokenization import exit_codes, interrupts
 from tokenization.files import write_text
 

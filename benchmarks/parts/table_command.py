@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import captioned_clips, command
-from benchmarks.arguments import count
-from benchmarks.table_runs import Trained
-from benchmarks.table_text import replace_block
+from benchmarks.parts import captioned_clips, command
+from benchmarks.parts.arguments import count
+from benchmarks.parts.table_runs import Trained
+from benchmarks.parts.table_text import replace_block
 
 SEEDS = 3
 _LOG = logging.getLogger("trajvit_jax.benchmarks")
