@@ -18,28 +18,23 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import captioned_clips, table_records
-from benchmarks.arguments import count
-from benchmarks.comparison import MODELS, SEEDS, table_row
-from benchmarks.paired import rank_correlation
-from benchmarks.table_rows import Ledger, Row, unfinished
-from benchmarks.table_runs import Trained, train_rows
-from benchmarks.table_text import SOURCES, Line, lines_of, replace_block, table
-from benchmarks.table_truth import TrackingError, tracking_error
-from tokenization import interrupts
+from benchmarks.comparison import MODELS, table_row
+from benchmarks.parts import captioned_clips, table_command, table_records
+from benchmarks.parts.arguments import some_of
+from benchmarks.parts.command import run_command
+from benchmarks.parts.paired import rank_correlation
+from benchmarks.parts.table_command import SEEDS, Told, finish, kind_of_rows, seeds_of
+from benchmarks.parts.table_rows import Ledger, Row, unfinished
+from benchmarks.parts.table_runs import Trained, train_rows
+from benchmarks.parts.table_text import SOURCES, Line, lines_of, table
+from benchmarks.parts.table_truth import TrackingError, tracking_error
 from tokenization.files import write_text
 from tokenization.manifest import read_manifest
 from trajvit_jax.data.source import open_records
-from trajvit_jax.models.settings import check_choice
 from trajvit_jax.run.provenance import commit
-
-_LOG = logging.getLogger("trajvit_jax.benchmarks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,60 +185,35 @@ def _by_error(lines: Sequence[Line], wrong: Mapping[str, TrackingError]) -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ablations",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = table_command.parser_of(
+        __file__, __doc__, quick="two steps of some rows, few clips", page="docs/ABLATIONS.md"
     )
-    parser.add_argument("--quick", action="store_true", help="two steps of some rows, few clips")
-    parser.add_argument("--rows", help=f"some of {','.join(ABLATIONS)}")
-    parser.add_argument("--seeds", type=count, default=SEEDS, help="0 to this, less one (3)")
-    parser.add_argument("--steps", type=count, help="of each run; other steps are other rows")
-    parser.add_argument("--output", type=Path, help="of clips, records, runs (runs/comparison)")
-    parser.add_argument("--ledger", type=Path, default=Path("docs/comparison.jsonl"))
-    parser.add_argument("--errors", type=Path, default=Path("docs/tracking_errors.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/ABLATIONS.md"))
-    parser.add_argument("--table", action="store_true", help="train nothing")
-    parser.add_argument("--json", type=Path, help="also write the tables here")
+    parser.add_argument("--rows", type=some_of(ABLATIONS), help=f"some of {','.join(ABLATIONS)}")
     options = parser.parse_args(arguments)
-    default = QUICK if options.quick else ABLATIONS
-    options.rows = options.rows.split(",") if options.rows else list(default)
-    for name in options.rows:
-        try:
-            check_choice("--rows", name, tuple(ABLATIONS))
-        except ValueError as error:
-            parser.error(str(error))
+    options.rows = options.rows or list(QUICK if options.quick else ABLATIONS)
     return options
 
 
-def run(options: argparse.Namespace, output: Path) -> tuple[dict[str, str], Trained]:
-    """What `main` does; the tables, and what was trained."""
+def run(options: argparse.Namespace, output: Path) -> Told:
+    """What `main` does."""
     code = commit()  # what is imported by now; others may change the files meanwhile
-    clips, seeds = captioned_clips.folder(), range(1 if options.quick else options.seeds)
-
-    def named(names: Sequence[str]) -> list[Row]:
-        return rows(
-            names,
-            output,
-            real=clips is not None or options.table,
-            steps=2 if options.quick else options.steps,
-            quick=options.quick,
-        )
-
-    chosen, trained = named(options.rows), Trained()
+    clips, seeds, how = captioned_clips.folder(), seeds_of(options), kind_of_rows(options)
+    chosen, trained = rows(options.rows, output, **how), Trained()
+    known = options.ledger.with_name("tracking_errors.json")
     if not options.table:
         needed = {row.name for row, _ in unfinished(Ledger(options.ledger), chosen, seeds)}
         needed |= {name for name in options.rows if ABLATIONS[name].table == "trajectories"} - set(
-            _read_errors(options.errors)
+            _read_errors(known)
         )
         names = [name for name in options.rows if name in needed]
         for variant in dict.fromkeys(ABLATIONS[name].variant for name in names):
             table_records.make_records(output, variant, clips, quick=options.quick)
-        _add_errors(options.errors, errors(names, output))
+        _add_errors(known, errors(names, output))
         trained = train_rows(chosen, seeds, options.ledger, output, code=code)
         trained.tell()
-    every_seed, wrong = range(max(options.seeds, SEEDS)), _read_errors(options.errors)
-    return tables(named(list(ABLATIONS)), every_seed, Ledger(options.ledger), wrong), trained
+    every, every_seed = rows(list(ABLATIONS), output, **how), range(max(options.seeds, SEEDS))
+    found = tables(every, every_seed, Ledger(options.ledger), _read_errors(known))
+    return Told(found, found, trained)
 
 
 def _add_errors(path: Path, found: Mapping[str, TrackingError]) -> None:
@@ -264,37 +234,8 @@ def _read_errors(path: Path) -> dict[str, TrackingError]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if it went well."""
-    options = parse(arguments)
-    logging.basicConfig(format="%(message)s", force=True)  # a library may have been first
-    logging.getLogger("trajvit_jax").setLevel(logging.INFO)
-    try:
-        if options.quick:
-            with tempfile.TemporaryDirectory() as folder:
-                options.ledger = Path(folder, "rows.jsonl")
-                options.errors = Path(folder, "errors.json")
-                found, trained = run(options, options.output or Path(folder))
-        else:
-            found, trained = run(options, options.output or Path("runs/comparison"))
-            if (options.table or captioned_clips.folder()) and options.steps is None:
-                for name, text in found.items():
-                    replace_block(options.page, name, text)
-            else:
-                _LOG.warning("rows of other steps or data: %s stays as it is", options.page)
-    except KeyboardInterrupt as error:
-        code = interrupts.exit_code(error)
-        interrupts.leave("interrupted; run the same command again to go on", code)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for name, text in found.items():
-        print(f"\n{name}\n{text}")
-    if options.json:
-        write_text(options.json, json.dumps(found) + "\n")
-    if options.quick:
-        print("two steps teach nothing: the tables need the full run")
-    return 1 if trained.failed else 0
+    return finish(parse(arguments), run)
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; finished rows are kept", preemption=True)
-    sys.exit(main())
+    run_command(main, resumes=True)

@@ -12,23 +12,19 @@ into its border, and the colour changes one after another in place of a scan.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
-import json
 import os
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.arguments import count
-from benchmarks.timing import Contender, Timing, race, ratio
-from tokenization.files import write_text
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.timing import Contender, Timing, race, ratio
 from trajvit_jax.data.augment import AugmentSettings, augment, draw, sample_keys
 from trajvit_jax.ops.blur import blur, gaussian_taps
 from trajvit_jax.ops.color import CHANGES, grayscale, jitter
@@ -125,17 +121,13 @@ def table(timings: list[Timing], videos: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="2 videos of 4 frames, 3 rounds")
+    parser = parser_of(__file__, __doc__, quick="2 videos of 4 frames, 3 rounds")
     parser.add_argument("--videos", type=count, default=4, help="a batch (default: 4)")
     parser.add_argument("--frames", type=count, default=16, help="of a video (default: 16)")
     parser.add_argument("--rounds", type=count, default=7, help="runs of each (default: 7)")
-    parser.add_argument("--json", type=Path, default=None, help="also write the timings here")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     videos, frames, rounds = options.videos, options.frames, options.rounds
     if options.quick:
         videos, frames, rounds = 2, 4, 3
@@ -149,11 +141,10 @@ def main() -> int:
     print(", ".join(f"{name} {value}" for name, value in report.items()))
     timings = race(contenders(videos, frames), rounds)
     print(table(timings, videos))
-    if options.json:
-        report["timings"] = [dataclasses.asdict(one) for one in timings]
-        write_text(options.json, json.dumps(report, indent=2) + "\n")
+    report["timings"] = [dataclasses.asdict(one) for one in timings]
+    write_json(options.json, report)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -20,25 +20,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import captioned_clips, table_costs, table_records
-from benchmarks.arguments import count
-from benchmarks.table_rows import Ledger, Row, unfinished
-from benchmarks.table_runs import Trained, train_rows
-from benchmarks.table_text import SOURCES, Line, curves, lines_of, replace_block, table
-from tokenization import interrupts
-from tokenization.files import write_text
+from benchmarks.parts import captioned_clips, table_command, table_costs, table_records
+from benchmarks.parts.arguments import count, some_of
+from benchmarks.parts.command import run_command
+from benchmarks.parts.table_command import SEEDS, Told, finish, kind_of_rows, seeds_of
+from benchmarks.parts.table_rows import Ledger, Row, unfinished
+from benchmarks.parts.table_runs import Trained, train_rows
+from benchmarks.parts.table_text import SOURCES, curves, lines_of, table
 from trajvit_jax.demo.page import TITLES
-from trajvit_jax.models.settings import check_choice
 from trajvit_jax.run.provenance import commit
 
-SEEDS = 3
 CONFIG = "configs/comparison.py"
 _PAPER = {name: title for name, title in TITLES.items() if name != "vit"}
 _OWN = {
@@ -106,55 +101,29 @@ def table_row(
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.comparison",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = table_command.parser_of(
+        __file__, __doc__, quick="two steps of each model, few clips", page="docs/COMPARISON.md"
     )
-    parser.add_argument("--quick", action="store_true", help="two steps of each model, few clips")
+    names = ",".join(MODELS)
     parser.add_argument(
-        "--models", default=",".join(DEFAULT), help=f"to train, of {','.join(MODELS)}"
+        "--models", type=some_of(MODELS), default=DEFAULT, help=f"to train, of {names}"
     )
-    parser.add_argument("--seeds", type=count, default=SEEDS, help="0 to this, less one (3)")
-    parser.add_argument("--steps", type=count, help="of each run; other steps are other rows")
-    parser.add_argument("--output", type=Path, help="of clips, records, runs (runs/comparison)")
-    parser.add_argument("--rows", type=Path, default=Path("docs/comparison.jsonl"))
-    parser.add_argument("--page", type=Path, default=Path("docs/COMPARISON.md"))
-    parser.add_argument("--table", action="store_true", help="train nothing")
     parser.add_argument("--costs", action="store_true", help="time the steps instead of training")
-    parser.add_argument("--rounds", type=count, default=5, help="of --costs")
-    parser.add_argument("--json", type=Path, help="also write the table's numbers here")
-    options = parser.parse_args(arguments)
-    options.models = options.models.split(",")
-    for name in options.models:
-        try:
-            check_choice("--models", name, tuple(MODELS))
-        except ValueError as error:
-            parser.error(str(error))
-    return options
+    parser.add_argument("--rounds", type=count, default=5, help="of --costs (5)")
+    return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace, output: Path) -> tuple[list[Line], Trained]:
-    """What `main` does; the table's lines, and what was trained."""
+def run(options: argparse.Namespace, output: Path) -> Told:
+    """What `main` does."""
     code = commit()  # what is imported by now; others may change the files meanwhile
-    clips, seeds = captioned_clips.folder(), range(1 if options.quick else options.seeds)
+    clips, seeds = captioned_clips.folder(), seeds_of(options)
     if clips is None:
         _LOG.warning("%s", captioned_clips.MISSING)
-    trained = Trained()
-
-    def named(models: Sequence[str]) -> list[Row]:
-        return rows(
-            models,
-            output,
-            real=clips is not None or options.table,
-            steps=2 if options.quick else options.steps,
-            quick=options.quick,
-        )
-
-    chosen = named(options.models)
-    costs = options.rows.with_name(f"{options.rows.stem}_costs.json")
+    trained, how = Trained(), kind_of_rows(options)
+    chosen = rows(options.models, output, **how)
+    costs = options.ledger.with_name(f"{options.ledger.stem}_costs.json")
     if not options.table:
-        left = {row.name for row, _ in unfinished(Ledger(options.rows), chosen, seeds)}
+        left = {row.name for row, _ in unfinished(Ledger(options.ledger), chosen, seeds)}
         needed = [name for name in options.models if options.costs or name in left]
         for variant in dict.fromkeys(_VARIANTS.get(name, "trajectories") for name in needed):
             table_records.make_records(output, variant, clips, quick=options.quick)
@@ -162,50 +131,25 @@ def run(options: argparse.Namespace, output: Path) -> tuple[list[Line], Trained]
         found = table_costs.measure(chosen, output, options.rounds, code=code)
         table_costs.write_costs(costs, found)
     elif not options.table:
-        trained = train_rows(chosen, seeds, options.rows, output, code=code)
+        trained = train_rows(chosen, seeds, options.ledger, output, code=code)
         trained.tell()
-    return lines_of(
-        named(list(MODELS)),
+    lines = lines_of(
+        rows(list(MODELS), output, **how),
         MODELS,
         range(max(options.seeds, SEEDS)),
-        Ledger(options.rows),
+        Ledger(options.ledger),
         table_costs.read_costs(costs),
         reference="trajvit",
         like=LIKE,
-    ), trained
+    )
+    blocks = {"comparison": table(lines), "curves": curves(lines)}
+    return Told(blocks, [dataclasses.asdict(one) for one in lines], trained)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 if it went well."""
-    options = parse(arguments)
-    logging.basicConfig(format="%(message)s", force=True)  # a library may have been first
-    logging.getLogger("trajvit_jax").setLevel(logging.INFO)
-    try:
-        if options.quick:
-            with tempfile.TemporaryDirectory() as folder:
-                options.rows = Path(folder, "rows.jsonl")
-                found, trained = run(options, options.output or Path(folder))
-        else:
-            found, trained = run(options, options.output or Path("runs/comparison"))
-            if (options.table or captioned_clips.folder()) and options.steps is None:
-                replace_block(options.page, "comparison", table(found))
-                replace_block(options.page, "curves", curves(found))
-            else:
-                _LOG.warning("rows of other steps or data: %s stays as it is", options.page)
-    except KeyboardInterrupt as error:
-        code = interrupts.exit_code(error)
-        interrupts.leave("interrupted; run the same command again to go on", code)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table(found), curves(found), sep="\n\n")
-    if options.json:
-        write_text(options.json, json.dumps([dataclasses.asdict(one) for one in found]) + "\n")
-    if options.quick:
-        print("two steps teach nothing: the table needs the full run")
-    return 1 if trained.failed else 0
+    return finish(parse(arguments), run)
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; finished rows are kept", preemption=True)
-    sys.exit(main())
+    run_command(main, resumes=True)

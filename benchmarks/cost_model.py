@@ -15,7 +15,8 @@ of the ring's narrowest place, by default that of nodes of eight GPUs with eight
 Hours go from the better end (high utilization, the longer of compute and exchange hides the other)
 to the worse (low utilization, one after the other). They are those of the GPUs alone. A second
 table says what each host of eight must read to keep up with them, and how many cores that is at the
-rate of one (`READ_A_CORE`): if all can be kept busy, of which docs/SCALING.md tells.
+rate of one (`READ_A_CORE`): if all can be kept busy, of which docs/SCALING.md tells. Beside it
+stand the hours of reading alone, by one process a host (`READ_A_PROCESS`): eight take an eighth.
 
   python -m benchmarks.cost_model
   python -m benchmarks.cost_model --paper        # every training of docs/PAPER.md
@@ -24,19 +25,18 @@ rate of one (`READ_A_CORE`): if all can be kept busy, of which docs/SCALING.md t
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from flax import nnx
 from tqdm import tqdm
 
-from tokenization.files import write_text
+from benchmarks.parts.arguments import positive, share
+from benchmarks.parts.command import parser_of, run_command, write_json
+from tokenization.markdown import markdown_table
 from trajvit_jax import config as configs
 from trajvit_jax.evals.paper import trained
 from trajvit_jax.experiment import ExperimentSettings
@@ -170,33 +170,32 @@ def _parameters(settings: ExperimentSettings) -> int:
 
 def table(costs: Sequence[Cost], machine: Machine) -> str:
     """Markdown: of each number of GPUs both terms of a step, and the hours of the run."""
-    head = " | ".join(f"ms a step on {gpus} | hours on {gpus}" for gpus in GPUS)
-    lines = [
-        f"| run | steps | TFLOP a step | slots a step | {head} |",
-        "|---|---:|---:|---:|" + "---:|---:|" * len(GPUS),
-    ]
+    head = ["run", "steps", "TFLOP a step", "slots a step"]
+    head += [f"{what} on {gpus}" for gpus in GPUS for what in ("ms a step", "hours")]
+    lines = []
     for one in costs:
-        cells = []
+        cells = [one.name, f"{one.steps:,}", f"{one.flops / 1e12:.0f}", f"{one.slots:,.0f}"]
         for gpus in GPUS:
             compute = [f"{1e3 * seconds:.3g}" for seconds in one.compute(gpus, machine)]
             exchange = f"{1e3 * one.exchange(gpus, machine):.3g}"
             cells.append(f"{_range(compute)} + {exchange}")
-            cells.append(_range([f"{round(hours, 1):g}" for hours in one.hours(gpus, machine)]))
-        lines.append(
-            f"| {one.name} | {one.steps:,} | {one.flops / 1e12:.0f} | {one.slots:,.0f} | "
-            f"{' | '.join(cells)} |"
-        )
-    return "\n".join(lines)
+            cells.append(_hours(one.hours(gpus, machine)))
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 def reading_table(costs: Sequence[Cost], machine: Machine) -> str:
-    """Markdown: what a host must read in a second for the hours of `table`, and its cores."""
-    head = " | ".join(
-        f"a host reads a second, in a run on {gpus} GPUs | its cores" for gpus in GPUS
-    )
-    lines = [f"| run | {head} |", "|---|" + "---:|---:|" * len(GPUS)]
+    """Markdown: what a host must read in a second for the hours of `table`, and its cores.
+
+    Beside it the hours of a run that only reads, by one process on each of as many hosts.
+    """
+    head = ["run"]
+    for gpus in GPUS:
+        head += [f"a host reads a second, in a run on {gpus} GPUs", "its cores"]
+        head += ["hours of reading alone"]
+    lines = []
     for one in costs:
-        cells = []
+        cells = [one.name]
         for gpus in GPUS:
             reads = one.reads(gpus, machine).items()
             cells.append(
@@ -205,8 +204,9 @@ def reading_table(costs: Sequence[Cost], machine: Machine) -> str:
                 )
             )
             cells.append(_range([str(cores) for cores in one.cores(gpus, machine)]))
-        lines.append(f"| {one.name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            cells.append(_hours(one.reading_hours(gpus // GPUS_A_HOST)))
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 def gpu_hours(names: Sequence[str], machine: Machine) -> dict[str, list[int]]:
@@ -217,34 +217,36 @@ def gpu_hours(names: Sequence[str], machine: Machine) -> dict[str, list[int]]:
     }
 
 
+def _hours(ends: tuple[float, float]) -> str:
+    return _range([f"{round(hours, 1):g}" for hours in ends])
+
+
 def _range(values: Sequence[str]) -> str:
     return " to ".join(dict.fromkeys(values))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--gpu", default="NVIDIA H100", choices=sorted(PEAKS))
+    parser = parser_of(__file__, __doc__, quick="one run, both models")
+    parser.add_argument("--gpu", default="NVIDIA H100", choices=sorted(PEAKS), help="(NVIDIA H100)")
     parser.add_argument(
-        "--utilization", type=float, nargs="+", default=[0.25, 0.45], help="assumed (0.25 and 0.45)"
+        "--utilization", type=share, nargs="+", default=[0.25, 0.45], help="assumed (0.25 and 0.45)"
     )
     parser.add_argument(
-        "--bandwidth", type=float, default=400.0, help="GB/s to a GPU, assumed (400)"
+        "--bandwidth", type=positive, default=400.0, help="GB/s to a GPU, assumed (400)"
     )
-    parser.add_argument("--quick", action="store_true", help="one run, both models")
-    parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     parser.add_argument(
         "--paper",
         action="store_true",
         help="GPU-hours on 32 of every row of docs/PAPER.md, as JSON",
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     used = (max(options.utilization), min(options.utilization))
     machine = Machine(PEAKS[options.gpu], used, 1e9 * options.bandwidth)
     if options.paper:
-        print(json.dumps(gpu_hours(trained(), machine), indent=1))
+        hours = gpu_hours(trained(), machine)
+        print(json.dumps(hours, indent=1))
+        write_json(options.json, hours)
         return 0
     runs = RUNS[:1] if options.quick else RUNS
     names = [f"{run}.py" for run in runs]
@@ -260,15 +262,14 @@ def main() -> int:
     print(f"\na host of {GPUS_A_HOST} GPUs must read so much; a core reads {rates} a second\n")
     print(reading_table(costs, machine))
     print(f"\ncommit {commit() or 'unknown'}")
-    if options.json:
-        values = {
-            "commit": commit(),
-            "machine": dataclasses.asdict(machine),
-            "runs": [dataclasses.asdict(one) for one in costs],
-        }
-        write_text(options.json, json.dumps(values, indent=2) + "\n")
+    values = {
+        "commit": commit(),
+        "machine": dataclasses.asdict(machine),
+        "runs": [dataclasses.asdict(one) for one in costs],
+    }
+    write_json(options.json, values)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

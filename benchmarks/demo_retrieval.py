@@ -9,13 +9,13 @@ finished runs are kept in --output, so that an interrupted benchmark goes on.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import statistics
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
 from trajvit_jax.demo.chain import make_records, train_models
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.demo.report import ModelRow
@@ -79,16 +79,12 @@ def _over_seeds(rows: list[ModelRow]) -> Row:
     )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; returns 0 if the bounds hold."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one seed, three steps")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = parser_of(__file__, __doc__, quick="one seed, three steps")
+    parser.add_argument("--seeds", type=count, default=3, help="trainings of each model (3)")
     parser.add_argument("--output", type=Path, default=None, help="folder of records and runs")
-    parser.add_argument("--json", type=Path, default=None, help="also write the rows here")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     name = "demo_retrieval_quick" if options.quick else "demo_retrieval"
     output = options.output or Path("runs") / name
     rows = measure(output, 1 if options.quick else options.seeds, quick=options.quick)
@@ -97,9 +93,7 @@ def main() -> int:
     trajvit, vit3d = rows
     ratio = vit3d.tokens / max(1.0, trajvit.tokens)
     print(f"TrajViT reads {ratio:.1f}x fewer tokens")
-    if options.json:
-        values = [dataclasses.asdict(row) for row in rows]
-        options.json.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(options.json, [dataclasses.asdict(row) for row in rows])
     if options.quick:
         print("three steps teach nothing: the verdict needs the full run")
         return 0
@@ -108,10 +102,8 @@ def main() -> int:
         "R@5 at least 5x chance, both ways, every seed": min(row.worst for row in rows) >= 5,
         "at least 3x fewer tokens": ratio >= 3,
     }
-    for name, holds in bounds.items():
-        print(f"{'holds' if holds else 'FAILS'}: {name}")
-    return 0 if all(bounds.values()) else 1
+    return tell_bounds(bounds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main, resumes=True)

@@ -25,12 +25,9 @@ Bounds that a run leaves out are named at its end.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib.util
-import json
 import os
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,9 +36,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import encoder_jax
-from benchmarks.quick_programs import use_quick_programs
-from benchmarks.timing import (
+from benchmarks.parts import encoder_jax
+from benchmarks.parts.arguments import count, some_of
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.quick_programs import use_quick_programs
+from benchmarks.parts.timing import (
     Contender,
     Timing,
     race,
@@ -49,8 +48,6 @@ from benchmarks.timing import (
     share,
     table,
 )
-from tokenization.files import write_text
-from trajvit_jax.config import nearest
 from trajvit_jax.convert.official import encode_video
 from trajvit_jax.models.settings import SIZES, EncoderSettings
 from trajvit_jax.models.video_text import normalize_pixels
@@ -162,7 +159,7 @@ def measure(
 
 
 def _torch_contenders(*what: Any, train: bool) -> list[Contender]:
-    from benchmarks import encoder_torch
+    from benchmarks.parts import encoder_torch
 
     return encoder_torch.contenders(*what, train=train)
 
@@ -218,20 +215,16 @@ def unchecked(
     return missing
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables; returns 0 if the bounds that it checks hold."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="a tiny model, no verdict")
+    parser = parser_of(__file__, __doc__, quick="a tiny model, no verdict")
     parser.add_argument(
-        "--sizes", type=_sizes, default="B,L", help=f"of {', '.join(SIZES)} (default: B,L)"
+        "--sizes", type=some_of(SIZES), default="B,L", help=f"of {', '.join(SIZES)} (default: B,L)"
     )
-    parser.add_argument("--rounds", type=_rounds, default=7, help="runs of each (default: 7)")
+    parser.add_argument("--rounds", type=count, default=7, help="runs of each (default: 7)")
     parser.add_argument("--only", choices=PARTS, help="of the two")
-    parser.add_argument("--no-torch", action="store_true", help="ours alone")
-    parser.add_argument("--json", type=Path, default=None, help="also write the timings here")
-    options = parser.parse_args()
+    parser.add_argument("--no_torch", action="store_true", help="ours alone")
+    options = parser.parse_args(arguments)
     if options.quick:
         use_quick_programs()
     on_cpu = jax.default_backend() == "cpu"
@@ -247,7 +240,7 @@ def main() -> int:
     if has_torch:
         import torch
 
-        from benchmarks import encoder_torch
+        from benchmarks.parts import encoder_torch
 
         report |= {"torch": torch.__version__, "torch threads": torch.get_num_threads()}
         errors["PyTorch"] = encoder_torch.golden_error(_GOLDENS / "trajvit_tiny.npz")
@@ -273,7 +266,7 @@ def main() -> int:
         print(f"\nTrajViT-S of two layers, {_shape(clip)}")
         print(table(timings))
         print("everything runs; a model this small proves no ratio: the verdict needs the full run")
-        _write(options.json, report | {"quick": {"timings": _plain(timings)}})
+        write_json(options.json, report | {"quick": {"timings": _plain(timings)}})
         return 0
     parts = [options.only] if options.only else PARTS
     kept, clip = True, encoder_jax.Clip.random(16, _SIDE, _TRAJECTORIES, _A_FRAME)
@@ -295,7 +288,7 @@ def main() -> int:
             print(bound)
             kept &= bound.holds
         report[size] = {"timings": _plain(timings), "bounds": _plain(verdicts)}
-        _write(options.json, report)
+        write_json(options.json, report)
     for bound in unchecked(options.sizes, parts, with_torch=has_torch, on_cpu=on_cpu):
         print(f"not checked: {bound}")
     return 0 if kept else 1
@@ -309,24 +302,5 @@ def _plain(found: Sequence[Timing | Bound]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(one) for one in found]
 
 
-def _write(path: Path | None, report: dict[str, Any]) -> None:
-    if path:
-        write_text(path, json.dumps(report, indent=2) + "\n")
-
-
-def _sizes(text: str) -> list[str]:
-    sizes = text.split(",")
-    for size in sizes:
-        if size not in SIZES:
-            raise argparse.ArgumentTypeError(f"unknown size {size!r}: {nearest(size, SIZES)}")
-    return sizes
-
-
-def _rounds(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -24,11 +24,8 @@ one at any number of frames. bfloat16 is measured where the CPU has matrix units
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
-import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -38,14 +35,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import end_to_end_models as models
-from benchmarks.arguments import count
-from benchmarks.end_to_end_models import Part
-from benchmarks.made_clips import made_clip
+from benchmarks.parts import end_to_end_models as models
+from benchmarks.parts.arguments import count, counts
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.end_to_end_models import Part
+from benchmarks.parts.made_clips import made_clip
 from tokenization import pipeline, video
-from tokenization.files import write_text
 from tokenization.recorder import ExtractSettings
-from tokenization.video import Frames, VideoError
+from tokenization.video import Frames
 from trajvit_jax import config
 from trajvit_jax.models.settings import SIZES, EncoderSettings
 
@@ -270,38 +267,28 @@ def no_bfloat16() -> str | None:
     return None if models.has_torch() else "PyTorch, its fastest way, is not installed (make sam2)"
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(sorted({count(part) for part in text.split(",")}))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables; returns 1 where the bound does not hold."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.end_to_end",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="a tiny model, no verdict")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
-    parser.add_argument("--frames", type=_numbers, help="with commas (16 to 256)")
+    parser = parser_of(__file__, __doc__, quick="a tiny model, no verdict")
+    parser.add_argument("--frames", type=counts, help="with commas (16 to 256)")
     parser.add_argument("--rounds", type=count, default=3, help="of up to 32 frames (3)")
     parser.add_argument("--video", type=Path, help="a video (default: clips are made)")
     parser.add_argument("--tokenizer", default=TOKENIZER, help=f"({TOKENIZER})")
     parser.add_argument("--dtype", choices=DTYPES, help="one of them (default: what this CPU has)")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     settings = config.to_settings(ExtractSettings, config.load(args.tokenizer)).pipeline
     encoder, side, width, rounds = SIZES["L"], SIDE, 512, args.rounds
-    frames = args.frames or FRAMES
+    frames = sorted(set(args.frames or FRAMES))
     if args.quick:
         encoder = dataclasses.replace(SIZES["S"], depth=2)
-        side, width, rounds, frames = 32, 128, 1, args.frames or (8, CHUNKED)
+        side, width, rounds, frames = 32, 128, 1, frames if args.frames else [8, CHUNKED]
     missing = no_bfloat16()
     if args.dtype == "bfloat16" and missing:
         parser.error(f"--dtype=bfloat16: {missing}")
     dtypes = [args.dtype] if args.dtype else ["float32", *([] if missing else ["bfloat16"])]
     cv2.setNumThreads(1)
     report: dict[str, Any] = {
-        "frames": list(frames),
+        "frames": frames,
         "tokenizer": dataclasses.asdict(settings),
         "no_bfloat16": missing,
     }
@@ -317,18 +304,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             size = "two layers" if args.quick else "ViT-L"
             print(f"\n{size}, {side} pixels, {dtype}: seconds a video\n{HEAD}", flush=True)
             rows: list[Row] = []
-            try:
-                for row in measure(clip_of, frames, encoder, side, dtype, rounds):
-                    rows.append(row)
-                    with tqdm.external_write_mode():
-                        print(line(row), flush=True)
-                    report[dtype] = [
-                        {**dataclasses.asdict(one), "speedup": one.speedup} for one in rows
-                    ]
-                    if args.json:
-                        write_text(args.json, json.dumps(report, indent=1) + "\n")
-            except VideoError as error:
-                parser.error(str(error))
+            for row in measure(clip_of, frames, encoder, side, dtype, rounds):
+                rows.append(row)
+                with tqdm.external_write_mode():
+                    print(line(row), flush=True)
+                report[dtype] = [
+                    {**dataclasses.asdict(one), "speedup": one.speedup} for one in rows
+                ]
+                write_json(args.json, report)
             for note in notes(rows):
                 print(note)
             if args.quick:
@@ -346,4 +329,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -12,20 +12,15 @@ python -m benchmarks.evaluation --quick        # small sizes, no verdict
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import resource
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tokenization import interrupts
-from tokenization.files import write_text
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
 
 MEMORY_BOUND = 2e9  # bytes
 TIME_BOUND = 120.0  # seconds, two cores
@@ -109,14 +104,8 @@ def alone(function: Any, *arguments: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; 0 if its bounds hold or it was quick, 1 if not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.evaluation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="small sizes, no verdict")
+    parser = parser_of(__file__, __doc__, quick="small sizes, no verdict")
     parser.add_argument("--only", choices=("retrieval", "probing"), help="one of the two")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args(arguments)
     found: dict[str, dict[str, float]] = {}
     if options.only != "probing":
@@ -137,8 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{1e3 * own['fast_step']:.0f} ms, of the plain head {1e3 * own['plain_step']:.0f} ms "
             f"({own['ratio']:.1f}x)"
         )
-    if options.json:
-        write_text(options.json, json.dumps(found, indent=2) + "\n")
+    write_json(options.json, found)
     if options.quick:
         return 0
     bounds = {}
@@ -148,11 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "probing" in found:
         took = found["probing"]["seconds"]
         bounds[f"probing in {took:.0f} s, under two minutes"] = took < TIME_BOUND
-    for said, holds in bounds.items():
-        print(f"{'holds' if holds else 'FAILS'}: {said}")
-    return 0 if all(bounds.values()) else 1
+    return tell_bounds(bounds)
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; nothing is written")
-    sys.exit(main())
+    run_command(main)

@@ -19,28 +19,26 @@ makes the embedded tracker run like one: clip by clip, then linked.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import itertools
-import json
 import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Int32
 
-from benchmarks.stage_clocks import Stages, clocks, gpu_memory
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.function_clocks import Stages, clocks, gpu_memory
 from tokenization import pipeline, shards, video
 from tokenization.engines.inline import InlineEngine
 from tokenization.engines.local import networks_use_one_thread
 from tokenization.extract import extract
-from tokenization.manifest import Entry, ManifestError, read_entries
+from tokenization.manifest import Entry, read_entries
 from tokenization.pipeline import Pipeline, PipelineSettings
 from tokenization.protocols import Clip, Tracker
 from tokenization.recorder import ExtractSettings, Outcome, Recorder
@@ -233,35 +231,25 @@ def made_clips(count: int, folder: str) -> list[Entry]:
     return read_entries(write_split(folder, "test", count, world, progress=False))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; the exit code is 1 below 5 frames a second in two processes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.extraction",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="the first two videos only")
-    parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
+    parser = parser_of(__file__, __doc__, quick="the first two videos only")
     parser.add_argument("--input", help="manifest (*.jsonl), folder, video or quoted pattern")
     parser.add_argument("--config", default=TOKENIZER, help=f"({TOKENIZER})")
     parser.add_argument("--weights", help="of networks, as for tokenization.extract; or 'random'")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     settings = config.to_settings(ExtractSettings, config.load(args.config))
     learned = bool(pipeline.learned_parts(settings.pipeline))
     build = functools.partial(pipeline.build, weights=args.weights)
     networks_use_one_thread()
-    try:
-        prepared = pipeline.prepare(settings.pipeline, args.weights)
-        settings = dataclasses.replace(settings, pipeline=prepared)
-        tokenizer = build(prepared)
-    except ValueError as error:  # weights that are not there, or a package
-        parser.error(str(error))
+    prepared = pipeline.prepare(settings.pipeline, args.weights)
+    settings = dataclasses.replace(settings, pipeline=prepared)
+    tokenizer = build(prepared)
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            made = functools.partial(made_clips, QUICK if args.quick else MADE, folder)
-            entries = read_entries(args.input) if args.input else made()
-        except ManifestError as error:
-            parser.error(str(error))
+        if args.input:
+            entries = read_entries(args.input)
+        else:
+            entries = made_clips(QUICK if args.quick else MADE, folder)
         if args.quick:
             print(f"--quick: the first {QUICK} of {len(entries) if args.input else MADE} videos")
             entries = entries[:QUICK]
@@ -291,18 +279,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not learned:
         said = "holds" if holds else "DOES NOT HOLD"
         print(f"bound of {BOUND:g} frames a second in two processes (at 512x288): {said}")
-    if args.json:
-        result = {
-            "ms_a_frame": per_frame,
-            "linking_apart_ms_a_frame": linking if apart else None,
-            "frames_a_second": {"1": one.frames / one.seconds, "2": two},
-            "gpu_bytes": one.gpu_bytes,
-            "bound_holds": None if learned else holds,
-            "settings": dataclasses.asdict(settings),
-        }
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    result = {
+        "ms_a_frame": per_frame,
+        "linking_apart_ms_a_frame": linking if apart else None,
+        "frames_a_second": {"1": one.frames / one.seconds, "2": two},
+        "gpu_bytes": one.gpu_bytes,
+        "bound_holds": None if learned else holds,
+        "settings": dataclasses.asdict(settings),
+    }
+    write_json(args.json, result)
     return 0 if learned or holds else 1
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -28,27 +28,24 @@ says so. The exit code is 1 where a bound does not hold.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import importlib.util
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Int32
 
-from benchmarks.arguments import count
-from benchmarks.made_clips import made_clip
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.made_clips import made_clip
 from tokenization import pipeline, video
 from tokenization.engines.local import networks_use_one_thread
-from tokenization.files import write_text
 from tokenization.learned import LearnedSettings, Sam2Settings
 from tokenization.pipeline import PipelineSettings
 from tokenization.protocols import Clip, Discoverer
@@ -334,19 +331,13 @@ def _said(holds: bool) -> str:
     return "holds" if holds else "FAILS"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables; the exit code is 1 where a bound does not hold."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.extraction_cost",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="few objects and frames; no verdict")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser = parser_of(__file__, __doc__, quick="few objects and frames; no verdict")
     parser.add_argument("--learned", action="store_true", help="SAM 2.1, too")
     parser.add_argument("--resolution", type=count, default=128, help="of SAM 2.1 (128)")
     parser.add_argument("--clips", type=count, default=2, help="that SAM 2.1 tracks together (2)")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     if args.learned and not all(map(importlib.util.find_spec, ("torch", "sam2"))):
         parser.error("--learned needs torch and sam2: make sam2, or leave it out")
     objects, frames = ((10, 50), (8, 16)) if args.quick else (OBJECTS, FRAMES)
@@ -373,9 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 step.run(clock)  # imports and caches; SAM 2 has them by its turn with more clips
             costs.append(step.run(clock))
             print(line(costs[-1]), flush=True)
-            if args.json:
-                found: dict[str, Any] = {"costs": [dataclasses.asdict(one) for one in costs]}
-                write_text(args.json, json.dumps(found, indent=1) + "\n")
+            write_json(args.json, {"costs": [dataclasses.asdict(one) for one in costs]})
             progress.did(step.work)
     lines, kept = report(costs)
     print("\n".join(lines))
@@ -385,4 +374,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

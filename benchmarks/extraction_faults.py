@@ -13,7 +13,6 @@ quarantine list. The exit code is 1 if anything differs. Ray runs where it is in
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import importlib.util
@@ -31,8 +30,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.arguments import count
-from benchmarks.workers import WORKER, worker_processes
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.workers import WORKER, worker_processes
 from tokenization import records
 from tokenization.files import write_text
 from tokenization.world import WorldSettings, write_split
@@ -229,12 +229,9 @@ def measure(
     return verdicts
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 1 if anything was lost, doubled or changed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="30 videos, 2 broken, 3 kills")
+    parser = parser_of(__file__, __doc__, quick="30 videos, 2 broken, 3 kills")
     parser.add_argument("--videos", type=count, default=200, help="in all (default: 200)")
     parser.add_argument("--broken", type=count, default=5, help="of them (default: 5)")
     parser.add_argument("--kills", type=count, default=10, help="of workers (default: 10)")
@@ -242,8 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--engines", help="local, ray or local,ray (default: both, without ray if not installed)"
     )
     parser.add_argument("--folder", type=Path, help="keeps everything here (default: nowhere)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the verdicts, as JSON")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(arguments)
     if options.quick:
         options.videos, options.broken, options.kills = 30, 2, 3
     installed = importlib.util.find_spec("ray") is not None
@@ -260,12 +256,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(verdict)
     if "ray" not in engines and not options.engines:
         print("Ray is not installed (make ray); it was left out")
-    if options.json:
-        write_text(
-            options.json, json.dumps([dataclasses.asdict(one) for one in verdicts], indent=2)
-        )
+    write_json(options.json, [dataclasses.asdict(one) for one in verdicts])
     return 0 if all(verdict.good for verdict in verdicts) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

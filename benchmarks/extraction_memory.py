@@ -12,11 +12,9 @@ one worker, whose greatest resident memory (VmHWM of Linux) is read until it end
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import itertools
-import json
 import re
 import subprocess
 import sys
@@ -31,10 +29,10 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from benchmarks.made_clips import made_clip
-from benchmarks.workers import worker_processes
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.made_clips import made_clip
+from benchmarks.parts.workers import worker_processes
 from tokenization import video
-from tokenization.files import write_text
 from tokenization.records import open_records
 
 TOKENIZER = "configs/tokenization/classical.py"
@@ -152,17 +150,11 @@ def extracted(path: Path, name: str, frames: int, tokenizer: str, folder: Path) 
     return Peak(name, frames, megabytes, len(record.trajectories))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; 1 where a bound does not hold."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.extraction_memory",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="short videos, 16 frames; no verdict")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser = parser_of(__file__, __doc__, quick="short videos, 16 frames; no verdict")
     parser.add_argument("--tokenizer", default=TOKENIZER, help=f"({TOKENIZER})")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     if not Path("/proc/self/status").exists():
         parser.error("memory is read where Linux tells it, in /proc")
     short, long, large = Made(640, 360, 10), Made(640, 360, 600), Made(3840, 2160, 10)
@@ -185,9 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             peaks.append(extracted(path, str(made), frames, args.tokenizer, folder))
             with tqdm.external_write_mode():
                 print(peaks[-1], flush=True)
-            if args.json:
-                found = [{**dataclasses.asdict(one), "bound": one.bound} for one in peaks]
-                write_text(args.json, json.dumps(found, indent=1) + "\n")
+            found = [{**dataclasses.asdict(one), "bound": one.bound} for one in peaks]
+            write_json(args.json, found)
     if args.quick:
         print("--quick: no verdict on videos this short")
         return 0
@@ -195,4 +186,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -4,10 +4,10 @@ FLOPs are those of the paper's size (ViT-L, 224 pixels), by formula. Time and me
 at the size of configs/comparison.py (width 192, 112 pixels), of one clip, in float32: memory is
 what XLA's program needs beside weights and pixels. Trajectories are taken to be 150 (at the small
 size 50) whatever the number of frames; making them is not in here. RLT finds nothing that repeats.
-Writes docs/FRAMES.md and docs/frames.svg.
+Writes docs/FRAMES.md and docs/frames.svg, where it is of all models and lengths.
 
   python -m benchmarks.frames
-  python -m benchmarks.frames --flops      # tokens and FLOPs alone: seconds
+  python -m benchmarks.frames --flops      # tokens and FLOPs alone: seconds; keeps measured pages
   python -m benchmarks.frames --quick      # two models, two lengths; no page
 """
 
@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import sys
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,16 +24,17 @@ import jax.numpy as jnp
 from flax import nnx
 from tqdm import tqdm
 
-from benchmarks.arguments import count
-from benchmarks.table_text import replace_block
-from benchmarks.timing import Contender, race
-from tokenization import interrupts
+from benchmarks.parts.arguments import count, counts, some_of
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.table_text import read_block, replace_block
+from benchmarks.parts.timing import Contender, race
 from tokenization.files import write_text
+from tokenization.markdown import markdown_table
 from trajvit_jax import config as configs
 from trajvit_jax.demo.page import TITLES, line_chart, text_table
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.costs import cost_of, tokens_of
-from trajvit_jax.models.settings import NAMES, ModelSettings, check_choice
+from trajvit_jax.models.settings import NAMES, ModelSettings
 from trajvit_jax.models.summary import with_frames
 from trajvit_jax.models.video_text import VideoTextModel
 
@@ -215,35 +215,40 @@ def charts(costs: Sequence[Cost]) -> str:
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows as a table in Markdown; the first column to the left."""
     head = list(rows[0])
-    rule = ["---", *("---:" for _ in head[1:])]
-    lines = [head, rule, *([row[key] for key in head] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(head, ([row[key] for key in head] for row in rows))
+
+
+def not_for_page(costs: Sequence[Cost], page: Path) -> str | None:
+    """Why a page keeps its table, which these costs would make poorer; None = they may stand there.
+
+    Args:
+      costs: that were found.
+      page: with the table of an earlier run.
+    """
+    if not {(one.model, one.frames) for one in costs} >= set(itertools.product(MODELS, FRAMES)):
+        return "it is of all models and lengths, and this run is not"
+    rows = [line for line in read_block(page, "frames").splitlines() if line.startswith("|")][2:]
+    if costs[0].milliseconds is None and not all(row.endswith("| - | - |") for row in rows):
+        return "it has times and memory, which --flops does not measure"
+    return None
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.frames",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="two models, two lengths; no page")
+    parser = parser_of(__file__, __doc__, quick="two models, two lengths; no page")
     parser.add_argument("--flops", action="store_true", help="no time, no memory")
-    parser.add_argument("--models", default=",".join(MODELS), help="some of the default's")
-    parser.add_argument("--frames", default=",".join(map(str, FRAMES)), help="of the clips")
-    parser.add_argument("--rounds", type=count, default=5)
-    parser.add_argument("--page", type=Path, default=Path("docs/FRAMES.md"))
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser.add_argument(
+        "--models", type=some_of(MODELS), default=MODELS, help=f"of {','.join(MODELS)} (all)"
+    )
+    parser.add_argument("--frames", type=counts, default=FRAMES, help="of the clips (16,32,64,128)")
+    parser.add_argument("--rounds", type=count, default=5, help="runs of each (5)")
+    parser.add_argument(
+        "--page", type=Path, default=Path("docs/FRAMES.md"), help="(docs/FRAMES.md)"
+    )
     parser.add_argument("--compiled", type=Path, help="folder for compiled programs, to go on with")
     options = parser.parse_args(arguments)
-    options.models = ("trajvit", "vit3d") if options.quick else options.models.split(",")
-    lengths = "16,32" if options.quick else options.frames
-    try:
-        for name in options.models:
-            check_choice("--models", name, MODELS)
-        options.frames = [count(one) for one in lengths.split(",")]
-    except (ValueError, argparse.ArgumentTypeError) as error:
-        parser.error(str(error))
+    if options.quick:
+        options.models, options.frames = ["trajvit", "vit3d"], [16, 32]
     return options
 
 
@@ -252,28 +257,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if options.compiled:
         jax.config.update("jax_compilation_cache_dir", str(options.compiled.absolute()))
-    try:
-        if options.flops:
-            costs = count_flops(options.models, options.frames)
-        else:
-            costs = measure(options.models, options.frames, options.rounds)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if options.flops:
+        costs = count_flops(options.models, options.frames)
+    else:
+        costs = measure(options.models, options.frames, options.rounds)
     rows = [one.cells() for one in costs]
     print(text_table(rows))
-    if options.json:
-        write_text(options.json, json.dumps([dataclasses.asdict(one) for one in costs]) + "\n")
+    write_json(options.json, [dataclasses.asdict(one) for one in costs])
     if options.quick or not {"trajvit", "vit3d"} <= set(options.models):
         return 0
-    replace_block(options.page, "frames", markdown(rows))
-    write_text(options.page.with_name("frames.svg"), charts(costs))
+    if why := not_for_page(costs, options.page):
+        print(f"{options.page} stays as it is: {why}")
+    else:
+        replace_block(options.page, "frames", markdown(rows))
+        write_text(options.page.with_name("frames.svg"), charts(costs))
     bounds = verdict(costs)
-    for said, holds in bounds.items():
-        print(f"{'holds' if holds else 'FAILS'}: {said}")
-    return 0 if all(bounds.values()) else 1
+    return tell_bounds(bounds)
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; nothing was written")
-    sys.exit(main())
+    run_command(main)

@@ -28,10 +28,8 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 import zlib
@@ -44,10 +42,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import data_wait
-from benchmarks.arguments import count
+from benchmarks.parts import data_wait
+from benchmarks.parts.arguments import count, count_or_none, positive
+from benchmarks.parts.command import parser_of, run_command, write_json
 from tokenization import records as stored
-from tokenization.files import write_text
 from tokenization.records import Record, RecordSource, open_records, read_captions
 from tokenization.shards import write_records
 from tokenization.trajectories import Trajectories, VideoInfo
@@ -137,7 +135,7 @@ def make_records(
 
 
 @contextlib.contextmanager
-def clocks(places: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
+def cpu_clocks(places: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
     """CPU seconds of this thread in each function while the block runs, nested ones left out."""
     seconds = dict.fromkeys(places, 0.0)
     inner: list[float] = []
@@ -184,7 +182,7 @@ def by_stage(
         "text": (WordPiece, "__call__"),
         "batch": (steps, "stack_samples"),
     }
-    with clocks(places) as seconds:
+    with cpu_clocks(places) as seconds:
         begin = time.thread_time()
         for first in range(0, videos, part.size):
             steps.stack_samples([samples(first + i) for i in range(part.size)])
@@ -330,8 +328,10 @@ def demo_waits(options: argparse.Namespace, made: Path) -> list[data_wait.Waits]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables; 1 if a step of the demo waits too long for its data."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = parser_of(
+        __file__,
+        __doc__,
+        quick="16 records as stored, two steps; one model of the demo, 14 steps: no verdict",
     )
     parser.add_argument("--records", type=Path, default=None, help="folder of records")
     parser.add_argument("--split", default="train", help="of the records (default: train)")
@@ -340,23 +340,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--videos", type=count, default=320, help="through each whole pipeline (default: 320)"
     )
     parser.add_argument(
-        "--rate", type=float, nargs="+", default=None, help="of a GPU (default: the cost model's)"
+        "--rate",
+        type=positive,
+        nargs="+",
+        default=None,
+        help="of a GPU (default: the cost model's)",
     )
     parser.add_argument(
         "--demo", type=Path, default=None, help="records of the demo (default: made here)"
     )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=count_or_none,
         default=60,
         help="that the demo's models train (default: 60; 0 = leave this out)",
     )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="16 records as stored, two steps; one model of the demo, 14 steps: no verdict",
-    )
-    parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     options = parser.parse_args(arguments)
     report: dict[str, Any] = {
         "commit": commit(),
@@ -376,10 +374,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = demo_waits(options, Path(made) / "demo")
             holds = all(one.holds for one in found)
             report["demo"] = [dataclasses.asdict(one) for one in found]
-    if options.json:
-        write_text(options.json, json.dumps(report, indent=2) + "\n")
+    write_json(options.json, report)
     return 0 if holds or options.quick else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

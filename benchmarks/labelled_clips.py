@@ -19,17 +19,16 @@ What is finished is kept: the same command goes on.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import captioned_clips
-from tokenization import interrupts
+from benchmarks.parts import captioned_clips
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
 from tokenization.files import write_text
 from tokenization.records import open_records
 from trajvit_jax import config as configs
@@ -130,17 +129,13 @@ def verdict(results: Sequence[Result], shares: dict[str, float]) -> dict[str, bo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; 0 if its bounds hold or it was quick, 1 if not, 2 without clips."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.labelled_clips",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="few clips, two steps; no verdict")
+    parser = parser_of(__file__, __doc__, quick="few clips, two steps; no verdict")
     parser.add_argument("--output", type=Path, help="folder to fill (runs/labelled)")
-    parser.add_argument("--steps", type=int, default=200, help="of each training (200, the demo's)")
-    parser.add_argument("--batch", type=int, default=32, help="clips of a step (32)")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each model (3)")
-    parser.add_argument("--json", type=Path, help="also write the table's rows here")
+    parser.add_argument(
+        "--steps", type=count, default=200, help="of each training (200, the demo's)"
+    )
+    parser.add_argument("--batch", type=count, default=32, help="clips of a step (32)")
+    parser.add_argument("--seeds", type=count, default=3, help="trainings of each model (3)")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", force=True)  # a library may have been first
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
@@ -152,39 +147,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps, batch, seeds, epochs = options.steps, options.batch, options.seeds, EPOCHS
     if options.quick:
         steps, batch, seeds, epochs = 2, 16, 1, 2
-    try:
-        extraction = configs.to_settings(DataSettings, configs.load(DATA)).extract
-        most = 24 if options.quick else None
-        captioned_clips.make_records(clips, output / "records", extraction, most=most)
-        results: list[Result] = []
-        workdirs = []
-        for seed in range(seeds):
-            for model in MODELS:
-                workdirs.append(train_model(model, seed, output, steps, batch))
-                for name in captioned_clips.GROUPS:
-                    results += evaluate(workdirs[-1], output / "records" / name, epochs=epochs)
-        made = [row for row in rows(find_results(map(str, workdirs))) if row["metric"] in SHOWN]
-        shares = {name: largest_class(output / "records" / name) for name in captioned_clips.GROUPS}
-    except KeyboardInterrupt:
-        interrupts.leave("interrupted; run the same command again to go on")
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    extraction = configs.to_settings(DataSettings, configs.load(DATA)).extract
+    most = 24 if options.quick else None
+    captioned_clips.make_records(clips, output / "records", extraction, most=most)
+    results: list[Result] = []
+    workdirs = []
+    for seed in range(seeds):
+        for model in MODELS:
+            workdirs.append(train_model(model, seed, output, steps, batch))
+            for name in captioned_clips.GROUPS:
+                results += evaluate(workdirs[-1], output / "records" / name, epochs=epochs)
+    made = [row for row in rows(find_results(map(str, workdirs))) if row["metric"] in SHOWN]
+    shares = {name: largest_class(output / "records" / name) for name in captioned_clips.GROUPS}
     said = ", ".join(f"{name} {share:.1f}%" for name, share in shares.items())
     print("\n".join([table(made), "", *LEGEND, f"Largest class of the held-out clips: {said}."]))
     apart = [one for one in differences.differences(results) if one.metric in SHOWN]
     print(f"\n{differences.table(apart)}")
-    if options.json:
-        write_text(options.json, json.dumps(made, indent=2) + "\n")
+    write_json(options.json, made)
     if options.quick:
         print("two steps teach nothing: the verdict needs the full run")
         return 0
     bounds = verdict(results, shares)
-    for name, holds in bounds.items():
-        print(f"{'holds' if holds else 'FAILS'}: {name}")
-    return 0 if all(bounds.values()) else 1
+    return tell_bounds(bounds)
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; what is finished is kept")
-    sys.exit(main())
+    run_command(main, resumes=True)

@@ -20,7 +20,6 @@ half-written checkpoint: otherwise nothing was shown of saves.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -37,6 +36,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.parts.arguments import count, count_or_none
+from benchmarks.parts.command import parser_of, run_command, write_json
 from tokenization.files import write_text
 from tokenization.records import Record
 from tokenization.shards import write_records
@@ -76,6 +77,7 @@ def get_config(arg=None):
 _EXPECTED = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 _REMINDED = (signal.SIGUSR1, signal.SIGTERM)  # a warning, and what follows if it takes too long
 _EVERY = 10  # steps between checkpoints
+_FEWEST = 2 * _EVERY + 2  # steps in which a stop has a moment
 _PATIENCE = 1.0  # seconds until a reminder, where no checkpoint is begun
 
 
@@ -433,23 +435,19 @@ def measure(folder: Path, *, steps: int, kills: int, terms: int, seed: int) -> l
     return chains
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 1 if a run ended otherwise than the unbroken one, or shows nothing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="4 kills, asked to stop twice, 60 steps"
-    )
-    parser.add_argument("--steps", type=int, default=200, help="steps of a run (default: 200)")
-    parser.add_argument("--kills", type=int, default=20, help="times kill -9 (default: 20)")
-    parser.add_argument("--terms", type=int, default=10, help="asked to stop (default: 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser = parser_of(__file__, __doc__, quick="4 kills, asked to stop twice, 60 steps")
+    parser.add_argument("--steps", type=count, default=200, help="steps of a run (default: 200)")
+    parser.add_argument("--kills", type=count, default=20, help="times kill -9 (default: 20)")
+    parser.add_argument("--terms", type=count, default=10, help="asked to stop (default: 10)")
+    parser.add_argument("--seed", type=count_or_none, default=0, help="of the moments (default: 0)")
     parser.add_argument("--folder", type=Path, help="keeps the runs here (default: nowhere)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all stops, as JSON")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(arguments)
     if options.quick:
         options.steps, options.kills, options.terms = 60, 4, 2
+    if options.steps < _FEWEST:
+        parser.error(f"--steps: two checkpoints follow each stop: at least {_FEWEST} are needed")
     with tempfile.TemporaryDirectory() as temporary:
         chains = measure(
             options.folder or Path(temporary),
@@ -459,11 +457,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=options.seed,
         )
     print(report(chains, options.steps))
-    if options.json:
-        told = [dataclasses.asdict(one) for one in chains]
-        write_text(options.json, json.dumps({"commit": commit(), "chains": told}, indent=2) + "\n")
+    told = [dataclasses.asdict(one) for one in chains]
+    write_json(options.json, {"commit": commit(), "chains": told})
     return 0 if all(chain.holds for chain in chains) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -11,21 +11,17 @@ small beside a training step; `benchmarks.train_step --deterministic` tells the 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.arguments import count
-from benchmarks.timing import Contender, race, ratio, table
-from tokenization.files import write_text
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.timing import Contender, race, ratio, table
 from trajvit_jax.ops.mask_pooling import Projection, pool_stages
 from trajvit_jax.ops.ordered_sums import read_rows
 from trajvit_jax.ops.segments import Segments
@@ -57,14 +53,14 @@ def contenders(videos: int, frames: int) -> list[Contender]:
     ranks = np.minimum(rng.zipf(1.2, (videos, LENGTH)), WORDS) - 1
     ids, words = jnp.asarray(ranks, jnp.int32), normal(WORDS, TEXT_WIDTH)
 
-    def pooling(ordered: bool) -> Callable[..., jax.Array]:
+    def pooling(*, ordered: bool) -> Callable[..., jax.Array]:
         def number(stages: Any, projection: Projection, cells: jax.Array) -> jax.Array:
             segments = Segments.of(cells, SLOTS, ordered=ordered)
             return jnp.square(pool_stages(stages, projection, segments)).mean()
 
         return jax.grad(number, argnums=(0, 1))
 
-    def reading(ordered: bool) -> Callable[..., jax.Array]:
+    def reading(*, ordered: bool) -> Callable[..., jax.Array]:
         return jax.grad(
             lambda words, ids: jnp.square(read_rows(words, ids, ordered=ordered)).mean()
         )
@@ -72,8 +68,8 @@ def contenders(videos: int, frames: int) -> list[Contender]:
     found = []
     for name, ordered in WAYS.items():
         for stage, function, inputs in (
-            ("pooling", pooling(ordered), (stages, projection, cells)),
-            ("words", reading(ordered), (words, ids)),
+            ("pooling", pooling(ordered=ordered), (stages, projection, cells)),
+            ("words", reading(ordered=ordered), (words, ids)),
         ):
             compiled = jax.jit(function).lower(*inputs).compile()
             memory = compiled.memory_analysis()
@@ -90,13 +86,9 @@ def contenders(videos: int, frames: int) -> list[Contender]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table and the ratios."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__file__, __doc__, quick="one video of 4 frames, one round")
     parser.add_argument("--videos", type=count, default=4, help="of a batch (default: 4)")
     parser.add_argument("--rounds", type=count, default=5, help="of each (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="one video of 4 frames, one round")
-    parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     options = parser.parse_args(arguments)
     videos, frames, rounds = (1, 4, 1) if options.quick else (options.videos, 16, options.rounds)
     timings = race(contenders(videos, frames), rounds)
@@ -109,11 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(timings) + "\n")
     for stage, times in ratios.items():
         print(f"{stage}, ordered: {times:.1f}x the time")
-    if options.json:
-        report = {"ratios": ratios, "timings": [dataclasses.asdict(one) for one in timings]}
-        write_text(options.json, json.dumps(report, indent=2) + "\n")
+    report = {"ratios": ratios, "timings": [dataclasses.asdict(one) for one in timings]}
+    write_json(options.json, report)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

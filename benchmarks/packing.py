@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +30,9 @@ import numpy as np
 from jaxtyping import Int64
 from tqdm import tqdm
 
-from benchmarks.arguments import count
-from tokenization.files import write_text
+from benchmarks.parts.arguments import count
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.panda_counts import PANDA_CLIPS, PANDA_CLIPS_FROM_FIRST, PANDA_IMAGES
 from tokenization.records import open_records
 from trajvit_jax.data.packing import PackingSettings, plan
 from trajvit_jax.data.row_fit import DROPPED, RowFit, best, fit, sizes_to_try
@@ -42,26 +41,6 @@ from trajvit_jax.run.provenance import commit
 USED = 0.88  # the bound: at least; and less than DROPPED may be dropped
 BUCKETS = 4
 
-# Of 80 clips of Panda-70M's validation set, by configs/tokenization/classical.py: at commit
-# 4f6daf5, and, of labels that start in the first frame alone (discover=False), at f5722a2.
-PANDA_CLIPS = (
-    *(30, 31, 39, 39, 43, 44, 48, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50),
-    *(50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50),
-    *(50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50),
-    *(50, 50, 50, 50, 78, 100, 100, 100, 100, 100, 100, 150, 247, 336),
-)
-PANDA_CLIPS_FROM_FIRST = (
-    *(21, 23, 23, 24, 28, 29, 29, 30, 34, 35, 36, 36, 37, 40, 40, 43, 43, 44, 45, 45, 47, 48),
-    *(48, 48, 50, 50, 54, 54, 57, 57, 59, 62, 63, 65, 66, 69, 71, 71, 72, 72, 84, 87, 87, 89),
-    *(91, 92, 94, 98, 99, 105, 106, 109, 112, 112, 114, 118, 120, 122, 123, 124, 127, 127),
-    *(133, 133, 139, 148, 152, 157, 161, 174, 175, 177, 221, 235, 250, 268, 284, 305, 327, 364),
-)
-PANDA_IMAGES = (
-    *(19, 23, 29, 33, 33, 36, 38, 40, 40, 43, 44, 46, 48, 48, 49, 51, 51, 52, 53, 54, 54, 54),
-    *(58, 59, 61, 62, 64, 64, 68, 68, 68, 68, 68, 69, 69, 70, 72, 72, 73, 74, 74, 74, 78, 78),
-    *(80, 81, 81, 84, 84, 86, 87, 87, 87, 88, 89, 90, 92, 94, 94, 95, 95, 95, 95, 98, 98, 100),
-    *(101, 102, 103, 106, 109, 111, 112, 116, 128, 128, 128, 128, 128, 128),
-)
 _COUNTED = {
     "trajectories of 16 frames": PANDA_CLIPS,
     "trajectories of 16 frames, followed from the first one": PANDA_CLIPS_FROM_FIRST,
@@ -238,9 +217,7 @@ def smallest_that_holds(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__file__, __doc__, quick="30 batches: seconds")
     parser.add_argument("--records", type=Path, default=None, help="folder of records")
     parser.add_argument("--split", default="train", help="of the records (default: train)")
     parser.add_argument("--batch", type=count, default=256, help="videos (default: 256)")
@@ -254,8 +231,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=count, default=1, help="rows a group (default: 1)")
     parser.add_argument("--most", type=count, default=1023, help="trajectories (default: 1023)")
     parser.add_argument("--batches", type=count, default=400, help="drawn (default: 400)")
-    parser.add_argument("--quick", action="store_true", help="30 batches: seconds")
-    parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
     options = parser.parse_args(arguments)
 
     counted = {name: np.array(own, np.int64) for name, own in _COUNTED.items()}
@@ -264,18 +239,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compared = [smallest_that_holds(name, own, options) for name, own in counted.items()]
     failed = [one.name for one in compared if not one.holds]
     print(f"the bounds do not hold for: {'; '.join(failed)}" if failed else "all bounds hold")
-    if options.json:
-        report: dict[str, Any] = {
-            "commit": commit(),
-            "batch": options.batch,
-            "rows": options.rows,
-            "most": options.most,
-            "counts": [dataclasses.asdict(one) for one in compared],
-            "bounds_hold": not failed,
-        }
-        write_text(options.json, json.dumps(report, indent=2) + "\n")
+    report: dict[str, Any] = {
+        "commit": commit(),
+        "batch": options.batch,
+        "rows": options.rows,
+        "most": options.most,
+        "counts": [dataclasses.asdict(one) for one in compared],
+        "bounds_hold": not failed,
+    }
+    write_json(options.json, report)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

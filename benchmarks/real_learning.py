@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 import math
 import string
@@ -24,13 +23,13 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from benchmarks import captioned_clips
-from benchmarks.recall_scores import Score, scores
-from tokenization import interrupts
+from benchmarks.parts import captioned_clips
+from benchmarks.parts.arguments import count_or_none
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.recall_scores import Score, scores
 from tokenization.explore.items import Item
 from tokenization.explore.page import render_fragment
 from tokenization.extract import Summary
-from tokenization.files import write_text
 from trajvit_jax import config as configs
 from trajvit_jax.data.samples import same_text
 from trajvit_jax.data.source import Record, open_records
@@ -198,7 +197,8 @@ def write_report(
         for record in records
     ]
     followed = Path(settings.data.evaluation_folder).name
-    body = string.Template(Path(__file__).with_suffix(".html").read_text("utf-8")).substitute(
+    page = Path(__file__).parent / "parts/real_learning_page.html"
+    body = string.Template(page.read_text("utf-8")).substitute(
         table=html_table(table(runs)),
         legend="<br>".join(LEGEND),
         protocol=protocol(runs, made),
@@ -250,12 +250,7 @@ def with_arguments(config: str, *arguments: str) -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.real_learning",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="few clips, two steps; no verdict")
+    parser = parser_of(__file__, __doc__, quick="few clips, two steps; no verdict")
     parser.add_argument("--output", type=Path, help="folder to fill (runs/real)")
     parser.add_argument(
         "--config",
@@ -263,10 +258,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="with arguments, as in FILE:steps=1600",
     )
     parser.add_argument(
-        "--data_config", "--data-config", default="configs/tokenization/real_and_world.py"
+        "--data_config",
+        default="configs/tokenization/real_and_world.py",
+        help="of the world and of extraction, with arguments",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the models")
-    parser.add_argument("--json", type=Path, help="also write all numbers here")
+    parser.add_argument("--seed", type=count_or_none, default=0, help="of the models")
     return parser.parse_args(arguments)
 
 
@@ -288,32 +284,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = with_arguments(config, "steps=2", "batch=16")
     if clips is None:
         config = with_arguments(config, *(f"{name}=0.0" for name in captioned_clips.GROUPS))
-    try:
-        made = make_records(data, output, clips, most=16 if options.quick else None)
-        runs = [
-            train_and_score(with_arguments(config, f"model={name}"), output, list(made))
-            for name in MODELS
-        ]
-        report = write_report(output / "report.html", runs, made)
-    except KeyboardInterrupt:
-        interrupts.leave("interrupted; run the same command again to go on")
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    made = make_records(data, output, clips, most=16 if options.quick else None)
+    runs = [
+        train_and_score(with_arguments(config, f"model={name}"), output, list(made))
+        for name in MODELS
+    ]
+    report = write_report(output / "report.html", runs, made)
     print("\n".join([text_table(table(runs)), "", *LEGEND, "", protocol(runs, made)]))
     print(f"report: {report.resolve()}")
-    if options.json:
-        values = [dataclasses.asdict(row) for run in runs for row in run.scores]
-        write_text(options.json, json.dumps(values, indent=2) + "\n")
+    write_json(options.json, [dataclasses.asdict(row) for run in runs for row in run.scores])
     if options.quick:
         print("two steps teach nothing: the verdict needs the full run")
         return 0
     bounds = verdict(runs, made)
-    for said, holds in bounds.items():
-        print(f"{'holds' if holds else 'FAILS'}: {said}")
-    return 0 if all(bounds.values()) else 1
+    return tell_bounds(bounds)
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; what is finished is kept")
-    sys.exit(main())
+    run_command(main, resumes=True)

@@ -34,12 +34,14 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from benchmarks.quick_programs import quick_programs
+from benchmarks.parts.command import parser_of, run_command
+from benchmarks.parts.quick_programs import quick_programs
 from tokenization.files import write_text
+from tokenization.markdown import markdown_table
 from trajvit_jax.run.provenance import commit
 
 if TYPE_CHECKING:
-    from benchmarks.hlo import Collective
+    from benchmarks.parts.hlo import Collective
     from trajvit_jax.experiment import ExperimentSettings
 
 _GIB, _MIB = 2.0**30, 2.0**20
@@ -161,7 +163,7 @@ def measure(case: Case) -> dict[str, Any]:
     """Compiles the step of one case, in this process, which has as many devices."""
     import jax
 
-    from benchmarks.hlo import collectives, loops
+    from benchmarks.parts.hlo import collectives, loops
     from trajvit_jax.data.abstract import abstract_batch
     from trajvit_jax.optim import optimizer
     from trajvit_jax.sharding import MeshSettings, make_mesh, of_batch
@@ -226,18 +228,15 @@ def in_process(case: Case) -> dict[str, Any]:
 
 def weak_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: one line a mesh."""
-    lines = [
-        "| mesh | videos | GFLOP a device | MiB that reach a device: all | "
-        "all-reduce | all-gather | other |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    head = ["mesh", "videos", "GFLOP a device", "MiB that reach a device: all"]
+    lines = []
     for row in rows:
         case, received = Case(**row["case"]), dict(row["received"])
         total = sum(received.values())
         parts = [received.pop(kind, 0.0) for kind in ("all-reduce", "all-gather")]
-        cells = " | ".join(f"{size / _MIB:.1f}" for size in (total, *parts, sum(received.values())))
-        lines.append(f"| {case.mesh} | {case.batch} | {row['flops'] / 1e9:.1f} | {cells} |")
-    return "\n".join(lines)
+        sizes = [f"{size / _MIB:.1f}" for size in (total, *parts, sum(received.values()))]
+        lines.append([case.mesh, f"{case.batch}", f"{row['flops'] / 1e9:.1f}", *sizes])
+    return markdown_table([*head, "all-reduce", "all-gather", "other"], lines)
 
 
 def needed_bytes(case: Case, parameters: int) -> float | None:
@@ -271,23 +270,26 @@ def broken_bounds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def memory_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: one line a model, remat and mesh."""
-    lines = [
-        "| model | remat | mesh | videos a device | GiB a device: state and batch | temporary | "
-        "all | GiB that reach a device a step |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
-    ]
+    head = ["model", "remat", "mesh", "videos a device", "GiB a device: state and batch"]
+    head += ["temporary", "all", "GiB that reach a device a step"]
+    lines = []
     names = {"trajvit": "TrajViT", "vit3d": "ViT3D"}
     for row in rows:
         case = Case(**row["case"])
         arguments, temporary = row["arguments"] / _GIB, row["temporary"] / _GIB
         received = sum(row["received"].values()) / _GIB
         parts = f", {case.micro_batches} micro-batches" if case.micro_batches > 1 else ""
+        sizes = (arguments, temporary, arguments + temporary, received)
         lines.append(
-            f"| {names[case.model]}-{case.size} | {case.remat} | {case.mesh}{parts} | "
-            f"{case.batch // (case.data * case.fsdp)} | {arguments:.1f} | {temporary:.1f} | "
-            f"{arguments + temporary:.1f} | {received:.1f} |"
+            [
+                f"{names[case.model]}-{case.size}",
+                case.remat,
+                f"{case.mesh}{parts}",
+                f"{case.batch // (case.data * case.fsdp)}",
+                *(f"{size:.1f}" for size in sizes),
+            ]
         )
-    return "\n".join(lines)
+    return markdown_table(head, lines, left=3)
 
 
 class Known:
@@ -326,17 +328,13 @@ def _key(case: Case) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables; 1 if weak scaling breaks a bound."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = parser_of(
+        __file__,
+        __doc__,
+        quick="weak scaling on 1 and 2 devices",
+        numbers="keep the rows here; those that it has of the same commit are not measured again",
     )
-    parser.add_argument("--quick", action="store_true", help="weak scaling on 1 and 2 devices")
     parser.add_argument("--only", choices=("weak", "memory"), default=None, help="one table")
-    parser.add_argument(
-        "--json",
-        type=Path,
-        default=None,
-        help="keep the rows here; those that it has of the same commit are not measured again",
-    )
     parser.add_argument("--case", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.case:
@@ -367,4 +365,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -32,7 +32,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 import os
 import re
 import tempfile
@@ -45,11 +44,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import annotated, quality_sheets
-from benchmarks.plain_trackers import Copied, FlowOnly
-from benchmarks.quality_sheets import Found
-from benchmarks.timing import peak_growth
-from benchmarks.tracking_metrics import (
+from benchmarks.parts import annotated, quality_sheets
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.plain_trackers import Copied, FlowOnly
+from benchmarks.parts.quality_sheets import Found
+from benchmarks.parts.timing import peak_growth
+from benchmarks.parts.tracking_metrics import (
     best_cover,
     boundary_f,
     coverage,
@@ -59,13 +59,11 @@ from benchmarks.tracking_metrics import (
     tube_ious,
 )
 from tokenization import pipeline, video
-from tokenization.backends import MissingBackend
 from tokenization.manifest import read_entries
 from tokenization.protocols import Clip, Tracker
 from tokenization.recorder import ExtractSettings
 from tokenization.trackers.none import NoTracker
 from tokenization.video import Frames
-from tokenization.weights import WeightsError
 from tokenization.world import WorldSettings, load_truth, write_split
 from trajvit_jax import config
 
@@ -371,7 +369,7 @@ def show_davis_verdict(holds: dict[str, bool] | None, sequences: int) -> None:
 
 
 def show_world(
-    world: str, tokenizer: pipeline.Pipeline, quick: bool, results: dict[str, Any]
+    world: str, tokenizer: pipeline.Pipeline, results: dict[str, Any], *, quick: bool
 ) -> bool | None:
     """Measures the world, prints its numbers, notes them, and returns the verdict."""
     with tempfile.TemporaryDirectory() as folder:
@@ -390,10 +388,12 @@ def show_world(
     return holds
 
 
-def sequences_of(
-    parser: argparse.ArgumentParser, args: argparse.Namespace
-) -> list[annotated.Sequence]:
-    """The annotated sequences that the arguments ask for."""
+def sequences_of(args: argparse.Namespace) -> list[annotated.Sequence]:
+    """The annotated sequences that the arguments ask for.
+
+    Raises:
+      ValueError: a folder without sequences, or without one that is named.
+    """
     root = args.davis
     if root is None and "TRAJVIT_TEST_DATA" in os.environ:
         root = Path(os.environ["TRAJVIT_TEST_DATA"]) / "davis"
@@ -401,27 +401,18 @@ def sequences_of(
     if root is None:
         print("\nannotated sequences: skipped, give --davis or set $TRAJVIT_TEST_DATA")
         return []
-    try:
-        found = annotated.find_sequences(root)
-    except ValueError as error:
-        parser.error(str(error))
+    found = annotated.find_sequences(root)
     if args.sequences:
         names = args.sequences.split(",")
         if unknown := set(names) - {sequence.name for sequence in found}:
-            parser.error(f"--sequences: {root} has no {', '.join(sorted(unknown))}")
+            raise ValueError(f"--sequences: {root} has no {', '.join(sorted(unknown))}")
         found = [sequence for sequence in found if sequence.name in names]
     return found[:2] if args.quick else found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; the exit code is 1 where a bound does not hold, 0 without a verdict."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tokenization_quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="few clips, a minute; no verdict")
-    parser.add_argument("--json", type=Path, help="write all numbers to this file, too")
+    parser = parser_of(__file__, __doc__, quick="few clips, a minute; no verdict")
     parser.add_argument("--config", default=WORLD, help=f"the world ({WORLD})")
     parser.add_argument(
         "--tokenizer",
@@ -438,23 +429,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--sheets", type=Path, help="folder for pictures: one a sequence and pipeline"
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     configs = list(dict.fromkeys(args.tokenizer or [TOKENIZER]))
     chosen = [
         config.to_settings(ExtractSettings, config.load(name), "tokenizer").pipeline
         for name in configs
     ]
-    try:
-        tokenizers = [pipeline.build(one, args.weights) for one in chosen]
-    except (MissingBackend, WeightsError) as error:
-        parser.error(str(error))
+    tokenizers = [pipeline.build(one, args.weights) for one in chosen]
     results: dict[str, Any] = {"settings": [dataclasses.asdict(one) for one in chosen]}
     broken = False
     if not args.no_world:
-        holds = results["bounds_hold"] = show_world(args.config, tokenizers[0], args.quick, results)
+        holds = results["bounds_hold"] = show_world(
+            args.config, tokenizers[0], results, quick=args.quick
+        )
         broken = holds is False
-    sequences = sequences_of(parser, args)
+    sequences = sequences_of(args)
     if sequences:
         if args.sheets:
             args.sheets.mkdir(parents=True, exist_ok=True)
@@ -470,10 +460,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         bounds = results["davis_bounds_hold"] = davis_verdict(judged)
         show_davis_verdict(bounds, len(judged))
         broken |= bounds is not None and not all(bounds.values())
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(args.json, results)
     return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

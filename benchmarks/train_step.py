@@ -35,13 +35,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks.arguments import count
-from benchmarks.quick_programs import quick_programs
-from benchmarks.train_step_run import DEBUG, Attempt, measure
-from tokenization.files import write_text
+from benchmarks.parts.arguments import count, some_of
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.quick_programs import quick_programs
+from benchmarks.parts.train_step_run import DEBUG, Attempt, measure
+from tokenization.markdown import markdown_table
 from trajvit_jax.config import nearest
 from trajvit_jax.models.settings import SIZES
 from trajvit_jax.run.provenance import commit
@@ -118,10 +118,8 @@ def largest(fits: Callable[[int], bool], group: int, most: int) -> int:
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: one line a model."""
-    lines = [
-        "| model | batch | slots a video | ms a step | videos/s | MFU | peak GB | compiling s |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    head = ("model", "batch", "slots a video", "ms a step")
+    lines = []
     for one in results:
         seconds, batch = statistics.median(one["seconds"]), one["attempt"]["batch"]
         peak, memory = one["peak_flops"], one["peak_memory"]
@@ -135,15 +133,15 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             f"{memory / 1e9:.1f}" if memory else "-",
             f"{one['compiling']:.0f}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table((*head, "videos/s", "MFU", "peak GB", "compiling s"), lines)
 
 
 def parts_table(results: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: milliseconds a video of each part, and of the whole step beside their sum."""
     names = list(dict.fromkeys(name for one in results for name in one["parts"]))
     head = ("model", "batch", *names, "sum", "the step")
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    lines = []
     for one, step in zip(results, steps, strict=True):
         batch = one["attempt"]["batch"]
         found = [one["parts"].get(name) for name in names]
@@ -151,8 +149,8 @@ def parts_table(results: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[st
         cells = [_name(one), f"{batch}"]
         cells += ["-" if x is None else f"{1e3 * x / batch:.2f}" for x in found]
         cells += [f"{1e3 * sum(one['parts'].values()) / batch:.2f}", f"{1e3 * whole:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 def _name(one: Mapping[str, Any]) -> str:
@@ -161,40 +159,41 @@ def _name(one: Mapping[str, Any]) -> str:
 
 def verdicts(
     steps: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, bool]]:
+) -> dict[str, bool]:
     """What an accelerator must show: a line, and whether it holds."""
-    found = []
+    found = {}
     for one in parts:
         if one["attempt"]["model"] == "vit3d" and one["peak_flops"]:
             mfu = one["transformer_flops"] / one["parts"]["transformer"] / one["peak_flops"]
             text = f"ViT3D's transformer uses {mfu:.0%} of the peak (bound {TRANSFORMER_MFU:.0%})"
-            found.append((text, mfu >= TRANSFORMER_MFU))
+            found[text] = mfu >= TRANSFORMER_MFU
     rates = {one["attempt"]["model"]: one["videos_a_second"] for one in steps}
     if rates.keys() >= {"trajvit", "vit3d"}:
         ratio = rates["trajvit"] / rates["vit3d"]
         text = f"TrajViT makes {ratio:.1f}x ViT3D's videos a second (bound {TIMES_FASTER:g}x)"
-        found.append((text, ratio >= TIMES_FASTER))
+        found[text] = ratio >= TIMES_FASTER
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the tables; returns 1 if a bound does not hold on an accelerator."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = parser_of(__file__, __doc__, quick="the tiny model, a round of two steps")
+    parser.add_argument(
+        "--models", type=some_of(MODELS), default=list(MODELS), help="(trajvit,vit3d)"
     )
-    parser.add_argument("--quick", action="store_true", help="the tiny model, a round of two steps")
-    parser.add_argument("--models", type=_models, default=tuple(MODELS), help="trajvit,vit3d")
     parser.add_argument("--size", default="", help=f"{', '.join(SIZES)} or {DEBUG}")
     parser.add_argument("--batch", type=count, default=0, help="no search for the largest")
     parser.add_argument("--most", type=count, default=1024, help="largest batch that is tried")
     parser.add_argument("--group", type=count, default=8, help="videos that share rows")
-    parser.add_argument("--remat", choices=("none", "layers", "products"), default="none")
-    parser.add_argument("--micro_batches", "--micro-batches", type=count, default=1)
-    parser.add_argument("--deterministic", action="store_true", help="see `model.deterministic`")
     parser.add_argument(
-        "--no_parts", "--no-parts", action="store_true", help="the whole step alone"
+        "--remat",
+        choices=("none", "layers", "products"),
+        default="none",
+        help="what the backward pass computes again (none)",
     )
-    parser.add_argument("--json", type=Path, default=None, help="also write the numbers here")
+    parser.add_argument("--micro_batches", type=count, default=1, help="of a step (1)")
+    parser.add_argument("--deterministic", action="store_true", help="see `model.deterministic`")
+    parser.add_argument("--no_parts", action="store_true", help="the whole step alone")
     parser.add_argument("--attempt", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.attempt:
@@ -238,15 +237,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nno profile: the profiler saw no operation of the steps")
     if parts:
         print("\nms a video of programs of their own\n\n" + parts_table(parts, steps))
-    found = [] if on_cpu or size == DEBUG else verdicts(steps, parts)
-    for text, holds in found:
-        print(f"{'holds' if holds else 'FAILS'}: {text}")
+    found = {} if on_cpu or size == DEBUG else verdicts(steps, parts)
+    code = tell_bounds(found)
     if not found:
         print("\nno verdict: its bounds are for ViT-L on an accelerator")
-    if options.json:
-        report = made | {"steps": steps, "parts": parts}
-        write_text(options.json, json.dumps(report, indent=2) + "\n")
-    return 0 if all(holds for _, holds in found) else 1
+    write_json(options.json, made | {"steps": steps, "parts": parts})
+    return code
 
 
 def _largest(attempt: Attempt, most: int) -> int:
@@ -278,12 +274,5 @@ def _device() -> tuple[str, str, str]:
     return backend, version, kind
 
 
-def _models(text: str) -> tuple[str, ...]:
-    for name in text.split(","):
-        if name not in MODELS:
-            raise argparse.ArgumentTypeError(f"unknown model {name!r}: {nearest(name, MODELS)}")
-    return tuple(text.split(","))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -14,7 +14,6 @@ fitted on the others alone.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -24,9 +23,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
-from benchmarks import annotated
+from benchmarks.parts import annotated
+from benchmarks.parts.command import parser_of, run_command, write_json
+from benchmarks.parts.tracking_metrics import best_cover, overlaps
 from benchmarks.tokenization_quality import TUNED
-from benchmarks.tracking_metrics import best_cover, overlaps
 from tokenization import pipeline
 from tokenization.protocols import Clip
 from tokenization.trackers.flow import FlowTracker
@@ -219,24 +219,18 @@ def chosen_sequences(root: Path, names: Sequence[str]) -> list[annotated.Sequenc
     return [known[name] for name in sorted(set(names))]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Fits, and prints what was found."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tube_odds",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__file__, __doc__, quick="the first two sequences")
     parser.add_argument("--davis", type=Path, help="($TRAJVIT_TEST_DATA/davis where that is)")
     parser.add_argument("--sequences", help="names to fit on, with commas", default=",".join(TUNED))
-    args = parser.parse_args(argv)
+    args = parser.parse_args(arguments)
     data = os.environ.get("TRAJVIT_TEST_DATA")
     root = args.davis or (Path(data) / "davis" if data else None)
     if root is None:
         parser.error("name the folder of the sequences: --davis=DAVIS, or set TRAJVIT_TEST_DATA")
-    try:
-        chosen = chosen_sequences(root, args.sequences.split(","))
-    except ValueError as error:
-        parser.error(str(error))
+    names = args.sequences.split(",")
+    chosen = chosen_sequences(root, names[:2] if args.quick else names)
     cv2.setNumThreads(1)
     tokenizer = pipeline.build()
     found = []
@@ -257,8 +251,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         unions.append((union_of(one, model), union_of(one, without)))
         print(f"  {one.name:20} {unions[-1][0]:.3f} {unions[-1][1]:.3f}", flush=True)
     print("  {:20} {:.3f} {:.3f}".format("mean", *np.mean(unions, 0)))
+    report = {
+        "odds": dict(zip(ODDS, map(float, model[0]), strict=True)),
+        "bias": float(model[1]),
+        "unions": {one.name: both for one, both in zip(found, unions, strict=True)},
+    }
+    write_json(args.json, report)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

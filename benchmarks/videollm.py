@@ -19,10 +19,8 @@ the seconds that each stage took, of all runs together.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,9 +28,11 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.stage_clock import StageClock
-from benchmarks.videollm_halves import ask_in_words, probe
-from benchmarks.videollm_run import (
+from benchmarks.parts.arguments import some_of
+from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
+from benchmarks.parts.kept_clock import StageClock
+from benchmarks.parts.videollm_halves import ask_in_words, probe
+from benchmarks.parts.videollm_run import (
     Score,
     eyes_config,
     known_of,
@@ -42,9 +42,8 @@ from benchmarks.videollm_run import (
     tokens_read,
     write_talks,
 )
-from benchmarks.videollm_text import TextSettings
-from benchmarks.videollm_text import train as train_text
-from tokenization import interrupts
+from benchmarks.parts.videollm_text import TextSettings
+from benchmarks.parts.videollm_text import train as train_text
 from tokenization.engines.inline import InlineEngine
 from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
@@ -280,19 +279,14 @@ def verdicts(rows: Sequence[Row], seconds: float) -> dict[str, bool]:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; returns 0 if the bounds hold."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = parser_of(__file__, __doc__, quick="few clips, steps and questions")
+    parser.add_argument(
+        "--models", type=some_of(MODELS), default=MODELS, help=f"({','.join(MODELS)})"
     )
-    parser.add_argument("--quick", action="store_true", help="few clips, steps and questions")
-    parser.add_argument("--models", default=",".join(MODELS), help="with ',' between them")
     parser.add_argument("--output", type=Path, help="folder of records and runs")
-    parser.add_argument("--json", type=Path, help="also write the rows here")
-    options = parser.parse_args(argv)
-    models = options.models.split(",")
-    if not set(models) <= set(MODELS):
-        parser.error(f"--models: {', '.join(MODELS)}")
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     for ours in ("trajvit_jax", "benchmarks"):  # libraries tell of every file
         logging.getLogger(ours).setLevel(logging.INFO)
@@ -303,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = options.output or Path("runs") / name
     clock = StageClock(output / "seconds.json")
     try:
-        rows = measure(output, models, settings, clock)
+        rows = measure(output, options.models, settings, clock)
     except NotLearned as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -311,18 +305,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = sum(clock.seconds.values())
     told = ", ".join(f"{name} {spent:.0f}" for name, spent in clock.seconds.items())
     print(f"in {seconds / 60:.1f} minutes, interrupted runs included; seconds: {told}")
-    if options.json:
-        values = {"rows": [dataclasses.asdict(row) for row in rows], "seconds": clock.seconds}
-        options.json.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    values = {"rows": [dataclasses.asdict(row) for row in rows], "seconds": clock.seconds}
+    write_json(options.json, values)
     if options.quick:
         print("two steps teach nothing: the verdict needs the full run")
         return 0
     held = verdicts(rows, seconds)
-    for text, holds in held.items():
-        print(f"{'holds' if holds else 'FAILS'}: {text}")
-    return 0 if all(held.values()) else 1
+    return tell_bounds(held)
 
 
 if __name__ == "__main__":
-    interrupts.install("stopping; what is finished is kept")
-    sys.exit(main())
+    run_command(main, resumes=True)

@@ -13,7 +13,8 @@ source out. A source is a folder of records, of splits train and test, below `re
   world: `tokenization.world`, which holds a quarter of all caption contents out for test.
 Of the first two, too, a quarter is held out, by a hash that no size, order or seed changes: of
 the YouTube video that a Panda clip was cut from, and of the exercise's name without version and
-remarks in parentheses (`benchmarks.captioned_clips`). No clip in test has such a twin in train.
+remarks in parentheses (`benchmarks.parts.captioned_clips`). No clip in test has such a twin in
+train.
 
 Arguments: model (trajvit or vit3d), records (their folder), exercises, panda, world (weights),
 augment, batch, steps, seed. Augmentation in the step is none by default: in 600 steps a clip is

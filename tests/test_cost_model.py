@@ -39,10 +39,11 @@ def test_hosts_read_what_their_gpus_compute():
     whole = {"videos": (340 / 16, 340 / 8), "images": (729 / 16, 729 / 8)}
     assert one.reads(8, machine) == one.reads(32, machine) == whole
     assert one.cores(8, machine) == (1, 1)  # 5 core seconds
-    fast = dataclasses.replace(one, flops=3.2e12, images=0.0)
+    fast = dataclasses.replace(one, steps=36_000, flops=3.2e12, images=0.0)
     assert fast.cores(8, machine) == (3, 5) and fast.reads(8, machine).keys() == {"videos"}
     line = cost_model.reading_table([fast], machine).splitlines()[-1]
-    assert line == "| run |" + " 212 to 425 videos | 3 to 5 |" * 3
+    read = [f"212 to 425 videos | 3 to 5 | {hours}" for hours in ("6.8", "1.7", "0.2")]
+    assert line == f"| run | {' | '.join(read)} |"
 
 
 def test_a_run_reads_at_the_rate_of_its_processes():

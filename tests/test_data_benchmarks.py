@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import data_wait, input_pipeline, packing
+from benchmarks import input_pipeline, packing
+from benchmarks.parts import data_wait
 from tokenization.records import open_records
 from trajvit_jax.data.packing import PackingSettings
 from trajvit_jax.data.row_fit import fit
@@ -67,7 +68,7 @@ def spin(seconds: float) -> None:
 
 def test_clocks_leave_nested_stages_out():
     before = Work.outer
-    with input_pipeline.clocks({"outer": (Work, "outer"), "inner": (Work, "inner")}) as seconds:
+    with input_pipeline.cpu_clocks({"outer": (Work, "outer"), "inner": (Work, "inner")}) as seconds:
         Work().outer()
     assert seconds["inner"] >= 0.04 and 0.02 <= seconds["outer"] < 0.04
     assert Work.outer is before

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import sys
 import time
 from types import SimpleNamespace
 
@@ -14,10 +13,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks import encoder, encoder_jax
+from benchmarks import encoder
 from benchmarks.encoder import Bound, bounds, unchecked
-from benchmarks.encoder_jax import block_labels
-from benchmarks.timing import Contender, Timing, peak_growth, race, ratio, share, table
+from benchmarks.parts import encoder_jax
+from benchmarks.parts.encoder_jax import block_labels
+from benchmarks.parts.timing import Contender, Timing, peak_growth, race, ratio, share, table
 from trajvit_jax.models.settings import SIZES, EncoderSettings, ResNetSettings, TrajViTSettings
 from trajvit_jax.models.video_text import VideoTextModel
 
@@ -216,10 +216,9 @@ def test_what_is_computed_again_is_no_work_of_the_model():
 
 
 @pytest.mark.slow
-def test_the_quick_run_runs_everything_and_has_what_bounds_are_of(monkeypatch, tmp_path):
+def test_the_quick_run_runs_everything_and_has_what_bounds_are_of(tmp_path):
     report = tmp_path / "report.json"
-    monkeypatch.setattr(sys, "argv", ["encoder", "--quick", "--no-torch", f"--json={report}"])
-    assert encoder.main() == 0
+    assert encoder.main(["--quick", "--no-torch", f"--json={report}"]) == 0
     timed = json.loads(report.read_text("utf-8"))["quick"]["timings"]
     names = {(one["stage"], one["name"]) for one in timed}
     assert {one for one in KEPT if "PyTorch" not in one[1]} <= names

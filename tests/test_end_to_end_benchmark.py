@@ -14,10 +14,10 @@ import pytest
 from flax import nnx
 
 from benchmarks import end_to_end
-from benchmarks import end_to_end_models as models
 from benchmarks.end_to_end import Row, Sample, crossover, line, measure, notes, sample, verdict
-from benchmarks.end_to_end_models import Part
-from benchmarks.made_clips import made_clip
+from benchmarks.parts import end_to_end_models as models
+from benchmarks.parts.end_to_end_models import Part
+from benchmarks.parts.made_clips import made_clip
 from tokenization import pipeline
 from tokenization.video import Frames, VideoInfo
 from trajvit_jax.models.settings import EncoderSettings

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.extraction_faults import Verdict, _kill_one, make_videos
-from benchmarks.workers import worker_processes
+from benchmarks.parts.workers import worker_processes
 from tokenization.engines.crew import Crew
 from tokenization.engines.local import LocalEngine
 from tokenization.manifest import read_manifest

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import frames
+from benchmarks.parts import table_text
 from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.settings import NAMES
 
@@ -48,13 +50,38 @@ def test_the_verdict_compares_the_longest_clips():
     assert said[0].startswith("| model | frames |") and len(said) == 6
 
 
-def test_flops_alone_make_a_page_with_one_chart(tmp_path, capsys):
-    page = tmp_path / "FRAMES.md"
-    page.write_text("<!-- frames -->\n<!-- end of frames -->\n")
-    code = frames.main(["--flops", "--models=trajvit,vit3d,tome", f"--page={page}"])
+@pytest.fixture
+def page(tmp_path):
+    path = tmp_path / "FRAMES.md"
+    path.write_text("<!-- frames -->\n<!-- end of frames -->\n")
+    return path
+
+
+def test_flops_alone_make_a_page_with_one_chart(page, capsys):
+    code = frames.main(["--flops", f"--page={page}"])
     assert code == 0 and "holds: TrajViT's FLOPs at 128 frames" in capsys.readouterr().out
     assert "| ToMe | 128 | 12,544 |" in page.read_text()
-    assert (tmp_path / "frames.svg").read_text().count("<polyline") == 3
+    assert page.with_name("frames.svg").read_text().count("<polyline") == len(frames.MODELS)
+
+
+@pytest.mark.parametrize("some", ["--frames=16,32", "--frames=16,256", "--models=trajvit,vit3d"])
+def test_some_models_or_lengths_leave_the_page_as_it_is(page, capsys, some):
+    before = page.read_text()
+    assert frames.main(["--flops", some, f"--page={page}"]) == 0
+    assert "stays as it is: it is of all models and lengths" in capsys.readouterr().out
+    assert page.read_text() == before and not page.with_name("frames.svg").exists()
+
+
+def test_flops_alone_take_no_times_from_a_page(page, capsys):
+    counted = frames.count_flops(frames.MODELS, frames.FRAMES)
+    timed = [dataclasses.replace(one, milliseconds=12.0, megabytes=34.0) for one in counted]
+    assert frames.not_for_page(timed, page) is None
+    table_text.replace_block(page, "frames", frames.markdown([one.cells() for one in timed]))
+    before = page.read_text()
+    assert frames.main(["--flops", f"--page={page}"]) == 0
+    assert "stays as it is: it has times and memory" in capsys.readouterr().out
+    assert page.read_text() == before
+    assert frames.not_for_page(timed, page) is None
 
 
 def test_unknown_models_and_lengths_are_named(capsys):

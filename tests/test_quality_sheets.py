@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks.quality_sheets import (
+from benchmarks.parts.quality_sheets import (
     _MISSED,
     _RIGHT,
     _TOO_MUCH,
@@ -18,7 +18,7 @@ from benchmarks.quality_sheets import (
     judged,
     united,
 )
-from benchmarks.tracking_metrics import Cover, best_cover, overlaps
+from benchmarks.parts.tracking_metrics import Cover, best_cover, overlaps
 
 
 def test_pixels_are_those_of_the_object_that_their_trajectory_is_taken_for():

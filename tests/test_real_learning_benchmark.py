@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import captioned_clips, real_learning, recall_scores
+from benchmarks import real_learning
+from benchmarks.parts import captioned_clips, recall_scores
 from tokenization.manifest import Entry, read_manifest
 from trajvit_jax.evals.retrieval import Comparison
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import hlo, scaling
+from benchmarks import scaling
+from benchmarks.parts import hlo
 
 # Cut from what XLA wrote of a gradient through a scan of six layers, on meshes of 4 and 8.
 PROGRAM = """\

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablations, comparison, paired, said, table_text, table_truth
-from benchmarks.table_rows import Finished, Ledger, unfinished
-from benchmarks.table_text import curves, lines_of, replace_block, table
+from benchmarks import ablations, comparison
+from benchmarks.parts import paired, said, table_text, table_truth
+from benchmarks.parts.table_rows import Finished, Ledger, unfinished
+from benchmarks.parts.table_text import curves, lines_of, replace_block, table
 from trajvit_jax.models.settings import ModelSettings, ToMeSettings
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,7 @@ def test_a_row_is_not_trained_again_unless_what_made_it_changes(rows, tmp_path):
 
 
 def _add_rows(path, begin, number):
-    from benchmarks.table_rows import Ledger
+    from benchmarks.parts.table_rows import Ledger
 
     [row] = comparison.rows(["trajvit"], path.parent, real=False)
     ledger = Ledger(path)

@@ -9,10 +9,11 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import ablations, captioned_clips, comparison, table_records, table_runs
-from benchmarks.table_clips import Clips, check_clips, clips_of
-from benchmarks.table_rows import Finished, Ledger
-from benchmarks.table_runs import run_row, train_rows, workdir_of
+from benchmarks import ablations, comparison
+from benchmarks.parts import captioned_clips, table_records, table_runs
+from benchmarks.parts.table_clips import Clips, check_clips, clips_of
+from benchmarks.parts.table_rows import Finished, Ledger
+from benchmarks.parts.table_runs import run_row, train_rows, workdir_of
 from tokenization.engines.inline import InlineEngine
 from tokenization.folder_lock import held, only_writer
 from trajvit_jax.data.source import open_records
@@ -272,16 +273,17 @@ def test_a_row_is_kept_before_anything_can_be_lost(tmp_path, monkeypatch):
 def test_the_comparison_trains_what_it_names(tmp_path, monkeypatch):
     monkeypatch.setattr(table_records, "QUICK", ",train=16,test=3")  # a batch is 16
     options = comparison.parse(["--quick", "--models=rlt,vivit"])
-    options.rows = tmp_path / "rows.jsonl"
-    lines, trained = comparison.run(options, tmp_path)
-    assert [one.name for one in trained.done] == ["rlt", "vivit"] and len(lines) == 2
+    options.ledger = tmp_path / "rows.jsonl"
+    told = comparison.run(options, tmp_path)
+    trained = told.trained
+    assert [one.name for one in trained.done] == ["rlt", "vivit"] and len(told.numbers) == 2
     for one in trained.done:
         ranks = one.ranks["world"]
         assert len(ranks["txt2vid"]) == len(one.owners["world"]) and len(ranks["vid2txt"]) == 3
         assert [step for step, _ in one.learned] == [2] and one.loss > 0
     # What changed is what RLT reads: fewer tubelets than there are, each clip its own number.
     assert 49 < trained.done[0].tokens[0] < 196 == trained.done[1].tokens[0]
-    assert not comparison.run(options, tmp_path)[1].done
+    assert not comparison.run(options, tmp_path).trained.done
 
 
 @pytest.mark.slow

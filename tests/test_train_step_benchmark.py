@@ -8,7 +8,7 @@ import json
 import pytest
 
 from benchmarks import train_step
-from benchmarks.train_step_run import Attempt
+from benchmarks.parts.train_step_run import Attempt
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,15 @@ def test_parts_are_told_for_a_video_beside_the_step():
 @pytest.mark.parametrize(("seconds", "holds"), [(1.0, True), (1.2, False)])
 def test_the_transformer_must_use_the_hardware(seconds: float, holds: bool):
     parts = [result("vit3d", 0.0, parts={"transformer": seconds}, transformer_flops=4.6e11)]
-    [(text, found)] = train_step.verdicts([step("vit3d", 2.0)], parts)
+    [(text, found)] = train_step.verdicts([step("vit3d", 2.0)], parts).items()
     assert found is holds and "bound 45%" in text
 
 
 @pytest.mark.parametrize(("seconds", "holds"), [(0.5, True), (0.6, False)])
 def test_trajectories_must_be_faster_than_patches(seconds: float, holds: bool):
-    [(text, found)] = train_step.verdicts([step("trajvit", seconds), step("vit3d", 2.0)], [])
+    [(text, found)] = train_step.verdicts(
+        [step("trajvit", seconds), step("vit3d", 2.0)], []
+    ).items()
     assert found is holds and "bound 4x" in text
 
 
@@ -103,4 +105,4 @@ def test_numbers_are_of_a_commit(monkeypatch, capsys, tmp_path):
 def test_unknown_models_are_named(capsys):
     with pytest.raises(SystemExit):
         train_step.main(["--models=vit"])
-    assert "unknown model 'vit': did you mean 'vit3d'" in capsys.readouterr().err
+    assert "'vit' is unknown: did you mean 'vit3d'" in capsys.readouterr().err

@@ -73,11 +73,12 @@ def test_what_cannot_be_fitted_is_told(tmp_path, monkeypatch, capsys):
     chosen = tube_odds.chosen_sequences(tmp_path, ["dog", "camel", "dog"])
     assert [one.name for one in chosen] == ["camel", "dog"]
     monkeypatch.delenv("TRAJVIT_TEST_DATA", raising=False)
-    for arguments, reason in (
-        ([], "set TRAJVIT_TEST_DATA"),
-        (["--sequences=dog,camle"], "no sequence 'camle': did you mean 'camel'?"),
-        (["--sequences=dog,dog"], "name two sequences or more"),
+    with pytest.raises(SystemExit) as ended:
+        tube_odds.main([])
+    assert ended.value.code == 2 and "set TRAJVIT_TEST_DATA" in capsys.readouterr().err
+    for names, reason in (
+        ("dog,camle", "no sequence 'camle': did you mean 'camel'"),
+        ("dog,dog", "name two sequences or more"),
     ):
-        with pytest.raises(SystemExit) as ended:
-            tube_odds.main(arguments + [f"--davis={tmp_path}"] * bool(arguments))
-        assert ended.value.code == 2 and reason in capsys.readouterr().err
+        with pytest.raises(ValueError, match=reason):
+            tube_odds.main([f"--davis={tmp_path}", f"--sequences={names}"])

@@ -12,12 +12,12 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import videollm, videollm_claim
+from benchmarks import videollm
 from benchmarks.llm_costs import memory
 from benchmarks.llm_costs import rows as cost_rows
-from benchmarks.videollm import NotLearned, Row, Score, Settings, verdicts
-from benchmarks.videollm_halves import by_kind, fit_and_score, is_answered, slot_of
-from benchmarks.videollm_questions import (
+from benchmarks.parts import videollm_claim
+from benchmarks.parts.videollm_halves import by_kind, fit_and_score, is_answered, slot_of
+from benchmarks.parts.videollm_questions import (
     KINDS,
     NUMBERS,
     balanced,
@@ -29,8 +29,15 @@ from benchmarks.videollm_questions import (
     scenes,
     words,
 )
-from benchmarks.videollm_run import _interval, known_of, rows_for, write_talks
-from benchmarks.videollm_text import TextSettings, batches, llama_settings, train, word_tokenizer
+from benchmarks.parts.videollm_run import _interval, known_of, rows_for, write_talks
+from benchmarks.parts.videollm_text import (
+    TextSettings,
+    batches,
+    llama_settings,
+    train,
+    word_tokenizer,
+)
+from benchmarks.videollm import NotLearned, Row, Score, Settings, verdicts
 from tokenization.world.captions import content, split_of
 from tokenization.world.dataset import clips
 from tokenization.world.events import events

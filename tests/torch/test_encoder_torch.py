@@ -25,7 +25,7 @@ def one_thread(torch):
 
 @pytest.fixture(scope="module")
 def encoders(torch):
-    return importlib.import_module("benchmarks.encoder_torch")
+    return importlib.import_module("benchmarks.parts.encoder_torch")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.random_batch import random_batch
+from benchmarks.parts.random_batch import random_batch
 from trajvit_jax.data.abstract import abstract_batch
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.packing import PackingSettings

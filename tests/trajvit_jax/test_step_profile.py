@@ -7,7 +7,7 @@ import time
 import jax
 import pytest
 
-from benchmarks.step_profile import (
+from benchmarks.parts.step_profile import (
     IDLE,
     OTHER,
     SCOPES,
@@ -17,7 +17,7 @@ from benchmarks.step_profile import (
     profile,
     shared,
 )
-from benchmarks.train_step_run import Attempt, prepare
+from benchmarks.parts.train_step_run import Attempt, prepare
 from trajvit_jax.sharding import MeshSettings, make_mesh
 from trajvit_jax.step import make_step
 

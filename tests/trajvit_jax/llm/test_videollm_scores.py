@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import videollm_run
-from benchmarks.videollm_halves import fit_and_score, object_states
-from benchmarks.videollm_questions import questions
-from benchmarks.videollm_run import answer, known_of, score, see, tokens_read
+from benchmarks.parts import videollm_run
+from benchmarks.parts.videollm_halves import fit_and_score, object_states
+from benchmarks.parts.videollm_questions import questions
+from benchmarks.parts.videollm_run import answer, known_of, score, see, tokens_read
 from tests.trajvit_jax.llm.conftest import TOKENIZATION
 from tokenization import pipeline, video
 from tokenization.recorder import read_settings

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
-from benchmarks.encoder_jax import LEARNING_RATE
-from benchmarks.layers_torch import (
+from benchmarks.parts.encoder_jax import LEARNING_RATE
+from benchmarks.parts.layers_torch import (
     Encoder,
     FrameTokenizer,
     PositionEncoder,
@@ -34,7 +34,7 @@ from benchmarks.layers_torch import (
     final_norm,
     masks_of,
 )
-from benchmarks.timing import Contender, peak_growth
+from benchmarks.parts.timing import Contender, peak_growth
 from trajvit_jax.convert.sizes import released_settings, vit3d_settings
 from trajvit_jax.models.settings import EncoderSettings, ResNetSettings
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.table_rows import Row
-from benchmarks.table_runs import compile_once
-from benchmarks.timing import Contender, race
+from benchmarks.parts.table_rows import Row
+from benchmarks.parts.table_runs import compile_once
+from benchmarks.parts.timing import Contender, race
 from tokenization.files import write_text
 from trajvit_jax.data.steps import train_steps
 from trajvit_jax.data.streams import open_streams

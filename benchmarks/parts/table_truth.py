@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt16
 
-from benchmarks.tracking_metrics import identity_switches, overlaps, tube_ious
+from benchmarks.parts.tracking_metrics import identity_switches, overlaps, tube_ious
 from tokenization.manifest import Entry
 from tokenization.trajectories import Trajectories
 from tokenization.video import Frames

@@ -17,8 +17,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int32, UInt8
 
-from benchmarks.encoder_jax import Clip as ModelClip
-from benchmarks.encoder_jax import build, contender, forward, settings_of
+from benchmarks.parts.encoder_jax import Clip as ModelClip
+from benchmarks.parts.encoder_jax import build, contender, forward, settings_of
 from tokenization.pipeline import Pipeline
 from tokenization.resizing import resize_labels
 from tokenization.video import Frames
@@ -109,7 +109,7 @@ class TrajViTTorch:
     """The released formulation in PyTorch; its dense masks cost little beside bfloat16 layers."""
 
     def __init__(self, encoder: EncoderSettings, dtype: str) -> None:
-        from benchmarks import encoder_torch
+        from benchmarks.parts import encoder_torch
 
         self.way = f"PyTorch, {dtype}"
         self._dtype = getattr(encoder_torch.torch, dtype)
@@ -146,7 +146,7 @@ class ViT3DTorch:
     """
 
     def __init__(self, encoder: EncoderSettings, side: int, most: int, dtype: str) -> None:
-        from benchmarks import encoder_torch
+        from benchmarks.parts import encoder_torch
 
         self.way = f"PyTorch, fused attention, {dtype}"
         self._depth = encoder.depth

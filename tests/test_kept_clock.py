@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from benchmarks import stage_clock
-from benchmarks.stage_clock import StageClock
+from benchmarks.parts import kept_clock
+from benchmarks.parts.kept_clock import StageClock
 
 
 @pytest.fixture
 def passes(monkeypatch):
     """Lets seconds pass."""
     now = [100.0]
-    monkeypatch.setattr(stage_clock.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(kept_clock.time, "perf_counter", lambda: now[0])
     return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 

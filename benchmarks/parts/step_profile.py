@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks.hlo import HEAD, OP_NAME
+from benchmarks.parts.hlo import HEAD, OP_NAME
 from trajvit_jax.run.profiling import Profiler, ProfileSettings
 
 SCOPES = ("augmentation", "backbone", "tokens", "transformer", "text", "loss", "optimizer")

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
-from benchmarks.videollm_questions import (
+from benchmarks.parts.videollm_questions import (
     Asked,
     Fact,
     balanced,
@@ -25,7 +25,7 @@ from benchmarks.videollm_questions import (
     questions,
     scenes,
 )
-from benchmarks.videollm_run import Known, read_clips, see
+from benchmarks.parts.videollm_run import Known, read_clips, see
 from tokenization.resizing import resize_labels
 from tokenization.world.dataset import load_truth
 from tokenization.world.scenes import WorldSettings

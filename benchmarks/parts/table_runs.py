@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.table_clips import check_clips, clips_of
-from benchmarks.table_rows import Finished, Ledger, Row, unfinished
+from benchmarks.parts.table_clips import check_clips, clips_of
+from benchmarks.parts.table_rows import Finished, Ledger, Row, unfinished
 from tokenization.files import write_text
 from tokenization.folder_lock import FolderInUse, only_writer
 from trajvit_jax.data.samples import resized

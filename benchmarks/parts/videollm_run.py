@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.videollm_claim import claim
-from benchmarks.videollm_questions import (
+from benchmarks.parts.videollm_claim import claim
+from benchmarks.parts.videollm_questions import (
     KINDS,
     Asked,
     Fact,

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.paired import Answers, Difference, Mean, bootstrap, over_seeds
-from benchmarks.table_clips import check_clips
-from benchmarks.table_costs import StepCost
-from benchmarks.table_rows import WAYS, Finished, Ledger, Row
+from benchmarks.parts.paired import Answers, Difference, Mean, bootstrap, over_seeds
+from benchmarks.parts.table_clips import check_clips
+from benchmarks.parts.table_costs import StepCost
+from benchmarks.parts.table_rows import WAYS, Finished, Ledger, Row
 from tokenization.files import write_text
+from tokenization.markdown import markdown_table
 from trajvit_jax.models.costs import cost_of
 from trajvit_jax.models.flops import count_forward
 from trajvit_jax.models.settings import ModelSettings
@@ -245,22 +246,9 @@ def curves(lines: Sequence[Line], what: str = "model") -> str:
 
 def _aligned(rows: Sequence[Mapping[str, str]], what: str) -> str:
     """Cells by column, columns aligned for those who read the table as text."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    widths = {name: max(len(name), *(len(row.get(name, "")) for row in rows)) for name in names}
-    rule = {name: "-" * (width - 1) + ":" for name, width in widths.items()} | {
-        what: "-" * widths[what]
-    }
-    text = [{name: name for name in widths}, rule, *rows]
-    return "\n".join(
-        "| "
-        + " | ".join(_pad(row.get(name, ""), width, name == what) for name, width in widths.items())
-        + " |"
-        for row in text
-    )
-
-
-def _pad(text: str, width: int, left: bool) -> str:
-    return text.ljust(width) if left else text.rjust(width)
+    names = list(dict.fromkeys([what, *(name for row in rows for name in row)]))
+    cells = [[row.get(name, "") for name in names] for row in rows]
+    return markdown_table(names, cells, padded=True)
 
 
 def _cells(line: Line) -> dict[str, str]:
@@ -282,15 +270,31 @@ def _cells(line: Line) -> dict[str, str]:
     return cells | {"seeds": str(line.seeds)}
 
 
+def read_block(path: Path, name: str) -> str:
+    """The text between the marks of this name in a page.
+
+    Raises:
+      ValueError: a page without the two marks.
+    """
+    page = path.read_text("utf-8")
+    return page[slice(*_place(path, page, name))].strip()
+
+
 def replace_block(path: Path, name: str, text: str) -> None:
     """Puts a text between the marks of this name in a page; a reader never sees half of it.
 
     Raises:
       ValueError: a page without the two marks.
     """
-    page, begin, end = path.read_text("utf-8"), f"<!-- {name} -->", f"<!-- end of {name} -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(page):
+    page = path.read_text("utf-8")
+    begin, end = _place(path, page, name)
+    write_text(path, f"{page[:begin]}\n\n{text}\n\n{page[end:]}")
+
+
+def _place(path: Path, page: str, name: str) -> tuple[int, int]:
+    """Where the text between the marks begins and ends."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    found = re.search(f"{re.escape(begin)}(.*?){re.escape(end)}", page, re.DOTALL)
+    if not found:
         raise ValueError(f"{path} needs the lines {begin} and {end} around the table")
-    whole = f"{begin}\n\n{text}\n\n{end}"
-    write_text(path, pattern.sub(lambda _: whole, page, count=1))
+    return found.span(1)

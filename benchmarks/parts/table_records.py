@@ -11,9 +11,9 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from benchmarks import captioned_clips
-from benchmarks.said import said
-from benchmarks.table_truth import SPOILT, Spoiling, TruthTokenizer
+from benchmarks.parts import captioned_clips
+from benchmarks.parts.said import said
+from benchmarks.parts.table_truth import SPOILT, Spoiling, TruthTokenizer
 from tokenization import pipeline
 from tokenization.extract import Summary, extract
 from tokenization.folder_lock import held

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Int32
 
-from benchmarks.timing import Contender
+from benchmarks.parts.timing import Contender
 from trajvit_jax.models.settings import (
     EncoderSettings,
     ModelSettings,

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from benchmarks.random_batch import random_batch
-from benchmarks.step_profile import profile
-from benchmarks.timing import race
-from benchmarks.train_step_parts import parts
+from benchmarks.parts.random_batch import random_batch
+from benchmarks.parts.step_profile import profile
+from benchmarks.parts.timing import race
+from benchmarks.parts.train_step_parts import parts
 from trajvit_jax.config import to_settings
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.schedule import StreamSettings
@@ -82,7 +82,7 @@ def measure(attempt: Attempt) -> dict[str, Any]:
     Returns:
       `attempt`, `peak_flops` of the device (None = unknown), and of a step: `seconds` of each
       round, `compiling`, `slots` and `flops` (see `Work`), `temporary` and `peak_memory` in
-      bytes (None = unknown), `profile` (see `benchmarks.step_profile`). Of parts: `parts`,
+      bytes (None = unknown), `profile` (see `benchmarks.parts.step_profile`). Of parts: `parts`,
       median seconds by name, and the FLOPs of the transformer, forward and backward.
 
     Raises:

@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.quick_programs import quick_programs
+from benchmarks.parts.quick_programs import quick_programs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BOUND = 0.05  # of a step
 UNSETTLED = 10  # steps at first, which read what was loaded while the step compiled
 

@@ -14,8 +14,8 @@ import tokenizers
 from flax import nnx
 from tqdm import tqdm
 
-from benchmarks.videollm_claim import claim
-from benchmarks.videollm_questions import (
+from benchmarks.parts.videollm_claim import claim
+from benchmarks.parts.videollm_questions import (
     Fact,
     choose,
     conversation,

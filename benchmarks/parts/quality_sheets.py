@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Integer, UInt8, UInt16
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.tracking_metrics import Cover
+from benchmarks.parts.tracking_metrics import Cover
 from tokenization.explore import view
 from tokenization.explore.colours import palette
 from tokenization.resizing import fit

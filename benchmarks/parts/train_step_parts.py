@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from benchmarks.timing import Contender
+from benchmarks.parts.timing import Contender
 from trajvit_jax.data.augment import AugmentSettings, augment, sample_keys
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.losses import blockwise_contrastive_loss

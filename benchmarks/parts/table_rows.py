@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from benchmarks.said import said
-from benchmarks.table_clips import Hashes
+from benchmarks.parts.said import said
+from benchmarks.parts.table_clips import Hashes
 from tokenization.files import write_text
 from tokenization.folder_lock import held
 from trajvit_jax import config as configs

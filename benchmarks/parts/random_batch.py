@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.packing import PANDA_CLIPS_FROM_FIRST, PANDA_IMAGES
+from benchmarks.parts.panda_counts import PANDA_CLIPS_FROM_FIRST, PANDA_IMAGES
 from trajvit_jax.data.abstract import abstract_batch
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.packing import first_slots, place, plan
