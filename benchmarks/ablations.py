@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,13 +24,13 @@ from benchmarks.comparison import MODELS, table_row
 from benchmarks.parts import captioned_clips, table_command, table_records
 from benchmarks.parts.arguments import some_of
 from benchmarks.parts.command import run_command
+from benchmarks.parts.kept_measures import add_measures, read_measures
 from benchmarks.parts.paired import rank_correlation
 from benchmarks.parts.table_command import SEEDS, Told, finish, kind_of_rows, seeds_of
 from benchmarks.parts.table_rows import Ledger, Row, unfinished
 from benchmarks.parts.table_runs import Trained, train_rows
 from benchmarks.parts.table_text import SOURCES, Line, lines_of, table
 from benchmarks.parts.table_truth import TrackingError, tracking_error
-from tokenization.files import write_text
 from tokenization.manifest import read_manifest
 from trajvit_jax.data.source import open_records
 from trajvit_jax.run.provenance import commit
@@ -203,33 +202,18 @@ def run(options: argparse.Namespace, output: Path) -> Told:
     if not options.table:
         needed = {row.name for row, _ in unfinished(Ledger(options.ledger), chosen, seeds)}
         needed |= {name for name in options.rows if ABLATIONS[name].table == "trajectories"} - set(
-            _read_errors(known)
+            read_measures(known, TrackingError)
         )
         names = [name for name in options.rows if name in needed]
         for variant in dict.fromkeys(ABLATIONS[name].variant for name in names):
             table_records.make_records(output, variant, clips, quick=options.quick)
-        _add_errors(known, errors(names, output))
+        add_measures(known, errors(names, output), TrackingError)
         trained = train_rows(chosen, seeds, options.ledger, output, code=code)
         trained.tell()
     every, every_seed = rows(list(ABLATIONS), output, **how), range(max(options.seeds, SEEDS))
-    found = tables(every, every_seed, Ledger(options.ledger), _read_errors(known))
+    wrong = read_measures(known, TrackingError)
+    found = tables(every, every_seed, Ledger(options.ledger), wrong)
     return Told(found, found, trained)
-
-
-def _add_errors(path: Path, found: Mapping[str, TrackingError]) -> None:
-    """Writes them beside those of other rows."""
-    if found:
-        values = {
-            name: dataclasses.asdict(error) for name, error in (_read_errors(path) | found).items()
-        }
-        write_text(path, json.dumps(values, indent=1) + "\n")
-
-
-def _read_errors(path: Path) -> dict[str, TrackingError]:
-    if not path.exists():
-        return {}
-    values = json.loads(path.read_text("utf-8"))
-    return {name: TrackingError(**error) for name, error in values.items() if name in ABLATIONS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.parts import captioned_clips, table_command, table_costs, table_records
 from benchmarks.parts.arguments import count, some_of
 from benchmarks.parts.command import run_command
+from benchmarks.parts.kept_measures import add_measures, read_measures
 from benchmarks.parts.table_command import SEEDS, Told, finish, kind_of_rows, seeds_of
+from benchmarks.parts.table_costs import StepCost
 from benchmarks.parts.table_rows import Ledger, Row, unfinished
 from benchmarks.parts.table_runs import Trained, train_rows
 from benchmarks.parts.table_text import SOURCES, curves, lines_of, table
@@ -46,7 +47,6 @@ MODELS = _PAPER | {name: title for name, (title, _) in _OWN.items()}
 DEFAULT = tuple(name for name in MODELS if name != "automerge16")
 LIKE = ("trajvit", "trajvit_wide")
 _VARIANTS = {name: name for name in ("segmentation_only", "tracking_only")}
-_LOG = logging.getLogger("trajvit_jax.benchmarks")
 
 
 def rows(
@@ -117,8 +117,6 @@ def run(options: argparse.Namespace, output: Path) -> Told:
     """What `main` does."""
     code = commit()  # what is imported by now; others may change the files meanwhile
     clips, seeds = captioned_clips.folder(), seeds_of(options)
-    if clips is None:
-        _LOG.warning("%s", captioned_clips.MISSING)
     trained, how = Trained(), kind_of_rows(options)
     chosen = rows(options.models, output, **how)
     costs = options.ledger.with_name(f"{options.ledger.stem}_costs.json")
@@ -129,7 +127,7 @@ def run(options: argparse.Namespace, output: Path) -> Told:
             table_records.make_records(output, variant, clips, quick=options.quick)
     if options.costs:
         found = table_costs.measure(chosen, output, options.rounds, code=code)
-        table_costs.write_costs(costs, found)
+        add_measures(costs, found, StepCost)
     elif not options.table:
         trained = train_rows(chosen, seeds, options.ledger, output, code=code)
         trained.tell()
@@ -138,7 +136,7 @@ def run(options: argparse.Namespace, output: Path) -> Told:
         MODELS,
         range(max(options.seeds, SEEDS)),
         Ledger(options.ledger),
-        table_costs.read_costs(costs),
+        read_measures(costs, StepCost),
         reference="trajvit",
         like=LIKE,
     )

@@ -53,6 +53,8 @@ def parser_of(file: str, about: str | None, *, quick: str, page: str) -> argpars
 
 def kind_of_rows(options: argparse.Namespace) -> dict[str, Any]:
     """How the rows are made that these options ask for: whether of real clips, steps, size."""
+    if captioned_clips.folder() is None and not options.table:
+        _LOG.warning("%s", captioned_clips.MISSING)
     return {
         "real": captioned_clips.folder() is not None or options.table,
         "steps": 2 if options.quick else options.steps,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -12,7 +11,6 @@ import jax
 from benchmarks.parts.table_rows import Row
 from benchmarks.parts.table_runs import compile_once
 from benchmarks.parts.timing import Contender, race
-from tokenization.files import write_text
 from trajvit_jax.data.steps import train_steps
 from trajvit_jax.data.streams import open_streams
 from trajvit_jax.data.unusable import readable_captions
@@ -99,20 +97,3 @@ def _repeat(step: Callable, state: TrainState, batch: object) -> Callable[[], No
         jax.block_until_ready(kept[0])
 
     return run
-
-
-def read_costs(path: Path) -> dict[str, StepCost]:
-    """What was measured, by name of the row; nothing where there is no file."""
-    if not path.exists():
-        return {}
-    return {
-        name: StepCost(**values) for name, values in json.loads(path.read_text("utf-8")).items()
-    }
-
-
-def write_costs(path: Path, costs: Mapping[str, StepCost]) -> None:
-    """Writes them beside those of other rows."""
-    values = {
-        name: dataclasses.asdict(cost) for name, cost in (read_costs(path) | dict(costs)).items()
-    }
-    write_text(path, json.dumps(values, indent=1) + "\n")
