@@ -331,3 +331,4 @@ PROTOCOL = command.Protocol("detection", __doc__ or "", DetectionSettings, _meas
 
 if __name__ == "__main__":
     command.run(PROTOCOL)
+        "training records that are missing": job.absent(own.train_split),

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 
+from tokenization.missing import keep
 from tokenization.records import Boxes
 from tokenization.shards import write_records
 from trajvit_jax.evals import command, detection
@@ -311,10 +312,26 @@ def test_videos_that_are_gone_are_counted_and_named(evaluated, toy_records, tmp_
     noted["quarantine"] = [{"id": "x", "path": "x.mp4", "reason": "is empty", "remedy": "copy"}]
     info.write_text(json.dumps(noted))
     missing = tmp_path / "test.missing.txt"
-    missing.write_text("videos/y.mp4\n\n")
+    missing.write_text("y_0\tvideos/y.mp4\ny_1\tvideos/y.mp4\n\nclip00\tcame_later.mp4\n")
     result = evaluated("retrieval", "vit3d", folder, f"--missing={missing}")
-    assert (result.count, result.of) == (12, 14)
-    assert [one["id"] for one in result.missing] == ["x", "videos/y.mp4"]
+    assert (result.count, result.of) == (12, 15)
+    assert [one["id"] for one in result.missing] == ["x", "y_0", "y_1"]
+    keep(tmp_path / "test.jsonl", folder, "test")  # as the extraction does
+    assert evaluated("retrieval", "vit3d", folder).missing == result.missing
+
+
+def test_what_one_of_several_folders_lacks_is_counted(evaluated, toy_record, tmp_path):
+    for frames, videos in ((2, 6), (4, 5)):
+        folder = tmp_path / f"of_{frames}"
+        made = [toy_record(i, frames=frames) for i in range(videos)]
+        write_records(folder, made, split="test")
+        (tmp_path / "test.missing.txt").write_text(f"only_{frames}\tx.mp4\n")
+        keep(tmp_path / "test.jsonl", folder, "test")
+    result = evaluated("scaling", "vit3d", tmp_path / "of_{frames}", "--at=2,4")
+    assert (result.count, result.of) == (5, 8)
+    reasons = {one["id"]: one["reason"] for one in result.missing}
+    assert reasons.pop("clip05") == "it is not among those of all --at"
+    assert reasons == dict.fromkeys(("only_2", "only_4"), "it is not there")
 
 
 def test_configs_say_which_protocol_they_are_for(runs, toy_records, tmp_path, capsys):
