@@ -9,7 +9,8 @@ or normalized again as CLIP does (paper, supplementary sections 11 and 13). Reco
   python -m trajvit_jax.evals.classification --workdir=runs/mine --records=runs/records \
       --prompts=none
 
-Without --classes they are the labels that occur in the records. With --views, records have that
+Without --classes they are the labels that occur in the records, ImageNet's synsets being called by
+the first of their names. With --views, records have that
 many times the frames that the model reads, and similarities are averaged over views.
 """
 
@@ -58,6 +59,25 @@ def own_label(record: Record, classes: Collection[str] | None = None) -> tuple[s
     if classes is not None:  # at the first record, not after hours
         check_labels([record.label], classes, f"record {record.id!r}")
     return record.id, record.label
+
+
+def _named(record: Record, classes: Collection[str] | None) -> tuple[str, str, str]:
+    """Id, class, and what that is called in a sentence if no list says it.
+
+    Raises:
+      UnusableRecord, ValueError: as `own_label`, or it has no name but a synset's number.
+    """
+    own, label = own_label(record, classes)
+    if not isinstance(record.extra.get("synset"), str):
+        return own, label, name_of(label)
+    # Of several names the first, as `read_classes` takes it.
+    name = (record.label or label).split(",")[0].replace("_", " ")
+    if classes is None and name == label:
+        raise ValueError(
+            f"record {record.id!r} is of class {label!r}, a number that no caption has: name the "
+            "classes by --classes=LOC_synset_mapping.txt"
+        )
+    return own, label, name
 
 
 def class_vectors(
@@ -156,16 +176,16 @@ def classify(
         a label.
       OSError: the storage cannot be read.
     """
-    keep = functools.partial(own_label, classes=None if classes is None else frozenset(classes))
+    keep = functools.partial(_named, classes=None if classes is None else frozenset(classes))
     videos = embedder.videos(source, keep)
-    labels = [label for _, label in videos.kept]
+    labels = [label for _, label, _ in videos.kept]
     if classes is None:
-        classes = {label: name_of(label) for label in sorted(set(labels))}
+        classes = dict(sorted((label, name) for _, label, name in videos.kept))
     numbers = {label: number for number, label in enumerate(classes)}
     of_classes = class_vectors(embedder, text, list(classes.values()), templates, ensemble=ensemble)
     scores = videos.vectors.astype(np.float64) @ of_classes.T
     ids, first, of_video = np.unique(
-        [name for name, _ in videos.kept], return_index=True, return_inverse=True
+        [record for record, *_ in videos.kept], return_index=True, return_inverse=True
     )
     summed = np.zeros((len(ids), len(classes)))
     np.add.at(summed, of_video, scores)

@@ -33,6 +33,7 @@ from trajvit_jax.evals.loaded import Loaded, load, with_frames
 from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.results import Measured, Result, with_intervals
 from trajvit_jax.evals.settings import CommonSettings
+from trajvit_jax.evals.variant import ablation_of, size_of
 from trajvit_jax.pod import cluster
 from trajvit_jax.run.provenance import commit, versions
 from trajvit_jax.sharding import MeshSettings, make_mesh
@@ -79,11 +80,11 @@ class Job(Generic[S]):
             "frames": self.frames,
         }
 
-    def open(self, split: str, *, views: int = 1) -> Sequence[Record]:
     def absent(self, split: str) -> int:
         """How many videos of a split became no record."""
         return len(absent_records(open_records(self.folder, split)))
 
+    def open(self, split: str, *, views: int = 1) -> Sequence[Record]:
         """Records of a split as the model reads them.
 
         Raises:
@@ -199,6 +200,8 @@ def evaluate(
         versions=versions("jax", "flax", "numpy", "opencv-python-headless"),
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         seconds=round(time.perf_counter() - started, 1),
+        size=size_of(loaded.model.settings),
+        ablation=ablation_of(loaded.model.settings),
         samples={one.name: one.parts for one in measured.metrics if one.parts is not None},
     )
 

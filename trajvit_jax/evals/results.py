@@ -20,6 +20,9 @@ from trajvit_jax import confidence
 from trajvit_jax.data.unusable import BadRecord
 
 FORMAT = 1  # of the JSON files
+# Settings that change no number: where tokens are kept, how much is done at once, how intervals are
+# made. What else is told of a result anyway.
+_FREE = ("features", "batch", "draws", "dataset", "split", "frames")
 _SAMPLES = ".samples.npz"
 
 
@@ -198,6 +201,8 @@ class Result:
         file beside the JSON, NAME.samples.npz.
     """
 
+      size: of the encoder, see `variant`; '' = a result of an earlier version does not say.
+      ablation: likewise.
     protocol: str
     dataset: str
     split: str
@@ -231,10 +236,19 @@ class Result:
         default_factory=dict, compare=False
     )
 
+    size: str = ""
+    ablation: str = ""
     def to_json(self) -> str:
         """One JSON object; a value that is not finite is null."""
         values = dataclasses.asdict(dataclasses.replace(self, samples={}))
         del values["samples"]
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings on which the numbers depend."""
+        # How much is done at once is part of what scaling measures.
+        free = [name for name in _FREE if (self.protocol, name) != ("scaling", "batch")]
+        return {name: value for name, value in self.settings.items() if name not in free}
+
         return json.dumps(_finite(values), indent=2) + "\n"
 
     def write(self, path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,8 @@ import pytest
 from tokenization.missing import keep
 from tokenization.records import Boxes
 from tokenization.shards import write_records
-from trajvit_jax.evals import command, detection
+from trajvit_jax.evals import command, detection, scaling
+from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.results import read_result
 
 PROTOCOLS = ("retrieval", "classification", "probing", "detection", "temporal_clips", "scaling")
@@ -126,6 +127,43 @@ def test_classes_are_found_by_sentences(evaluated, toy_records, tmp_path, model)
     classes.write_text("grey\nred\tscarlet\nblue\ngreen\nyellow\npink\n")
     more = evaluated("classification", model, toy_records, f"--classes={classes}", "--prompts=none")
     assert more.notes["classes"] == 6 and "top5" in more.metrics
+
+
+def test_synsets_are_called_by_their_names(
+    runs, toy_record, tmp_path, evaluated, monkeypatch, capsys
+):
+    """ImageNet's reader keeps both; what captions are compared with is no number."""
+    sentences = []
+    texts = Embedder.texts
+    monkeypatch.setattr(
+        Embedder, "texts", lambda self, own, text: sentences.append(own) or texts(self, own, text)
+    )
+    names = {"n01440764": "tench, Tinca tinca", "n02012849": "crane", "n03126707": "crane, hoist"}
+    synsets = list(names)
+    made = [
+        dataclasses.replace(
+            toy_record(i), label=names[synsets[i % 3]], extra={"synset": synsets[i % 3]}
+        )
+        for i in range(6)
+    ]
+    write_records(tmp_path / "named", made, split="test")
+    mapping = tmp_path / "LOC_synset_mapping.txt"
+    mapping.write_text("".join(f"{synset} {name}\n" for synset, name in names.items()))
+    options = ("--prompts=imagenet",)
+    plain = evaluated("classification", "vit3d", tmp_path / "named", *options)
+    listed = evaluated(
+        "classification", "vit3d", tmp_path / "named", *options, f"--classes={mapping}"
+    )
+    assert sentences[0] == sentences[1] and "itap of a tench." in sentences[0]
+    assert plain.notes["classes"] == 3 and plain.metrics == listed.metrics
+    bare = [
+        dataclasses.replace(one, label=synset, extra={"synset": synset})
+        for one, synset in zip(made, synsets, strict=False)
+    ]
+    write_records(tmp_path / "bare", bare, split="test")
+    where = (f"--workdir={runs('vit3d')}", f"--records={tmp_path / 'bare'}")
+    said = fails("classification", capsys, *where)
+    assert "is of class 'n01440764'" in said and "--classes=LOC_synset_mapping.txt" in said
 
 
 def test_views_are_averaged(evaluated, long_records):

@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trajvit_jax.config import to_settings
 from trajvit_jax.evals import paper, report
 from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.results import Measured, Metric, Result, Value, read_result, with_intervals
+from trajvit_jax.evals.variant import ablation_of, size_of
+from trajvit_jax.models.settings import SIZES, ModelSettings, TrajViTSettings
+from trajvit_jax.recipe import ENCODER_ABLATIONS
 
 ROOT = Path(__file__).parents[3]
 
@@ -168,6 +172,19 @@ def test_runs_of_other_trainings_are_no_seeds_of_one(tmp_path):
     one, two = result(), result(training="larger", checkpoint="1" * 16)
     assert [row["seeds"] for row in report.rows([(tmp_path, one), (tmp_path, two)])] == ["1", "1"]
     with pytest.raises(ValueError, match="comes twice for retrieval on msrvtt"):
+def test_settings_that_change_no_number_part_no_seeds(tmp_path):
+    one = result(settings={"captions": "all", "features": "a", "batch": 8, "draws": 9, "frames": 0})
+    two = result(
+        settings={"captions": "all", "features": "b", "batch": 4, "draws": 8, "frames": 16},
+        checkpoint="1" * 16,
+        count=98,
+    )
+    [row] = report.rows([(tmp_path, one), (tmp_path, two)])
+    assert (row["seeds"], row["n of m"]) == ("2", "98 to 99 of 100")
+    both = [dataclasses.replace(own, protocol="scaling") for own in (one, two)]
+    assert len(report.rows([(tmp_path, own) for own in both])) == 2  # seconds depend on the batch
+
+
         report.rows([(tmp_path, one), (tmp_path, one)])
 
 
@@ -248,7 +265,13 @@ def test_configs_and_commands_of_the_document_exist():
     checked = set()
     for block in paper.blocks():
         for dataset, _ in block.columns:
-            path = paper.command_of(block, dataset).partition("--config=")[2].rstrip("`")
+def config_of(block, dataset):
+    """That a command of the document names, or ''."""
+    words = paper.command_of(block, dataset).strip("`").split()
+    return next((w.removeprefix("--config=") for w in words if w.startswith("--config=")), "")
+
+
+            path = config_of(block, dataset)
             if not path or block.protocol == "summary":
                 continue
             checked.add(path)
@@ -263,6 +286,8 @@ def test_configs_and_commands_of_the_document_exist():
     files = {path.partition(":")[0] for path in checked}
     left = {
         f"configs/eval/{path.name}" for path in (ROOT / "configs" / "eval").glob("*.py")
+            for word in paper.command_of(block, dataset).strip("`").split()[3:]:
+                assert word.partition(":")[0] in file.read_text("utf-8"), word
     } - files
     assert left == {"configs/eval/activitynet_scaling.py"} and len(checked) == 15
 
@@ -280,7 +305,7 @@ def test_the_paper_s_settings_are_those_of_the_configs():
     checked = 0
     for block in paper.blocks():
         for dataset, _ in block.columns:
-            path = paper.command_of(block, dataset).partition("--config=")[2].rstrip("`")
+            path = config_of(block, dataset)
             said = paper.settings_of(block.protocol, dataset)
             if not said:
                 continue
@@ -299,3 +324,44 @@ def test_a_paper_s_row_has_one_number_a_run_can_stand_beside():
     own = dataclasses.replace(result(), dataset="ucf101", protocol="classification")
     assert report.paper_of(own, "top1") == "42.1 (panda4m, Table 9)"
     assert report.paper_of(dataclasses.replace(own, dataset="mine"), "top1") == "-"
+def test_trainings_are_told_apart_whatever_their_order():
+    both = result(train_records=["data/panda8m", "data/datacomp50m"], dataset="activitynet")
+    expected = "53.57 (panda8m_datacomp50m, Table 11)"
+    assert report.paper_of(both, "txt2vid_r5").startswith(expected)
+    turned = dataclasses.replace(both, train_records=both.train_records[::-1])
+    assert report.paper_of(turned, "txt2vid_r5").startswith(expected)
+    assert report.paper_of(result(train_records=["data/mine"]), "txt2vid_r5") == "-"
+    assert report.paper_of(result(train_records=[]), "txt2vid_r5").count("(") == 6
+
+
+def test_ablations_lie_beside_ablations():
+    ssv2 = {"dataset": "ssv2", "protocol": "probing", "settings": {"views": 4}, "views": 4}
+    small = ssv2 | {"train_records": ["data/panda880k"], "size": "B", "ablation": "none"}
+    own = "22.7 (ablation880k, Table 5); 22.7 (ablation880k, Table 6)"
+    assert report.paper_of(result(**small), "top1") == own
+    changed = result(**small | {"ablation": "mean"})
+    assert report.paper_of(changed, "top1") == "19.2 (ablation880k, Table 6)"
+    patches = result(**small | {"model": "vit3d"})
+    assert report.paper_of(patches, "top1") == "17.2 (ablation880k, Table 5)"
+    for other in ({"size": "L"}, {"ablation": "other"}, {"train_records": ["data/panda880k_sam"]}):
+        assert report.paper_of(result(**small | other), "top1") == "-"
+    large = ssv2 | {"size": "L", "ablation": "none"}
+    assert report.paper_of(result(**large), "top1") == "45.8 (panda4m, Table 2)"
+    assert report.paper_of(result(**large | {"ablation": "mean"}), "top1") == "-"
+    assert report.paper_of(result(**large | {"size": "B"}), "top1") == "-"
+
+
+def test_a_model_s_size_and_ablation():
+    for name, changes in ENCODER_ABLATIONS.items():
+        model = ModelSettings(
+            encoder=SIZES["B"],
+            trajvit=to_settings(TrajViTSettings, {"max_trajectories": 9} | changes),
+        )
+        assert (size_of(model), ablation_of(model)) == ("B", name)
+        assert ablation_of(dataclasses.replace(model, name="vit3d")) == "none"
+    other = dataclasses.replace(model, encoder=dataclasses.replace(SIZES["B"], depth=3))
+    assert size_of(other) == "768 x 3"
+    other = ModelSettings(trajvit=TrajViTSettings(appearance="mean", position="none"))
+    assert (size_of(other), ablation_of(other)) == ("L", "other")
+
+
