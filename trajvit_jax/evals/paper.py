@@ -263,6 +263,9 @@ _FOOT = """
   MSR-VTT has one caption a video (1k-A); `configs/eval/msrvtt.py:captions=first` reads it.
 - *Two versions of a number.* ViT3D's and TrajViT's panda-4m rows differ in the second digit between
   Tables 1 and 10, and its panda-8m rows between Tables 10 and 11. All are here.
+- *Probably a slip.* Table 11's panda-8m columns of videos that find captions hold the panda-4m rows
+  of Tables 1 and 10: 34.54, 59.11, 12.61 of ViT3D and 38.41, 61.02, 61.00, 14.81 of TrajViT; those
+  of panda-8m in Table 10 are 2 to 5 points higher.
 - *Templates.* The released program averages the unit vectors of a class's sentences and does not
   normalize the mean; its list of sentences is not among its files. CLIP's for Kinetics stand in.
 - *Probing.* A constant learning rate, an attention-pooling head with an MLP (Zhai et al.), views
