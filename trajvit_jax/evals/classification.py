@@ -190,8 +190,8 @@ def classify(
     summed = np.zeros((len(ids), len(classes)))
     np.add.at(summed, of_video, scores)
     counts = np.bincount(of_video)
-    if views > 1 and counts.max() > views:
-        raise ValueError(f"{source!r} has {counts.max()} records of one id, not {views} views")
+    if counts.max() > views:
+        raise ValueError(f"{source!r} has {counts.max()} records of one id, not {views}")
     truth = np.array([numbers[labels[place]] for place in first], np.int64)
     mean = (summed / counts[:, None]).astype(np.float32)
     return Classified(mean, truth, tuple(classes), videos.bad)
@@ -211,11 +211,14 @@ def measure(found: Classified) -> Measured:
         return float(100 * (right[counts > 0] / counts[counts > 0]).mean())
 
     everything = np.arange(len(ranks))
+    of_class = np.bincount(found.truth)
+    of_class = of_class[of_class > 0]
+    worth = len(of_class) ** 2 / (1 / of_class).sum()  # a sample of a small class counts more
     metrics = [Metric.percent("top1", top1)]
     if len(found.labels) > 5:
         metrics.append(Metric.percent("top5", hits_at(ranks, 5)))
     metrics += [
-        Metric("class_mean", by_class(everything), len(ranks), by_class),
+        Metric("class_mean", by_class(everything), len(ranks), by_class, share=True, trials=worth),
         Metric("chance_top1", 100 / len(found.labels)),
     ]
     return Measured(metrics, len(ranks), found.bad, {"classes": len(found.labels)})

@@ -102,6 +102,10 @@ def test_no_hit_at_all_is_not_certainty():
     owner[8] = 1
     metric = Metric.of_clusters("x", np.full(9, 100.0), owner, 2, share=True)
     assert metric.interval(draws=50, seed=0)[0] < 40
+    mean = Metric.mean("x", np.zeros(9), share=True)  # over videos of their clips
+    assert mean.interval(draws=50, seed=0) == Metric.percent("x", np.zeros(9, bool)).interval(
+        draws=50, seed=0
+    )
     ranks = Metric.of_clusters("x", np.zeros(9), owner, 2, median=True)
     assert ranks.interval(draws=50, seed=0) == (0, 0)  # a rank is no share
 
@@ -182,14 +186,14 @@ def test_settings_that_change_no_number_part_no_seeds(tmp_path):
     assert len(report.rows([(tmp_path, own) for own in both])) == 2  # seconds depend on the batch
 
 
-        report.rows([(tmp_path, one), (tmp_path, one)])
-
-
-def test_small_numbers_are_not_rounded_away():
 def test_runs_of_other_trainings_are_no_seeds_of_one(tmp_path):
     one, two = result(), result(training="larger", checkpoint="1" * 16)
     assert [row["seeds"] for row in report.rows([(tmp_path, one), (tmp_path, two)])] == ["1", "1"]
     with pytest.raises(ValueError, match="comes twice for retrieval on msrvtt"):
+        report.rows([(tmp_path, one), (tmp_path, one)])
+
+
+def test_small_numbers_are_not_rounded_away():
     assert [str(Value(x)) for x in (0.00231, 0.0, 12.345, 1234.0)] == [
         "0.00231",
         "0",
@@ -273,14 +277,14 @@ def config_of(block, dataset):
     return next((w.removeprefix("--config=") for w in words if w.startswith("--config=")), "")
 
 
-            path = config_of(block, dataset)
-            if not path or block.protocol == "summary":
-                continue
-            checked.add(path)
 def test_configs_and_commands_of_the_document_exist():
     checked = set()
     for block in paper.blocks():
         for dataset, _ in block.columns:
+            path = config_of(block, dataset)
+            if not path or block.protocol == "summary":
+                continue
+            checked.add(path)
             protocol = importlib.import_module(f"trajvit_jax.evals.{block.protocol}").PROTOCOL
             name, kind = protocol.name, protocol.settings
             given = parser_of(name, protocol.about, kind).parse_args(
@@ -288,12 +292,12 @@ def test_configs_and_commands_of_the_document_exist():
             )
             assert settings_of(name, kind, given).dataset == dataset
             file = ROOT / path.partition(":")[0]
+            for word in paper.command_of(block, dataset).strip("`").split()[3:]:
+                assert word.partition(":")[0] in file.read_text("utf-8"), word
             assert f"trajvit_jax.evals.{block.protocol} " in file.read_text("utf-8")
     files = {path.partition(":")[0] for path in checked}
     left = {
         f"configs/eval/{path.name}" for path in (ROOT / "configs" / "eval").glob("*.py")
-            for word in paper.command_of(block, dataset).strip("`").split()[3:]:
-                assert word.partition(":")[0] in file.read_text("utf-8"), word
     } - files
     assert left == {"configs/eval/activitynet_scaling.py"} and len(checked) == 15
 

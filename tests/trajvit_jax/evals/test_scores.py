@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals.class_lists import check_labels, name_of, read_classes
-from trajvit_jax.evals.classification import Classified, averaged, measure
+from trajvit_jax.evals.classification import Classified, averaged, classify, measure
+from trajvit_jax.evals.embedding import Embedded, Embedder
 from trajvit_jax.evals.prompts import TEMPLATES, read_templates
 from trajvit_jax.evals.temporal_clips import within
 
@@ -44,8 +46,40 @@ def test_accuracies_are_the_slow_ones(seed, n, c):
 
 
 def test_a_constant_score_is_no_hit():
-    values = dict(measure(Classified(np.ones((9, 3)), np.arange(9) % 3, ("a", "b", "c"))).values())
+    measured = measure(Classified(np.ones((9, 3)), np.arange(9) % 3, ("a", "b", "c")))
+    values = dict(measured.values())
     assert values["top1"] == values["class_mean"] == 0
+    high = {one.name: one.interval(draws=9, seed=0) for one in measured.metrics}
+    assert high["class_mean"] == high["top1"] and high["top1"][1] > 20  # no certainty
+
+
+def test_a_class_of_one_video_makes_the_mean_over_classes_less_sure():
+    measured = measure(Classified(np.ones((10, 2)), np.array([0] * 9 + [1]), ("a", "b")))
+    mean = next(one for one in measured.metrics if one.name == "class_mean")
+    assert mean.trials == pytest.approx(4 / (1 / 9 + 1))
+    assert mean.interval(draws=9, seed=0)[1] > 50
+
+
+class _Known(Embedder):
+    """Has embedded videos already."""
+
+    def __init__(self, kept):
+        self.kept = tuple(kept)
+
+    def videos(self, source, keep=None):
+        return Embedded(np.eye(len(self.kept), 4, dtype=np.float32), self.kept, ())
+
+    def texts(self, captions, text):
+        return np.eye(len(captions), 4, dtype=np.float32)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_more_records_of_one_id_than_views_are_refused(views):
+    text = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]"], 4)
+    kept = [("a", label, label) for label in "xyx"[: views + 1]]
+    with pytest.raises(ValueError, match=rf"has {views + 1} records of one id, not {views}"):
+        classify(_Known(kept), [], text, views=views)
+    assert len(classify(_Known(kept[:views]), [], text, views=views).truth) == 1
 
 
 @settings(deadline=None, max_examples=100)
