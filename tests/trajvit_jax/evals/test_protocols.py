@@ -234,16 +234,20 @@ def test_an_action_outside_the_list_is_told_at_the_first_record(
     assert "record 'clip00' is labelled 'talk', which is none of the 3 classes" in said
 
 
-def test_given_boxes(evaluated, runs, boxed_records, tmp_path, capsys):
+def test_given_boxes(evaluated, runs, boxed_records, tmp_path, capsys, monkeypatch):
     boxes = tmp_path / "boxes.csv"
     given = [f"--workdir={runs('vit3d')}", f"--records={boxed_records}", f"--boxes={boxes}"]
     boxes.write_text("film9,2,0.0,0.0,0.5,1.0,,0.9\n")
-    assert command.main(protocol("detection"), given) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(detection, "box_tokens", lambda *_: pytest.fail("computed already"))
+        assert command.main(protocol("detection"), given) == 2
     assert "none of 1 frames with given boxes is among the 8" in capsys.readouterr().err
     rows = [f"film{i // 2},2,0.0,0.0,0.5,1.0,,0.9" for i in range(8)]
     boxes.write_text("\n".join([*rows, "film0,2,0.5,0.0,1.0,1.0,,0.1"]) + "\n")
-    result = evaluated("detection", "vit3d", boxed_records, f"--boxes={boxes}", "--epochs=1")
+    asked = (f"--boxes={boxes}", "--epochs=1", "--most-pairs=2")
+    result = evaluated("detection", "vit3d", boxed_records, *asked)
     assert result.notes["boxes from"] == str(boxes)
+    assert result.notes["pairs of box and action that count"] == "2 a frame"
     assert result.notes["boxes"] == 16  # two rows of a film are the boxes of its two clips
     boxes.write_text("film0,2,0.0,0.0,1.5,1.0,,0.9\n")
     given = [f"--workdir={runs('vit3d')}", f"--records={boxed_records}", f"--boxes={boxes}"]
@@ -308,6 +312,30 @@ def test_too_few_frames_are_told_before_anything_is_compiled(runs, toy_records, 
     assert "frames=8)" in said
     assert "multiples of 2 frames, not 3" in fails("retrieval", capsys, *where, "--frames=3")
     assert "4 views of 4 frames" in fails("probing", capsys, *where, "--train-split=test")
+
+
+def test_heads_that_cannot_be_trained_are_told_before_features(runs, boxed_records, capsys):
+    where = (f"--workdir={runs('vit3d')}", f"--records={boxed_records}", "--views=1")
+    for options, reason in (
+        (("--learning-rate=0",), "--learning-rate=0.0 must be above 0"),
+        (("--learning-rate=nan",), "--learning-rate=nan must be above 0"),
+        (("--weight-decay=-1",), "--weight-decay=-1.0 must be at least 0"),
+        (("--heads=-2",), "--heads=-2 must be at least 0"),
+        (("--heads=5",), "--heads=5 cannot share tokens of width 32"),
+    ):
+        for name, own in (("probing", where), ("detection", where[:2])):
+            # There is no such split: features would be what fails first.
+            said = fails(name, capsys, *own, *options, "--train-split=none")
+            assert reason in said, (name, options)
+
+
+def test_frames_that_cannot_be_read_are_told_before_others_are_measured(
+    runs, long_records, capsys, monkeypatch
+):
+    monkeypatch.setattr(scaling, "measure_at", lambda *_, **__: pytest.fail("measured already"))
+    where = (f"--workdir={runs('vit3d')}", f"--records={long_records}")
+    assert "multiples of 2 frames, not 3" in fails("scaling", capsys, *where, "--at=4,3")
+    assert "has 8 frames, 16 frames are" in fails("scaling", capsys, *where, "--at=4,16")
 
 
 def test_records_without_what_a_protocol_reads(runs, toy_records, long_records, capsys):

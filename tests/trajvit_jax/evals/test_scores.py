@@ -192,6 +192,9 @@ def test_lists_as_datasets_publish_them(tmp_path, name, content, classes):
         ("a.json", '{"a": "first"}', "is no list of classes"),
         ("a.json", '{"7": ["n01440764", "tench"]}', "is no list of classes"),
         ("a.json", "[]", "has no class"),
+        ("a.json", "3", "is no list of classes .it is 3."),
+        ("a.json", "[[1]]", "is no list of classes .its items are not labels"),
+        ("a.json", '{"0": [1, 2], "1": "a"}', "is no list of classes"),
         ("a.json", '["a", "b", "a"]', "has the class 'a' twice"),
         ("a.pbtxt", 'item { name: "a" }', "is no list of items"),
         ("a.txt", "\n\n", "has no class"),
@@ -202,6 +205,19 @@ def test_lists_of_no_known_form(tmp_path, name, content, reason):
     path.write_text(content)
     with pytest.raises(ValueError, match=reason):
         read_classes(str(path))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.pbtxt"])
+def test_files_in_another_encoding_are_named(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes("café\n{}".encode("latin-1"))
+    said = r"is not UTF-8 \(byte 3 is 0xe9\): --classes names .*; write it in UTF-8"
+    with pytest.raises(ValueError, match=rf"{name} {said}"):
+        read_classes(str(path))
+    with pytest.raises(ValueError, match=r"is not UTF-8 .*--prompts names sentences"):
+        read_templates(str(path))
+    (tmp_path / "b.txt").write_text("walk\n", "utf-8-sig")
+    assert read_classes(str(tmp_path / "b.txt")) == {"walk": "walk"}  # no part of the label
 
 
 def test_names_and_labels():
