@@ -36,7 +36,7 @@ from pathlib import Path
 
 from absl import flags
 
-from tokenization import command, manifest, pipeline, weights
+from tokenization import command, manifest, missing, pipeline, weights
 from tokenization.engines import choice
 from tokenization.engines.crew import Patience
 from tokenization.engines.devices import visible_gpus
@@ -179,6 +179,7 @@ def _extract() -> Summary:
         build=functools.partial(pipeline.build, weights=flag.weights),
         together=flag.together,
     )
+    missing.keep(flag.input, Path(flag.output), flag.split)
     return dataclasses.replace(summary, asking=asking_for(flag.config))
 
 

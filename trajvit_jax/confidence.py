@@ -60,7 +60,7 @@ def interval(values: Float[np.ndarray, " count"]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
+def wilson(share: float, count: int | float) -> tuple[float, float]:
     """Wilson's interval of a share, 0 to 1, that `count` independent trials gave."""
     spread = _Z**2 / count
     middle = (share + spread / 2) / (1 + spread)

@@ -18,7 +18,8 @@ Command:
   python -m trajvit_jax.evals.detection --workdir=runs/panda4m --records=data/ava \\
       --config=configs/eval/ava.py \\
       --classes=ava_action_list_v2.2_for_activitynet_2019.pbtxt
-Boxes of a person detector: --boxes=FILE.csv, those with a score of 0.8 and more.
+Boxes of a person detector: --boxes=FILE.csv, those with a score of 0.8 and more. All pairs of a
+box and an action count; with --most-pairs=50 the best of a frame, as in ActivityNet's program.
 """
 
 from __future__ import annotations

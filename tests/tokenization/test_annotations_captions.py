@@ -130,6 +130,32 @@ def test_activitynet_has_paragraphs_or_events(folder):
     }
 
 
+def test_a_paragraph_of_activitynet_is_in_the_order_of_time(folder):
+    video = {"timestamps": [[5, 9], [0, 4], [5, 6]], "sentences": ["Then.", "First.", "Also."]}
+    folder.put("media/v_a.mp4")
+    file = folder.put("1.json", {"v_a": video})
+    assert folder.entries("activitynet", file)["v_a"].captions == ("First. Then. Also.",)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "item", "reason"),
+    [
+        ("msrvtt", {"video": "a.mp4", "captoin": "x"}, "has no 'caption', but 'captoin'"),
+        ("ssv2", {"id": "1", "Template": "x"}, "has no 'template', but 'Template'"),
+        ("ssv2", {"id": "1", "template": "x", "lable": "y"}, "has no 'label', but 'lable'"),
+        (
+            "youcook2",
+            {"youtube_id": "a", "segment": [0, 1], "sentence": "x", "recipetype": "1"},
+            "has no 'recipe_type', but 'recipetype'",
+        ),
+    ],
+)
+def test_a_misspelt_key_is_named_also_of_what_may_lack(folder, dataset, item, reason):
+    folder.put("media/a.mp4")
+    bad = one_malformed(folder.read(dataset, folder.put("1.json", [item])))
+    assert bad.reason == reason
+
+
 @pytest.mark.parametrize(
     ("video", "reason"),
     [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenization import annotations
+from tokenization import annotations, missing
 from tokenization.annotations.__main__ import main
 from tokenization.annotations.datasets import DATASETS
 from tokenization.annotations.problems import AnnotationError
@@ -63,8 +63,8 @@ def test_missing_files_are_listed_and_left_out(data, capsys):
         (data / f"videos/video{number}.mp4").unlink()
     assert call(data) == 0
     assert "2 entries miss their file (2 files)" in capsys.readouterr().out
-    missing = (data / "m.missing.txt").read_text().split()
-    assert missing == [str(data / f"videos/video{number}.mp4") for number in (3, 5)]
+    files = {f"video{number}": str(data / f"videos/video{number}.mp4") for number in (3, 5)}
+    assert missing.read(data / "m.missing.txt") == files
     assert len(read_manifest(data / "m.jsonl")) == 38
     assert call(data, "--keep-missing") == 0
     assert len(read_manifest(data / "m.jsonl")) == 40
@@ -72,6 +72,35 @@ def test_missing_files_are_listed_and_left_out(data, capsys):
         (data / f"videos/video{number}.mp4").touch()
     assert call(data) == 0
     assert not (data / "m.missing.txt").exists()
+
+
+def test_entries_that_share_a_file_are_each_missing(tmp_path, capsys):
+    """Two videos of four events each, one of which is gone: four clips are."""
+    times = {"timestamps": [[i, i + 1] for i in range(4)], "sentences": list("abcd")}
+    (tmp_path / "val_1.json").write_text(json.dumps({"v_one": times, "v_two": times}))
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/v_one.mp4").touch()
+    given = [f"--annotations={tmp_path / 'val_1.json'}", f"--media={tmp_path / 'videos'}"]
+    assert main(["activitynet", *given, f"--output={tmp_path / 'm.jsonl'}", "--per=event"]) == 0
+    assert "4 entries miss their file (1 files)" in capsys.readouterr().out
+    gone = str(tmp_path / "videos/v_two.mp4")
+    assert missing.read(tmp_path / "m.missing.txt") == {f"v_two_{i}": gone for i in range(4)}
+
+
+def test_the_list_of_missing_entries_goes_with_the_records(tmp_path):
+    manifest, listed = tmp_path / "m.jsonl", tmp_path / "m.missing.txt"
+    listed.write_text("a_0\tvideos/a.mp4\na_1\tvideos/a.mp4\n")
+    missing.keep(manifest, tmp_path, "test")
+    assert missing.read_kept(tmp_path, "test") == dict.fromkeys(("a_0", "a_1"), "videos/a.mp4")
+    assert missing.read_kept(tmp_path, "train") == {}
+    listed.unlink()
+    missing.keep(manifest, tmp_path, "test")
+    assert missing.read_kept(tmp_path, "test") == {}
+    listed.write_text("videos/b.mp4\n")  # of an earlier version
+    assert missing.read(listed) == {"videos/b.mp4": "videos/b.mp4"}
+    listed.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"m\.missing\.txt is not UTF-8 .*MANIFEST\.missing\.txt"):
+        missing.read(listed)
 
 
 def test_malformed_items_are_quarantined_and_too_many_are_an_error(data, capsys):
@@ -104,7 +133,7 @@ def test_nothing_to_write_keeps_the_old_manifest(data, capsys):
     assert "none of the 40 files is there, the first would be" in err
     assert "pass --keep_missing" in err
     assert (data / "m.jsonl").read_bytes() == old
-    assert len((data / "m.missing.txt").read_text().split()) == 40
+    assert len(missing.read(data / "m.missing.txt")) == 40
     assert not list(data.glob(".*"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenization import extract, records
+from tokenization import extract, missing, records
 from tokenization.frames_asked import asking_for
 from tokenization.recorder import ExtractSettings
 from tokenization.splits import OutputError
@@ -51,12 +51,16 @@ def test_the_command(entries, clips, tmp_path):
     assert "warning: --weights=random is not used: classical and flow need none" in stderr
     assert "videos a second, processes: 1" in stdout
     assert "extract: 100%" in stderr
-    process = command(f"--input={clips.root}/e*.mp4", f"--output={tmp_path}/bad", "--workers=1")
+    listed = clips.data("list.jsonl", b'{"id": "empty", "path": "empty.mp4"}\n')
+    clips.data("list.missing.txt", b"gone_0\tgone.mp4\ngone_1\tgone.mp4\n")
+    process = command(f"--input={listed}", f"--output={tmp_path}/bad", "--workers=1")
     stdout, stderr = process.communicate()
     assert process.returncode == 1
     assert "100.0% of the videos could not be read, more than --max_bad=5.0%" in stderr
     assert f"empty: {clips.root}/empty.mp4 is empty (0 bytes); copy or download" in stdout
     assert "1 video could not be read" in stdout and "fewer tokens" not in stdout
+    gone = missing.read_kept(tmp_path / "bad", "train")
+    assert gone == dict.fromkeys(("gone_0", "gone_1"), "gone.mp4")
 
 
 def test_the_command_says_that_its_workers_cannot_start(clips, tmp_path):

@@ -21,8 +21,9 @@ from tokenization.manifest import Entry
 _DESCRIPTION = """\
 Writes a manifest (one JSON object a line) of a public dataset from its annotation files, for
 python -m tokenization.extract --input=MANIFEST.jsonl. Paths in it are relative to its folder, so
-it lies above the media files. Beside it: MANIFEST.missing.txt, the files that are not there, and
-MANIFEST.quarantine.jsonl, the items that could not be understood; neither stops the run.
+it lies above the media files. Beside it: MANIFEST.missing.txt, the entries whose files are not
+there, which the extraction notes with the records, and MANIFEST.quarantine.jsonl, the items that
+could not be understood; neither stops the run.
 """
 
 _HELP = "python -m tokenization.annotations"

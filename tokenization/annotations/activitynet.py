@@ -3,7 +3,7 @@
 train.json, val_1.json and val_2.json hold
 {"v_uqiMw7tQ1Cc": {"duration": 55.15, "timestamps": [[0.28, 55.15], ...], "sentences": [...]}}.
 val_1 and val_2 are two people's descriptions of (almost) the same videos; retrieval protocols
-use val_1 and join the sentences of a video to one paragraph.
+use val_1 and join the sentences of a video, in the order of time, to one paragraph.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def _path(name: str, media: Media) -> Path:
 
 def _paragraph(video: tuple[str, Any], *, media: Media, known: dict[str, Entry]) -> list[Entry]:
     name, item = video
-    caption = reading.paragraph(_sentences(name, item)[0])
+    sentences, times = _sentences(name, item)
+    # In the order of time, as the events are told; of equal starts as in the file.
+    order = sorted(range(len(times)), key=lambda place: times[place][0])
+    caption = reading.paragraph(sentences[place] for place in order)
     before = known[name].captions if name in known else ()
     known[name] = Entry(name, _path(name, media), captions=before + caption)
     return []

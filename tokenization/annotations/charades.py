@@ -84,7 +84,7 @@ def _row(row: dict[str, str], *, media: Media, names: dict[int, str]) -> list[En
     described = [text for text in row["descriptions"].split(";") if text.strip()]
     captions = reading.captions(described) if described else ()
     extra = _actions(actions, names)
-    if row.get("script", "").strip():
+    if (reading.optional(row, "script") or "").strip():
         extra["script"] = " ".join(row["script"].split())
     return [Entry(video, media.path(video), captions=captions, extra=extra)]
 

@@ -85,7 +85,7 @@ def _karpathy(item: Any, media: Media, split: str | None) -> list[Entry]:
         return []
     name = reading.text(item, "filename")
     names = [name]
-    if item.get("filepath"):
+    if reading.optional(item, "filepath"):
         names.insert(0, f"{reading.text(item, 'filepath')}/{name}")
     sentences = [reading.value(each, "raw") for each in reading.items(item, "sentences")]
     if not all(isinstance(sentence, str) for sentence in sentences):

@@ -41,7 +41,7 @@ def read(
     def convert(row: dict[str, str]) -> list[Entry]:
         if not reading.select(row, "split", split):
             return []
-        kind = row.get("split", "").strip(), row.get("label", "").strip()
+        kind = _field(row, "split"), _field(row, "label")
         if kind not in folders:
             folders[kind] = _folders(*kind, media)
         return [_clip(row, media, folders[kind], classes)]
@@ -49,6 +49,10 @@ def read(
     for file in files:
         rows = sources.csv_rows(file, needs=("youtube_id", "time_start", "time_end"))
         yield from reading.entries(file, rows, convert, like=_LIKE)
+
+
+def _field(row: dict[str, str], name: str) -> str:
+    return (reading.optional(row, name) or "").strip()
 
 
 def _folders(split: str, label: str, media: Media) -> list[str]:
@@ -64,9 +68,9 @@ def _clip(row: dict[str, str], media: Media, folders: list[str], classes: ClassN
     name = f"{video}_{round(times[0]):06d}_{round(times[1]):06d}"
     cut, whole = ([folder + stem for folder in folders] for stem in (name, video))
     place = reading.cut_or_whole(media, cut, whole, times)
-    split = row.get("split", "").strip()
+    split = _field(row, "split")
     extra: dict[str, object] = {"split": split} if split else {}
-    if not row.get("label", "").strip():
+    if not _field(row, "label"):
         return Entry(name, *place, extra=extra)
     label = reading.text(row, "label")
     return Entry(name, *place, label=label, extra={**extra, **classes.extra(label)})

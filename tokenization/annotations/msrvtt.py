@@ -97,7 +97,8 @@ def _video(
     if not reading.select(item, "split", split):
         return []
     found = reading.captions(captions.get(name, []))
-    extra = {"split": item["split"]} if "split" in item else {}
+    own = reading.optional(item, "split")
+    extra = {} if own is None else {"split": own}
     return [Entry(name, media.path(name), captions=found, extra=extra)]
 
 

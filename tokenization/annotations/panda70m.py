@@ -45,7 +45,7 @@ def _clips(row: dict[str, str], media: Media) -> Iterator[Entry]:
     video = reading.text(row, "videoID")
     times = sources.literal(row["timestamp"], "timestamp")
     texts = sources.literal(row["caption"], "caption")
-    kept = {name: sources.literal(row[name], name) for name in _KEPT if row.get(name)}
+    kept = {name: sources.literal(row[name], name) for name in _KEPT if reading.optional(row, name)}
     for name, values in {"caption": texts, **kept}.items():
         if len(values) != len(times):
             raise ItemError(f"it has {len(times)} timestamps and {len(values)} of {name!r}")

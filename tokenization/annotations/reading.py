@@ -7,6 +7,8 @@ video or image, or `Malformed` where an item cannot be understood, and goes on.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -117,8 +119,29 @@ def value(item: Any, key: str) -> Any:
     if not isinstance(item, Mapping):
         raise ItemError(f"is {type(item).__name__}, not an object")
     if key not in item:
-        raise ItemError(f"has no {key!r}")
+        near = _near(key, tuple(map(str, item)))
+        raise ItemError(f"has no {key!r}{f', but {near!r}' if near else ''}")
     return item[key]
+
+
+def optional(item: Any, key: str) -> Any:
+    """A field that an item may lack; None then.
+
+    Raises:
+      ItemError: the item is no object, or has the field under a name that is nearly its.
+    """
+    if isinstance(item, Mapping) and key not in item and not _near(key, tuple(map(str, item))):
+        return None
+    return value(item, key)
+
+
+@functools.lru_cache(maxsize=1024)  # items of a file have the same keys
+def _near(key: str, others: tuple[str, ...]) -> str | None:
+    """Which of an item's other keys is this one misspelt."""
+    small = {other.lower(): other for other in others}
+    close = difflib.get_close_matches(key.lower(), small, 1, cutoff=0.82)
+    mixed = [other for other in small if sorted(other) == sorted(key.lower())]
+    return small[[*mixed, *close][0]] if mixed or close else None
 
 
 def text(item: Any, key: str) -> str:

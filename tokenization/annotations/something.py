@@ -48,10 +48,11 @@ def read(
 def _video(item: Any, media: Media, classes: ClassNames) -> Entry:
     name = reading.text(item, "id")
     path = media.path(name, suffix=".webm")
-    if "template" not in item:
+    if reading.optional(item, "template") is None:
         return Entry(name, path)
     label = reading.text(item, "template").replace("[", "").replace("]", "")
-    captions = reading.captions(item["label"]) if "label" in item else ()
+    sentence = reading.optional(item, "label")
+    captions = () if sentence is None else reading.captions(sentence)
     return Entry(name, path, captions=captions, label=label, extra=classes.extra(label))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TextIO
 
+from tokenization import missing
 from tokenization.annotations.problems import AnnotationError, Malformed
 from tokenization.files import printable, replacing
 from tokenization.manifest import Entry
@@ -86,8 +87,9 @@ def write_manifest(
 ) -> Summary:
     """Writes a manifest that `tokenization.manifest` reads.
 
-    Beside NAME.jsonl it writes NAME.missing.txt (a path a line) and NAME.quarantine.jsonl, or
-    removes them where there is nothing to tell. All files are whole or not there.
+    Beside NAME.jsonl it writes NAME.missing.txt (see `tokenization.missing`) and
+    NAME.quarantine.jsonl, or removes them where there is nothing to tell. All files are whole or
+    not there.
 
     Args:
       found: what a reader yields.
@@ -103,9 +105,9 @@ def write_manifest(
     output = Path(output)
     if output.suffix != ".jsonl":
         raise AnnotationError(f"--output={output} should be named NAME.jsonl")
-    missing, quarantine = beside(output, ".missing.txt"), beside(output, ".quarantine.jsonl")
+    listed, quarantine = missing.beside(output), beside(output, ".quarantine.jsonl")
     with (
-        replacing(missing) as missing_part,
+        replacing(listed) as missing_part,
         replacing(quarantine) as quarantine_part,
         missing_part.open("w", encoding="utf-8") as missing_file,
         quarantine_part.open("w", encoding="utf-8") as quarantine_file,
@@ -124,7 +126,7 @@ def write_manifest(
                 raise _NothingWritten
     summary = writer.summary
     summary.not_found = 0 if only is None else len(set(only) - writer.ids)
-    for path in (missing, quarantine):
+    for path in (listed, quarantine):
         if not path.stat().st_size:
             path.unlink()
     if not summary.entries:
@@ -179,7 +181,7 @@ class _Writer:
                 self._missing_paths.add(entry.path)
                 self.summary.missing_files += 1
                 self.first_missing = self.first_missing or entry.path
-                self._missing.write(f"{printable(entry.path)}\n")
+            self._missing.write(missing.line_of(entry.id, entry.path))
             if not self._keep_missing:
                 return
         file.write(line + "\n")

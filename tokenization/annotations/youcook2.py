@@ -71,8 +71,9 @@ def _rows(
     def collect(row: Any) -> list[Entry]:
         video = reading.text(row, "youtube_id")
         _segment(row)
-        names = [row["video_path"]] if isinstance(row.get("video_path"), str) else []
-        names += [f"{row['recipe_type']}/{video}"] if "recipe_type" in row else []
+        path, recipe = (reading.optional(row, key) for key in ("video_path", "recipe_type"))
+        names = [path] if isinstance(path, str) else []
+        names += [] if recipe is None else [f"{recipe}/{video}"]
         videos.setdefault(video, (media.path(*names, video), []))[1].append(row)
         return []
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import io
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from trajvit_jax.data.clips import SAME
 from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import UnusableRecord
 from trajvit_jax.evals.class_lists import check_labels
+from trajvit_jax.evals.text_files import read_text
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,8 +30,10 @@ class BoxedFrame:
       video: that it is from: frames of one video are not independent.
       second: of the annotation, as the dataset counts.
       frame: number of the frame among those of the record.
-      corners: one row a person: (x0, y0, x1, y1) / size.
+      corners: one row a person: (x0, y0, x1, y1) / size; people in one box are one.
       labels: of each person.
+      again: (person, label) of rows that occur once more: of several people in one box, who are
+        several true boxes of that label.
     """
 
     record: str
@@ -37,6 +42,7 @@ class BoxedFrame:
     frame: int
     corners: Float32[np.ndarray, "n 4"]
     labels: tuple[frozenset[str], ...]
+    again: tuple[tuple[int, str], ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """As JSON has it; `from_json` reads it."""
@@ -53,6 +59,7 @@ class BoxedFrame:
             | {
                 "corners": np.array(values["corners"], np.float32).reshape(-1, 4),
                 "labels": tuple(map(frozenset, values["labels"])),
+                "again": tuple((person, label) for person, label in values.get("again", ())),
             }
         )
 
@@ -91,9 +98,12 @@ def boxed_frames(
     for second in np.unique(boxes.times):
         own = np.flatnonzero(boxes.times == second)
         people: dict[tuple[float, ...], set[str]] = {}
+        again: list[tuple[int, str]] = []
         for number in own:
-            corners = tuple(boxes.corners[number].tolist())
-            people.setdefault(corners, set()).add(boxes.labels[number])
+            corners, label = tuple(boxes.corners[number].tolist()), boxes.labels[number]
+            if label in people.setdefault(corners, set()):
+                again.append((list(people).index(corners), label))
+            people[corners].add(label)
         found.append(
             BoxedFrame(
                 record.id,
@@ -102,6 +112,7 @@ def boxed_frames(
                 _frame_at(record, float(second)),
                 np.array(list(people), np.float32),
                 tuple(frozenset(labels) for labels in people.values()),
+                tuple(again),
             )
         )
     return tuple(found)
@@ -153,28 +164,36 @@ def read_given(path: str, *, least: float) -> Mapping[tuple[str, float], GivenBo
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a row of another form, or a box that leaves the frame; the message names it.
+      ValueError: a file that is not UTF-8, a row of another form, or a box that leaves the frame;
+        the message names it. Or no box has such a score.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist: --boxes names a csv file of boxes")
+    text = read_text(path, "--boxes names a csv file of boxes")
     found: dict[tuple[str, float], list[list[float]]] = {}
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            try:
-                if len(row) not in (7, 8):
-                    raise ValueError(f"{len(row)} fields")
-                second, *corners = map(float, row[1:6])
-                score = float(row[-1])
-                x0, y0, x1, y1 = corners
-                if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-                    raise ValueError(f"the box {corners} is empty or leaves the frame")
-            except ValueError as error:
-                raise ValueError(
-                    f"{path} line {number}: {error}; each should be like "
-                    "1j20qq1JyX4,0902,0.002,0.118,0.714,0.977,,0.995"
-                ) from error
-            if score >= least:
-                found.setdefault((row[0], second), []).append([*corners, score])
+    highest = -math.inf
+    for number, row in enumerate(csv.reader(io.StringIO(text, newline="")), 1):
+        try:
+            if len(row) not in (7, 8):
+                raise ValueError(f"{len(row)} fields")
+            second, *corners = map(float, row[1:6])
+            score = float(row[-1])
+            x0, y0, x1, y1 = corners
+            if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+                raise ValueError(f"the box {corners} is empty or leaves the frame")
+        except ValueError as error:
+            raise ValueError(
+                f"{path} line {number}: {error}; each should be like "
+                "1j20qq1JyX4,0902,0.002,0.118,0.714,0.977,,0.995"
+            ) from error
+        highest = max(highest, score)
+        if score >= least:
+            found.setdefault((row[0], second), []).append([*corners, score])
+    if highest == -math.inf:
+        raise ValueError(f"{path} has no box: --boxes names a csv file of boxes")
+    if not found:
+        raise ValueError(
+            f"{path} has no box with a score of {least:g} or more, the highest is {highest:g}; "
+            "lower --box-score"
+        )
     return {
         key: GivenBoxes(np.array(rows)[:, :4], np.array(rows)[:, 4]) for key, rows in found.items()
     }

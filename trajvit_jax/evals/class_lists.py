@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trajvit_jax.config import nearest
+from trajvit_jax.evals.text_files import read_text
 
 _SYNSET = re.compile(r"(n\d{8}) (.+)")
 _NUMBERED = re.compile(r"\d+ (\S+)")
@@ -29,15 +30,13 @@ def read_classes(path: str) -> dict[str, str]:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: no class, one twice, or a file of another form.
+      ValueError: no class, one twice, or a file of another form, or not in UTF-8.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{path} does not exist: --classes names a list of the classes")
+    text = read_text(path, "--classes names a list of the classes")
     readers = {".json": _of_json, ".pbtxt": _of_pbtxt}
-    read = readers.get(file.suffix.lower(), _of_lines)
+    read = readers.get(Path(path).suffix.lower(), _of_lines)
     classes: dict[str, str] = {}
-    for label, name in read(path, file.read_text("utf-8")):
+    for label, name in read(path, text):
         if label in classes:
             raise ValueError(f"{path} has the class {label!r} twice")
         classes[label] = name or name_of(label)
@@ -69,11 +68,15 @@ def _of_json(path: str, text: str) -> Iterator[tuple[str, str]]:
 def _json_pairs(found: Any) -> Iterator[tuple[str, str]]:
     """Raises ValueError, TypeError, KeyError for other forms."""
     if isinstance(found, list):
+        if not all(isinstance(label, str | int) for label in found):
+            raise ValueError("its items are not labels")
         yield from ((str(label), "") for label in found)
         return
+    if not isinstance(found, dict):
+        raise ValueError(f"it is {found!r:.40}")
     if all(isinstance(one, list) for one in found.values()):  # of ImageNet
         for index in range(len(found)):
-            synset, name = found[str(index)]
+            synset, name = map(str, found[str(index)])
             yield synset, name.replace("_", " ")
         return
     for label, _ in sorted(found.items(), key=lambda pair: int(pair[1])):

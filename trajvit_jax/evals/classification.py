@@ -9,7 +9,8 @@ or normalized again as CLIP does (paper, supplementary sections 11 and 13). Reco
   python -m trajvit_jax.evals.classification --workdir=runs/mine --records=runs/records \
       --prompts=none
 
-Without --classes they are the labels that occur in the records. With --views, records have that
+Without --classes they are the labels that occur in the records, ImageNet's synsets being called by
+the first of their names. With --views, records have that
 many times the frames that the model reads, and similarities are averaged over views.
 """
 
@@ -58,6 +59,25 @@ def own_label(record: Record, classes: Collection[str] | None = None) -> tuple[s
     if classes is not None:  # at the first record, not after hours
         check_labels([record.label], classes, f"record {record.id!r}")
     return record.id, record.label
+
+
+def _named(record: Record, classes: Collection[str] | None) -> tuple[str, str, str]:
+    """Id, class, and what that is called in a sentence if no list says it.
+
+    Raises:
+      UnusableRecord, ValueError: as `own_label`, or it has no name but a synset's number.
+    """
+    own, label = own_label(record, classes)
+    if not isinstance(record.extra.get("synset"), str):
+        return own, label, name_of(label)
+    # Of several names the first, as `read_classes` takes it.
+    name = (record.label or label).split(",")[0].replace("_", " ")
+    if classes is None and name == label:
+        raise ValueError(
+            f"record {record.id!r} is of class {label!r}, a number that no caption has: name the "
+            "classes by --classes=LOC_synset_mapping.txt"
+        )
+    return own, label, name
 
 
 def class_vectors(
@@ -156,22 +176,22 @@ def classify(
         a label.
       OSError: the storage cannot be read.
     """
-    keep = functools.partial(own_label, classes=None if classes is None else frozenset(classes))
+    keep = functools.partial(_named, classes=None if classes is None else frozenset(classes))
     videos = embedder.videos(source, keep)
-    labels = [label for _, label in videos.kept]
+    labels = [label for _, label, _ in videos.kept]
     if classes is None:
-        classes = {label: name_of(label) for label in sorted(set(labels))}
+        classes = dict(sorted((label, name) for _, label, name in videos.kept))
     numbers = {label: number for number, label in enumerate(classes)}
     of_classes = class_vectors(embedder, text, list(classes.values()), templates, ensemble=ensemble)
     scores = videos.vectors.astype(np.float64) @ of_classes.T
     ids, first, of_video = np.unique(
-        [name for name, _ in videos.kept], return_index=True, return_inverse=True
+        [record for record, *_ in videos.kept], return_index=True, return_inverse=True
     )
     summed = np.zeros((len(ids), len(classes)))
     np.add.at(summed, of_video, scores)
     counts = np.bincount(of_video)
-    if views > 1 and counts.max() > views:
-        raise ValueError(f"{source!r} has {counts.max()} records of one id, not {views} views")
+    if counts.max() > views:
+        raise ValueError(f"{source!r} has {counts.max()} records of one id, not {views}")
     truth = np.array([numbers[labels[place]] for place in first], np.int64)
     mean = (summed / counts[:, None]).astype(np.float32)
     return Classified(mean, truth, tuple(classes), videos.bad)
@@ -191,11 +211,14 @@ def measure(found: Classified) -> Measured:
         return float(100 * (right[counts > 0] / counts[counts > 0]).mean())
 
     everything = np.arange(len(ranks))
+    of_class = np.bincount(found.truth)
+    of_class = of_class[of_class > 0]
+    worth = len(of_class) ** 2 / (1 / of_class).sum()  # a sample of a small class counts more
     metrics = [Metric.percent("top1", top1)]
     if len(found.labels) > 5:
         metrics.append(Metric.percent("top5", hits_at(ranks, 5)))
     metrics += [
-        Metric("class_mean", by_class(everything), len(ranks), by_class),
+        Metric("class_mean", by_class(everything), len(ranks), by_class, share=True, trials=worth),
         Metric("chance_top1", 100 / len(found.labels)),
     ]
     return Measured(metrics, len(ranks), found.bad, {"classes": len(found.labels)})

@@ -13,7 +13,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,16 +21,19 @@ import jax
 from jax.sharding import Mesh
 
 from tokenization import exit_codes, interrupts
+from tokenization.missing import read as read_missing
 from trajvit_jax.confidence import LEVEL
 from trajvit_jax.data.absent import absent_records
 from trajvit_jax.data.clips import Clips
-from trajvit_jax.data.index import find_place, read_index
+from trajvit_jax.data.index import find_place, read_index, record_ids
 from trajvit_jax.data.source import Record, RecordSource, open_records
+from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.loaded import Loaded, load, with_frames
 from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.results import Measured, Result, with_intervals
 from trajvit_jax.evals.settings import CommonSettings
+from trajvit_jax.evals.variant import ablation_of, size_of
 from trajvit_jax.pod import cluster
 from trajvit_jax.run.provenance import commit, versions
 from trajvit_jax.sharding import MeshSettings, make_mesh
@@ -76,6 +79,10 @@ class Job(Generic[S]):
             "split": split,
             "frames": self.frames,
         }
+
+    def absent(self, split: str) -> int:
+        """How many videos of a split became no record."""
+        return len(absent_records(open_records(self.folder, split)))
 
     def open(self, split: str, *, views: int = 1) -> Sequence[Record]:
         """Records of a split as the model reads them.
@@ -152,8 +159,8 @@ def evaluate(
       FileNotFoundError, ValueError, OSError: as `load`, `open_records` and the protocol say.
     """
     started = time.perf_counter()
-    source = open_records(_first_folder(records, settings), settings.split)
-    known = set() if missing is None else _lines(missing)
+    sources = [open_records(folder, settings.split) for folder in _folders(records, settings)]
+    source, listed = sources[0], {} if missing is None else read_missing(missing)
     with on_all_devices() as mesh:
         loaded = load(workdir, step=step, vocabulary=vocabulary, mesh=mesh)
         if settings.frames not in (0, loaded.model.settings.frames):
@@ -161,10 +168,7 @@ def evaluate(
             loaded = dataclasses.replace(loaded, model=changed)
         _LOG.info("%s of %s: %d records", loaded.model.settings.name, workdir, len(source))
         measured = protocol.measure(Job(settings, loaded, records, mesh))
-    absent = absent_records(source, known)
-    bad = {one.id: dataclasses.asdict(one) for one in measured.bad}
-    gone = [*bad.values(), *absent]
-    count = len(source) - len(bad)
+    count, gone = _counted(sources, measured.bad, listed)
     stored = read_index(source).frames
     draws, seed = settings.draws, settings.seed
     return Result(
@@ -196,14 +200,33 @@ def evaluate(
         versions=versions("jax", "flax", "numpy", "opencv-python-headless"),
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         seconds=round(time.perf_counter() - started, 1),
+        size=size_of(loaded.model.settings),
+        ablation=ablation_of(loaded.model.settings),
         samples={one.name: one.parts for one in measured.metrics if one.parts is not None},
     )
 
 
-def _first_folder(records: str, settings: CommonSettings) -> str:
-    """Of folders that {frames} stands for, the one of the fewest."""
+def _folders(records: str, settings: CommonSettings) -> list[str]:
+    """Those that {frames} stands for, that of the fewest first."""
     counts = getattr(settings, "frame_counts", lambda: [0])()
-    return records.replace("{frames}", str(min(counts)))
+    return list(dict.fromkeys(records.replace("{frames}", str(own)) for own in sorted(counts)))
+
+
+def _counted(
+    sources: Sequence[Sequence[Record]], bad: Sequence[BadRecord], listed: Mapping[str, str]
+) -> tuple[int, list[dict[str, str]]]:
+    """How many records the numbers are of, and those that they should be of, too.
+
+    Of several folders, those that are in all of them.
+    """
+    gone = {one.id: dataclasses.asdict(one) for one in bad}
+    for source in sources:
+        gone |= {one["id"]: one for one in absent_records(source, listed)}
+    held = [set(record_ids(source)) for source in sources]
+    shared = set.intersection(*held)
+    for name in sorted(set.union(*held) - shared - gone.keys()):
+        gone[name] = {"id": name, "file": "", "reason": "it is not among those of all --at"}
+    return len(shared - gone.keys()), list(gone.values())
 
 
 def _trained_on(loaded: Loaded) -> list[str]:
@@ -222,10 +245,6 @@ def _training(loaded: Loaded) -> str:
 def _hash(values: Any) -> str:
     noted = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(noted.encode()).hexdigest()[:8]
-
-
-def _lines(file: str) -> set[str]:
-    return {line.strip() for line in Path(file).read_text("utf-8").splitlines() if line.strip()}
 
 
 def main(protocol: Protocol[Any], arguments: Sequence[str] | None = None) -> int:

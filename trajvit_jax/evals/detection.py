@@ -1,8 +1,10 @@
 r"""Spatio-temporal action detection: what is the person in this box doing? (paper, section 4.1)
 
-Frame mAP at IoU 0.5 by AVA's evaluation. The frozen tokens of a box (`regions`: trajectories with
-80% of their mask inside, RoIAlign for the others) go through an attention-pooling head that is
-trained on the boxes of the training split, with a sigmoid for each action.
+Frame mAP at IoU 0.5 by AVA's evaluation, of all pairs of box and action; with --most-pairs=50 of
+those that ActivityNet's program reads, the 50 of the highest scores of a frame. The frozen tokens
+of a box (`regions`: trajectories with 80% of their mask inside, RoIAlign for the others) go through
+an attention-pooling head that is trained on the boxes of the training split, with a sigmoid for
+each action.
 
   python -m trajvit_jax.evals.detection --workdir=runs/panda4m --records=data/ava \
       --config=configs/eval/ava.py --classes=ava_action_list_v2.2_for_activitynet_2019.pbtxt
@@ -33,7 +35,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from trajvit_jax.data.source import Record
-from trajvit_jax.data.unusable import BadRecord
+from trajvit_jax.data.unusable import BadRecord, UnusableRecord, read_record
 from trajvit_jax.evals import command, token_store
 from trajvit_jax.evals.boxes import (
     BoxedFrame,
@@ -44,7 +46,13 @@ from trajvit_jax.evals.boxes import (
 )
 from trajvit_jax.evals.class_lists import check_labels, read_classes
 from trajvit_jax.evals.embedding import Embedder, tell_bad
-from trajvit_jax.evals.frame_map import Detections, Truth, match, mean_average_precision
+from trajvit_jax.evals.frame_map import (
+    Detections,
+    Truth,
+    match,
+    mean_average_precision,
+    strongest,
+)
 from trajvit_jax.evals.probing import HeadSettings, head_settings, score_samples, train_head
 from trajvit_jax.evals.regions import box_tokens, way_of, width_of
 from trajvit_jax.evals.results import Measured, Metric
@@ -106,14 +114,21 @@ class BoxedFeatures:
         return np.array(rows, bool).reshape(len(self.frame), len(names))
 
     def truth(self, names: Sequence[str]) -> Truth:
-        """All annotated boxes, tokens or not."""
-        counts = [len(frame.corners) for frame in self.frames]
+        """All annotated boxes, tokens or not; several people in one box as AVA counts rows."""
+        rows = [
+            (number, frame.corners[person], own)
+            for number, frame in enumerate(self.frames)
+            for person, own in [
+                *enumerate(frame.labels),
+                *((person, {label}) for person, label in frame.again),
+            ]
+        ]
         return Truth(
-            np.repeat(np.arange(len(self.frames)), counts),
-            np.concatenate([frame.corners for frame in self.frames]),
-            np.array(
-                [[name in own for name in names] for one in self.frames for own in one.labels], bool
-            ).reshape(-1, len(names)),
+            np.array([number for number, _, _ in rows], np.int64),
+            np.array([corners for _, corners, _ in rows], np.float32).reshape(-1, 4),
+            np.array([[name in own for name in names] for _, _, own in rows], bool).reshape(
+                -1, len(names)
+            ),
         )
 
 
@@ -175,6 +190,8 @@ def _computed(
     about: Mapping[str, Any],
 ) -> tuple[Features, dict[str, list[Any]]]:
     """Tokens, and as JSON which boxes they are of."""
+    if given is not None:
+        check_given(source, given)
     keep = functools.partial(boxed_frames, classes=classes)
     frames: list[BoxedFrame] = []
     notes: dict[str, list[Any]] = {"frame": [], "corners": [], "person": []}
@@ -199,19 +216,28 @@ def _computed(
             found = box_tokens(embedder, videos, asked, settings)
             store.add([one for video in found for one in video], done=done)
         tell_bad(bad, len(source))
-        if given is not None and not notes["frame"]:
-            raise ValueError(_none_given(given, frames))
     notes["frames"] = [frame.to_json() for frame in frames]
     notes["bad"] = [dataclasses.asdict(one) for one in bad]
     return store.kept(about, notes), notes
 
 
-def _none_given(given: Given, frames: Sequence[BoxedFrame]) -> str:
-    first, own = next(iter(given), None), frames[0] if frames else None
-    return (
-        f"none of {len(given)} frames with given boxes is among the {len(frames)} annotated "
-        f"ones; the first is {first}, the first annotated one "
-        f"{own and (own.video, own.second)}: videos and seconds must be the dataset's"
+def check_given(source: Sequence[Record], given: Given) -> None:
+    """Raises ValueError if no annotated frame has given boxes: reads records until one has."""
+    annotated: list[tuple[str, float]] = []
+    for number in range(len(source)):
+        try:
+            frames = boxed_frames(read_record(source, number))
+        except UnusableRecord:  # is told where it is left out
+            continue
+        annotated += [(frame.video, frame.second) for frame in frames]
+        if not given.keys().isdisjoint(annotated[-len(frames) :]):
+            return
+    if not annotated:  # which all of the records tell later
+        return
+    raise ValueError(
+        f"none of {len(given)} frames with given boxes is among the {len(annotated)} annotated "
+        f"ones; the first is {next(iter(given))}, the first annotated one {annotated[0]}: videos "
+        "and seconds must be the dataset's"
     )
 
 
@@ -227,6 +253,7 @@ def detect(
     *,
     classes: Sequence[str] | None = None,
     iou: float = 0.5,
+    most: int = 0,
 ) -> Measured:
     """Trains a head on boxes and measures what it says of others.
 
@@ -236,6 +263,7 @@ def detect(
       head: settings of it.
       classes: actions that count; None = those of `train`.
       iou: overlap that a right detection has, at least.
+      most: pairs of box and action of a frame that count, those of the highest scores; 0 = all.
 
     Raises:
       ValueError: a label that is no class, or no box with tokens.
@@ -248,7 +276,7 @@ def detect(
     model = train_head(train.features(), targets, len(names), head)
     scores = np.full((len(test.tokens), len(names)), np.nan)
     scores[test.full] = score_samples(model, test.features(), size=head.size)
-    detections = Detections(test.frame, test.corners, scores)
+    detections = strongest(Detections(test.frame, test.corners, scores), most)
     count = len(test.frames)
     matched = match(detections, test.truth(names), frames=count, iou=iou)
     # Frames of one video are not independent: videos are drawn.
@@ -265,6 +293,7 @@ def detect(
         "boxes": len(test.tokens),
         "boxes without a token": len(test.tokens) - len(test.full),
         "frames without a box": count - len(np.unique(test.frame)),
+        "pairs of box and action that count": f"{most} a frame" if most else "all",
         "training records left out": len({one.id for one in train.bad}),
         "training boxes": len(train.full),
         "training boxes without a token": len(train.tokens) - len(train.full),
@@ -288,6 +317,8 @@ def evaluate(
     given: Given | None = None,
 ) -> Iterator[tuple[str, float]]:
     """Yields (name, value): the mAP in percent. Args and errors: `box_features` and `detect`."""
+    if given is not None:
+        check_given(test, given)
     learned = box_features(embedder, train, regions, classes=classes)
     names = sorted(learned.labels) if classes is None else classes
     asked = box_features(embedder, test, regions, given=given, classes=names)
@@ -298,6 +329,13 @@ def _measure(job: command.Job[DetectionSettings]) -> Measured:
     own, model = job.settings, job.loaded.model.settings
     given = read_given(own.boxes, least=own.box_score) if own.boxes else None
     classes = list(read_classes(own.classes)) if own.classes else None
+    head = head_settings(
+        own,
+        size=own.boxes_a_step,
+        width=width_of(model),
+        heads=model.encoder.heads,
+        multi_label=True,
+    )
 
     def of(split: str, classes: list[str] | None, given: Given | None = None) -> BoxedFeatures:
         about = job.about(split)
@@ -314,15 +352,17 @@ def _measure(job: command.Job[DetectionSettings]) -> Measured:
             dtype=own.feature_dtype,
         )
 
+    if given is not None:  # before hours of training boxes
+        check_given(job.open(own.split), given)
     train = of(own.train_split, classes)
     classes = sorted(train.labels) if classes is None else classes
     test = of(own.split, classes, given)
-    head = head_settings(own, size=own.boxes_a_step, heads=model.encoder.heads, multi_label=True)
-    measured = detect(train, test, head, classes=classes, iou=own.iou)
+    measured = detect(train, test, head, classes=classes, iou=own.iou, most=own.most_pairs)
     notes = {
         "boxes from": own.boxes or "annotations",
         "tokens by": way_of(model),
         "token width": width_of(model),
+        "training records that are missing": job.absent(own.train_split),
     }
     return dataclasses.replace(measured, notes=notes | dict(measured.notes))
 

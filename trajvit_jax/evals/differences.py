@@ -101,7 +101,7 @@ def _measured(result: Result) -> str:
     """How a number was made, the model aside; equal ones have the same samples in one order."""
     missing = sorted(one["id"] for one in result.missing)
     same = (*(result.protocol, result.dataset, result.split, result.fingerprint), result.frames)
-    return json.dumps([*same, result.settings, missing], sort_keys=True, default=str)
+    return json.dumps([*same, result.decisive, missing], sort_keys=True, default=str)
 
 
 def _named(results: Sequence[Result]) -> str:

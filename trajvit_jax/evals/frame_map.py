@@ -93,6 +93,25 @@ def overlaps(
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
+def strongest(detections: Detections, most: int) -> Detections:
+    """Those of the highest scores in each frame, over all classes; of equal ones the first.
+
+    AVA's program for the ActivityNet challenge reads no more than 50 of a frame.
+
+    Args:
+      detections: of all frames.
+      most: pairs of box and class of a frame; 0 = all.
+    """
+    if not most or not len(detections.frame):
+        return detections
+    scores = detections.scores.astype(np.float64)
+    for own in _by_frame(detections.frame, int(detections.frame.max()) + 1):
+        flat = scores[own].reshape(-1)
+        flat[np.argsort(-flat, kind="stable")[most:]] = np.nan  # NaN came last
+        scores[own] = flat.reshape(len(own), -1)
+    return dataclasses.replace(detections, scores=scores)
+
+
 def match(detections: Detections, truth: Truth, *, frames: int, iou: float = 0.5) -> list[Matched]:
     """Which detections are right, class by class.
 

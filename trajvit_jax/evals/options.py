@@ -56,7 +56,9 @@ def parser_of(name: str, about: str | None, kind: type[CommonSettings]) -> argpa
     parser.add_argument("--step", type=int, help="of the checkpoint; the newest by default")
     parser.add_argument("--vocabulary", help="vocab.txt, where the workdir has none")
     parser.add_argument(
-        "--missing", help="MANIFEST.missing.txt: videos that were never there, to be counted"
+        "--missing",
+        help="MANIFEST.missing.txt: entries that were never there, to be counted; the extraction "
+        "notes it with the records, if it lies beside its --input",
     )
     parser.add_argument(
         "--json",

@@ -319,16 +319,24 @@ def evaluate(
 
 
 def head_settings(
-    own: TrainedHeadSettings, *, size: int, heads: int, multi_label: bool = False
+    own: TrainedHeadSettings, *, size: int, width: int, heads: int, multi_label: bool = False
 ) -> HeadSettings:
     """Of a protocol's head.
 
     Args:
       own: what the protocol was told.
       size: samples of a step.
+      width: of the tokens that it reads.
       heads: of the encoder.
       multi_label: see `HeadSettings`.
+
+    Raises:
+      ValueError: heads that do not share the width.
     """
+    if width % (own.heads or heads):
+        raise ValueError(
+            f"--heads={own.heads or heads} cannot share tokens of width {width}; choose a divisor"
+        )
     return HeadSettings(
         epochs=own.epochs,
         learning_rate=own.learning_rate,
@@ -343,6 +351,8 @@ def head_settings(
 def _measure(job: command.Job[ProbingSettings]) -> Measured:
     own, model = job.settings, job.loaded.model.settings
     classes = list(read_classes(own.classes)) if own.classes else None
+    encoder = model.encoder
+    head = head_settings(own, size=own.size, width=encoder.width, heads=encoder.heads)
 
     def frozen(split: str) -> Frozen:
         return frozen_tokens(
@@ -358,8 +368,9 @@ def _measure(job: command.Job[ProbingSettings]) -> Measured:
     if classes is None:
         classes = sorted({label for _, label in train.kept})
     test = frozen(own.split)  # a label that no training video has is told at its first record
-    head = head_settings(own, size=own.size, heads=model.encoder.heads)
-    return probe(train, test, head, classes=classes, views=own.views)
+    measured = probe(train, test, head, classes=classes, views=own.views)
+    notes = {"training videos that are missing": job.absent(own.train_split)}
+    return dataclasses.replace(measured, notes=notes | dict(measured.notes))
 
 
 PROTOCOL = command.Protocol("probing", __doc__ or "", ProbingSettings, _measure)

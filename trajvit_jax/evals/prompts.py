@@ -11,6 +11,7 @@ import itertools
 from pathlib import Path
 
 from trajvit_jax.config import nearest
+from trajvit_jax.evals.text_files import read_text
 
 _KINDS = ("photo", "video", "example", "demonstration")
 _DOING = ("", "using ", "doing ", "during ", "performing ", "practicing ")
@@ -60,7 +61,7 @@ def read_templates(name: str) -> tuple[str, ...]:
     """A set of sentences, or those of a file: one a line, with {} for the class.
 
     Raises:
-      ValueError: neither a set nor a file, or a sentence without its {}.
+      ValueError: neither a set nor a file, not UTF-8, or a sentence without its {}.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
@@ -69,7 +70,8 @@ def read_templates(name: str) -> tuple[str, ...]:
             f"{name!r} is no set of prompts and no file; {nearest(name, TEMPLATES)}; a file has a "
             "sentence a line, with {} for the class"
         )
-    lines = [line.strip() for line in Path(name).read_text("utf-8").splitlines() if line.strip()]
+    text = read_text(name, "--prompts names sentences, one a line, with {} for the class")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):
         if line.count("{}") != 1:
             raise ValueError(f"{name}: sentence {number}, {line!r}, needs one {{}} for the class")

@@ -1,8 +1,9 @@
 """Ranks of the right answers among all candidates, without all similarities in memory at once.
 
 Similarities are summed in float64 and compared in float32: products of two float32 numbers are
-exact in float64, and what is left of the order of summation goes with the last rounding. So
-equal pairs are equal wherever they stand, and ranks do not depend on the size of the blocks.
+exact in float64, and what is left of the order of summation goes with the last rounding. So equal
+pairs are equal wherever they stand, and ranks do not depend on the size of the blocks: up to that
+one rounding, for a sum that lies just between two numbers of float32 may go either way.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@ r"""Results of several runs side by side, beside the paper's numbers.
   python -m trajvit_jax.evals.report runs/a runs/b --differences     # which is better, how surely
 
 A RUN is a workdir, whose `evals` folder holds results, or a result itself. The paper's number is
-shown where it has one of the same protocol, dataset, metric and tokenization, with what the
-paper's model was trained on, and which settings were others: a run on other data, or measured in
-another way (MSR-VTT's 1k-A, other frames, dual softmax), is not comparable, and the table says so.
+shown where it has one of the same protocol, dataset, metric, tokenization, size, ablation and
+training data (by the names of the folders: panda4m; of weights of other programs, which do not say,
+those of all), with which settings were others: what was measured in another way (MSR-VTT's 1k-A,
+other frames, dual softmax) is not comparable, and the table says so.
 Runs that differ only in the seed of their training are one line: their mean, the mean of their 95%
 intervals (the interval of the mean is no wider), and the lowest and highest.
 """
@@ -59,7 +60,7 @@ def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
         key = (
             *(one.protocol, one.dataset, one.split, one.model, one.frames, one.views, one.step),
             *(one.records, tuple(one.train_records), one.fingerprint, one.training),
-            tuple(sorted((name, str(value)) for name, value in one.settings.items())),
+            tuple(sorted((name, str(value)) for name, value in one.decisive.items())),
         )
         same = groups.setdefault(key, [])
         if any(one.checkpoint == other.checkpoint for other in same):
@@ -82,13 +83,20 @@ def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
                     "step": "-" if first.step is None else str(first.step),
                     "frames x views": f"{first.frames} x {first.views}",
                     "seeds": str(len(own)),
-                    "n of m": f"{first.count} of {first.of}",
+                    "n of m": " of ".join(
+                        _range([getattr(one, name) for one in own]) for name in ("count", "of")
+                    ),
                     "metric": name,
                     "value": str(metric) if len(own) == 1 else _over_seeds(values),
                     "paper": paper_of(first, name),
                 }
             )
     return made
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _over_seeds(values: Sequence[Value]) -> str:
@@ -106,15 +114,19 @@ def _over_seeds(values: Sequence[Value]) -> str:
 
 def paper_of(result: Result, metric: str) -> str:
     """The paper's numbers of the same kind, with what those models were trained on."""
-    same = (result.protocol, result.dataset, result.model, metric)
+    same = (result.protocol, result.dataset, metric)
+    own = frozenset(Path(path).name for path in result.train_records)
+    # Results of earlier versions do not say what size they are of; weights of other programs not
+    # what they were trained on.
+    size, ablation = (result.size or "L", result.ablation or "none") if own else ("L", "none")
     rows_of = [
         one
         for one in numbers()
-        if (one.protocol, one.dataset, one.model, one.metric) == same and one.value is not None
+        if (one.protocol, one.dataset, one.metric) == same
+        and one.run == (result.model, size, ablation)
+        and (not own or one.records == own)
+        and one.value is not None
     ]
-    # Those of the run's own training data, where there are any.
-    own = "_".join(sorted(Path(path).name for path in result.train_records))
-    rows_of = [one for one in rows_of if one.training == own] or rows_of
     found = [f"{one.value:g} ({one.training}, {one.place})" for one in rows_of]
     return "; ".join(dict.fromkeys([*found, *(_other_settings(result) if found else [])])) or "-"
 

@@ -20,6 +20,9 @@ from trajvit_jax import confidence
 from trajvit_jax.data.unusable import BadRecord
 
 FORMAT = 1  # of the JSON files
+# Settings that change no number: where tokens are kept, how much is done at once, how intervals are
+# made. What else is told of a result anyway.
+_FREE = ("features", "batch", "draws", "dataset", "split", "frames")
 _SAMPLES = ".samples.npz"
 
 
@@ -33,6 +36,8 @@ class Metric:
       samples: how many there are to draw from: queries, videos, boxes; 0 = it has no interval.
       statistic: the value of some of them, by their numbers, which may repeat.
       share: the value is a percentage of hits.
+      trials: of a share whose samples count unequally, how many equal ones they are worth (Kish
+        1965); 0 = as many as there are.
       parts: of a mean, what each sample brings: a sum, and of how many.
     """
 
@@ -41,14 +46,16 @@ class Metric:
     samples: int = 0
     statistic: Callable[[Int64[np.ndarray, " n"]], float] | None = None
     share: bool = False
+    trials: float = 0.0
     parts: Float64[np.ndarray, "samples 2"] | None = None
 
     @classmethod
-    def mean(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
-        """The mean of a number that each sample has."""
+    def mean(cls, name: str, values: Float[np.ndarray, " n"], *, share: bool = False) -> Metric:
+        """The mean of a number that each sample has; of a share, in percent."""
         values = values.astype(np.float64)
         found = cls(name, float(values.mean()), len(values), lambda own: float(values[own].mean()))
-        return dataclasses.replace(found, parts=np.stack([values, np.ones(len(values))], 1))
+        parts = np.stack([values, np.ones(len(values))], 1)
+        return dataclasses.replace(found, share=share, parts=parts)
 
     @classmethod
     def percent(cls, name: str, hits: Bool[np.ndarray, " n"]) -> Metric:
@@ -89,7 +96,7 @@ class Metric:
         value = float(np.median(values) if median else values.mean())
         sums, counts = np.bincount(cluster, values, clusters), np.bincount(cluster, None, clusters)
         parts = None if median else np.stack([sums, counts.astype(np.float64)], 1)
-        return cls(name, value, clusters, statistic, share, parts)
+        return cls(name, value, clusters, statistic, share, parts=parts)
 
     @classmethod
     def median(cls, name: str, values: Float[np.ndarray, " n"]) -> Metric:
@@ -111,7 +118,7 @@ class Metric:
         if not draws or self.statistic is None or self.samples < 2:
             return None
         if self.share and self.value in (0.0, 100.0):
-            low, high = confidence.wilson(self.value / 100, self.samples)
+            low, high = confidence.wilson(self.value / 100, self.trials or self.samples)
             return 100 * low, 100 * high
         drawn = confidence.draws(self.samples, draws, seed=seed)
         bar = {"total": draws, "desc": f"interval of {self.name}", "unit": "draw", "delay": 2}
@@ -194,6 +201,8 @@ class Result:
       devices: kind and number.
       seconds: it took.
       format: of this file.
+      size: of the encoder, see `variant`; '' = a result of an earlier version does not say.
+      ablation: likewise.
       samples: of metrics that are means, what each sample brings, in the order of the records: in a
         file beside the JSON, NAME.samples.npz.
     """
@@ -227,9 +236,18 @@ class Result:
     devices: str
     seconds: float
     format: int = FORMAT
+    size: str = ""
+    ablation: str = ""
     samples: Mapping[str, Float64[np.ndarray, "samples 2"]] = dataclasses.field(
         default_factory=dict, compare=False
     )
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings on which the numbers depend."""
+        # How much is done at once is part of what scaling measures.
+        free = [name for name in _FREE if (self.protocol, name) != ("scaling", "batch")]
+        return {name: value for name, value in self.settings.items() if name not in free}
 
     def to_json(self) -> str:
         """One JSON object; a value that is not finite is null."""

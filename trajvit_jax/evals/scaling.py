@@ -1,8 +1,9 @@
 r"""More frames: accuracy, tokens, FLOPs, memory and time of a model that reads 16, 32, .. frames.
 
 Retrieval (R@5 both ways) at each number of frames, with what embedding a video costs: tokens that
-the encoder reads, FLOPs by formula, memory of the compiled program by XLA's analysis, and measured
-seconds, compilation and reading left out (paper, section 4.2 and Fig. 6).
+the encoder reads and FLOPs by formula, on average over all videos; memory of the compiled program
+by XLA's analysis and measured seconds, compilation and reading left out, on one batch (paper,
+section 4.2 and Fig. 6).
 
   python -m trajvit_jax.evals.scaling --workdir=runs/panda4m --records=data/activitynet_256 \
       --at=16,32,64,128,256 --captions=paragraph
@@ -25,7 +26,7 @@ if __name__ == "__main__":  # --help and what is wrong, before JAX takes its sec
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,12 @@ from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import command
 from trajvit_jax.evals.embedding import Embedder, embed_video
 from trajvit_jax.evals.features import encode_tokens
-from trajvit_jax.evals.loaded import with_frames
+from trajvit_jax.evals.loaded import check_frames, with_frames
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.evals.retrieval import embed_pairs
 from trajvit_jax.evals.retrieval import measure as measure_retrieval
 from trajvit_jax.models.costs import cost_of, tokens_of
+from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.sharding import batch_parts
 
@@ -63,10 +65,18 @@ def evaluate(
 
     Args and errors are those of `measure_at`.
     """
-    for frames in at:
-        own = command.as_read(source, frames)
+    for frames, own in _sources(model, dict.fromkeys(at, source)).items():
         for metric in measure_at(model, own, text, frames, captions=captions, batch=batch).metrics:
             yield metric.name, metric.value
+
+
+def _sources(
+    model: VideoTextModel, stored: Mapping[int, Sequence[Record]]
+) -> dict[int, Sequence[Record]]:
+    """Records as they are read at each number of frames: all that cannot be is told beforehand."""
+    for frames in stored:
+        check_frames(dataclasses.replace(model.settings, frames=frames))
+    return {frames: command.as_read(source, frames) for frames, source in stored.items()}
 
 
 def measure_at(
@@ -104,43 +114,73 @@ def measure_at(
 
 
 def costs_of(embedder: Embedder, source: Sequence[Record]) -> dict[str, float]:
-    """What embedding a video costs, on average over the first batch that holds any."""
-    settings = embedder.model.settings
-    batches = embedder.batches(source, lambda _: None, name="cost")
-    videos = next(one for one in batches if None in one.bad)
-    # Black videos, of bad records or beyond the last, take the time and memory of others, but have
-    # no tokens to count.
-    good = [number for number, problem in enumerate(videos.bad) if problem is None]
-    b = len(videos.video)
-    arrays = embedder.put((videos.video, videos.labels, videos.rows))
+    """What embedding a video costs: tokens and FLOPs on average over all that can be read, seconds
+    and memory as measured on the first batch that holds any.
+
+    Raises:
+      ValueError: no record can be read.
+    """
+    name = embedder.model.settings.name
+    measured: dict[str, float] = {}
+    counts: list[int] = []
+    for videos in embedder.batches(source, lambda _: None, name="cost"):
+        # Black videos, of bad records or beyond the last, take the time and memory of others, but
+        # have no tokens to count.
+        good = [number for number, problem in enumerate(videos.bad) if problem is None]
+        if not good:
+            continue
+        arrays = embedder.put((videos.video, videos.labels, videos.rows))
+        measured = measured or _measured(embedder, arrays, len(videos.video))
+        if name == "rlt":
+            used = np.asarray(encode_tokens(embedder.model, *arrays, shared=False)[1])
+            counts += used[good].sum(1).tolist()
+        elif name == "trajvit":
+            counts += [len(np.unique(own[own > 0])) for own in videos.labels[good]]
+        else:
+            break  # every video has as many
+    if not measured:
+        raise ValueError(f"no record of {source!r} can be read")
+    return _by_formula(embedder.model.settings, counts) | measured
+
+
+def _by_formula(settings: ModelSettings, counts: Sequence[int]) -> dict[str, float]:
+    """Tokens and GFLOP of a video, on average.
+
+    Args:
+      settings: of the model.
+      counts: trajectories of each video for TrajViT, tokens for RLT; empty for others.
+    """
+    tokens, flops = float(tokens_of(settings).first), cost_of(settings).total
+    if settings.name == "trajvit":
+        each = settings.trajvit.tokens_each
+        tokens = 1 + each * sum(counts) / len(counts)
+        if flops is not None:
+            of = {count: _flops_of(settings, count) for count in set(counts)}
+            flops = sum(of[count] for count in counts) / len(counts)
+    elif settings.name == "rlt":
+        tokens = sum(counts) / len(counts)
+    return {"tokens": tokens} | ({} if flops is None else {"gflop": flops / 1e9})
+
+
+def _flops_of(settings: ModelSettings, trajectories: int) -> int:
+    """Of TrajViT and a video with so many."""
+    sized = dataclasses.replace(settings.trajvit, max_trajectories=max(1, trajectories))
+    return cost_of(dataclasses.replace(settings, trajvit=sized)).total or 0
+
+
+def _measured(embedder: Embedder, arrays: tuple[Any, ...], b: int) -> dict[str, float]:
+    """Memory and seconds of a video, in a batch of `b`."""
     jax.block_until_ready(embed_video(embedder.model, *arrays))  # compiled, if it was not
     seconds = []
     for _ in range(_TIMED):
         started = time.perf_counter()
         jax.block_until_ready(embed_video(embedder.model, *arrays))
         seconds.append(time.perf_counter() - started)
-    tokens, slots = float(tokens_of(settings).first), tokens_of(settings).first
-    if settings.name == "trajvit":
-        most = settings.trajvit.max_trajectories
-        counts = [len(np.unique(own[own > 0])) for own in videos.labels[good]]
-        each = settings.trajvit.tokens_each
-        tokens = 1 + each * float(np.mean(np.minimum(counts, most)))
-        slots = 1 + each * round(float(np.mean(np.minimum(counts, most))))
-        sized = dataclasses.replace(settings.trajvit, max_trajectories=max(1, slots // each))
-        settings = dataclasses.replace(settings, trajvit=sized)
-    if settings.name == "rlt":
-        used = np.asarray(encode_tokens(embedder.model, *arrays, shared=False)[1])
-        tokens = float(used[good].sum() / len(good))
-    flops = cost_of(settings).total
-    costs = {"tokens": tokens}
-    if flops is not None:
-        costs["gflop"] = flops / 1e9
     # Of several devices the analysis tells what one takes, for its part of the batch.
     parts = 1 if embedder.mesh is None else batch_parts(embedder.mesh)
     memory = _memory(embedder.model, arrays, parts)
-    if memory is not None:
-        costs["memory_mib"] = memory / (b / parts) / 2**20
-    return costs | {"seconds": statistics.median(seconds) / b}
+    found = {} if memory is None else {"memory_mib": memory / (b / parts) / 2**20}
+    return found | {"seconds": statistics.median(seconds) / b}
 
 
 def _memory(model: VideoTextModel, arrays: tuple[Any, ...], parts: int) -> float | None:
@@ -163,11 +203,12 @@ def _measure(job: command.Job[ScalingSettings]) -> Measured:
     metrics: list[Metric] = []
     counts: dict[int, int] = {}
     bad: dict[str, BadRecord] = {}  # a video may be bad at one number of frames alone
-    for frames in own.frame_counts():
-        folder = job.folder.replace("{frames}", str(frames))
+    folders = {n: job.folder.replace("{frames}", str(n)) for n in own.frame_counts()}
+    stored = {frames: open_records(folder, own.split) for frames, folder in folders.items()}
+    for frames, source in _sources(job.loaded.model, stored).items():
         found = measure_at(
             job.loaded.model,
-            command.as_read(open_records(folder, own.split), frames),
+            source,
             job.loaded.words(),
             frames,
             captions=own.captions,

@@ -113,6 +113,12 @@ class TrainedHeadSettings(CommonSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "epochs")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"--learning-rate={self.learning_rate} must be above 0")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"--weight-decay={self.weight_decay} must be at least 0")
+        if self.heads < 0:
+            raise ValueError(f"--heads={self.heads} must be at least 0, which is the encoder's")
         check_choice("feature_dtype", self.feature_dtype, DTYPES)
 
 
@@ -165,6 +171,8 @@ class DetectionSettings(TrainedHeadSettings):
       inside: part of a trajectory's mask that is inside the box, at least.
       size: cells a side that RoIAlign makes of a box, for other tokenizations.
       iou: overlap that a right detection has with the true box, at least.
+      most_pairs: pairs of box and action of a frame that count, those of the highest scores;
+        ActivityNet's program reads 50. 0 = all.
       boxes_a_step: of training.
     """
 
@@ -173,6 +181,7 @@ class DetectionSettings(TrainedHeadSettings):
     inside: float = 0.8
     size: int = 7
     iou: float = 0.5
+    most_pairs: int = 0
     boxes_a_step: int = 128
 
     def __post_init__(self) -> None:
@@ -180,6 +189,8 @@ class DetectionSettings(TrainedHeadSettings):
         require_positive(self, "boxes_a_step")
         if not 0 < self.iou <= 1:
             raise ValueError(f"--iou={self.iou} must be within 0..1, and above 0")
+        if self.most_pairs < 0:
+            raise ValueError(f"--most-pairs={self.most_pairs} must be at least 0, which is all")
         self.regions()
 
     def regions(self) -> RegionSettings:

@@ -93,7 +93,7 @@ def measure(
     metrics = []
     for way in ("vid2txt", "txt2vid"):
         by_video = np.array([hits[way].mean() * 100 for hits in found])
-        metrics.append(Metric.mean(way, by_video))
+        metrics.append(Metric.mean(way, by_video, share=True))
     video_of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     metrics += [
         Metric.of_clusters(

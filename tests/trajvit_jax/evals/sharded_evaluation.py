@@ -1,4 +1,5 @@
-"""Embeddings and frozen tokens of records, on all devices of all processes.
+"""Embeddings, frozen tokens, those of boxes, clips and views of records, on all devices of all
+processes.
 
   python sharded_evaluation.py WORKDIR RECORDS OUTPUT [EMBEDDINGS]
 
@@ -17,11 +18,13 @@ import numpy as np
 from flax import nnx
 
 from trajvit_jax.data.source import open_records
-from trajvit_jax.evals.classification import own_label
-from trajvit_jax.evals.command import on_all_devices
+from trajvit_jax.evals import temporal_clips
+from trajvit_jax.evals.classification import classify, own_label
+from trajvit_jax.evals.command import as_read, on_all_devices
+from trajvit_jax.evals.detection import box_features
 from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.features import frozen_tokens
-from trajvit_jax.evals.loaded import load
+from trajvit_jax.evals.loaded import load, with_frames
 from trajvit_jax.evals.probing import HeadSettings, score_samples, train_head
 from trajvit_jax.evals.retrieval import Gallery, embed_pairs, measure
 from trajvit_jax.pod import cluster
@@ -39,6 +42,10 @@ def main(workdir: str, records: str, output: str, given: str = "") -> None:
         targets = np.arange(len(source)) % 2
         head = train_head(frozen.features, targets, 2, HeadSettings(epochs=2, size=4, heads=2))
         scores = score_samples(head, frozen.features, size=4)
+        boxes = box_features(embedder, source).tokens
+        clips = temporal_clips.measure(embedder, source, loaded.words())
+        halves = Embedder(with_frames(loaded.model, 2), batch=8, mesh=mesh)
+        views = classify(halves, as_read(source, 2, views=2), loaded.words(), views=2)
     found = {
         "videos": gallery.videos,
         "texts": gallery.texts,
@@ -46,6 +53,10 @@ def main(workdir: str, records: str, output: str, given: str = "") -> None:
         "tokens": frozen.features.values,
         "starts": frozen.features.starts,
         "scores": scores,
+        "box_tokens": boxes.values,
+        "box_starts": boxes.starts,
+        "clips": np.array([value for _, value in clips.values()]),
+        "classified": views.scores,
     }
     if jax.process_index() == 0:
         np.savez(output, **found)

@@ -83,6 +83,8 @@ def test_only_what_was_measured_alike_is_compared():
     ):
         assert list(differences([one, made("vit3d", hits, **changes)])) == []
     assert list(differences([one])) == []
+    elsewhere = made("vit3d", hits, settings={"features": "other", "batch": 4, "draws": 10})
+    assert len(list(differences([one, elsewhere]))) == 1
 
 
 def test_the_report_tells_them(tmp_path, capsys):

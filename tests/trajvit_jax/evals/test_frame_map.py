@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from trajvit_jax.evals.frame_map import (
     match,
     mean_average_precision,
     overlaps,
+    strongest,
 )
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
@@ -80,6 +83,41 @@ def test_a_missing_score_is_no_detection():
     assert value([(0, LEFT, [0.9]), (0, RIGHT, [np.nan])], true) == 0.5
     with pytest.raises(ValueError, match="score of box 0 is infinite"):
         value([(0, LEFT, [np.inf])], true)
+
+
+def test_the_strongest_pairs_of_a_frame_are_those_that_the_program_reads():
+    """As `read_csv` of ActivityNet's program has it: a heap of so many rows of each image."""
+    rng = np.random.default_rng(0)
+    frame = rng.integers(4, size=30)
+    scores = rng.integers(0, 9, (30, 5)) / 8
+    scores[rng.random(scores.shape) < 0.2] = np.nan
+    found = strongest(Detections(frame, rng.random((30, 4)), scores), 7).scores
+    for number in range(4):
+        heap = []
+        for row, column in np.argwhere((frame == number)[:, None] & ~np.isnan(scores)).tolist():
+            entry = (scores[row, column], -row, -column)
+            if len(heap) < 7:
+                heapq.heappush(heap, entry)
+            elif entry[0] > heap[0][0]:
+                heapq.heapreplace(heap, entry)
+        kept = {(-row, -column): score for score, row, column in heap}
+        left = np.argwhere((frame == number)[:, None] & ~np.isnan(found)).tolist()
+        assert {(r, c): found[r, c] for r, c in left} == kept
+    same = Detections(frame, rng.random((30, 4)), scores)
+    assert strongest(same, 0) is same and not np.isnan(scores).all()
+
+
+def test_a_pair_that_is_not_read_is_no_detection():
+    true = [(0, LEFT, {0}), (0, RIGHT, {1})]
+    found = [(0, LEFT, [0.9, 0.8]), (0, RIGHT, [0.7, 0.6])]
+    detections = Detections(
+        np.zeros(2, int), np.array([LEFT, RIGHT]), np.array([s for *_, s in found])
+    )
+    truth = Truth(np.zeros(2, int), np.array([LEFT, RIGHT]), np.eye(2, dtype=bool))
+    for most, expected in ((0, 0.75), (3, 0.5), (50, 0.75)):
+        matched = match(strongest(detections, most), truth, frames=1)
+        assert mean_average_precision(matched) == expected
+    assert value(found, true, classes=2) == 0.75
 
 
 def test_equal_scores_are_one_step_whatever_their_order():

@@ -12,9 +12,11 @@ import sys
 import numpy as np
 import pytest
 
+from tokenization.missing import keep
 from tokenization.records import Boxes
 from tokenization.shards import write_records
-from trajvit_jax.evals import command, detection
+from trajvit_jax.evals import command, detection, scaling
+from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.results import read_result
 
 PROTOCOLS = ("retrieval", "classification", "probing", "detection", "temporal_clips", "scaling")
@@ -127,6 +129,43 @@ def test_classes_are_found_by_sentences(evaluated, toy_records, tmp_path, model)
     assert more.notes["classes"] == 6 and "top5" in more.metrics
 
 
+def test_synsets_are_called_by_their_names(
+    runs, toy_record, tmp_path, evaluated, monkeypatch, capsys
+):
+    """ImageNet's reader keeps both; what captions are compared with is no number."""
+    sentences = []
+    texts = Embedder.texts
+    monkeypatch.setattr(
+        Embedder, "texts", lambda self, own, text: sentences.append(own) or texts(self, own, text)
+    )
+    names = {"n01440764": "tench, Tinca tinca", "n02012849": "crane", "n03126707": "crane, hoist"}
+    synsets = list(names)
+    made = [
+        dataclasses.replace(
+            toy_record(i), label=names[synsets[i % 3]], extra={"synset": synsets[i % 3]}
+        )
+        for i in range(6)
+    ]
+    write_records(tmp_path / "named", made, split="test")
+    mapping = tmp_path / "LOC_synset_mapping.txt"
+    mapping.write_text("".join(f"{synset} {name}\n" for synset, name in names.items()))
+    options = ("--prompts=imagenet",)
+    plain = evaluated("classification", "vit3d", tmp_path / "named", *options)
+    listed = evaluated(
+        "classification", "vit3d", tmp_path / "named", *options, f"--classes={mapping}"
+    )
+    assert sentences[0] == sentences[1] and "itap of a tench." in sentences[0]
+    assert plain.notes["classes"] == 3 and plain.metrics == listed.metrics
+    bare = [
+        dataclasses.replace(one, label=synset, extra={"synset": synset})
+        for one, synset in zip(made, synsets, strict=False)
+    ]
+    write_records(tmp_path / "bare", bare, split="test")
+    where = (f"--workdir={runs('vit3d')}", f"--records={tmp_path / 'bare'}")
+    said = fails("classification", capsys, *where)
+    assert "is of class 'n01440764'" in said and "--classes=LOC_synset_mapping.txt" in said
+
+
 def test_views_are_averaged(evaluated, long_records):
     result = evaluated("classification", "vit3d", long_records, "--views=2", "--prompts=none")
     assert (result.count, result.views, result.stored, result.frames) == (8, 2, 8, 4)
@@ -195,16 +234,20 @@ def test_an_action_outside_the_list_is_told_at_the_first_record(
     assert "record 'clip00' is labelled 'talk', which is none of the 3 classes" in said
 
 
-def test_given_boxes(evaluated, runs, boxed_records, tmp_path, capsys):
+def test_given_boxes(evaluated, runs, boxed_records, tmp_path, capsys, monkeypatch):
     boxes = tmp_path / "boxes.csv"
     given = [f"--workdir={runs('vit3d')}", f"--records={boxed_records}", f"--boxes={boxes}"]
     boxes.write_text("film9,2,0.0,0.0,0.5,1.0,,0.9\n")
-    assert command.main(protocol("detection"), given) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(detection, "box_tokens", lambda *_: pytest.fail("computed already"))
+        assert command.main(protocol("detection"), given) == 2
     assert "none of 1 frames with given boxes is among the 8" in capsys.readouterr().err
     rows = [f"film{i // 2},2,0.0,0.0,0.5,1.0,,0.9" for i in range(8)]
     boxes.write_text("\n".join([*rows, "film0,2,0.5,0.0,1.0,1.0,,0.1"]) + "\n")
-    result = evaluated("detection", "vit3d", boxed_records, f"--boxes={boxes}", "--epochs=1")
+    asked = (f"--boxes={boxes}", "--epochs=1", "--most-pairs=2")
+    result = evaluated("detection", "vit3d", boxed_records, *asked)
     assert result.notes["boxes from"] == str(boxes)
+    assert result.notes["pairs of box and action that count"] == "2 a frame"
     assert result.notes["boxes"] == 16  # two rows of a film are the boxes of its two clips
     boxes.write_text("film0,2,0.0,0.0,1.5,1.0,,0.9\n")
     given = [f"--workdir={runs('vit3d')}", f"--records={boxed_records}", f"--boxes={boxes}"]
@@ -271,6 +314,30 @@ def test_too_few_frames_are_told_before_anything_is_compiled(runs, toy_records, 
     assert "4 views of 4 frames" in fails("probing", capsys, *where, "--train-split=test")
 
 
+def test_heads_that_cannot_be_trained_are_told_before_features(runs, boxed_records, capsys):
+    where = (f"--workdir={runs('vit3d')}", f"--records={boxed_records}", "--views=1")
+    for options, reason in (
+        (("--learning-rate=0",), "--learning-rate=0.0 must be above 0"),
+        (("--learning-rate=nan",), "--learning-rate=nan must be above 0"),
+        (("--weight-decay=-1",), "--weight-decay=-1.0 must be at least 0"),
+        (("--heads=-2",), "--heads=-2 must be at least 0"),
+        (("--heads=5",), "--heads=5 cannot share tokens of width 32"),
+    ):
+        for name, own in (("probing", where), ("detection", where[:2])):
+            # There is no such split: features would be what fails first.
+            said = fails(name, capsys, *own, *options, "--train-split=none")
+            assert reason in said, (name, options)
+
+
+def test_frames_that_cannot_be_read_are_told_before_others_are_measured(
+    runs, long_records, capsys, monkeypatch
+):
+    monkeypatch.setattr(scaling, "measure_at", lambda *_, **__: pytest.fail("measured already"))
+    where = (f"--workdir={runs('vit3d')}", f"--records={long_records}")
+    assert "multiples of 2 frames, not 3" in fails("scaling", capsys, *where, "--at=4,3")
+    assert "has 8 frames, 16 frames are" in fails("scaling", capsys, *where, "--at=4,16")
+
+
 def test_records_without_what_a_protocol_reads(runs, toy_records, long_records, capsys):
     where = (f"--workdir={runs('vit3d')}", f"--records={toy_records}", "--train-split=test")
     assert "has no boxes; add 'boxes'" in fails("detection", capsys, *where)
@@ -311,10 +378,26 @@ def test_videos_that_are_gone_are_counted_and_named(evaluated, toy_records, tmp_
     noted["quarantine"] = [{"id": "x", "path": "x.mp4", "reason": "is empty", "remedy": "copy"}]
     info.write_text(json.dumps(noted))
     missing = tmp_path / "test.missing.txt"
-    missing.write_text("videos/y.mp4\n\n")
+    missing.write_text("y_0\tvideos/y.mp4\ny_1\tvideos/y.mp4\n\nclip00\tcame_later.mp4\n")
     result = evaluated("retrieval", "vit3d", folder, f"--missing={missing}")
-    assert (result.count, result.of) == (12, 14)
-    assert [one["id"] for one in result.missing] == ["x", "videos/y.mp4"]
+    assert (result.count, result.of) == (12, 15)
+    assert [one["id"] for one in result.missing] == ["x", "y_0", "y_1"]
+    keep(tmp_path / "test.jsonl", folder, "test")  # as the extraction does
+    assert evaluated("retrieval", "vit3d", folder).missing == result.missing
+
+
+def test_what_one_of_several_folders_lacks_is_counted(evaluated, toy_record, tmp_path):
+    for frames, videos in ((2, 6), (4, 5)):
+        folder = tmp_path / f"of_{frames}"
+        made = [toy_record(i, frames=frames) for i in range(videos)]
+        write_records(folder, made, split="test")
+        (tmp_path / "test.missing.txt").write_text(f"only_{frames}\tx.mp4\n")
+        keep(tmp_path / "test.jsonl", folder, "test")
+    result = evaluated("scaling", "vit3d", tmp_path / "of_{frames}", "--at=2,4")
+    assert (result.count, result.of) == (5, 8)
+    reasons = {one["id"]: one["reason"] for one in result.missing}
+    assert reasons.pop("clip05") == "it is not among those of all --at"
+    assert reasons == dict.fromkeys(("only_2", "only_4"), "it is not there")
 
 
 def test_configs_say_which_protocol_they_are_for(runs, toy_records, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import importlib
 import json
@@ -10,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trajvit_jax.config import to_settings
 from trajvit_jax.evals import paper, report
 from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.results import Measured, Metric, Result, Value, read_result, with_intervals
+from trajvit_jax.evals.variant import ablation_of, size_of
+from trajvit_jax.models.settings import SIZES, ModelSettings, TrajViTSettings
+from trajvit_jax.recipe import ENCODER_ABLATIONS
 
 ROOT = Path(__file__).parents[3]
 
@@ -97,6 +102,10 @@ def test_no_hit_at_all_is_not_certainty():
     owner[8] = 1
     metric = Metric.of_clusters("x", np.full(9, 100.0), owner, 2, share=True)
     assert metric.interval(draws=50, seed=0)[0] < 40
+    mean = Metric.mean("x", np.zeros(9), share=True)  # over videos of their clips
+    assert mean.interval(draws=50, seed=0) == Metric.percent("x", np.zeros(9, bool)).interval(
+        draws=50, seed=0
+    )
     ranks = Metric.of_clusters("x", np.zeros(9), owner, 2, median=True)
     assert ranks.interval(draws=50, seed=0) == (0, 0)  # a rank is no share
 
@@ -164,6 +173,19 @@ def test_seeds_of_other_settings_are_other_lines(tmp_path):
     assert [row["seeds"] for row in made] == ["1", "1"]
 
 
+def test_settings_that_change_no_number_part_no_seeds(tmp_path):
+    one = result(settings={"captions": "all", "features": "a", "batch": 8, "draws": 9, "frames": 0})
+    two = result(
+        settings={"captions": "all", "features": "b", "batch": 4, "draws": 8, "frames": 16},
+        checkpoint="1" * 16,
+        count=98,
+    )
+    [row] = report.rows([(tmp_path, one), (tmp_path, two)])
+    assert (row["seeds"], row["n of m"]) == ("2", "98 to 99 of 100")
+    both = [dataclasses.replace(own, protocol="scaling") for own in (one, two)]
+    assert len(report.rows([(tmp_path, own) for own in both])) == 2  # seconds depend on the batch
+
+
 def test_runs_of_other_trainings_are_no_seeds_of_one(tmp_path):
     one, two = result(), result(training="larger", checkpoint="1" * 16)
     assert [row["seeds"] for row in report.rows([(tmp_path, one), (tmp_path, two)])] == ["1", "1"]
@@ -208,14 +230,19 @@ def test_the_document_is_that_of_the_data():
 
 
 def test_every_number_of_the_tables_is_in_the_document():
-    document = paper.document()
-    found = paper.numbers()
-    assert len(found) > 250
-    for one in found:
-        assert one.value is None or f" {one.value:g} |" in document, one
-    assert {one.place for one in found} == {
-        f"Table {i}" for i in (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12)
-    }
+    """As many as the paper prints, counted there: models times columns."""
+    counts = {1: 7 * 8, 2: 7 * 3, 3: 6 + 7 * 4, 4: 2 * 12, 5: 4 * 3, 6: 11 * 3, 8: 4, 9: 7 * 3}
+    counts |= {10: 2 * 3 * 8, 11: 2 * 2 * 8, 12: 2 + 4}
+    found = collections.Counter(one.place for one in paper.numbers() if one.value is not None)
+    assert found == {f"Table {number}": count for number, count in counts.items()}
+    # And each in the row of its model, under its table.
+    for section, block in zip(
+        paper.document().split("\n## Table ")[1:], paper.blocks(), strict=True
+    ):
+        assert f"Table {section}".startswith(f"{block.place}: {block.title}")
+        for model, values in block.rows.items():
+            cells = " | ".join("-" if value is None else f"{value:g}" for value in values)
+            assert f"\n| {model} | {cells} | " in section, (block.place, model)
 
 
 def test_some_numbers_as_the_paper_prints_them():
@@ -244,11 +271,17 @@ def test_rows_are_as_long_as_their_heads():
             assert len(values) == len(block.columns), (block.place, model)
 
 
+def config_of(block, dataset):
+    """That a command of the document names, or ''."""
+    words = paper.command_of(block, dataset).strip("`").split()
+    return next((w.removeprefix("--config=") for w in words if w.startswith("--config=")), "")
+
+
 def test_configs_and_commands_of_the_document_exist():
     checked = set()
     for block in paper.blocks():
         for dataset, _ in block.columns:
-            path = paper.command_of(block, dataset).partition("--config=")[2].rstrip("`")
+            path = config_of(block, dataset)
             if not path or block.protocol == "summary":
                 continue
             checked.add(path)
@@ -259,6 +292,8 @@ def test_configs_and_commands_of_the_document_exist():
             )
             assert settings_of(name, kind, given).dataset == dataset
             file = ROOT / path.partition(":")[0]
+            for word in paper.command_of(block, dataset).strip("`").split()[3:]:
+                assert word.partition(":")[0] in file.read_text("utf-8"), word
             assert f"trajvit_jax.evals.{block.protocol} " in file.read_text("utf-8")
     files = {path.partition(":")[0] for path in checked}
     left = {
@@ -280,7 +315,7 @@ def test_the_paper_s_settings_are_those_of_the_configs():
     checked = 0
     for block in paper.blocks():
         for dataset, _ in block.columns:
-            path = paper.command_of(block, dataset).partition("--config=")[2].rstrip("`")
+            path = config_of(block, dataset)
             said = paper.settings_of(block.protocol, dataset)
             if not said:
                 continue
@@ -293,6 +328,47 @@ def test_the_paper_s_settings_are_those_of_the_configs():
                 assert own[setting] == value, (path, setting)
             checked += 1
     assert checked > 30
+
+
+def test_trainings_are_told_apart_whatever_their_order():
+    both = result(train_records=["data/panda8m", "data/datacomp50m"], dataset="activitynet")
+    expected = "53.57 (panda8m_datacomp50m, Table 11)"
+    assert report.paper_of(both, "txt2vid_r5").startswith(expected)
+    turned = dataclasses.replace(both, train_records=both.train_records[::-1])
+    assert report.paper_of(turned, "txt2vid_r5").startswith(expected)
+    assert report.paper_of(result(train_records=["data/mine"]), "txt2vid_r5") == "-"
+    assert report.paper_of(result(train_records=[]), "txt2vid_r5").count("(") == 6
+
+
+def test_ablations_lie_beside_ablations():
+    ssv2 = {"dataset": "ssv2", "protocol": "probing", "settings": {"views": 4}, "views": 4}
+    small = ssv2 | {"train_records": ["data/panda880k"], "size": "B", "ablation": "none"}
+    own = "22.7 (ablation880k, Table 5); 22.7 (ablation880k, Table 6)"
+    assert report.paper_of(result(**small), "top1") == own
+    changed = result(**small | {"ablation": "mean"})
+    assert report.paper_of(changed, "top1") == "19.2 (ablation880k, Table 6)"
+    patches = result(**small | {"model": "vit3d"})
+    assert report.paper_of(patches, "top1") == "17.2 (ablation880k, Table 5)"
+    for other in ({"size": "L"}, {"ablation": "other"}, {"train_records": ["data/panda880k_sam"]}):
+        assert report.paper_of(result(**small | other), "top1") == "-"
+    large = ssv2 | {"size": "L", "ablation": "none"}
+    assert report.paper_of(result(**large), "top1") == "45.8 (panda4m, Table 2)"
+    assert report.paper_of(result(**large | {"ablation": "mean"}), "top1") == "-"
+    assert report.paper_of(result(**large | {"size": "B"}), "top1") == "-"
+
+
+def test_a_model_s_size_and_ablation():
+    for name, changes in ENCODER_ABLATIONS.items():
+        model = ModelSettings(
+            encoder=SIZES["B"],
+            trajvit=to_settings(TrajViTSettings, {"max_trajectories": 9} | changes),
+        )
+        assert (size_of(model), ablation_of(model)) == ("B", name)
+        assert ablation_of(dataclasses.replace(model, name="vit3d")) == "none"
+    other = dataclasses.replace(model, encoder=dataclasses.replace(SIZES["B"], depth=3))
+    assert size_of(other) == "768 x 3"
+    other = ModelSettings(trajvit=TrajViTSettings(appearance="mean", position="none"))
+    assert (size_of(other), ablation_of(other)) == ("L", "other")
 
 
 def test_a_paper_s_row_has_one_number_a_run_can_stand_beside():

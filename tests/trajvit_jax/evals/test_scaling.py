@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from tokenization.trajectories import compact
 from trajvit_jax.data import evaluation
 from trajvit_jax.data.unusable import UnusableRecord
 from trajvit_jax.evals.embedding import Embedder
@@ -65,6 +68,36 @@ def test_a_batch_of_bad_records_is_passed_over(tiny, random_model, toy_record, b
     bad_record(0)
     found = costs_of(embedder, [toy_record(0), toy_record(1)])
     assert found["tokens"] == 9
+
+
+@pytest.fixture
+def uneven(toy_record):
+    """Videos of 2, 3, 4 and 6 trajectories; in the last nothing changes."""
+
+    def make(number, more):
+        record = toy_record(number)
+        labels = record.trajectories.labels.copy()
+        labels[:, :4, : 4 * more] = 3 + np.repeat(np.arange(more), 4)
+        frames = np.repeat(record.frames[:1], 4, 0) if number == 3 else record.frames
+        labels = compact(labels).astype(np.uint16)
+        trajectories = dataclasses.replace(record.trajectories, labels=labels)
+        return dataclasses.replace(record, trajectories=trajectories, frames=frames)
+
+    return [make(number, more) for number, more in enumerate((0, 1, 2, 4))]
+
+
+@pytest.mark.parametrize("name", ["trajvit", "rlt"])
+def test_costs_are_those_of_all_videos_whatever_the_batch(tiny, random_model, uneven, name):
+    model = random_model(tiny(name))
+    of = [costs_of(Embedder(model, batch=1), [record]) for record in uneven]
+    expected = {cost: np.mean([one[cost] for one in of]) for cost in ("tokens", "gflop")}
+    assert len({one["tokens"] for one in of}) > 1
+    if name == "trajvit":
+        assert expected["tokens"] == 1 + (2 + 3 + 4 + 6) / 4
+    for batch, source in ((2, uneven), (2, uneven[::-1]), (4, uneven)):
+        found = costs_of(Embedder(model, batch=batch), source)
+        for cost, value in expected.items():
+            assert found[cost] == pytest.approx(value, rel=1e-12), (cost, batch)
 
 
 @pytest.mark.parametrize("name", ["vit3d"])

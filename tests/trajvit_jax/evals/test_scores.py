@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals.class_lists import check_labels, name_of, read_classes
-from trajvit_jax.evals.classification import Classified, averaged, measure
+from trajvit_jax.evals.classification import Classified, averaged, classify, measure
+from trajvit_jax.evals.embedding import Embedded, Embedder
 from trajvit_jax.evals.prompts import TEMPLATES, read_templates
 from trajvit_jax.evals.temporal_clips import within
 
@@ -44,8 +46,40 @@ def test_accuracies_are_the_slow_ones(seed, n, c):
 
 
 def test_a_constant_score_is_no_hit():
-    values = dict(measure(Classified(np.ones((9, 3)), np.arange(9) % 3, ("a", "b", "c"))).values())
+    measured = measure(Classified(np.ones((9, 3)), np.arange(9) % 3, ("a", "b", "c")))
+    values = dict(measured.values())
     assert values["top1"] == values["class_mean"] == 0
+    high = {one.name: one.interval(draws=9, seed=0) for one in measured.metrics}
+    assert high["class_mean"] == high["top1"] and high["top1"][1] > 20  # no certainty
+
+
+def test_a_class_of_one_video_makes_the_mean_over_classes_less_sure():
+    measured = measure(Classified(np.ones((10, 2)), np.array([0] * 9 + [1]), ("a", "b")))
+    mean = next(one for one in measured.metrics if one.name == "class_mean")
+    assert mean.trials == pytest.approx(4 / (1 / 9 + 1))
+    assert mean.interval(draws=9, seed=0)[1] > 50
+
+
+class _Known(Embedder):
+    """Has embedded videos already."""
+
+    def __init__(self, kept):
+        self.kept = tuple(kept)
+
+    def videos(self, source, keep=None):
+        return Embedded(np.eye(len(self.kept), 4, dtype=np.float32), self.kept, ())
+
+    def texts(self, captions, text):
+        return np.eye(len(captions), 4, dtype=np.float32)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_more_records_of_one_id_than_views_are_refused(views):
+    text = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]"], 4)
+    kept = [("a", label, label) for label in "xyx"[: views + 1]]
+    with pytest.raises(ValueError, match=rf"has {views + 1} records of one id, not {views}"):
+        classify(_Known(kept), [], text, views=views)
+    assert len(classify(_Known(kept[:views]), [], text, views=views).truth) == 1
 
 
 @settings(deadline=None, max_examples=100)
@@ -158,6 +192,9 @@ def test_lists_as_datasets_publish_them(tmp_path, name, content, classes):
         ("a.json", '{"a": "first"}', "is no list of classes"),
         ("a.json", '{"7": ["n01440764", "tench"]}', "is no list of classes"),
         ("a.json", "[]", "has no class"),
+        ("a.json", "3", "is no list of classes .it is 3."),
+        ("a.json", "[[1]]", "is no list of classes .its items are not labels"),
+        ("a.json", '{"0": [1, 2], "1": "a"}', "is no list of classes"),
         ("a.json", '["a", "b", "a"]', "has the class 'a' twice"),
         ("a.pbtxt", 'item { name: "a" }', "is no list of items"),
         ("a.txt", "\n\n", "has no class"),
@@ -168,6 +205,19 @@ def test_lists_of_no_known_form(tmp_path, name, content, reason):
     path.write_text(content)
     with pytest.raises(ValueError, match=reason):
         read_classes(str(path))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.pbtxt"])
+def test_files_in_another_encoding_are_named(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes("café\n{}".encode("latin-1"))
+    said = r"is not UTF-8 \(byte 3 is 0xe9\): --classes names .*; write it in UTF-8"
+    with pytest.raises(ValueError, match=rf"{name} {said}"):
+        read_classes(str(path))
+    with pytest.raises(ValueError, match=r"is not UTF-8 .*--prompts names sentences"):
+        read_templates(str(path))
+    (tmp_path / "b.txt").write_text("walk\n", "utf-8-sig")
+    assert read_classes(str(tmp_path / "b.txt")) == {"walk": "walk"}  # no part of the label
 
 
 def test_names_and_labels():

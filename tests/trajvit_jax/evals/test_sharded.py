@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tokenization.records import Boxes
 from tokenization.shards import write_records
 from tokenization.trajectories import compact
 from trajvit_jax.convert.conversion import Converted
@@ -28,7 +29,8 @@ SCRIPT = Path(__file__).with_name("sharded_evaluation.py")
 
 @pytest.fixture(scope="module")
 def odd_records(tmp_path_factory, toy_record):
-    """Eleven clips, which no batch divides, with 2 to 6 trajectories; two share a caption."""
+    """Eleven clips of four films, which no batch divides, with 2 to 6 trajectories, two classes and
+    a box each, every third has two; two share a caption."""
     folder = tmp_path_factory.mktemp("odd")
     made = []
     for i in range(11):
@@ -38,9 +40,15 @@ def odd_records(tmp_path_factory, toy_record):
         labels = compact(labels).astype(np.uint16)
         trajectories = dataclasses.replace(record.trajectories, labels=labels)
         captions = ("the same words",) if i in (2, 9) else record.captions
-        made.append(
-            dataclasses.replace(record, trajectories=trajectories, captions=captions, label="x")
+        corners = [(0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0)][: 1 + (i % 3 == 0)]
+        boxes = Boxes(
+            np.array(corners, np.float32),
+            np.full(len(corners), 2.0, np.float32),
+            ("walk",) * len(corners),
         )
+        own = {"captions": captions, "label": "xy"[i % 2], "boxes": boxes}
+        extra = {"video": f"film{i // 3}"}
+        made.append(dataclasses.replace(record, trajectories=trajectories, extra=extra, **own))
     write_records(folder, made, split="test")
     return folder
 
@@ -69,11 +77,12 @@ def arrays_of(path):
 
 def assert_same(found, expected):
     assert found.keys() == expected.keys()
-    for name in ("pairs", "starts"):
+    for name in ("pairs", "starts", "box_starts"):
         np.testing.assert_array_equal(found[name], expected[name])
     for name in ("videos", "texts"):
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-6, err_msg=name)
-    for name in ("tokens", "scores"):  # of size 1 and more
+    assert len(found["box_starts"]) == 11 + 4 + 1 and found["classified"].shape == (11, 2)
+    for name in ("tokens", "scores", "box_tokens", "clips", "classified"):  # of size 1 and more
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5, err_msg=name)
 
 
