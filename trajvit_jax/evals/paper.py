@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenization.files import write_text
-from trajvit_jax.models.settings import FED_TRAJVIT
+from trajvit_jax.models.settings import FED_TRAJVIT, settings_of_fed
 
 _DATA = Path(__file__).with_name("paper_numbers.json")
 
@@ -89,8 +89,10 @@ class Number:
         """Tokenization, size and ablation of its model, as results have them; None = it is TrajViT
         on records that were cut in another way, which no result tells."""
         size = _SIZES.get(self.training, "L")
+        if self.model in FED_TRAJVIT:
+            return ("trajvit", size, self.model) if settings_of_fed(self.model) else None
         if self.model not in _ARGUMENTS:
-            return None if self.model in FED_TRAJVIT else (self.model, size, "none")
+            return self.model, size, "none"
         ablation = _ARGUMENTS[self.model].removeprefix("ablation=")
         if not ablation and self.model != "trajvit":
             return None

@@ -5,8 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from trajvit_jax.config import to_settings
-from trajvit_jax.models.settings import SIZES, ModelSettings, ResNetSettings, TrajViTSettings
+from trajvit_jax.models.settings import (
+    FED_TRAJVIT,
+    SIZES,
+    ModelSettings,
+    ResNetSettings,
+    TrajViTSettings,
+    settings_of_fed,
+)
 from trajvit_jax.recipe import ENCODER_ABLATIONS
+
+_FED = {name: own for name in FED_TRAJVIT if (own := settings_of_fed(name))}
 
 
 def size_of(model: ModelSettings) -> str:
@@ -17,7 +26,10 @@ def size_of(model: ModelSettings) -> str:
 
 
 def ablation_of(model: ModelSettings) -> str:
-    """Of TrajViT's encoder, by its name in the configs; 'none', or 'other' if it has no name."""
+    """Of TrajViT's encoder, by its name in the configs; 'none', or 'other' if it has no name.
+
+    Also the name of a model that reads other records, where its settings tell it.
+    """
     if model.name != "trajvit":
         return "none"
     own = model.trajvit
@@ -25,7 +37,7 @@ def ablation_of(model: ModelSettings) -> str:
     own = dataclasses.replace(
         own, resnet=dataclasses.replace(own.resnet, remat=ResNetSettings().remat)
     )
-    for name, changes in ENCODER_ABLATIONS.items():
+    for name, changes in (ENCODER_ABLATIONS | _FED).items():
         same = {"max_trajectories": own.max_trajectories} | changes
         if to_settings(TrajViTSettings, same) == own:
             return name

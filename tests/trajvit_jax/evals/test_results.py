@@ -16,7 +16,12 @@ from trajvit_jax.evals import paper, report
 from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.results import Measured, Metric, Result, Value, read_result, with_intervals
 from trajvit_jax.evals.variant import ablation_of, size_of
-from trajvit_jax.models.settings import SIZES, ModelSettings, TrajViTSettings
+from trajvit_jax.models.settings import (
+    SIZES,
+    ModelSettings,
+    TrajViTSettings,
+    settings_of_fed,
+)
 from trajvit_jax.recipe import ENCODER_ABLATIONS
 
 ROOT = Path(__file__).parents[3]
@@ -349,6 +354,8 @@ def test_ablations_lie_beside_ablations():
     assert report.paper_of(changed, "top1") == "19.2 (ablation880k, Table 6)"
     patches = result(**small | {"model": "vit3d"})
     assert report.paper_of(patches, "top1") == "17.2 (ablation880k, Table 5)"
+    segments = result(**small | {"ablation": "segmentation_only"})
+    assert report.paper_of(segments, "top1") == "16.4 (ablation880k, Table 5)"
     for other in ({"size": "L"}, {"ablation": "other"}, {"train_records": ["data/panda880k_sam"]}):
         assert report.paper_of(result(**small | other), "top1") == "-"
     large = ssv2 | {"size": "L", "ablation": "none"}
@@ -358,7 +365,8 @@ def test_ablations_lie_beside_ablations():
 
 
 def test_a_model_s_size_and_ablation():
-    for name, changes in ENCODER_ABLATIONS.items():
+    fed = {"segmentation_only": settings_of_fed("segmentation_only")}
+    for name, changes in (ENCODER_ABLATIONS | fed).items():
         model = ModelSettings(
             encoder=SIZES["B"],
             trajvit=to_settings(TrajViTSettings, {"max_trajectories": 9} | changes),
