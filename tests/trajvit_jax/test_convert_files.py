@@ -200,7 +200,10 @@ class TestShards:
         with pytest.raises(CheckpointError, match="no file beside it"):
             read_state_dict(path)
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"weight_map": 3}', "\xff"])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "{", "[]", "{}", '{"weight_map": 3}', "\xff", pytest.param("[" * 10**5, id="deep")],
+    )
     def test_of_a_damaged_index(self, tmp_path, text):
         path = tmp_path / "model.safetensors.index.json"
         path.write_bytes(text.encode("latin-1"))
