@@ -28,7 +28,6 @@ LIGHT = (
     "tokenization.video",
     "tokenization.keyframes",
     "tokenization.linking",
-    "tokenization.official",
     "tokenization.pipeline",
 )
 EXTRACTION = ("tokenization.pipeline", "tokenization.extract", "tokenization.explore.__main__")
