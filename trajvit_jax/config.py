@@ -46,7 +46,7 @@ def nearest(name: str, names: typing.Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
 
 
-def check_known(chosen: ml_collections.ConfigDict, **known: typing.Iterable[str]) -> None:
+def check_known(chosen: ml_collections.ConfigDict, **known: typing.Collection[str]) -> None:
     """Raises ValueError for an argument of a config that is none of its known values.
 
     Args:
@@ -54,8 +54,9 @@ def check_known(chosen: ml_collections.ConfigDict, **known: typing.Iterable[str]
       **known: the values by argument.
     """
     for name, values in known.items():
-        if chosen[name] not in values:
-            raise ValueError(f"unknown {name} {chosen[name]!r}: {nearest(chosen[name], values)}")
+        value: Any = chosen[name]
+        if value not in values:
+            raise ValueError(f"unknown {name} {value!r}: {nearest(value, values)}")
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
