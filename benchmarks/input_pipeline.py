@@ -46,7 +46,7 @@ from tqdm import tqdm
 
 from benchmarks import data_wait
 from benchmarks.arguments import count
-from tokenization import records as stored
+from tokenization import record_source as stored
 from tokenization.files import write_text
 from tokenization.records import Record, RecordSource, open_records, read_captions
 from tokenization.shards import write_records
