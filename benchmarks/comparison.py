@@ -42,13 +42,13 @@ SEEDS = 3
 CONFIG = "configs/comparison.py"
 _PAPER = {name: title for name, title in TITLES.items() if name != "vit"}
 _OWN = {
-    # TrajViT at about the FLOPs of the models that read patches; AutoMerge with the original's
-    # share of tokens, which takes longest of all and is only trained if it is named.
+    # TrajViT at about the FLOPs of the models that read patches; AutoMerge with as many tokens as
+    # TrajViT, which is only trained if it is named.
     "trajvit_wide": ("TrajViT, ResNet twice as wide", "model=trajvit,width=2"),
-    "automerge128": ("AutoMerge, 128 tokens", "model=automerge,tokens=128"),
+    "automerge16": ("AutoMerge, 16 tokens", "model=automerge,tokens=16"),
 }
 MODELS = _PAPER | {name: title for name, (title, _) in _OWN.items()}
-DEFAULT = tuple(name for name in MODELS if name != "automerge128")
+DEFAULT = tuple(name for name in MODELS if name != "automerge16")
 LIKE = ("trajvit", "trajvit_wide")
 _VARIANTS = {name: name for name in ("segmentation_only", "tracking_only")}
 _LOG = logging.getLogger("trajvit_jax.benchmarks")

@@ -27,6 +27,16 @@ from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.settings import ModelSettings
 
 WAYS = ("txt2vid", "vid2txt")
+# The settings of `ModelSettings` that a model reads beside those that all do.
+_READS = {
+    "trajvit": ("trajvit",),
+    "vit3d": ("vit3d",),
+    "vivit": ("vit3d", "vivit"),
+    "token_learner": ("vit3d", "token_learner"),
+    "tome": ("vit3d", "tome"),
+    "rlt": ("vit3d", "rlt"),
+    "automerge": ("trajvit", "automerge"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +68,7 @@ class Row:
             for stream in settings.data.train_streams(settings.model.frames)
         ]
         parts = {
-            "model": said(_without_unroll(settings.model)),
+            "model": said(_without_unroll(_of_its_own(settings.model))),
             "optimizer": said(settings.optimizer),
             "step": said(settings.step),
             "steps": settings.steps,
@@ -72,6 +82,12 @@ class Row:
 def _named(source: SourceSettings) -> SourceSettings:
     """A source by the last part of its path."""
     return dataclasses.replace(source, path=Path(source.path).name)
+
+
+def _of_its_own(model: ModelSettings) -> ModelSettings:
+    """Without the settings of other models."""
+    others = {name for reads in _READS.values() for name in reads} - set(_READS[model.name])
+    return dataclasses.replace(model, **{name: getattr(ModelSettings(), name) for name in others})
 
 
 def _without_unroll(model: ModelSettings) -> ModelSettings:

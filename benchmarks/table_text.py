@@ -112,7 +112,8 @@ def lines_of(
         for row in rows
         if row.name in by_row
     }
-    references = [name for name in like if name in by_row]
+    # Before all of them are there, the nearest is near to nothing.
+    references = list(like) if set(like) <= set(by_row) else []
     found = []
     for row in rows:
         if row.name not in by_row:

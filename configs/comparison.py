@@ -12,9 +12,10 @@ Cost: 5 to 12 minutes of one core's own time a model and seed, records apart. Ex
 Data, steps, optimizer, text side and encoder are the same for all models. What differs is how a
 video becomes tokens. The encoder has 3 layers; TokenLearner learns 8 tokens a time step after two
 of them, ViViT reads space in two, ToMe merges 65 tokens a layer: the original's number, which
-leaves 33 of 196 here (17%) and 37 of 1,568 there (2.4%). AutoMerge has as many tokens as TrajViT
-has on average, 16. The paper sets its number by TrajViT's FLOPs, which here no number reaches: to
-make even one token of all patches costs more. `tokens=128` keeps the proportion of 1,024 to 1,568.
+leaves 33 of 196 here (17%) and 37 of 1,568 there (2.4%). AutoMerge has 128 tokens of 392 patches,
+which is the original's share, 1,024 of 3,136. The paper sets this number by TrajViT's FLOPs, the
+making of trajectories among them, which is not counted here; without it, no number reaches them: to
+make even one token of all patches costs more. `tokens=16` is as many as TrajViT has on average.
 `width=2` makes TrajViT's ResNet twice as wide: about the FLOPs of the models that read patches.
 
 Learning rate and `beta2` are those of configs/demo.py and `init_std` is near its own: there TrajViT
@@ -31,14 +32,15 @@ from __future__ import annotations
 import ml_collections
 
 from trajvit_jax.config import check_known, parse_arg
-from trajvit_jax.models.settings import FED_TRAJVIT, NAMES
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, settings_of_fed
 from trajvit_jax.recipe import ENCODER_ABLATIONS, check_ablation, queries_of
 
 SOURCES = ("exercises", "panda", "world")
 MODELS = (*(name for name in NAMES if name != "vit"), *FED_TRAJVIT)
-# Rows of slots that 8 videos share, by the variant of their records; 0.2% of tokens have none.
+# Rows of slots that 8 videos share, by the variant of their records; 0.2% of tokens or fewer have
+# none.
 PACKING = {
-    "segmentation_only": {"group": 8, "rows": 2, "slots": 416},
+    "segmentation_only": {"group": 8, "rows": 2, "slots": 464},
     "tracking_only": {"group": 8, "rows": 2, "slots": 304},
 }
 OTHERS = {"group": 8, "rows": 1, "slots": 224}
@@ -60,7 +62,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         model="trajvit",
         ablation="none",
         variant="",
-        tokens=16,
+        tokens=128,
         width=1,
         records="runs/comparison/records",
         exercises=0.4375,
@@ -114,6 +116,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
                 "depths": (1, 1, 1, 1),
             },
             "hiera": HIERA,
+            **settings_of_fed(chosen.model),
             **ENCODER_ABLATIONS[chosen.ablation],
         },
         "tome": {"merged": 65},

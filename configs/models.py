@@ -23,7 +23,13 @@ import dataclasses
 import ml_collections
 
 from trajvit_jax.config import check_known, parse_arg
-from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, SIZES, ModelSettings
+from trajvit_jax.models.settings import (
+    FED_TRAJVIT,
+    NAMES,
+    SIZES,
+    ModelSettings,
+    settings_of_fed,
+)
 from trajvit_jax.recipe import BASELINES, ENCODER_ABLATIONS, check_ablation
 
 ABLATIONS = ENCODER_ABLATIONS | {
@@ -31,7 +37,7 @@ ABLATIONS = ENCODER_ABLATIONS | {
     "released": {
         "position": "centers",
         "position_features": "released",
-        "resampler": {"depth": 2},
+        "resampler": {"depth": 2, "query_std": 1.0},
         "position_depth": 2,
         "queries_as": "sum",
         "attend_padding": True,
@@ -62,13 +68,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if name == "vit":
         chosen.frames, patches = 1, dataclasses.replace(patches, tubelet=1)
     encoder = dataclasses.asdict(SIZES[chosen.size])
-    tokenizer = {"max_trajectories": chosen.trajectories} | ABLATIONS[chosen.ablation]
+    tokenizer = {"max_trajectories": chosen.trajectories} | settings_of_fed(chosen.model)
+    tokenizer |= ABLATIONS[chosen.ablation]
     text = {}
     if chosen.ablation == "released":
         encoder |= {"final_norm": False, "passes": 2}
         text["layers_run"] = 9
         if chosen.size == "L":
-            tokenizer["resampler"] = {"depth": 4}
+            tokenizer["resampler"] = tokenizer["resampler"] | {"depth": 4}
     config = ml_collections.ConfigDict()
     config.model = {
         "name": name,

@@ -262,6 +262,15 @@ def test_segments_of_all_frames_have_rows_as_long_as_a_video_may_need():
     assert (stream.packing.rows, stream.packing.slots) == (8, 1024)
 
 
+@pytest.mark.parametrize("config", ["panda4m.py", "comparison.py", "models.py"])
+def test_segments_of_single_frames_are_told_which_frame_they_are_of(config):
+    def position(model):
+        return configs.load(f"configs/{config}:model={model}").model.trajvit.get("position")
+
+    assert position("segmentation_only") == "boxes_and_frames"
+    assert position("tracking_only") in (None, "boxes")
+
+
 def test_debug_runs_compile_quickly():
     assert resolve("panda4m.py").optimize
     assert not resolve("panda4m.py:debug").optimize

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import multiprocessing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from benchmarks import ablations, comparison, paired, said, table_text, table_tr
 from benchmarks.table_rows import Finished, Ledger, unfinished
 from benchmarks.table_text import curves, lines_of, replace_block, table
 from trajvit_jax.models.settings import ModelSettings, ToMeSettings
+
+ROOT = Path(__file__).parents[1]
 
 
 def finished(row, seed, of, **changed):
@@ -118,6 +121,17 @@ def test_what_makes_a_row_has_no_paths_but_all_settings(rows, tmp_path):
     fewer = dataclasses.replace(rows[0], data=rows[0].data | {"train": 5})
     hashes = {one.made_of() for one in (*rows, *real, fewer)}
     assert len(hashes) == 4
+
+
+def test_settings_of_other_models_make_no_other_row(tmp_path):
+    def hashes(arguments):
+        row = comparison.table_row(
+            "a", arguments, "trajectories", tmp_path, sources=("world",), steps=None, quick=False
+        )
+        return row.made_of()
+
+    assert hashes("model=tome") == hashes("model=tome,tokens=5,width=2")
+    assert hashes("model=automerge") != hashes("model=automerge,tokens=5")
 
 
 def test_what_settings_say_leaves_out_what_is_as_ever():
@@ -290,6 +304,10 @@ def test_differences_are_of_each_source_and_at_like_cost(tmp_path):
     # By its cost, the wide one is nearer than the other.
     assert lines[0].gflops < lines[1].gflops and vivit.like.gflops == lines[1].gflops
     assert vivit.like.difference.value == 25 and lines[1].like is None
+    # While one of them is missing, the other is no row of like cost.
+    seeds, of = range(2), {"reference": "trajvit", "like": comparison.LIKE}
+    few = lines_of([rows[0], rows[2]], comparison.MODELS, seeds, ledger, {}, **of)
+    assert few[1].like is None and few[1].differences
 
 
 def test_flops_follow_the_tokens_that_clips_have(tmp_path):
@@ -349,7 +367,13 @@ def test_recall_is_set_against_tracking_error(tmp_path):
     assert "with the number of tokens +nan" in text
 
 
-def test_the_kept_rows_of_the_docs_can_be_read():
-    ledger = Ledger(comparison.Path("docs/comparison.jsonl"))
-    lines = ledger.path.read_text().splitlines()
-    assert all(json.loads(line)["commits"] for line in lines)
+def test_the_kept_rows_of_the_docs_are_those_of_the_tables():
+    """Settings that are changed later would orphan finished rows without a word."""
+    models, output = list(comparison.MODELS), Path("runs")
+    rows = comparison.rows(models, output, real=True)
+    rows += ablations.rows(list(ablations.ABLATIONS), output, real=True, steps=None)
+    known = {(row.name, row.made_of()) for row in rows}
+    lines = (ROOT / "docs/comparison.jsonl").read_text("utf-8").splitlines()
+    kept = [json.loads(line) for line in lines]
+    assert kept and all(row["commits"] for row in kept)
+    assert {(row["name"], row["made_of"]) for row in kept} <= known

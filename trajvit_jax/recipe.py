@@ -16,6 +16,7 @@ from trajvit_jax.models.settings import (
     SIZES,
     EncoderSettings,
     ModelSettings,
+    settings_of_fed,
 )
 
 VIDEO_BATCH, IMAGE_BATCH = 256, 4096
@@ -341,6 +342,9 @@ def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
         "dtype": "float32" if chosen.debug else "bfloat16",
         "deterministic": False,
         "encoder": dataclasses.asdict(_DEBUG_ENCODER if chosen.debug else SIZES[chosen.size]),
-        "trajvit": {"max_trajectories": chosen.tokens} | tiny.get("trajvit", {}) | ablation,
+        "trajvit": {"max_trajectories": chosen.tokens}
+        | tiny.get("trajvit", {})
+        | settings_of_fed(chosen.model)
+        | ablation,
     }
     return model | tiny | values

@@ -112,12 +112,12 @@ def test_processes_give_the_same_bytes_as_one(entries, tmp_path):
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_the_readmes_program(clips):
+def test_the_program_of_the_documentation(clips):
     """In a file of its own: worker processes import it."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs/EXTRACTION.md").read_text("utf-8")
     code = next(
         block
-        for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+        for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
         if block.startswith("from tokenization.extract")
     )
     clips.video("clips/a.mp4", frames=9)

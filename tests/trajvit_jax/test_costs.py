@@ -13,8 +13,11 @@ from trajvit_jax.models.settings import (
     SIZES,
     EncoderSettings,
     ModelSettings,
+    ResamplerSettings,
+    ResNetSettings,
     RLTSettings,
     ToMeSettings,
+    TrajViTSettings,
     ViT3DSettings,
 )
 from trajvit_jax.models.summary import comparison
@@ -49,6 +52,34 @@ def test_the_formula_is_near_xla_s_count(name):
     assert formula.transformer == pytest.approx(found.transformer, rel=0.05)
 
 
+RESAMPLERS = {
+    "two layers": {"resampler": ResamplerSettings(depth=2)},
+    "two layers of positions": {"position_depth": 2},
+    "two queries": {"resampler": ResamplerSettings(queries=2)},
+    "four queries": {"resampler": ResamplerSettings(queries=4)},
+    "latent blocks": {"resampler": ResamplerSettings(depth=2, latent_block=True)},
+    "narrow features": {"feature_width": 64},
+    "no position": {"position": "none"},
+    "frames told": {"position": "boxes_and_frames"},
+    "released": {
+        "position": "centers",
+        "position_features": "released",
+        "resampler": ResamplerSettings(depth=2),
+        "queries_as": "sum",
+    },
+}
+
+
+@pytest.mark.parametrize("changes", RESAMPLERS.values(), ids=RESAMPLERS.keys())
+def test_the_formula_is_near_xla_s_count_whatever_reads_trajectories(changes):
+    # A small backbone, so that what reads its features is most of the cost.
+    resnet = ResNetSettings(stem=8, widths=(8, 16), depths=(1, 1))
+    own = TrajViTSettings(max_trajectories=40, resnet=resnet, **changes)
+    encoder = EncoderSettings(width=192, depth=1, heads=3, mlp=192)
+    settings = ModelSettings(image_size=64, frames=8, encoder=encoder, trajvit=own)
+    assert cost_of(settings).total == pytest.approx(count_forward(settings).total, rel=0.15)
+
+
 def test_shared_rows_halve_run_length_tokens_cost():
     alone = ModelSettings(name="rlt", encoder=SIZES["B"])
     shared = dataclasses.replace(alone, rlt=RLTSettings(group=2, slots=1569))
@@ -63,8 +94,18 @@ def test_the_table_of_all_models(tiny):
     assert "33 -> 23" in lines[4] and "65 -> 55" in lines[5]
     # The network of TrajViT, whatever its records are.
     names = ("trajvit", "segmentation_only", "tracking_only")
-    ours, *others = (line.split() for line in comparison(sizes, names, (4,)).splitlines()[1:])
-    assert [name for name, *_ in others] == list(names[1:])
+    ours, *others, note = (line.split() for line in comparison(sizes, names, (4,)).splitlines()[1:])
+    assert [name for name, *_ in others] == list(names[1:]) and "segments" in note
     assert all(numbers == ours[1:] for _, *numbers in others)
     with pytest.raises(ValueError, match="vit3d does not read 3 frames"):
         comparison(sizes, ("vit3d",), (3,))
+
+
+def test_settings_of_one_model_and_length_do_not_leak_into_others(tiny):
+    def tokens(settings, name, frames):
+        return comparison(settings, (name,), (frames,)).splitlines()[1].split()[3]
+
+    base = tiny(vit3d=ViT3DSettings(patch=8), rlt=RLTSettings(group=2, slots=20))
+    assert [tokens(base, "rlt", frames) for frames in (4, 8)] == ["33", "65"]
+    image = dataclasses.replace(base, name="vit", frames=1, vit3d=ViT3DSettings(8, tubelet=1))
+    assert tokens(image, "vit3d", 8) == "65"

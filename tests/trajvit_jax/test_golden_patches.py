@@ -87,3 +87,15 @@ def test_what_does_not_fit_is_said(g, video):
     broken[0, 0, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         encode_vit3d(state, broken, heads=4)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_inputs_of_another_kind_are_named(g, video):
+    state = vit3d_arrays(g, norm=1)
+    with pytest.raises(ValueError, match="normalized floats, got uint8"):
+        encode_vit3d(state, g["in/video_u8"], heads=4)
+    with pytest.raises(ValueError, match="nothing to read"):
+        encode_vivit(below(g, "vivit/sd/"), video[:0], heads=4)
+    for keep in ([0, 1], [[0.5], [1.5]]):
+        with pytest.raises(ValueError, match=r"keep must be whole numbers \[2, k\]"):
+            encode_vit3d(state, video[:, :, :8], heads=4, keep=keep)

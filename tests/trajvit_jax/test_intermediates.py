@@ -232,6 +232,8 @@ def test_every_setting_learns_and_makes_a_difference(tokenizer, default_tokens, 
     else:
         first, second = tokens.values[:, 1::2], tokens.values[:, 2::2]
         assert np.abs(first - second).max() > 1e-3
+        # Each is read of its own trajectory's frames, as one alone is.
+        assert np.abs(first[:, 0] - first[:, 1]).max() > 1e-3
 
 
 def test_encoder_settings_change_what_they_say_and_no_more(assert_close, randomized):

@@ -29,9 +29,11 @@ from trajvit_jax.models.footprints import (
 from trajvit_jax.models.settings import (
     NAMES,
     AutoMergeSettings,
+    ResamplerSettings,
     RLTSettings,
     TokenLearnerSettings,
     ToMeSettings,
+    TrajViTSettings,
     ViT3DSettings,
     ViViTSettings,
 )
@@ -363,6 +365,14 @@ def test_automerge_has_trajvit_s_parameters_but_for_queries(sizes):
     }
 
 
+def test_automerge_s_tokens_do_not_begin_alike(sizes):
+    """They read the same patches; what tells them apart at the start is their queries."""
+    model = VideoTextModel(sizes("automerge"), rngs=nnx.Rngs(0))
+    tokens = np.asarray(encode(model, *clip(model.settings))[1].values)[0, 1:]
+    unit = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)
+    assert np.abs((unit @ unit.T)[np.triu_indices(len(unit), 1)]).mean() < 0.7
+
+
 def test_longer_and_shorter_clips_than_the_position_table(sizes, random_model):
     for name in ("vit3d", "vivit"):
         model = random_model(sizes(name))
@@ -461,6 +471,22 @@ def test_remat_and_separate_layers_change_nothing(sizes, random_model, assert_cl
 def test_settings_of_no_model_are_refused(sizes, name, changes, message):
     with pytest.raises(ValueError, match=message):
         nnx.eval_shape(lambda: VideoTextModel(sizes(name, **changes), rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RLTSettings(slots=1.5), "RLTSettings.slots must be a whole number"),
+        (lambda: RLTSettings(threshold=float("nan")), "rlt.threshold must be at least 0, got nan"),
+        (lambda: ToMeSettings(merged=6.5), "ToMeSettings.merged must be a whole number"),
+        (lambda: ResamplerSettings(query_std=0.0), "query_std must be above 0"),
+        (lambda: TrajViTSettings(position="frames"), "trajvit.position must be one of"),
+    ],
+)
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_settings_that_mean_nothing_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_merging_encoders_run_once_and_have_no_trace(sizes, random_model, monkeypatch):

@@ -83,6 +83,11 @@ def encode_vit3d(
     model = _load(settings, found, tuple(released.vit3d(settings)))
     _check(clip, settings)
     if keep is not None:
+        keep = np.asarray(keep)
+        if keep.shape[:-1] != clip.shape[:1] or not np.issubdtype(keep.dtype, np.integer):
+            raise ValueError(
+                f"keep must be whole numbers [{len(clip)}, k], got {keep.dtype} {list(keep.shape)}"
+            )
         count = clip.shape[1] // settings.vit3d.tubelet * _cells(settings)
         if keep.min(initial=0) < 0 or keep.max(initial=0) >= count:
             raise ValueError(f"keep must be within 0..{count - 1}, got {keep.min()}..{keep.max()}")
@@ -125,8 +130,13 @@ def _channels_last(video: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"expected video [b, 3, t, h, w] or [b, t, 3, h, w], got {list(video.shape)}"
         )
+    shape = f"video {list(video.shape)}"
+    if 0 in video.shape:
+        raise ValueError(f"nothing to read: {shape}")
+    if not np.issubdtype(video.dtype, np.floating):
+        raise ValueError(f"pixels must be normalized floats, got {video.dtype}: {shape}")
     if not np.isfinite(video).all():
-        raise ValueError(f"pixels are not finite: video {list(video.shape)}")
+        raise ValueError(f"pixels are not finite: {shape}")
     return np.moveaxis(video, 1 if video.shape[1] == _CHANNELS else 2, -1)
 
 

@@ -11,6 +11,7 @@ import dataclasses
 
 from trajvit_jax.models.settings import EncoderSettings, ModelSettings, ResNetSettings
 from trajvit_jax.models.video_text import plain_slots
+from trajvit_jax.models.video_tokens.position import FEATURES
 from trajvit_jax.models.video_tokens.rlt import rlt_slots
 from trajvit_jax.models.video_tokens.tome import tokens_by_layer
 
@@ -140,33 +141,45 @@ def _tokenizer(settings: ModelSettings) -> int | None:
         return None
     if own.position != "none" and own.position_reader != "resampler":
         return None
-    frames, count = settings.frames, plain_slots(settings) - 1
+    frames, feature = settings.frames, own.feature_width or width
     backbone = frames * _resnet(own.resnet, settings.image_size)
-    feature = own.feature_width or width
+    # One set of vectors for each trajectory, or all patches of all frames as one.
+    sets, vectors = own.max_trajectories, frames
     if settings.name == "automerge":
-        vectors = frames * (settings.image_size // settings.automerge.patch) ** 2
-        reader = _general_reading(width, vectors, settings.automerge.tokens)
-    else:
-        vectors = frames * settings.trajvit.max_trajectories
-        if own.resampler.queries == 1 and own.resampler.depth == 1:
-            # Keys and values are never made: see `ops.resampler_attention`.
-            each = 4 * settings.encoder.heads * width * frames + 4 * width**2
-            reader = each * settings.trajvit.max_trajectories
-        else:
-            each = _general_reading(width, frames, own.resampler.queries)
-            reader = each * count // own.tokens_each
-    pool = frames * _pooling(settings, vectors // frames, feature)
-    widen = 2 * vectors * feature * width if feature != width else 0
-    readers = own.resampler.depth + (own.position_depth or own.resampler.depth)
-    if own.position == "none":
-        readers = own.resampler.depth
-    return backbone + pool + widen + readers * reader
+        sets, vectors = 1, frames * (settings.image_size // settings.automerge.patch) ** 2
+    total = backbone + frames * _pooling(settings, sets * vectors // frames, feature)
+    total += sets * _reading(settings, vectors, own.resampler.depth)
+    if feature != width:
+        total += 2 * sets * vectors * feature * width
+    if own.position != "none":
+        depth = own.position_depth or own.resampler.depth
+        total += sets * _reading(settings, vectors, depth)
+        if own.position_features == "fourier" and (depth > 1 or not _absorbed(settings)):
+            total += 2 * sets * vectors * FEATURES * width
+    return total
 
 
-def _general_reading(width: int, vectors: int, queries: int) -> int:
-    """One cross-attention layer of a resampler."""
+def _queries(settings: ModelSettings) -> int:
+    merging = settings.name == "automerge"
+    return settings.automerge.tokens if merging else settings.trajvit.resampler.queries
+
+
+def _absorbed(settings: ModelSettings) -> bool:
+    """Whether a resampler's first layer makes no keys and values: `ops.resampler_attention`."""
+    return settings.impl == "fast" and _queries(settings) == 1
+
+
+def _reading(settings: ModelSettings, vectors: int, depth: int) -> int:
+    """One resampler over one set of vectors."""
+    width, queries = settings.encoder.width, _queries(settings)
     keys = vectors + queries
-    return 4 * queries * width**2 + 4 * keys * width**2 + 4 * queries * keys * width
+    layer = 4 * queries * width**2 + 4 * keys * width**2 + 4 * queries * keys * width
+    total = depth * layer
+    if _absorbed(settings):
+        total += 4 * settings.encoder.heads * width * vectors + 4 * width**2 - layer
+    if settings.trajvit.resampler.latent_block:
+        total += depth * (16 * queries * width**2 + 4 * queries**2 * width)
+    return total
 
 
 def _pooling(settings: ModelSettings, segments: int, feature: int) -> int:

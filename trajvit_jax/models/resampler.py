@@ -105,7 +105,8 @@ class Resampler(nnx.Module):
                 + (" whose halves rotary positions turn in pairs" if rotary else "")
             )
         self.dtype = dtype
-        self.query = nnx.Param(0.02 * jax.random.normal(rngs.params(), (settings.queries, width)))
+        start = jax.random.normal(rngs.params(), (settings.queries, width))
+        self.query = nnx.Param(settings.query_std * start)
         self.positions = (
             None
             if rotary

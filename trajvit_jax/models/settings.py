@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 from trajvit_jax.config import nearest, require_positive
 
@@ -15,7 +17,7 @@ def _check_heads(settings: EncoderSettings | TextSettings) -> None:
         )
 
 
-def _require_natural(settings: EncoderSettings | TrajViTSettings, *names: str) -> None:
+def _require_natural(settings: Any, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -161,16 +163,24 @@ class ResamplerSettings:
       queries: learned queries a trajectory (paper, Table 6: 1, 2 or 4).
       frame_positions: 'rotary', or 'learned': a table that is added to the frames.
       latent_block: self-attention and MLP among the queries after each layer.
+      query_std: of the queries at the start; the released program has 1.
     """
 
     depth: int = 1
     queries: int = 1
     frame_positions: str = "rotary"
     latent_block: bool = False
+    query_std: float = 0.02
 
     def __post_init__(self) -> None:
         check_choice("resampler.frame_positions", self.frame_positions, ("rotary", "learned"))
         require_positive(self, "depth", "queries")
+        if not 0 < self.query_std < math.inf:
+            raise ValueError(f"resampler.query_std must be above 0, got {self.query_std}")
+
+
+# How many numbers say where a segment is, by `trajvit.position`.
+COORDINATES = {"boxes": 4, "centers": 2, "boxes_and_frames": 5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +194,8 @@ class TrajViTSettings:
       feature_width: channels of the pooled feature map; 0 = the encoder's width.
       pooling: 'mean' under the mask, or 'corners': masked features at 2x2 points of its box.
       appearance: 'resampler', or 'mean' over the frames and one linear map.
-      position: 'boxes', 'centers' or 'none'.
+      position: 'boxes', 'centers', 'boxes_and_frames' (boxes, and which frame of the clip: for
+        records whose tokens are of single frames) or 'none'.
       position_features: 'fourier', 64 of them and one linear map (Table 8), or 'released': the
         released program's sinusoids of the encoder's width, with its own coordinates.
       position_reader: 'resampler', or two readers of all frames' coordinates in a row: 'mlp',
@@ -217,7 +228,7 @@ class TrajViTSettings:
         check_choice("trajvit.backbone", self.backbone, ("resnet", "hiera"))
         check_choice("trajvit.pooling", self.pooling, ("mean", "corners"))
         check_choice("trajvit.appearance", self.appearance, ("resampler", "mean"))
-        check_choice("trajvit.position", self.position, ("boxes", "centers", "none"))
+        check_choice("trajvit.position", self.position, (*COORDINATES, "none"))
         check_choice("trajvit.position_features", self.position_features, ("fourier", "released"))
         check_choice(
             "trajvit.position_reader", self.position_reader, ("resampler", "mlp", "sinusoids")
@@ -304,11 +315,9 @@ class ToMeSettings:
     weigh: bool = True
 
     def __post_init__(self) -> None:
-        if self.merged < 0 or not -1 <= self.inflection <= 1:
-            raise ValueError(
-                f"tome.merged must be at least 0 and tome.inflection within -1..1, got "
-                f"{self.merged} and {self.inflection}"
-            )
+        _require_natural(self, "merged")
+        if not -1 <= self.inflection <= 1:
+            raise ValueError(f"tome.inflection must be within -1..1, got {self.inflection}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,11 +341,9 @@ class RLTSettings:
 
     def __post_init__(self) -> None:
         require_positive(self, "group")
-        if self.threshold < 0 or self.slots < 0:
-            raise ValueError(
-                f"rlt.threshold and rlt.slots must be at least 0, got {self.threshold} and "
-                f"{self.slots}"
-            )
+        _require_natural(self, "slots")
+        if not self.threshold >= 0:  # a threshold that is no number is none
+            raise ValueError(f"rlt.threshold must be at least 0, got {self.threshold}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,10 +353,13 @@ class AutoMergeSettings:
     Attributes:
       tokens: learned queries that read all patches of all frames.
       patch: side of these patches, in pixels.
+      query_std: of the queries at the start, in place of `trajvit.resampler.query_std`. They all
+        read the same patches: if they begin alike, so do all tokens.
     """
 
     tokens: int = 1024
     patch: int = 16
+    query_std: float = 1.0
 
     def __post_init__(self) -> None:
         require_positive(self, "tokens", "patch")
@@ -405,6 +415,15 @@ NAMES = ("trajvit", "vit3d", "vit", "vivit", "token_learner", "tome", "rlt", "au
 #   --config=configs/tokenization/paper.py:segmenter=patches,tracker=patches,resolution=224
 # with python -m tokenization.extract.
 FED_TRAJVIT = {"segmentation_only": "trajvit", "tracking_only": "trajvit"}
+
+
+def settings_of_fed(model: str) -> dict[str, str]:
+    """What differs in `trajvit` for a model of `FED_TRAJVIT`; nothing for other models.
+
+    A token of a single frame is told which frame it is of, as the released program's
+    SegPosEncoder tells it; one that spans frames has an order of its own.
+    """
+    return {"position": "boxes_and_frames"} if model == "segmentation_only" else {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,13 @@ from ml_collections import config_flags
 from tokenization import exit_codes
 from trajvit_jax.command_flags import reader
 from trajvit_jax.config import to_settings
-from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, ModelSettings, check_choice
+from trajvit_jax.models.settings import (
+    FED_TRAJVIT,
+    NAMES,
+    ModelSettings,
+    ViT3DSettings,
+    check_choice,
+)
 
 # What Table 8 of the paper counts for TrajViT-L, in millions. Two of its numbers take an
 # explanation: 11.6 fits a ResNet-18 whose stages are projected to 512, not 1024, and 0.13 is two
@@ -133,15 +139,21 @@ def table(settings: ModelSettings) -> str:
 
 
 def with_frames(settings: ModelSettings, name: str, frames: int) -> ModelSettings | None:
-    """The settings of another model of the same sizes; None where it does not read so many."""
+    """The settings of another model of the same sizes; None where it does not read so many.
+
+    What a config sets for its own number of frames, rows of run-length tokens, does not count.
+    """
     patches = settings.vit3d
     if name == "vit":
         patches = dataclasses.replace(patches, tubelet=1)
         if frames > 1:
             return None
+    elif settings.name == "vit":
+        patches = dataclasses.replace(patches, tubelet=ViT3DSettings().tubelet)
     if name not in ("trajvit", "automerge") and frames % patches.tubelet:
         return None
-    return dataclasses.replace(settings, name=name, frames=frames, vit3d=patches)
+    rlt = dataclasses.replace(settings.rlt, group=1, slots=0)
+    return dataclasses.replace(settings, name=name, frames=frames, vit3d=patches, rlt=rlt)
 
 
 def comparison(settings: ModelSettings, names: Sequence[str], frames: Sequence[int]) -> str:
@@ -176,14 +188,26 @@ def comparison(settings: ModelSettings, names: Sequence[str], frames: Sequence[i
                     f"{video / 1e6:.1f}",
                     str(count),
                     slots,
-                    "-" if cost is None else f"{cost / 1e9:,.0f}",
-                    f"{count_forward(own).total / 1e9:,.0f}",
+                    "-" if cost is None else _giga(float(cost)),
+                    _giga(count_forward(own).total),
                 )
             )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
+    lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    ]
+    if "segmentation_only" in names and max(frames) > 1:
+        lines.append(
+            "segmentation_only: here as many tokens as TrajViT, whatever the frames; its records "
+            "have the segments of all frames, so set `trajectories` to their number"
+        )
+    return "\n".join(lines)
+
+
+def _giga(flops: float) -> str:
+    """In billions, to three digits or whole."""
+    giga = flops / 1e9
+    return f"{giga:,.0f}" if giga >= 100 else f"{giga:.3g}"
 
 
 def report(config: ml_collections.ConfigDict, models: Sequence[str], frames: Sequence[str]) -> str:

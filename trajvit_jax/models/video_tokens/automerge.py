@@ -45,7 +45,10 @@ class FreelyMergedTokens(TrajectoryTokens):
             )
         if own.position_reader != "resampler" and own.position != "none":
             raise ValueError("automerge reads boxes by trajvit.position_reader='resampler' alone")
-        queries = dataclasses.replace(own.resampler, queries=settings.automerge.tokens)
+        merging = settings.automerge
+        queries = dataclasses.replace(
+            own.resampler, queries=merging.tokens, query_std=merging.query_std
+        )
         own = dataclasses.replace(own, resampler=queries, queries_as="tokens")
         super().__init__(dataclasses.replace(settings, trajvit=own), rngs=rngs)
         self.side, self.cell = settings.image_size // patch, patch // 4

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from trajvit_jax.models.linear import Linear
 from trajvit_jax.models.resampler import Resampler
-from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.settings import COORDINATES, ModelSettings
 from trajvit_jax.ops.resampler_attention import Lift
 from trajvit_jax.ops.segments import Segments
 
@@ -19,17 +19,18 @@ FEATURES = 64
 
 
 def fourier_features(coordinates: Float[Array, "*b k"]) -> Float[Array, "*b 64"]:
-    """Sine and cosine of 2 or 4 coordinates in [0, 1], 64 features in all (paper, Table 8).
+    """Sine and cosine of 2, 4 or 5 coordinates in [0, 1], 64 features in all (paper, Table 8).
 
-    A coordinate's are all its sines, then all its cosines. The paper's table gives their number;
-    the angles, 224 * x * 10000^(-i/count), are chosen here: for x in [0, 1] alone, base 10000
-    would leave most frequencies nearly constant.
+    A coordinate's are all its sines, then all its cosines; zeros follow those of 5. The paper's
+    table gives their number; the angles, 224 * x * 10000^(-i/count), are chosen here: for x in
+    [0, 1] alone, base 10000 would leave most frequencies nearly constant.
     """
     count = FEATURES // (2 * coordinates.shape[-1])
     frequency = 224.0 * 10_000.0 ** (-jnp.arange(count, dtype=jnp.float32) / count)
     angle = coordinates[..., None] * frequency
     features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
-    return features.reshape(*coordinates.shape[:-1], FEATURES)
+    flat = features.reshape(*coordinates.shape[:-1], -1)
+    return jnp.pad(flat, [(0, 0)] * (flat.ndim - 1) + [(0, FEATURES - flat.shape[-1])])
 
 
 def released_sinusoids(coordinates: Float[Array, "*b k"], width: int) -> Float[Array, "*b d"]:
@@ -80,17 +81,26 @@ class Position(nnx.Module):
             resampler = dataclasses.replace(own.resampler, depth=depth)
             summary = Resampler(width, settings.encoder.heads, resampler, **shared)
         elif own.position_reader == "mlp":
-            inputs = settings.frames * (4 if own.position == "boxes" else 2)
+            inputs = settings.frames * COORDINATES[own.position]
             layers = [(inputs, width // 4), (width // 4, width)]
             mlp = nnx.List([Linear(*layer, **shared) for layer in layers])
         self.linear, self.summary, self.mlp = linear, summary, mlp
 
     def coordinates(self, segments: Segments) -> Float[Array, "r s t k"]:
-        """Boxes or centres of all segments, in [0, 1] where present."""
-        boxes = self.settings.position == "boxes"
+        """Boxes or centres of all segments, in [0, 1] where present.
+
+        With 'boxes_and_frames', also how far into the clip the frame is, from 0 to below 1.
+        """
+        boxes = self.settings.position != "centers"
         if self.settings.position_features == "released":
-            return released_coordinates(segments, boxes=boxes)
-        return segments.boxes() if boxes else segments.centers()
+            where = released_coordinates(segments, boxes=boxes)
+        else:
+            where = segments.boxes() if boxes else segments.centers()
+        if self.settings.position != "boxes_and_frames":
+            return where
+        frames = where.shape[2]
+        time = jnp.arange(frames, dtype=where.dtype)[:, None] / frames
+        return jnp.concatenate([where, jnp.broadcast_to(time, (*where.shape[:-1], 1))], -1)
 
     def features(
         self, coordinates: Float[Array, "r s t k"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows, Tokens, one_video_a_row, plain_queries
@@ -66,14 +66,18 @@ class TrajectoryTokens(VideoTokenizer):
         Returns:
           Tokens, and by name: `stage0`.. (the backbone's features), `pooled` (a vector a
           segment), `present` (segments that are), `coordinates`, `appearance` and `position`
-          (vectors of each slot's trajectory, one a query).
+          (vectors of each slot's trajectory, one a query; of each trajectory's in the order of
+          the row, where they have several tokens).
         """
         del video
         measured = by_device(self._measure)(self.appearance.projection(), labels, rows, features)
-        vectors, parts = self.summarize(
-            measured["pooled"], measured.get("coordinates"), measured["present"]
-        )
-        tokens = self._tokens(vectors, measured["present"].any(-1), rows)
+        slots, read = measured["present"].shape[1], measured
+        if self.each > 1:  # of a trajectory's slots, the first alone has something to read
+            query = self._queries(*measured["present"].shape[:2], rows)
+            first = jnp.argsort(query != 1, axis=1, stable=True)[:, : slots // self.each]
+            read = {name: _of_slots(x, first) for name, x in measured.items()}
+        vectors, parts = self.summarize(read["pooled"], read.get("coordinates"), read["present"])
+        tokens = self._tokens(vectors, read["present"].any(-1), slots, rows)
         named = {f"stage{index}": stage for index, stage in enumerate(features)}
         return tokens, named | measured | parts
 
@@ -160,20 +164,33 @@ class TrajectoryTokens(VideoTokenizer):
             return vectors
         return vectors.sum(2, keepdims=True)
 
-    def _tokens(self, vectors: jax.Array, seen: jax.Array, rows: Rows | None) -> Tokens:
+    def _queries(self, r: int, s: int, rows: Rows | None) -> Int[Array, "r s"]:
+        return plain_queries(r, s, self.each) if rows is None else rows.merged().query[0]
+
+    def _tokens(self, vectors: jax.Array, seen: jax.Array, slots: int, rows: Rows | None) -> Tokens:
         """Puts each trajectory's vectors into its slots, which follow one another."""
         if self.settings.attend_padding:
             seen = jnp.ones_like(seen)
-        r, s = seen.shape
-        merged = None if rows is None else rows.merged()
-        query = plain_queries(r, s, self.each) if merged is None else merged.query[0]
+        r, n, q, d = vectors.shape
+        query = self._queries(r, slots, rows)
         values = vectors[:, :, 0]
         if self.each > 1:
-            number = jnp.maximum(query - 1, 0)
-            where = (jnp.arange(r)[:, None], jnp.arange(s) - number)
-            # No two slots read one vector: the gradient needs no sum.
-            values = vectors.at[(*where, number)].get(unique_indices=True)
-            seen = seen[where]
-        if merged is None:
+            number = jnp.cumsum(query == 1, axis=1) - 1  # of the row's trajectories
+            own = jnp.where(query > 0, number * q + query - 1, n * q + jnp.arange(slots))
+            values = _of_slots(vectors.reshape(r, n * q, d), own)
+            seen = jnp.take_along_axis(seen, jnp.clip(number, 0, n - 1), axis=1)
+        if rows is None:
             return one_video_a_row(values, seen, queries=self.each)
-        return Tokens(values, jnp.where(seen | (query == 0), merged.video[0], 0), query)
+        return Tokens(values, jnp.where(seen | (query == 0), rows.merged().video[0], 0), query)
+
+
+def _of_slots(x: Shaped[Array, "r s *_"], slots: Int[Array, "r n"]) -> Shaped[Array, "r n *_"]:
+    """What these slots of each row hold, and zeros for numbers beyond the last.
+
+    No slot may be named twice: the gradient needs no sum.
+    """
+
+    def of_row(x: jax.Array, slots: jax.Array) -> jax.Array:
+        return x.at[slots].get(mode="fill", fill_value=0, unique_indices=True)
+
+    return jax.vmap(of_row)(x, slots)

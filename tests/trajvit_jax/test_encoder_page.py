@@ -1,4 +1,4 @@
-"""README's way from a checkpoint of the encoder to an embedding runs as it is written."""
+"""docs/ENCODER.md's way from a checkpoint of the encoder to an embedding runs as it is written."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def block(language: str, beginning: str) -> str:
-    """The block of README that begins so."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    found = re.findall(rf"```{language}\n(.*?)```", readme, re.DOTALL)
+    """The block of docs/ENCODER.md that begins so."""
+    page = (ROOT / "docs/ENCODER.md").read_text("utf-8")
+    found = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
     [text] = [text for text in found if text.startswith(beginning)]
     return text
 
