@@ -6,8 +6,8 @@ Command (records, all models, three seeds, docs/COMPARISON.md; what is finished 
 One model alone, on the records that it made:
   python -m trajvit_jax.main --workdir=runs/mine --config=configs/comparison.py:model=tome
 
-Cost: 5 to 12 minutes of one core's own time a model and seed, records apart. Expected, of one seed
-(docs/COMPARISON.md, chance 2.1): mean R@5 of TrajViT 16.3, of ViT3D 18.1.
+Cost: 5 to 12 minutes of one core's own time a model and seed, records apart. Expected: the table of
+docs/COMPARISON.md, where chance is a mean R@5 of 2.1.
 
 Data, steps, optimizer, text side and encoder are the same for all models. What differs is how a
 video becomes tokens. The encoder has 3 layers; TokenLearner learns 8 tokens a time step after two
