@@ -35,6 +35,7 @@ from benchmarks.parts.command import parser_of, run_command, write_json
 from benchmarks.parts.workers import WORKER, worker_processes
 from tokenization import records
 from tokenization.files import write_text
+from tokenization.shard_files import SHARD_INFO
 from tokenization.world import WorldSettings, write_split
 
 WORKERS = 2
@@ -147,7 +148,7 @@ def disturbed(line: Sequence[str], engine: str, output: Path, kills: int, shards
         process = subprocess.Popen(line, stdout=stream, stderr=stream)
     try:
         for done in tqdm(moments, desc=f"kill -9, {engine}", unit="kill"):
-            while len(list((output / records.SHARD_INFO).glob("train-*.json"))) < done:
+            while len(list((output / SHARD_INFO).glob("train-*.json"))) < done:
                 _check_runs(process, log)
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.3))

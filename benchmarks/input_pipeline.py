@@ -45,7 +45,7 @@ from tqdm import tqdm
 from benchmarks.parts import data_wait
 from benchmarks.parts.arguments import count, count_or_none, positive
 from benchmarks.parts.command import parser_of, run_command, write_json
-from tokenization import records as stored
+from tokenization import record_source as stored
 from tokenization.records import Record, RecordSource, open_records, read_captions
 from tokenization.shards import write_records
 from tokenization.trajectories import Trajectories, VideoInfo

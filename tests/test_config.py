@@ -49,6 +49,13 @@ def test_values_of_another_type(arg):
         config.parse_arg(arg, **DEFAULTS)
 
 
+def test_unknown_values_of_arguments_name_the_nearest():
+    chosen = config.parse_arg("model=vitt", model="vit", size="L")
+    config.check_known(chosen, size={"L": 1})
+    with pytest.raises(ValueError, match="unknown model 'vitt': did you mean 'vit'"):
+        config.check_known(chosen, size=("S", "L"), model=("vit", "rlt"))
+
+
 def test_unknown_keys_name_the_nearest():
     with pytest.raises(ValueError, match=r"'stepps': did you mean 'steps'\?"):
         config.parse_arg("stepps=3", **DEFAULTS)

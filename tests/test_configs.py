@@ -70,6 +70,15 @@ def test_config_fits_its_settings(name):
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_config_tells_its_command_its_cost_and_what_to_expect(name):
+    text = ast.get_docstring(ast.parse((ROOT / name).read_text("utf-8")))
+    assert re.search(r"^Commands?\b", text, re.M)
+    assert re.search(r"^(Cost\b|Planned for )", text, re.M)
+    expected = r"\bExpected\b|[Tt]he paper's results? \(|^(Paper, |The paper draws )"
+    assert re.search(expected, text, re.M)
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_config_imports_only_the_config_reader_and_settings(name):
     tree = ast.parse((ROOT / name).read_text("utf-8"))
     modules = {
@@ -82,6 +91,7 @@ def test_config_imports_only_the_config_reader_and_settings(name):
     assert modules <= {"__future__", "dataclasses", "ml_collections", "trajvit_jax.config"} | {
         "trajvit_jax.models.settings",
         "trajvit_jax.recipe",
+        "trajvit_jax.small_recipe",
     }
 
 
@@ -229,10 +239,15 @@ def test_the_paper_s_ablations():
         assert (settings.model == plain.model) == (not changed)
         [own] = [stream.packing for stream in settings.data.streams]
         assert own.slots == packing.slots * settings.model.trajvit.resampler.queries
+
+
+@pytest.mark.parametrize("name", ["ablation880k.py", "comparison.py", "models.py"])
+def test_an_ablation_that_a_model_lacks_is_named(name):
     with pytest.raises(ValueError, match="ablation=mean is one of trajvit, not of vit3d"):
-        resolve("ablation880k.py:model=vit3d,ablation=mean")
+        configs.load(f"{ROOT}/{name}:model=vit3d,ablation=mean")
     with pytest.raises(ValueError, match="unknown ablation 'men': did you mean 'mean'"):
-        resolve("ablation880k.py:ablation=men")
+        configs.load(f"{ROOT}/{name}:ablation=men")
+    configs.load(f"{ROOT}/{name}:model=tracking_only,ablation=mean")
 
 
 def test_the_transfer_from_images_says_what_it_starts_from():

@@ -68,10 +68,15 @@ def test_help_teaches(launch):
         (["--", "--input=a"], "--output=DIR is missing"),
         (["--hosts=a", "--address=b", "--", "--output=c"], "exclude each other"),
         (["--not-here", "--", "--output=c"], "--not-here needs --hosts"),
-        (["--port=x", "--", "--output=c"], "must be a whole number"),
+        (["--port=x", "--", "--output=c"], "--port must be 1 to 65535, not 'x'"),
+        (["--port=99999", "--", "--output=c"], "--port must be 1 to 65535, not '99999'"),
+        (["--retries=09", "--", "--output=c"], "--retries must be a whole number, not '09'"),
+        (["--hosts=", "--", "--output=c"], "names a host without a name"),
+        (["--hosts=a,,b", "--", "--output=c"], "names a host without a name"),
+        (["--hosts=a,me@a", "--", "--output=c"], "names a twice; a host is named once"),
+        (["--hosts=-oProxyCommand=b", "--", "--output=c"], "is no name of a host"),
         (["--", "--output=c", "--engine=local"], "is this script's own business"),
         (["--", "--output=c", "--engine", "local"], "--engine=local is this script's own business"),
-        (["--output=c", "--hosts"], "unknown option '--output=c'"),
         (["--hosts"], "--hosts has no value"),
         (["--", "--output=c", "--input=nowhere.jsonl"], "--input=nowhere.jsonl does not exist"),
         (["--dry-run", "--", "--output=c", "--config=no.py:a=1"], "--config=no.py:a=1: there is"),
@@ -92,6 +97,13 @@ def test_values_may_stand_apart(launch, tmp_path):
     assert stdout.splitlines()[-1].endswith(
         "--input a.jsonl --output out --engine=ray --address=10.0.0.1:7000 "
     )
+
+
+def test_options_may_be_written_as_those_of_python(launch):
+    options = ("--hosts=gpu1", "--ip=10.0.0.1", "--not_here", "--dry_run")
+    code, stdout, stderr = finish(launch(*options, "--", "--output=a_b", "--its_own=x_y"))
+    assert (code, stderr) == (0, "")
+    assert "--num-cpus=0" in stdout and "--output=a_b --its_own=x_y" in stdout
 
 
 def test_a_home_folder_is_looked_up(launch, tmp_path, monkeypatch):
@@ -178,7 +190,7 @@ def test_the_script_is_clean():
     subprocess.run(["bash", "-n", SCRIPT], check=True)
     checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if checker:
-        done = subprocess.run([checker, SCRIPT], capture_output=True, text=True)
+        done = subprocess.run([checker, "-x", SCRIPT], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 
 

@@ -24,11 +24,13 @@ LIGHT = (
     "trajvit_jax.pretrained",
     "tokenization.trajectories",
     "tokenization.protocols",
+    "tokenization.arguments",
     "tokenization.records",
+    "tokenization.record_source",
+    "tokenization.shard_notes",
     "tokenization.video",
     "tokenization.keyframes",
     "tokenization.linking",
-    "tokenization.official",
     "tokenization.pipeline",
 )
 EXTRACTION = ("tokenization.pipeline", "tokenization.extract", "tokenization.explore.__main__")

@@ -16,7 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"
-SCRIPTS = [LAUNCH / "run_pod.sh", LAUNCH / "run_host.sh", LAUNCH / "slurm.sbatch"]
+SCRIPTS = [LAUNCH / name for name in ("common.sh", "run_pod.sh", "run_host.sh", "slurm.sbatch")]
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 ELSEWHERE = ("SLURM_", "TRAJVIT_", "XLA_", "JAX_", "JOB_COMPLETION_INDEX")
 
@@ -493,6 +493,14 @@ def test_a_dry_run_checks_the_config(config, said, tmp_path):
     assert not stdout
 
 
+def test_values_may_stand_apart():
+    options = ("--workdir", "/x", "--hosts", "a,b", "--processes_per_host", "2", "--dry-run")
+    code, stdout, _ = finish(pod(*options, "--", "program", "--its", "own"))
+    assert code == 0
+    assert len(stdout.splitlines()) == 4 == stdout.count(r"--workdir=/x\ --processes-per-host=2")
+    assert stdout.count(r"--\ program\ --its\ own") == 4
+
+
 def test_options_may_be_written_as_those_of_python(tmp_path):
     options = ("--local_processes=2", "--cpu_devices=3", "--dry_run", f"--workdir={tmp_path}/a_b")
     code, stdout, stderr = finish(pod(*options, "--", "a_command", "--its_own=x_y"))
@@ -508,7 +516,8 @@ def test_options_may_be_written_as_those_of_python(tmp_path):
         ([], "--workdir=DIR is missing"),
         (["--workdir=x"], "--config=CONFIG is missing"),
         (["--workdir=x", "--cofnig=y"], "unknown option '--cofnig=y'"),
-        (["--workdir", "x"], "options are --name=value"),
+        (["--workdir", "x"], "--config=CONFIG is missing"),
+        (["--workdir"], "--workdir has no value"),
         (["--workdir=x", "--retries=many"], "--retries must be a whole number, not 'many'"),
         (["--workdir=x", "--retries=010"], "--retries must be a whole number, not '010'"),
         (["--workdir=x", "--hosts="], "names a host without a name"),
@@ -558,5 +567,5 @@ def test_scripts_are_clean(script):
     subprocess.run(["bash", "-n", script], check=True)
     checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if checker:
-        done = subprocess.run([checker, script], capture_output=True, text=True)
+        done = subprocess.run([checker, "-x", script], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import app, flags
 
 from tokenization import exit_codes, interrupts
+from tokenization.arguments import as_known, flag_options
 from tokenization.engines import choice
 from tokenization.engines.protocol import EngineError
 from tokenization.summary import Summary
@@ -89,7 +90,7 @@ def start(define: Callable[[], None], main: Callable[[Sequence[str]], int]) -> N
 def _read(argv: list[str]) -> list[str]:
     """What is left of the arguments; ends the program where flags are wrong."""
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(as_known(argv, flag_options(flags.FLAGS)))
     except flags.Error as error:
         reason = str(error).replace("\n", "; ")
         print(f"error: {reason}\nSee --help.", file=sys.stderr)

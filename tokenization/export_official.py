@@ -22,24 +22,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
-from jaxtyping import UInt8
 from tqdm import tqdm
 
 from tokenization import command, exit_codes, interrupts, records
+from tokenization.encode import write_video
 from tokenization.engines.crew import Crew
 from tokenization.engines.local import LocalEngine
 from tokenization.engines.protocol import Engine, EngineError
-from tokenization.files import replacing, write_text
+from tokenization.files import write_text
 from tokenization.folder_lock import only_writer
 from tokenization.official_files import SHORT, Pair
 
 _STATE = "exported_from.json"
 _FPS = 5  # of the released program's copies
-_QUALITY = "16"  # constant rate factor of H.264, hard to tell from the original
+_QUALITY = 16  # constant rate factor of H.264, hard to tell from the original
 
 
 def export_official(
@@ -142,7 +140,7 @@ class _Exporter:
         if not (pair.mask.exists() and pair.graph.exists()):
             pair.write(*record.trajectories.to_official())
         if not video.exists():
-            write_video(video, record.frames)
+            write_video(video, record.frames, fps=_FPS, crf=_QUALITY)
         line: dict[str, Any] = {
             "id": record.id,
             "path": video.relative_to(self._output).as_posix(),
@@ -159,21 +157,6 @@ class _Exporter:
                 )
             ]
         return {**record.extra, **line}
-
-
-def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
-    """Encodes frames to H.264, at the rate of the released program's copies."""
-    height, width = frames.shape[1:3]
-    with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx264", rate=_FPS, options={"crf": _QUALITY, "threads": "1"}
-        )
-        stream.width, stream.height = width, height
-        # Colours at half the resolution, as players expect, need even sides.
-        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
-        for rgb in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def define_flags() -> None:

@@ -182,7 +182,7 @@ def entries_from_pattern(
     """
     given = Path(pattern).expanduser()
     try:
-        root, paths = _search(given, keep_images)
+        root, paths = _search(given, keep_images=keep_images)
     except FileNotFoundError as error:
         raise ManifestError(f"{pattern!s} does not exist; correct its path") from error
     except OSError as error:
@@ -209,7 +209,7 @@ def entries_from_pattern(
     return list(entries.values())
 
 
-def _search(given: Path, keep_images: bool) -> tuple[Path, list[Path]]:
+def _search(given: Path, *, keep_images: bool) -> tuple[Path, list[Path]]:
     """The folder that ids are relative to, and what may be videos below it."""
     if given.is_file():
         if given.suffix.lower() not in VIDEO_SUFFIXES:
@@ -219,7 +219,7 @@ def _search(given: Path, keep_images: bool) -> tuple[Path, list[Path]]:
             )
         return given.parent, [given]
     if given.is_dir():
-        return given, _in_folder(given, keep_images)
+        return given, _in_folder(given, keep_images=keep_images)
     if not glob.has_magic(os.fspath(given)):
         given.lstat()  # raises what is wrong: most often, it does not exist
     plain = itertools.takewhile(lambda part: not glob.has_magic(part), given.parts[:-1])
@@ -239,7 +239,7 @@ def _is_meant(path: Path, root: Path, pattern: Path) -> bool:
     )
 
 
-def _in_folder(folder: Path, keep_images: bool) -> list[Path]:
+def _in_folder(folder: Path, *, keep_images: bool) -> list[Path]:
     """Its videos: pictures beside them are covers and thumbnails; or else its images."""
     found = [
         path

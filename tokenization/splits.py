@@ -30,7 +30,7 @@ from tokenization.manifest import Entry
 from tokenization.portions import Plan, Portion
 from tokenization.recorder import Outcome, gave_up
 from tokenization.records import ShardInfo
-from tokenization.shard_files import journal_path, unfinished_path
+from tokenization.shard_files import SHARD_INFO, journal_path, unfinished_path
 from tokenization.summary import Run, Summary, count, summarize
 
 _WINDOW, _ROUNDS = 512, 32  # groups of entries at least, and for each worker
@@ -142,7 +142,7 @@ def build_split(
         digest = kept.claim(
             output, job.noted or dataclasses.asdict(job.settings), overwrite=overwrite
         )
-        for folder in (output, output / records.SHARD_INFO):
+        for folder in (output, output / SHARD_INFO):
             remove_leftovers(folder)
         known = journal.read(output, split)
         done = kept.finished(

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from absl import flags
 
+from tokenization.arguments import as_known, flag_options
 from trajvit_jax.config import file_of
 
 _HINT = "See --help, and `python -m pydoc CONFIG.py` for its arguments."
@@ -25,7 +26,7 @@ def reader(config: flags.FlagHolder[Any], doc: str | None) -> Callable[[list[str
     def read(argv: list[str]) -> list[str]:
         try:
             _check_file(argv, config.name)
-            rest = flags.FLAGS(argv)
+            rest = flags.FLAGS(as_known(argv, flag_options(flags.FLAGS)))
             if config.value is not None:
                 config.value.items()  # a file that cannot be read is only found here
             return rest

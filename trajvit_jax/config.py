@@ -46,6 +46,19 @@ def nearest(name: str, names: typing.Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
 
 
+def check_known(chosen: ml_collections.ConfigDict, **known: typing.Collection[str]) -> None:
+    """Raises ValueError for an argument of a config that is none of its known values.
+
+    Args:
+      chosen: the arguments, as `parse_arg` gives them.
+      **known: the values by argument.
+    """
+    for name, values in known.items():
+        value: Any = chosen[name]
+        if value not in values:
+            raise ValueError(f"unknown {name} {value!r}: {nearest(value, values)}")
+
+
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
     """Reads the `key=value,flag` text behind `config.py:` against typed defaults.
 

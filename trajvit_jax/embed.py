@@ -26,15 +26,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokenization import exit_codes, interrupts
+from tokenization.arguments import ArgumentParser
 from tokenization.files import write_text
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m trajvit_jax.embed",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, help="demo, a workdir, or a folder of weights")
     parser.add_argument("--videos", required=True, help="folder, pattern, file or manifest")

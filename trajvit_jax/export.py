@@ -17,13 +17,13 @@ parameters take half of the space; the running statistics of normalizations stay
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenization import exit_codes
+from tokenization.arguments import ArgumentParser
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -88,11 +88,9 @@ def export(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m trajvit_jax.export",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--workdir", type=Path, required=True, help="of the run")
     parser.add_argument("--output", type=Path, required=True, help="new folder")

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from trajvit_jax.checkpoints import Checkpoints
+from trajvit_jax.checkpoints import Checkpoints, Restored
 from trajvit_jax.config import nearest
 from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.experiment import ExperimentSettings
@@ -57,6 +57,20 @@ def evaluates(settings: ExperimentSettings, step: int) -> bool:
     """Whether a run is evaluated after a step."""
     every = settings.evaluate_every
     return step > 0 and (step == settings.steps or bool(every and step % every == 0))
+
+
+def owes_evaluation(settings: ExperimentSettings, first: int, restored: Restored | None) -> bool:
+    """Whether a run is evaluated before it goes on.
+
+    An evaluation that a stop kept from being made is made up for; the last one is repeated.
+
+    Args:
+      settings: of the run.
+      first: its state's step.
+      restored: the checkpoint that the state is of; None = the run begins.
+    """
+    behind = evaluates(settings, first) and not (restored and restored.metrics)
+    return first == settings.steps or behind
 
 
 def train_loop(

@@ -17,47 +17,6 @@ def clamp_temperature(temperature: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.clip(temperature, *TEMPERATURE_RANGE)
 
 
-def shared_positives(ids: Integer[Array, "b k"]) -> Bool[Array, "b b"]:
-    """Which pairs of samples count as positives: those whose ids (k words each) are equal."""
-    return (ids[:, None] == ids[None]).all(-1)
-
-
-def similarity(video: Float[Array, "b k d"], text: Float[Array, "c l d"]) -> Float[Array, "b c"]:
-    """Dot products of k vectors a video with l vectors (prompts) a text, averaged over both."""
-    video, text = video.astype(jnp.float32), text.astype(jnp.float32)
-    return video.mean(1) @ text.mean(1).T
-
-
-def contrastive_loss(
-    video: Float[Array, "b d"],
-    text: Float[Array, "b d"],
-    temperature: Float[Array, ""],
-    positives: Bool[Array, "b b"] | None = None,
-    present: Bool[Array, " b"] | None = None,
-) -> tuple[Float[Array, ""], dict[str, jax.Array]]:
-    """Symmetric cross-entropy over all pairs of a batch, and measures of it.
-
-    Args:
-      video: unit vectors.
-      text: unit vectors of the captions, in the same order.
-      temperature: what similarities are divided by.
-      positives: pairs that match, the diagonal included; each row's target mass is shared
-        equally among them. None: the diagonal alone.
-      present: samples that count; the loss is that of the batch without the others. None: all.
-
-    Returns:
-      The mean of both directions, and `accuracy`: how often a caption's best video (of the
-      batch) is a positive.
-    """
-    logits = similarity(video[:, None], text[:, None]) / temperature
-    matches = jnp.eye(len(logits), dtype=bool) if positives is None else positives
-    present = jnp.ones(len(logits), bool) if present is None else present
-
-    to_text, _ = _of_rows(logits, matches, present)
-    to_video, best = _of_rows(logits.T, matches.T, present)
-    return _mean(to_text + to_video, present) / 2, {"accuracy": _mean(best, present)}
-
-
 def blockwise_contrastive_loss(
     video: Float[Array, "b d"],
     text: Float[Array, "b d"],
@@ -67,10 +26,11 @@ def blockwise_contrastive_loss(
     *,
     block: int = 1024,
 ) -> tuple[Float[Array, ""], dict[str, jax.Array]]:
-    """`contrastive_loss` of `shared_positives(ids)`, where no device holds the pairs of all.
+    """Symmetric cross-entropy over all pairs of a batch, and measures of it.
 
-    A device has the rows of its own videos and captions, `block` of them at a time, against
-    all others: it holds block x b similarities, and computes them again for the gradient.
+    Pairs of equal ids match; each row's target mass is shared equally among them. No device holds
+    the pairs of all: one has the rows of its own videos and captions, `block` of them at a time,
+    against all others: it holds block x b similarities, and computes them again for the gradient.
 
     Args:
       video: unit vectors, as is `text`.
@@ -79,6 +39,10 @@ def blockwise_contrastive_loss(
       ids: samples whose ids (k words each) are equal are positives of each other.
       present: samples that count; the loss is that of the batch without the others. None: all.
       block: rows at a time.
+
+    Returns:
+      The mean of both directions, and `accuracy`: how often a caption's best video (of the
+      batch) is a positive.
     """
 
     def own_rows(

@@ -63,25 +63,3 @@ def chance_recall(positives: Bool[np.ndarray, "q c"], k: int) -> float:
     places = np.arange(min(k, candidates))[:, None]
     missed = np.clip((candidates - right - places) / (candidates - places), 0.0, 1.0).prod(0)
     return float((1 - missed).mean() * 100)
-
-
-def retrieval_metrics(
-    similarity: Float[np.ndarray, "v l"], positives: Bool[np.ndarray, "v l"]
-) -> dict[str, float]:
-    """R@1/5/10 (percent) and median rank (1 = first) from videos to texts and back.
-
-    With several positives a query counts by its best one, as in the released evaluation.
-
-    Raises:
-      ValueError: see `retrieval_ranks`.
-    """
-    values = {}
-    for name, scores, matches in (
-        ("vid2txt", similarity, positives),
-        ("txt2vid", similarity.T, positives.T),
-    ):
-        ranks = retrieval_ranks(scores, matches)
-        for k in (1, 5, 10):
-            values[f"{name}_r{k}"] = recall_at(ranks, k)
-        values[f"{name}_median_rank"] = float(np.median(ranks) + 1)
-    return values

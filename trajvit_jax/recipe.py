@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from trajvit_jax.config import nearest, parse_arg
+from trajvit_jax.config import check_known, parse_arg
 from trajvit_jax.models.settings import (
     FED_TRAJVIT,
     NAMES,
@@ -22,6 +22,9 @@ from trajvit_jax.models.settings import (
 VIDEO_BATCH, IMAGE_BATCH = 256, 4096
 FRAMES, EPOCHS = 16, 30
 GROUP = 8
+
+# Models with settings of their own, beside those of their patches.
+BASELINES = ("vivit", "token_learner", "tome", "rlt", "automerge")
 
 # What reads images as TrajViT does, frame by frame, and so both in one run.
 _BY_FRAME = ("trajvit", "automerge", *FED_TRAJVIT)
@@ -118,7 +121,7 @@ def pretraining(
         of the host.
       seed: of the run.
       debug: a tiny model, whatever the size, two steps, 16 videos or images a step in groups of 2,
-        quickly compiled: half a minute on a CPU. Videos, images and epochs do not count; the other
+        quickly compiled: a minute on a CPU. Videos, images and epochs do not count; the other
         arguments do.
 
     Args:
@@ -165,20 +168,12 @@ def pretraining(
     if chosen.debug:
         chosen = parse_arg(arg, **defaults | _DEBUG)
     _check(chosen)
-    streams, epoch = _streams(chosen)
-    steps = chosen.steps or round(chosen.epochs * epoch)
+    streams, an_epoch = _streams(chosen)
 
     config = ml_collections.ConfigDict()
     config.seed = chosen.seed
     config.initial = chosen.initial
-    config.steps = steps
-    config.log_every = 1 if chosen.debug else 50
-    # A state of TrajViT-L is 5.2 GB: minutes lie between two on the hardware of the docstrings.
-    every = max(_STEPS_BETWEEN, round(steps / chosen.epochs / 2))
-    config.checkpoint_every = min(every, steps)
-    # Once an epoch, at a step that is saved anyway; short runs only at their end.
-    epoch = every * max(1, round(steps / chosen.epochs / every))
-    config.evaluate_every = epoch if steps > 30_000 else 0
+    config.update(_schedule(chosen, chosen.steps or round(chosen.epochs * an_epoch)))
     config.keep = 2
     config.keep_best = ""
     config.log_samples = False
@@ -223,16 +218,23 @@ def pretraining(
     return config.lock()
 
 
+def _schedule(chosen: ml_collections.ConfigDict, steps: int) -> dict[str, int]:
+    """When a run of so many steps logs, saves and evaluates."""
+    # A state of TrajViT-L is 5.2 GB: minutes lie between two on the hardware of the docstrings.
+    saved = max(_STEPS_BETWEEN, round(steps / chosen.epochs / 2))
+    # Once an epoch, at a step that is saved anyway; short runs only at their end.
+    evaluated = saved * max(1, round(steps / chosen.epochs / saved))
+    return {
+        "steps": steps,
+        "log_every": 1 if chosen.debug else 50,
+        "checkpoint_every": min(saved, steps),
+        "evaluate_every": evaluated if steps > 30_000 else 0,
+    }
+
+
 def _check(chosen: ml_collections.ConfigDict) -> None:
-    for name, known in (
-        ("model", (*NAMES, *FED_TRAJVIT)),
-        ("size", tuple(SIZES)),
-        ("ablation", tuple(ENCODER_ABLATIONS)),
-    ):
-        if chosen[name] not in known:
-            raise ValueError(f"unknown {name} {chosen[name]!r}: {nearest(chosen[name], known)}")
-    if chosen.ablation != "none" and FED_TRAJVIT.get(chosen.model, chosen.model) != "trajvit":
-        raise ValueError(f"ablation={chosen.ablation} is one of trajvit, not of {chosen.model}")
+    check_known(chosen, model=(*NAMES, *FED_TRAJVIT), size=SIZES, ablation=ENCODER_ABLATIONS)
+    check_ablation(chosen.model, chosen.ablation)
     if chosen.videos and chosen.model == "vit":
         raise ValueError("vit reads images: train it with configs/datacomp50m.py:model=vit")
     if chosen.videos and chosen.images and chosen.model not in _BY_FRAME:
@@ -300,7 +302,8 @@ def _packing(chosen: ml_collections.ConfigDict, stream: str) -> dict[str, int] |
     if FED_TRAJVIT.get(chosen.model, chosen.model) != "trajvit":
         return None
     a_video = _SLOTS_IN_DEBUG if chosen.debug else _SLOTS_A_VIDEO[stream]
-    packing = {"group": chosen.group, "rows": 1, "slots": chosen.group * a_video * _queries(chosen)}
+    slots = chosen.group * a_video * queries_of(chosen.ablation)
+    packing = {"group": chosen.group, "rows": 1, "slots": slots}
     if chosen.model == "segmentation_only" and stream == "video" and not chosen.debug:
         packing |= {"rows": chosen.group, "slots": _SLOTS_OF_SEGMENTS}
     if stream == "video" or not chosen.videos:
@@ -310,9 +313,15 @@ def _packing(chosen: ml_collections.ConfigDict, stream: str) -> dict[str, int] |
     return packing
 
 
-def _queries(chosen: ml_collections.ConfigDict) -> int:
-    """Tokens, and so slots, of a trajectory."""
-    return ENCODER_ABLATIONS[chosen.ablation].get("resampler", {}).get("queries", 1)
+def queries_of(ablation: str) -> int:
+    """Tokens, and so slots, of a trajectory in one of `ENCODER_ABLATIONS`."""
+    return ENCODER_ABLATIONS[ablation].get("resampler", {}).get("queries", 1)
+
+
+def check_ablation(model: str, ablation: str) -> None:
+    """Raises ValueError for an ablation of the encoder of another model than trajvit."""
+    if ablation != "none" and FED_TRAJVIT.get(model, model) != "trajvit":
+        raise ValueError(f"ablation={ablation} is one of trajvit, not of {model}")
 
 
 def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -325,7 +334,7 @@ def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
         if not chosen.videos:  # a ViT of images
             tubelets = dataclasses.replace(tubelets, tubelet=1)
         model["vit3d"] = dataclasses.asdict(tubelets)
-    if name in ("vivit", "token_learner", "tome", "rlt", "automerge"):
+    if name in BASELINES:
         model[name] = dataclasses.asdict(getattr(defaults, name))
     tiny: dict[str, Any] = _DEBUG_MODEL if chosen.debug else {}
     ablation = ENCODER_ABLATIONS[chosen.ablation]

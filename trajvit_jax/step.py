@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jaxtyping import Array, Float
 
 from trajvit_jax.config import require_positive
 from trajvit_jax.data.augment import AugmentSettings, augment, sample_keys
@@ -119,22 +120,49 @@ def make_step(
             new = dataclasses.replace(
                 state, params=params, stats=stats, opt_state=opt_state, average=average
             )
-            finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-            kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+            kept, told = if_finite(state, new, loss, grad_norm, rate)
+        measures |= told
         measures |= {
-            "loss": loss,
-            "grad_norm": grad_norm,
             "dropped": dropped_tokens(batch, model),
-            "skipped": (~finite).astype(jnp.int32),
             "tokens": tokens,
             "absent": jnp.asarray(absent),
         }
-        updates = updates_made(state.opt_state)
-        if rate is not None and updates is not None:
-            measures["learning_rate"] = jnp.asarray(rate(updates))
-        return dataclasses.replace(kept, step=state.step + 1), measures
+        return kept, measures
 
     return jax.jit(step, donate_argnums=0, out_shardings=None if where is None else (where, None))
+
+
+def if_finite(
+    old: TrainState,
+    new: TrainState,
+    loss: Float[Array, ""],
+    grad_norm: Float[Array, ""],
+    rate: optax.Schedule | None,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The state after a step: an update that is not finite changes nothing but the step's number.
+
+    Args:
+      old: the state before the update.
+      new: after it.
+      loss: of the batch.
+      grad_norm: of the gradients.
+      rate: the optimizer's schedule, or None.
+
+    Returns:
+      The state, and the measures `loss`, `grad_norm`, `skipped` (1 = nothing was changed) and,
+      with a schedule, `learning_rate`.
+    """
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
+    measures = {
+        "loss": loss,
+        "grad_norm": grad_norm,
+        "skipped": (~finite).astype(jnp.int32),
+    }
+    updates = updates_made(old.opt_state)
+    if rate is not None and updates is not None:
+        measures["learning_rate"] = jnp.asarray(rate(updates))
+    return dataclasses.replace(kept, step=old.step + 1), measures
 
 
 def used_slots(batch: Batch, model: ModelSettings) -> jax.Array:

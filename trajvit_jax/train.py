@@ -22,7 +22,7 @@ from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
 from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
 from trajvit_jax.initial import start_from
-from trajvit_jax.loop import Run, evaluates, train_loop
+from trajvit_jax.loop import Run, owes_evaluation, train_loop
 from trajvit_jax.optim import optimizer, schedule
 from trajvit_jax.pod.cluster import wait_for_all
 from trajvit_jax.run.compile_watch import CompileWatch
@@ -154,9 +154,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
             if settings.initial:
                 state = start_from(state, Path(settings.initial), text, mesh=mesh)
         first = int(state.step)
-        # An evaluation that a stop kept from being made is made up for; the last one is repeated.
-        behind = evaluates(settings, first) and not (resumed and resumed.metrics)
-        catches_up = first == settings.steps or behind
+        catches_up = owes_evaluation(settings, first, resumed)
         steps = train_steps(
             streams,
             model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -11,21 +10,14 @@ from typing import Any, NoReturn
 
 from benchmarks.parts.arguments import new_file
 from tokenization import exit_codes, interrupts
+from tokenization.arguments import ArgumentParser
 from tokenization.files import write_text
-
-
-class _BothSpellings(argparse.ArgumentParser):
-    """Takes an option `--a_b` as `--a-b`, too."""
-
-    def add_argument(self, *flags: str, **how: Any) -> argparse.Action:
-        both = (one for flag in flags for one in (flag, flag[:2] + flag[2:].replace("_", "-")))
-        return super().add_argument(*dict.fromkeys(both), **how)
 
 
 def parser_of(
     file: str, about: str | None, *, quick: str, numbers: str = "also write the numbers here"
-) -> argparse.ArgumentParser:
-    """The options that every benchmark has; a `--a_b` that is added may be written `--a-b`, too.
+) -> ArgumentParser:
+    """The options that every benchmark has.
 
     Args:
       file: the benchmark's `__file__`, which names it.
@@ -33,12 +25,7 @@ def parser_of(
       quick: what `--quick` does.
       numbers: what `--json` writes.
     """
-    parser = _BothSpellings(
-        prog=f"python -m benchmarks.{Path(file).stem}",
-        description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = ArgumentParser(prog=f"python -m benchmarks.{Path(file).stem}", description=about)
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--json", type=new_file, metavar="FILE", help=numbers)
     return parser

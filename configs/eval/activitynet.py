@@ -4,6 +4,8 @@ Split: val_1 (4,917 videos).
 Captions: one paragraph: all sentences of a video in the order of time.
 Sampling: 16 frames, the middle ones of 16 equal parts of the video.
 Paper, panda4m: TrajViT 38.6 txt2vid and 38.4 vid2txt, ViT3D 35.3 and 34.5 (R@5).
+Cost: one pass of the model over the records, not measured; ranking is minutes even of 100,000
+videos (docs/EVALUATION.md).
 
 Records:
   python -m tokenization.annotations activitynet --annotations=val_1.json \\

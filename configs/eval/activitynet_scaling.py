@@ -4,6 +4,7 @@ Split: val_1.
 Captions: one paragraph a video.
 Sampling: 16, 32, 64 and 128 frames: records of each, or of 128 that give fewer.
 The paper draws curves and prints no numbers.
+Cost: one pass of the model over the records for each number of frames, not measured.
 
 Records:
   python -m tokenization.annotations activitynet --annotations=val_1.json \\

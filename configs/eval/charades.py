@@ -4,6 +4,8 @@ Split: test (1,863 videos).
 Captions: one paragraph: the descriptions of a video; captions=all for one by one.
 Sampling: 16 frames, the middle ones of 16 equal parts of the video.
 Paper, panda4m: TrajViT 14.9 txt2vid and 14.8 vid2txt, ViT3D 12.9 and 12.6 (R@5).
+Cost: one pass of the model over the records, not measured; ranking is minutes even of 100,000
+videos (docs/EVALUATION.md).
 
 Records:
   python -m tokenization.annotations charades --annotations=Charades_v1_test.csv \\

@@ -4,6 +4,8 @@ Split: Karpathy's test (5,000 images).
 Captions: all 5 of an image, one by one.
 Sampling: an image is a video of one frame.
 Paper, datacomp50m, R@5: ViT 73.6 image to text and 58.3 text to image, TrajViT 71.1 and 55.5.
+Cost: one pass of the model over the records, not measured; ranking is minutes even of 100,000
+videos (docs/EVALUATION.md).
 
 Records:
   python -m tokenization.annotations coco --annotations=dataset_coco.json \\

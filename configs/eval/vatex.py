@@ -4,6 +4,8 @@ Split: public test (6,000 clips; the paper does not say which).
 Captions: all 10 English ones of a clip, one by one.
 Sampling: 16 frames, the middle ones of 16 equal parts of the video.
 Paper, panda4m: TrajViT 36.2 txt2vid and 61.0 vid2txt, ViT3D 35.0 and 59.1 (R@5).
+Cost: one pass of the model over the records, not measured; ranking is minutes even of 100,000
+videos (docs/EVALUATION.md).
 
 Records:
   python -m tokenization.annotations vatex --annotations=vatex_public_test_english_v1.1.json \\

@@ -3,6 +3,8 @@
 Command (all that the comparison needs; benchmarks.ablations makes the other variants):
   TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.comparison --output=runs/comparison
 
+Cost: of records alone not measured. Expected: records that one model of docs/COMPARISON.md reads.
+
 `world` are fields of `tokenization.world.scenes.WorldSettings`, `extract` those of
 `tokenization.extract.ExtractSettings`, for real clips too. Frames are those of every variant; what
 differs is the labelling of their pixels:
@@ -22,7 +24,8 @@ from __future__ import annotations
 
 import ml_collections
 
-from trajvit_jax.config import nearest, parse_arg
+from trajvit_jax.config import check_known, parse_arg
+from trajvit_jax.small_recipe import small_extraction
 
 VARIANTS = {
     "trajectories": {},
@@ -44,21 +47,11 @@ VARIANTS = {
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The world's clips, and one way to cut them; raises ValueError for an unknown one."""
     chosen = parse_arg(arg, variant="trajectories", train=768, test=192, seed=0)
-    if chosen.variant not in VARIANTS:
-        raise ValueError(f"unknown variant {chosen.variant!r}: {nearest(chosen.variant, VARIANTS)}")
+    check_known(chosen, variant=VARIANTS)
     config = ml_collections.ConfigDict()
     config.train = chosen.train
     config.test = chosen.test
     config.seed = chosen.seed
     config.world = {"frames": 8, "max_objects": 2}
-    # Few, large trajectories: small models on small frames.
-    pipeline = {
-        "frames": 8,
-        "max_side": 128,
-        "classical": {"superpixels": 200, "threshold": 5.0},
-        "flow": {"superpixels": 200},
-        # From the first frame alone: quick, and how the reported numbers were made.
-        "discover": False,
-    }
-    config.extract = {"record_size": 128, "pipeline": pipeline | VARIANTS[chosen.variant]}
+    config.extract = small_extraction(**{"max_side": 128} | VARIANTS[chosen.variant])
     return config.lock()

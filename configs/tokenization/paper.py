@@ -8,8 +8,10 @@ Command:
 Weights (DirectSAM 338 MB, SAM 2.1 hiera-small 184 MB) are downloaded once; --weights=PATH names a
 folder that holds them. On a CUDA device it runs in bfloat16, else in float32 on the CPU. The GPU
 waits while a worker makes records of what it tokenized; two workers a GPU, each with its own copy
-of the networks, hide that: --workers=2 with one GPU, --gpus_per_worker=0.5 on Ray. Not timed on a
-GPU yet.
+of the networks, hide that: --workers=2 with one GPU, --gpus_per_worker=0.5 on Ray.
+
+Cost: not measured on a GPU. Expected: the trajectories that the paper's models read; how good they
+are is not measured.
 
 The paper's ablations, each a command as above with another --config=configs/tokenization/paper.py:
   trajectory resolution 1024         :resolution=1024

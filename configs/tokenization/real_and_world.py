@@ -3,6 +3,9 @@
 Command:
   TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.real_learning --output=runs/real
 
+Cost: of records alone not measured; with both models 42 minutes of two busy cores
+(docs/REAL_LEARNING.md). Expected: records of three sources in runs/real/records.
+
 `world` are fields of `tokenization.world.scenes.WorldSettings`, `extract` those of
 `tokenization.extract.ExtractSettings`, for real clips too: sources that share batches need
 records of one size. Arguments: train and test (clips of the world), seed (of the world).
@@ -13,6 +16,7 @@ from __future__ import annotations
 import ml_collections
 
 from trajvit_jax.config import parse_arg
+from trajvit_jax.small_recipe import small_extraction
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -23,16 +27,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.test = chosen.test
     config.seed = chosen.seed
     config.world = {"frames": 8, "max_objects": 2}
-    # The models read 64 pixels: details that they cannot see need no trajectories.
-    config.extract = {
-        "record_size": 128,
-        "pipeline": {
-            "frames": 8,
-            "max_side": 128,
-            "classical": {"superpixels": 200, "threshold": 5.0},
-            "flow": {"superpixels": 200},
-            # From the first frame alone: quick, and how the reported numbers were made.
-            "discover": False,
-        },
-    }
+    config.extract = small_extraction(max_side=128)
     return config.lock()

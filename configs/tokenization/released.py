@@ -4,6 +4,8 @@ Command:
   python -m tokenization.extract --input='videos/*.mp4' --output=records \\
       --config=configs/tokenization/released.py
 
+Cost: not measured. Expected: what the released program makes; how near it comes is not measured.
+
 Departures (github.com/RAIVNLab/trajvit, traj_gen/training/pipeline.py): clips of a quarter of the
 video at a fixed stride, whatever is seen; segments of two clips are one object from an IoU of 0.5
 on, and several may claim the same one. With `:keyframes`, clips start at cuts instead, found by an

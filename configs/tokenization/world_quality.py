@@ -1,5 +1,11 @@
 """The world in which tracking quality is measured: moving camera, texture, cuts, occlusion.
 
+Command:
+  python -m benchmarks.tokenization_quality
+
+Cost: not measured. Expected of its 40 clips (docs/TRACKING.md): mean tube IoU 0.876, 0.44 identity
+switches an object, 49 trajectories a video.
+
 Fixed before the first measurement and not tuned since: changing a value here changes what
 every number printed by `python -m benchmarks.tokenization_quality` means.
 """

@@ -3,6 +3,8 @@
 Command:
   python -m benchmarks.videollm --output=runs/videollm
 
+Cost: not measured. Expected: not known, the full run has not been made (docs/VIDEOLLM.md).
+
 As configs/tokenization/demo.py, with up to three objects, so that there is something to count, and
 easier to see, as few steps must do: larger objects that do not turn, less texture. The demo's world
 is smallest=0.09,largest=0.2,turn=10,object_texture=0.25,background_texture=0.5.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import ml_collections
 
 from trajvit_jax.config import parse_arg
+from trajvit_jax.small_recipe import small_extraction
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -44,14 +47,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "object_texture": chosen.object_texture,
         "background_texture": chosen.background_texture,
     }
-    config.extract = {
-        "record_size": 128,
-        "pipeline": {
-            "frames": 8,
-            "classical": {"superpixels": 200, "threshold": 5.0},
-            "flow": {"superpixels": 200},
-            # From the first frame alone: quick, and how the reported numbers were made.
-            "discover": False,
-        },
-    }
+    config.extract = small_extraction()
     return config.lock()

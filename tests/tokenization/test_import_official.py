@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenization import manifest, official, records
+from tests.tokenization import official
+from tokenization import manifest, records
 from tokenization.engines.inline import InlineEngine
 from tokenization.export_official import export_official
 from tokenization.extract import ExtractSettings, extract

@@ -6,17 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.plain_boxes import iou
 from tokenization.segmenters.masks import suppress
 
 BOXES = st.lists(st.tuples(*[st.integers(0, 8)] * 4, st.integers(0, 4)), max_size=12)
-
-
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    both = max(width, 0) * max(height, 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return both / (sum(areas) - both) if both else 0.0
 
 
 @settings(deadline=None)
@@ -26,6 +19,6 @@ def test_suppression(rows, max_overlap):
     corners = np.sort(rows[:, :4].reshape(-1, 2, 2), axis=1).reshape(-1, 4)
     kept = []
     for index in sorted(range(len(rows)), key=lambda i: -rows[i, 4]):
-        if all(overlap(corners[index], corners[other]) <= max_overlap for other in kept):
+        if all(iou(corners[index], corners[other]) <= max_overlap for other in kept):
             kept.append(index)
     assert suppress(corners, rows[:, 4], max_overlap).tolist() == kept

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tokenization import linking, official
+from tests.tokenization import official
+from tokenization import linking
 from tokenization.trajectories import Trajectories, VideoInfo
 
 

@@ -182,3 +182,12 @@ def built() -> Callable[[Callable[[], nnx.Module], Arrays], nnx.Module]:
         return nnx.merge(graph, nnx.from_flat_state(filled))
 
     return build
+
+
+@pytest.fixture(scope="module")
+def one_thread(torch):
+    """Threads that wait for each other are slow on busy cores, and these sizes need none."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.array_names import below
 from trajvit_jax.convert.__main__ import main
 from trajvit_jax.convert.conversion import abstract_model
 from trajvit_jax.convert.files import read_state_dict
@@ -37,11 +38,6 @@ def converted(tmp_path):
         return [fill(attrgetter(part)(model), below(stored.arrays, f"{part}.")) for part in parts]
 
     return convert
-
-
-def below(arrays, prefix):
-    """The arrays under a prefix of their names, without it."""
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def saved(model, folder):

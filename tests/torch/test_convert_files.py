@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.traps import Trap
 from trajvit_jax.convert.contents import CheckpointError
 from trajvit_jax.convert.files import read_checkpoint, read_state_dict, write_state_dict
 
@@ -18,16 +18,6 @@ pytestmark = pytest.mark.torch
 
 FLOATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
-
-
-class Trap:
-    """Unpickled, it writes a file."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return (Path.write_text, (Path(self.path), "run"))
 
 
 class SystemTrap(Trap):

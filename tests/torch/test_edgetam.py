@@ -11,7 +11,7 @@ import pytest
 from tokenization.learned import DeviceSettings, EdgeTamSettings
 from tokenization.protocols import Clip, Tracker
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_thread")]
 
 SETTINGS = EdgeTamSettings(resolution=256)
 RUNNING = DeviceSettings(device="cpu", precision="float32")
@@ -25,15 +25,6 @@ VISION = {
         "num_classes": 1000,
     },
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread(torch):
-    """Threads that wait for each other are slow on busy cores, and these sizes need none."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.plain_boxes import iou
 from tokenization.learned import DeviceSettings, PointGridSettings, Sam2Settings
 from tokenization.protocols import Segmenter
 
@@ -172,14 +173,6 @@ def plain_segments(segmenter, frame: np.ndarray, chosen: PointGridSettings) -> n
             kept.append(index)
     largest = sorted((masks[index] for index in kept), key=lambda mask: -mask.sum())
     return plain_paint(np.array([mask for mask in largest if mask.any()][: chosen.max_segments]))
-
-
-def iou(one: np.ndarray, other: np.ndarray) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    both = max(width, 0) * max(height, 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return both / (sum(areas) - both) if both else 0.0
 
 
 def discs(levels, points, size):

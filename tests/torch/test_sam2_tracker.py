@@ -15,6 +15,7 @@ from tokenization.learned import DeviceSettings, Sam2Settings
 from tokenization.protocols import Clip
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.torch,
     # What it says where its CUDA extension is not built; `make sam2` does not build it.
     pytest.mark.filterwarnings("ignore:[\\s\\S]*Skipping the post-processing step:UserWarning"),
@@ -71,15 +72,6 @@ class Sam2:
             for times in [range(1, len(clip.frames))]
         ]
         return np.array(small), np.stack(large[1:], 1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread(torch):
-    """Threads that wait for each other are slow on busy cores, and these sizes need none."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.trajvit_jax.plain_loss import contrastive_loss
 from tokenization.shards import write_records
 from trajvit_jax import train as training
 from trajvit_jax.data.batch import Batch
@@ -25,7 +26,7 @@ from trajvit_jax.data.unusable import BadRecord, UnusableRecord, read_record
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
 from trajvit_jax.experiment import ExperimentSettings
-from trajvit_jax.losses import blockwise_contrastive_loss, contrastive_loss, shared_positives
+from trajvit_jax.losses import blockwise_contrastive_loss
 from trajvit_jax.micro_batches import embed_in_parts
 from trajvit_jax.models.settings import (
     EncoderSettings,
@@ -193,8 +194,7 @@ def test_the_loss_is_that_of_the_batch_without_the_absent(embeddings, absent, bl
 
     def loss(video, text, temperature, ids, present=None):
         if block is None:
-            positives = shared_positives(ids)
-            return contrastive_loss(video, text, temperature, positives, present)
+            return contrastive_loss(video, text, temperature, ids, present)
         return blockwise_contrastive_loss(video, text, temperature, ids, present, block=block)
 
     graded = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))

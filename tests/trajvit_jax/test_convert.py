@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.traps import Trap
 from trajvit_jax.convert import stored
 from trajvit_jax.convert.__main__ import main
-from trajvit_jax.convert.compatibility import DEPENDS, FREE, disagreements, is_below, leaves
+from trajvit_jax.convert.compatibility import DEPENDS, disagreements, is_below, leaves
 from trajvit_jax.convert.conversion import abstract_model, convert, pieces_of, settings_of
 from trajvit_jax.convert.descriptions import is_unused
 from trajvit_jax.convert.files import read_state_dict, write_state_dict
@@ -248,16 +249,6 @@ def test_heads_must_be_said_for_unusual_widths(theirs, tmp_path, capsys):
     assert "width 32" in capsys.readouterr().err
 
 
-class Trap:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return (os.mkdir, (self.path,))
-
-
 @pytest.mark.parametrize("suffix", [".pt", ".npz"])
 def test_code_in_a_file_is_not_run(tmp_path, capsys, suffix):
     source, sprung = tmp_path / f"evil{suffix}", tmp_path / "sprung"
@@ -443,6 +434,27 @@ def test_a_part_is_compared_by_what_its_own_numbers_depend_on(
     taken = [n for n in stored.read_folder(encoder_folder).arrays if is_below(n, part)]
     found = disagreements(encoder_settings, model, [part], taken)
     assert [line.partition(":")[0] for line in found] == compared
+
+
+# Settings that may differ: how programs run, how parameters started, how much there may be of
+# something. A text side may run fewer of the layers that are there.
+FREE = frozenset(
+    {
+        "deterministic",
+        "dtype",
+        "impl",
+        "encoder.init_std",
+        "encoder.remat",
+        "encoder.unroll",
+        "text.cleaning",
+        "text.depth",
+        "text.init_std",
+        "text.layers_run",
+        "text.length",
+        "text.unroll",
+        "trajvit.max_trajectories",
+    }
+)
 
 
 def test_every_setting_is_compared_or_free():

@@ -8,7 +8,6 @@ import pickle
 import re
 import sys
 import zipfile
-from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
 import ml_dtypes
@@ -19,6 +18,7 @@ import safetensors.numpy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.traps import Trap
 from trajvit_jax.convert import nesting
 from trajvit_jax.convert.contents import CheckpointError
 from trajvit_jax.convert.files import read_checkpoint, read_state_dict, write_state_dict
@@ -26,16 +26,6 @@ from trajvit_jax.convert.files import read_checkpoint, read_state_dict, write_st
 SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin")
 WRITTEN = SUFFIXES[:2]
 BITS = [np.dtype(name) for name in ("u1", "u2", "i2", "i4", "i8", "u8", "f2", "f4", "f8", "?")]
-
-
-class Trap:
-    """Unpickled, it writes a file."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return (Path.write_text, (Path(self.path), "run"))
 
 
 @pytest.fixture
@@ -200,7 +190,10 @@ class TestShards:
         with pytest.raises(CheckpointError, match="no file beside it"):
             read_state_dict(path)
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"weight_map": 3}', "\xff"])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "{", "[]", "{}", '{"weight_map": 3}', "\xff", pytest.param("[" * 10**5, id="deep")],
+    )
     def test_of_a_damaged_index(self, tmp_path, text):
         path = tmp_path / "model.safetensors.index.json"
         path.write_bytes(text.encode("latin-1"))

@@ -9,17 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.array_names import below
 from trajvit_jax.convert import names
 from trajvit_jax.convert.conversion import abstract_model, convert
 from trajvit_jax.convert.kinds import Choices
 from trajvit_jax.convert.pieces import fill, paths, write
 
 TOWER_HEADS = 4  # of the released text tower; its file does not say
-
-
-def below(arrays, prefix):
-    """The arrays under a prefix of their names, without it."""
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def part(converted, *path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.array_names import below
 from trajvit_jax.convert.pieces import fill
 from trajvit_jax.models.settings import (
     EncoderSettings,
@@ -35,10 +36,6 @@ from trajvit_jax.ops.token_merging import (
 )
 
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-
-
-def below(arrays, prefix):
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def filled(build, arrays):

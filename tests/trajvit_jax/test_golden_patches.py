@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.array_names import below
 from trajvit_jax.convert import released
 from trajvit_jax.convert.official import encode_vit3d, encode_vivit
 from trajvit_jax.convert.official_patches import ReleasedPatches
@@ -28,10 +29,6 @@ def g(golden):
 def video(g):
     """[b, 3, t, h, w], in the range that the golden program was fed with."""
     return g["in/video_u8"].astype(np.float32) / 127.5 - 1
-
-
-def below(arrays, prefix):
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def heads(g):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.array_names import below
 from trajvit_jax.convert import official, released
 from trajvit_jax.convert.pieces import paths, write
 from trajvit_jax.convert.sizes import released_settings
@@ -66,11 +67,6 @@ class Released:
     def model(self, *, rotary=True, **variant):
         settings = released_settings(self.state, heads=self.heads, rotary=rotary, **variant)
         return official.load(self.state, settings)
-
-
-def below(arrays, prefix):
-    """The arrays under a prefix of their names, without it."""
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def without(arrays, prefix):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.array_names import below
 from trajvit_jax.convert import released
 from trajvit_jax.convert.conversion import abstract_model, convert
 from trajvit_jax.convert.kinds import Choices
@@ -18,11 +19,6 @@ from trajvit_jax.models.transformer import trace_stack
 
 TABLE = "positional_embeddings_3d"
 BUILT_FOR = 8  # frames
-
-
-def below(arrays, prefix):
-    """The arrays under a prefix of their names, without it."""
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.failures import ComesAgain
-from trajvit_jax.loop import Run, train_loop
+from trajvit_jax.loop import Run, owes_evaluation, train_loop
 from trajvit_jax.sharding import MeshSettings, make_mesh
 
 pytestmark = pytest.mark.usefixtures("annotations_unchecked")  # the parts below are no real ones
@@ -189,3 +189,19 @@ def test_of_several_processes_all_save_when_all_leave(loop, monkeypatch):
     with pytest.raises(KeyboardInterrupt, match="stopped after step 2"):
         run(left, evaluate_every=2)
     assert saved == [2]
+
+
+@pytest.mark.parametrize(
+    ("first", "metrics", "due"),
+    [
+        (0, None, False),  # nothing was restored
+        (1, {}, False),
+        (2, {}, True),  # stopped before its evaluation
+        (2, {"r1": 0.5}, False),
+        (4, {"r1": 0.5}, True),  # the last one is repeated
+    ],
+)
+def test_an_evaluation_is_owed_where_a_stop_prevented_it(first, metrics, due):
+    settings = types.SimpleNamespace(steps=4, evaluate_every=2)
+    restored = None if metrics is None else types.SimpleNamespace(metrics=metrics)
+    assert owes_evaluation(settings, first, restored) is due

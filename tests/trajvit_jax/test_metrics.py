@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.trajvit_jax.plain_retrieval import retrieval_metrics
 from trajvit_jax.metrics import (
     chance_recall,
     recall_at,
     recall_interval,
-    retrieval_metrics,
     retrieval_ranks,
 )
 

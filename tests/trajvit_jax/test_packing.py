@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trajvit_jax.data.packing import PackingSettings, first_slots, place, plan
+from trajvit_jax.data.packing import PackingSettings, first_slots, place, plan, shorten
 from trajvit_jax.models.inputs import check_video
 from trajvit_jax.models.settings import ModelSettings
 
@@ -119,6 +119,14 @@ def test_the_largest_videos_are_apart():
 def test_an_overfull_row_cuts_its_largest_to_a_common_limit():
     made = plan(np.array([3, 50, 30]), PackingSettings(3, 1, 43))
     assert made.kept.tolist() == [3, 19, 18] and made.dropped.tolist() == [0, 31, 12]
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=9), st.integers(0, 1000))
+def test_a_cut_fills_the_room_whatever_the_common_limit_leaves_of_it(counts, room):
+    kept = shorten(np.array(counts), room)
+    assert kept.sum() == min(room, sum(counts))
+    limit = kept.max()
+    assert all(k == n or k >= limit - 1 for k, n in zip(kept, counts, strict=True))
 
 
 def test_image_batches_are_planned_too():

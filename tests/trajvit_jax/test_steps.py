@@ -285,7 +285,7 @@ def test_the_plan_is_made_from_the_index_alone(streams, tiny, monkeypatch):
     def refuse(example):
         raise AssertionError("a record was opened")
 
-    monkeypatch.setattr("tokenization.records.decode", refuse)
+    monkeypatch.setattr("tokenization.record_source.decode", refuse)
     far = StepPlans(streams[0], 0, tiny(), 0)(10**12)
     assert far.rows.video.shape == (2, 2, 14) and far.reads.epoch.min() > 10**9
 

@@ -16,6 +16,7 @@ from tokenization.annotations.media import Media
 from tokenization.annotations.problems import AnnotationError, Malformed
 from tokenization.annotations.reading import Dataset
 from tokenization.annotations.writer import Summary, beside, write_manifest
+from tokenization.arguments import ArgumentParser
 from tokenization.manifest import Entry
 
 _DESCRIPTION = """\
@@ -29,16 +30,15 @@ could not be understood; neither stops the run.
 _HELP = "python -m tokenization.annotations"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> ArgumentParser:
     width = max(len(dataset.name) for dataset in DATASETS)
     listed = "\n".join(f"  {dataset.name:{width}}  {dataset.about}" for dataset in DATASETS)
     examples = "\n".join(f"  {_HELP} {dataset.name} {dataset.example}" for dataset in DATASETS[1:4])
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=_HELP,
         description=_DESCRIPTION,
         epilog=f"datasets:\n{listed}\n\nexamples:\n{examples}\n\n"
         f"{_HELP} DATASET --help shows its files, its options and an example.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
         dest="dataset", required=True, metavar="DATASET", help="one of the list below"
@@ -47,15 +47,13 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             dataset.name,
             description=sys.modules[dataset.read.__module__].__doc__ or dataset.about,
-            allow_abbrev=False,
             epilog=f"example:\n  {_HELP} {dataset.name} {dataset.example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         _add_arguments(command, dataset)
     return parser
 
 
-def _add_arguments(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
+def _add_arguments(parser: ArgumentParser, dataset: Dataset) -> None:
     parser.add_argument(
         "--annotations",
         metavar="FILE",
@@ -90,19 +88,16 @@ def _add_arguments(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
     parser.add_argument("--only", metavar="FILE", type=Path, help="ids to keep, one a line")
     parser.add_argument(
         "--keep_missing",
-        "--keep-missing",
         action="store_true",
         help="keep entries whose file is not there (yet)",
     )
     parser.add_argument(
         "--absolute_paths",
-        "--absolute-paths",
         action="store_true",
         help="write absolute paths: the media may lie anywhere, but may not be moved",
     )
     parser.add_argument(
         "--max_bad",
-        "--max-bad",
         type=float,
         default=0.05,
         help="exit with an error if more than this fraction of the items is malformed or a "

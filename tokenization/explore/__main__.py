@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokenization import exit_codes
+from tokenization.arguments import ArgumentParser
 from tokenization.explore.items import Item, read_records, tokenize_file
 from tokenization.frames_asked import asking_for
 from tokenization.summary import count
@@ -38,11 +39,10 @@ def _path(text: str) -> Path:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m tokenization.explore",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "input",

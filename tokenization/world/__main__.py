@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 import re
@@ -10,6 +9,7 @@ import sys
 import typing
 
 from tokenization import exit_codes
+from tokenization.arguments import ArgumentParser
 from tokenization.world.dataset import SPLITS, write_split
 from tokenization.world.scenes import WorldSettings
 
@@ -26,12 +26,11 @@ A second run with the same settings writes only what is missing.
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m tokenization.world",
         description="Write short captioned H.264 videos of moving shapes, with ground truth.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", required=True, help="folder of the train and test splits")
     parser.add_argument("--train", type=int, default=600, help="training videos (600)")

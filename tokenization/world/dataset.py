@@ -15,11 +15,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import UInt16
 from tqdm import tqdm
 
+from tokenization.encode import write_video
 from tokenization.files import replacing, write_text
 from tokenization.world.captions import Split, action, caption, split_of
 from tokenization.world.events import Event, events
@@ -159,7 +159,8 @@ def write_split(
         if not all(part.exists() for part in parts):
             rendered = render(clip.scene, settings)
             _write_truth(truth, clip, rendered)
-            write_video(video, rendered.frames, settings)
+            quality = {"crf": settings.crf, "preset": "veryfast"}
+            write_video(video, rendered.frames, fps=settings.fps, **quality)
         lines.append(
             {
                 "id": clip.id,
@@ -198,24 +199,6 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
         )
     except (KeyError, TypeError, ValueError, EOFError) as error:
         raise ValueError(f"{stem}.npz and .json are not a world's truth: {error}") from error
-
-
-def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"], settings: WorldSettings) -> None:
-    """Encodes frames to H.264 in an mp4 file (yuv420p); the same frames give the same bytes."""
-    # With its lookahead, x264 gives other bytes now and then even on one thread.
-    options = {
-        "crf": str(settings.crf),
-        "preset": "veryfast",
-        "threads": "1",
-        "x264-params": "rc-lookahead=0:mbtree=0",
-    }
-    with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=settings.fps, options=options)
-        stream.width, stream.height = settings.width, settings.height
-        stream.pix_fmt = "yuv420p"
-        for rgb in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def _write_truth(stem: Path, clip: Clip, rendered: Rendered) -> None:

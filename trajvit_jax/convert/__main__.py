@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokenization import exit_codes
+from tokenization.arguments import ArgumentParser
 from trajvit_jax.convert.conversion import convert
 from trajvit_jax.convert.files import read_checkpoint
 from trajvit_jax.convert.kinds import KINDS, Choices
@@ -44,12 +45,10 @@ def _positive(text: str) -> int:
     return number
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m trajvit_jax.convert",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--from", dest="source", type=Path, required=True, help="checkpoint; with --back: folder"

@@ -74,26 +74,6 @@ DEPENDS = {
     for name in ("vivit", "token_learner", "tome", "rlt")
 }
 
-# Settings that may differ: how programs run, how parameters started, how much there may be of
-# something. A text side may run fewer of the layers that are there.
-FREE = frozenset(
-    {
-        "deterministic",
-        "dtype",
-        "impl",
-        "encoder.init_std",
-        "encoder.remat",
-        "encoder.unroll",
-        "text.cleaning",
-        "text.depth",
-        "text.init_std",
-        "text.layers_run",
-        "text.length",
-        "text.unroll",
-        "trajvit.max_trajectories",
-    }
-)
-
 
 def disagreements(
     stored: ModelSettings, model: ModelSettings, parts: Collection[str], names: Collection[str]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import zipfile
 from collections import Counter
@@ -25,8 +24,9 @@ from tokenization.files import replacing
 from trajvit_jax.config import nearest
 from trajvit_jax.convert import nesting, torch_files
 from trajvit_jax.convert.contents import CheckpointError, Content, content_of
+from trajvit_jax.convert.shard_index import SUFFIX as INDEX_SUFFIX
+from trajvit_jax.convert.shard_index import read_index
 
-INDEX = ".index.json"  # of a checkpoint in several files, as Hugging Face's transformers saves it
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _RAW_BFLOAT16 = np.dtype("V2")  # how NumPy writes what it does not know
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
@@ -119,7 +119,7 @@ def read_checkpoint(path: str | os.PathLike[str], place: str | None = None) -> C
     """
     path = Path(path)
     _check_exists(path)
-    tree = _read_index(path) if path.name.endswith(INDEX) else _read_one(path)
+    tree = _read_index(path) if path.name.endswith(INDEX_SUFFIX) else _read_one(path)
     with _naming(path):
         found = nesting.find(tree, place)
         tensors, prefix = nesting.unwrap(found.tensors)
@@ -178,7 +178,8 @@ def _check_exists(path: Path) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} (cwd {Path.cwd()}) to read {path.name}")
     folder = path if path.is_dir() else path.parent
-    names = [item.name for item in folder.iterdir() if item.name.endswith((*_READERS, INDEX))]
+    known = (*_READERS, INDEX_SUFFIX)
+    names = [item.name for item in folder.iterdir() if item.name.endswith(known)]
     hint = nearest(path.name, names) if names else "there is no checkpoint in that folder"
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; name a file in it; {hint}")
@@ -189,7 +190,7 @@ def _read_one(path: Path) -> Any:
     """What a single file holds: arrays by name, or for PyTorch perhaps nested tensors."""
     content = content_of(path)
     if path.suffix not in _READERS:
-        known = ", ".join((*_READERS, INDEX))
+        known = ", ".join((*_READERS, INDEX_SUFFIX))
         raise CheckpointError(f"{path} has none of the suffixes {known}; it is {content.value}")
     read, contents = _READERS[path.suffix]
     if content not in contents:
@@ -204,30 +205,18 @@ def _read_one(path: Path) -> Any:
 
 def _read_index(path: Path) -> dict[str, Any]:
     """All arrays of a checkpoint in several files, which lie beside their index."""
-    try:
-        shard_of = json.loads(path.read_text("utf-8"))["weight_map"]
-        names_in: dict[str, list[str]] = {}
-        for name, shard in shard_of.items():
-            names_in.setdefault(shard, []).append(name)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is no index of a checkpoint, or damaged ({error!r}); download it again"
-        ) from error
-    for shard in names_in:
-        # An index may not lead out of its folder.
-        if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".."):
-            raise CheckpointError(f"{path} names {shard!r}, which is no file beside it")
-        if not (path.parent / shard).is_file():
-            raise FileNotFoundError(f"{path} names {shard!r}, which is not beside it; download it")
     arrays = {}
-    for shard, names in tqdm(names_in.items(), f"reading {path.name}", unit="file", delay=5):
-        tree = _read_one(path.parent / shard)
-        with _naming(path.parent / shard):
+    for shard, names in tqdm(
+        read_index(path).items(), f"reading {path.name}", unit="file", delay=5
+    ):
+        tree = _read_one(shard)
+        with _naming(shard):
             tensors = nesting.find(tree).tensors
         for name in names:
             if name not in tensors:
                 raise CheckpointError(
-                    f"{path} says that {name!r} is in {shard}, which lacks it; download both again"
+                    f"{path} says that {name!r} is in {shard.name}, which lacks it; download both "
+                    "again"
                 )
             arrays[name] = tensors[name]
     return arrays

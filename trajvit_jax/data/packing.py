@@ -103,7 +103,7 @@ def plan(counts: Int[np.ndarray, " b"], settings: PackingSettings, *, each: int 
     demand = np.bincount(row, counts * each + 1)
     for full in np.flatnonzero(demand > settings.slots):
         own = np.flatnonzero(row == full)
-        kept[own] = _shorten(counts[own], (settings.slots - own.size) // each)
+        kept[own] = shorten(counts[own], (settings.slots - own.size) // each)
     end = np.cumsum(kept * each + 1)
     before = np.concatenate([[0], end[:-1]])
     # Slots are counted from the start of the row: what its first video has before it.
@@ -128,11 +128,19 @@ def _spread(sizes: Int64[np.ndarray, " b"], settings: PackingSettings) -> Int64[
     return rows
 
 
-def _shorten(counts: Int64[np.ndarray, " n"], room: int) -> Int64[np.ndarray, " n"]:
+def shorten(counts: Int[np.ndarray, " n"], room: int) -> Int64[np.ndarray, " n"]:
     """The most equal cut from above that fits: no video keeps more than a common limit.
 
     The limit is a whole number; what it leaves of the room goes, one each, to the first.
+
+    Args:
+      counts: trajectories of each of at least one video.
+      room: how many of them fit together.
+
+    Returns:
+      How many of its trajectories each keeps: together `room`, or all if fewer.
     """
+    counts = counts.astype(np.int64)
     low, high = 0, int(counts.max())
     while low < high:
         limit = (low + high + 1) // 2

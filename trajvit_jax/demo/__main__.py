@@ -13,7 +13,6 @@ A second run keeps what is done. Examples, from the folder that holds configs/:
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
@@ -21,14 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokenization import exit_codes, interrupts
+from tokenization.arguments import ArgumentParser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m trajvit_jax.demo",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder to fill")
     parser.add_argument("--config", default="configs/demo.py", help="experiment config")

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenization.arguments import ArgumentParser
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.models.settings import check_choice
 
@@ -25,10 +26,9 @@ def parse(about: str | None, arguments: Sequence[str] | None = None) -> argparse
       about: what `--help` says.
       arguments: None = those of the program.
     """
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m trajvit_jax.demo.tokens",
         description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "input", metavar="DIR_OR_VIDEO", type=Path, help="a video file, or a folder of records"

@@ -11,6 +11,7 @@ import typing
 from typing import Any, TypeVar
 
 from tokenization import exit_codes
+from tokenization.arguments import ArgumentParser
 from trajvit_jax import config as configs
 from trajvit_jax.config import to_settings
 from trajvit_jax.evals.settings import CommonSettings
@@ -29,7 +30,7 @@ def check(name: str, about: str | None, kind: type[CommonSettings]) -> None:
         sys.exit(exit_codes.tell(error))
 
 
-def parser_of(name: str, about: str | None, kind: type[CommonSettings]) -> argparse.ArgumentParser:
+def parser_of(name: str, about: str | None, kind: type[CommonSettings]) -> ArgumentParser:
     """The options of a protocol's command: those of all commands, and one for each setting.
 
     Args:
@@ -37,11 +38,9 @@ def parser_of(name: str, about: str | None, kind: type[CommonSettings]) -> argpa
       about: what `--help` says.
       kind: of its settings, whose docstring explains each.
     """
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=f"python -m trajvit_jax.evals.{name}",
         description=about,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--workdir",
@@ -69,21 +68,18 @@ def parser_of(name: str, about: str | None, kind: type[CommonSettings]) -> argpa
     described = _described(kind)
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        spellings = (field.name.replace("_", "-"), field.name)
-        flags = dict.fromkeys(f"--{spelling}" for spelling in spellings)
+        flag = f"--{field.name.replace('_', '-')}"
         help_text = f"{described[field.name]} ({field.default!r})".replace("%", "%%")
         if hints[field.name] is bool:
             group.add_argument(
-                *flags,
-                dest=field.name,
+                flag,
                 action=argparse.BooleanOptionalAction,
                 default=None,
                 help=help_text,
             )
             continue
         group.add_argument(
-            *flags,
-            dest=field.name,
+            flag,
             type=hints[field.name],
             metavar=hints[field.name].__name__.upper(),
             help=help_text,

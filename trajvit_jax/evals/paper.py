@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import json
@@ -17,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenization.arguments import ArgumentParser
 from tokenization.files import write_text
 from trajvit_jax.models.settings import FED_TRAJVIT, settings_of_fed
 
@@ -334,10 +334,9 @@ def _claims() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the document; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m trajvit_jax.evals.paper",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", type=Path, help="file to write; by default it is printed")
     options = parser.parse_args(arguments)

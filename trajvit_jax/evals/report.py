@@ -15,13 +15,13 @@ intervals (the interval of the mean is no wider), and the lowest and highest.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenization import exit_codes
+from tokenization.arguments import ArgumentParser
 from tokenization.files import write_text
 from trajvit_jax.evals import differences
 from trajvit_jax.evals.paper import numbers, settings_of
@@ -150,10 +150,9 @@ def table(made: Sequence[dict[str, str]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m trajvit_jax.evals.report",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="workdirs, or files of results")
     parser.add_argument("--output", type=Path, help="also write the table here, as Markdown")

@@ -12,12 +12,12 @@ an empty line or Ctrl-D ends. Videos are read before the first question, or wher
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tokenization import exit_codes, interrupts
+from tokenization.arguments import ArgumentParser
 
 if TYPE_CHECKING:
     from trajvit_jax.llm.answering import AnswerSettings
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(prog="python -m trajvit_jax.llm.chat", description=__doc__)
     parser.add_argument("--model", required=True, help="folder of the VideoLLM")
     parser.add_argument("--video", action="append", default=[], help="file; several, if repeated")
     parser.add_argument("--question", help="ask this alone")

@@ -31,6 +31,7 @@ from typing import Any
 
 from tokenization import exit_codes, interrupts
 from tokenization.annotations.problems import AnnotationError
+from tokenization.arguments import ArgumentParser
 from trajvit_jax.confidence import LEVEL
 from trajvit_jax.llm.answerers import HELP, fingerprint, load_answerer
 from trajvit_jax.llm.answering import AnswerSettings
@@ -49,15 +50,13 @@ from trajvit_jax.run.provenance import commit, versions
 _MAX_FAILED = 0.05  # of the questions asked; with more the command ends as failed
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> ArgumentParser:
     width = max(map(len, registry.BENCHMARKS))
     listed = "\n".join(f"  {one.name:{width}}  {one.files}" for one in _benchmarks())
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m trajvit_jax.llm.evaluate",
         description=__doc__,
         epilog=f"benchmarks, and what --annotations names:\n{listed}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--list", action="store_true", help="print the benchmarks and end")
     parser.add_argument("--benchmark", metavar="NAME", help="one of the list below")
@@ -93,7 +92,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="forget earlier answers")
     parser.add_argument(
         "--retry_failed",
-        "--retry-failed",
         action="store_true",
         help="ask again what could not be answered, and about what the judge had an error",
     )
@@ -104,7 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--judge_patience",
-        "--judge-patience",
         type=float,
         default=120.0,
         metavar="SECONDS",
@@ -120,9 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=int, default=8, help="questions that are computed at once (default: 8)"
     )
-    parser.add_argument(
-        "--most_tokens", "--most-tokens", type=int, help="of an answer (default: as lmms-eval)"
-    )
+    parser.add_argument("--most_tokens", type=int, help="of an answer (default: as lmms-eval)")
     parser.add_argument("--limit", type=int, help="only the first questions; the result says so")
     parser.add_argument("--seed", type=int, default=0, help="of the intervals (default: 0)")
     return parser

@@ -10,7 +10,6 @@ A record's id is the path of its video without the suffix, by which training fin
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tokenization import exit_codes
+from tokenization.arguments import ArgumentParser
 from tokenization.files import write_text
 from trajvit_jax.llm.conversation import read_conversations
 from trajvit_jax.llm.names import record_id
@@ -66,9 +66,7 @@ def write_manifest(files: Sequence[Path], media: Path, output: Path) -> tuple[in
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(prog="python -m trajvit_jax.llm.manifest", description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, help="of conversations, .json or .jsonl")
     parser.add_argument("--media", type=Path, required=True, help="folder of the videos")
     parser.add_argument("--output", type=Path, required=True, help="the manifest, .jsonl")

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from trajvit_jax.config import require_positive
+from trajvit_jax.data.packing import shorten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,18 +124,5 @@ def _within(
     for best in range(settings.rows):
         own = np.flatnonzero(row == first + best)
         if own.size:
-            kept[own] = _shorten(trajectories[own], int(bare[best]) // each)
+            kept[own] = shorten(trajectories[own], int(bare[best]) // each)
     return row, kept
-
-
-def _shorten(counts: np.ndarray, room: int) -> np.ndarray:
-    """The most equal cut from above that fits: all keep what a common limit lets them."""
-    counts = counts.astype(np.int64)
-    if counts.sum() <= room:
-        return counts
-    low, high = 0, int(counts.max())
-    while low < high:
-        limit = (low + high + 1) // 2
-        fits = np.minimum(counts, limit).sum() <= room
-        low, high = (limit, high) if fits else (low, limit - 1)
-    return np.minimum(counts, low)

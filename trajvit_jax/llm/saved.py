@@ -23,7 +23,7 @@ from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.config import to_settings
 from trajvit_jax.convert.files import read_state_dict, write_state_dict
 from trajvit_jax.convert.pieces import fill, paths
-from trajvit_jax.experiment import has_run, read_settings
+from trajvit_jax.experiment import TOKENIZATION, has_run, read_settings
 from trajvit_jax.llm import hugging_face
 from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.llm.eyes import EyesSettings
@@ -31,7 +31,7 @@ from trajvit_jax.llm.llama import without_adapters
 from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
 from trajvit_jax.llm.parts import fingerprint
 from trajvit_jax.llm.tokenizer import TOKENIZER, ChatTokenizer
-from trajvit_jax.llm.train import TOKENIZATION, open_state, resolve
+from trajvit_jax.llm.train import open_state, resolve
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.optim import optimizer
 from trajvit_jax.sharding import MeshSettings, make_mesh

@@ -16,7 +16,6 @@ The lmms-eval plugin in plugins/lmms_eval talks to it.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -25,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from tokenization import exit_codes, interrupts
+from tokenization.arguments import ArgumentParser
 from trajvit_jax.config import nearest
 from trajvit_jax.llm.answerers import HELP, answer_each, load_answerer
 from trajvit_jax.llm.answering import AnswerSettings, Question, VideoAnswerer
@@ -89,11 +89,9 @@ def serve(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m trajvit_jax.llm.serve",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, help=HELP)
     parser.add_argument(
@@ -101,7 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--most_tokens",
-        "--most-tokens",
         type=int,
         default=1024,
         help="of an answer, where a request does not say (default: 1024)",

@@ -16,8 +16,8 @@ from trajvit_jax.llm.loss import AnswerLoss, answer_loss
 from trajvit_jax.llm.model import VideoLLM
 from trajvit_jax.llm.sequences import Sequences
 from trajvit_jax.models.tokens import Rows
-from trajvit_jax.optim import updates_made
 from trajvit_jax.state import TrainState
+from trajvit_jax.step import if_finite
 
 
 # JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
@@ -113,23 +113,16 @@ def make_step(
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         new = dataclasses.replace(state, params=params, opt_state=opt_state)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
-        measures = {
-            "loss": loss,
-            "grad_norm": norm,
+        kept, measures = if_finite(state, new, loss, norm, rate)
+        measures |= {
             "answer_accuracy": found.right / count,
             "answer_tokens": found.count,
             "dropped": talks.dropped.sum(),
-            "skipped": (~finite).astype(jnp.int32),
             "tokens": (talks.sequences.segment > 0).sum(),
             "absent": (~talks.present).sum(),
             "unplaced": talks.unplaced.sum(),
         }
-        made = updates_made(state.opt_state)
-        if rate is not None and made is not None:
-            measures["learning_rate"] = jnp.asarray(rate(made))
-        return dataclasses.replace(kept, step=state.step + 1), measures
+        return kept, measures
 
     return jax.jit(step, donate_argnums=0, out_shardings=None if where is None else (where, None))
 

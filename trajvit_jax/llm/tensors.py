@@ -22,6 +22,7 @@ import numpy as np
 
 from tokenization.files import replacing, write_text
 from trajvit_jax.convert.contents import CheckpointError, Content, content_of
+from trajvit_jax.convert.shard_index import read_index
 
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES: Mapping[str, np.dtype] = {
@@ -119,26 +120,7 @@ def _files(path: Path) -> dict[Path, list[str] | None]:
         if (path / ONE).is_file():
             return {path / ONE: None}
         raise FileNotFoundError(f"{path} holds neither {ONE} nor {INDEX}")
-    try:
-        where = json.loads((path / INDEX).read_text("utf-8"))["weight_map"]
-        shards: dict[str, list[str]] = {}
-        for name, shard in where.items():
-            shards.setdefault(shard, []).append(name)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path / INDEX} is no index of a checkpoint ({error!r}); download it again"
-        ) from error
-    for shard in shards:
-        # An index may not lead out of its folder.
-        if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".."):
-            raise CheckpointError(f"{path / INDEX} names {shard!r}, which is no file beside it")
-    missing = [shard for shard in shards if not (path / shard).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{path / INDEX} names {len(shards)} files, of which {len(missing)} are not beside it "
-            f"({', '.join(sorted(missing)[:3])}); download them"
-        )
-    return {path / shard: names for shard, names in shards.items()}
+    return dict(read_index(path / INDEX))
 
 
 def _views(file: Path) -> dict[str, np.ndarray]:
@@ -157,7 +139,7 @@ def _views(file: Path) -> dict[str, np.ndarray]:
         }
     except CheckpointError as error:
         raise CheckpointError(f"{file} {error}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged ({error}); download it again") from error
 
 

@@ -16,7 +16,6 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from tokenization.files import write_text
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.data.source import open_records
 from trajvit_jax.evals import loaded
@@ -30,7 +29,7 @@ from trajvit_jax.llm.step import Talks, make_step, run
 from trajvit_jax.llm.talk_source import Reader, TalkSource
 from trajvit_jax.llm.talks import LoadedTalks, talk_steps
 from trajvit_jax.llm.tokenizer import ChatTokenizer
-from trajvit_jax.loop import Run, evaluates, train_loop
+from trajvit_jax.loop import Run, owes_evaluation, train_loop
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.optim import optimizer, schedule
@@ -43,7 +42,7 @@ from trajvit_jax.sharding import batch_parts, make_mesh, part_of_process, put_ba
 from trajvit_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
-STREAM, TOKENIZATION = "talks", "tokenization.json"
+STREAM = "talks"
 
 
 def resolve(settings: VideoLLMExperiment) -> tuple[VideoLLMExperiment, VideoTextModel | None]:
@@ -194,8 +193,7 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
             state, clock = resumed.state, Clock.of(resumed.clock)
             _LOG.info("goes on from step %d of %s", resumed.step, workdir)
         first = int(state.step)
-        behind = evaluates(settings, first) and not (resumed and resumed.metrics)
-        catches_up = first == settings.steps or behind
+        catches_up = owes_evaluation(settings, first, resumed)
         steps = talk_steps(
             source,
             data.batch,
@@ -210,7 +208,6 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         stack.callback(steps.close)
         if jax.process_index() == 0:
             note(workdir, settings, made_of)
-            keep_tokenization(workdir, Path(data.train))
 
         # Loop
         log = stack.enter_context(RunLog(workdir, settings, first=first, evaluates=catches_up))
@@ -306,13 +303,6 @@ def evaluate(
         "answer_tokens": count,
         "left_out": float(len(left)),
     }
-
-
-def keep_tokenization(workdir: Path, records: Path) -> None:
-    """Copies how the records were made into the workdir, for new videos to be cut alike."""
-    made_by = records / "settings.json"
-    if made_by.is_file():
-        write_text(workdir / TOKENIZATION, made_by.read_text("utf-8"))
 
 
 @functools.cache

@@ -89,8 +89,3 @@ def part_number() -> jax.Array | int:
 def all_parts(x: jax.Array) -> jax.Array:
     """Within `by_device`: the whole batch, gathered from all devices."""
     return x if parts() == 1 else jax.lax.all_gather(x, BATCH, tiled=True)
-
-
-def sum_of_parts(x: jax.Array) -> jax.Array:
-    """Within `by_device`: the sum over all devices."""
-    return x if parts() == 1 else jax.lax.psum(x, BATCH)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.trajvit_jax.plain_retrieval import retrieval_metrics
 from trajvit_jax.evals.ranking import rank_pairs
 from trajvit_jax.evals.retrieval import Gallery, measure
-from trajvit_jax.metrics import recall_at, retrieval_metrics
+from trajvit_jax.metrics import recall_at
 
 
 def slow_ranks(scores, pairs):

@@ -154,6 +154,11 @@ class TestWhatDoesNotFit:
         with pytest.raises(CheckpointError, match="no file beside it"):
             hugging_face.load(folder)
 
+    def test_index_of_brackets(self, folder):
+        (folder / INDEX).write_text("[" * 10**5)
+        with pytest.raises(CheckpointError, match="is no index of a checkpoint"):
+            hugging_face.load(folder)
+
     def test_pickle_by_that_name(self, folder):
         shard = sorted(folder.glob("model-*"))[0]
         shard.write_bytes(b"\x80\x04K\x01.")

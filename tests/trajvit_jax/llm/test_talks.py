@@ -61,7 +61,11 @@ class TestPlan:
         assert plan.dropped.sum() == 18
         # Of two tokens each, half as many fit.
         plan = plan_rows(fixed, counts, RowSettings(2, 1, 40), each=2)
-        assert sorted(plan.kept.tolist()) == [7, 7]
+        assert sorted(plan.kept.tolist()) == [7, 8]
+
+    def test_a_row_is_filled_to_its_last_place(self):
+        plan = plan_rows(np.array([10, 10]), np.array([5, 5]), RowSettings(2, 1, 29))
+        assert plan.kept.tolist() == [5, 4] and plan.dropped.sum() == 1
 
     def test_a_text_that_finds_no_room_is_left_out(self):
         plan = plan_rows(np.array([30, 25]), np.array([2, 2]), RowSettings(2, 1, 40))

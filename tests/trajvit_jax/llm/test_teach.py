@@ -10,6 +10,7 @@ import pytest
 
 from tokenization.shards import write_records
 from trajvit_jax import config as configs
+from trajvit_jax.experiment import TOKENIZATION, note
 from trajvit_jax.llm.conversation import to_llava
 from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.llm.train import train
@@ -83,6 +84,12 @@ def test_another_run_is_refused(settings, tmp_path):
     with pytest.raises(ValueError, match=r"rows\.length: 160, now 200"):
         rows = dataclasses.replace(short.rows, length=200)
         train(dataclasses.replace(short, rows=rows), tmp_path)
+
+
+def test_a_run_keeps_how_its_videos_were_cut(settings, data, tmp_path):
+    (data / "records" / "settings.json").write_text('{"record_size": 256}')
+    note(tmp_path, settings, "")
+    assert json.loads((tmp_path / TOKENIZATION).read_text()) == {"record_size": 256}
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class WordNet:
         it. Verbs, adjectives and adverbs have no common root: one is put above them.
         """
         rooted = (one.pos, other.pos) != ("n", "n")
-        first, second = self._distances(one, rooted), self._distances(other, rooted)
+        first, second = (self._distances(sense, rooted=rooted) for sense in (one, other))
         common = first.keys() & second.keys()
         if not common:
             return 0.0
@@ -104,10 +104,10 @@ class WordNet:
         lowest = [sense for sense in common if self._depth(sense, min) == deepest]
         chosen = one if one in lowest else min(lowest, key=self._name)
         depth = self._depth(chosen, max) + 1
-        above = self._distances(chosen, rooted)
+        above = self._distances(chosen, rooted=rooted)
         return 2 * depth / (_apart(first, above) + _apart(second, above) + 2 * depth)
 
-    def _distances(self, sense: Sense, rooted: bool) -> dict[Sense, int]:
+    def _distances(self, sense: Sense, *, rooted: bool) -> dict[Sense, int]:
         """Steps up to each ancestor, the sense itself included."""
         if sense == _ROOT:
             return {sense: 0}

@@ -1,7 +1,7 @@
 """The released program's formats and rules: id maps, and the graph that joins clips.
 
-For exchange and comparison: it makes the files of the released program from masks, by the same
-rules, so that this package's results can be checked against it. The pipeline does not need it.
+It makes the files of the released program from masks, by the same rules, so that this package's
+results can be checked against it.
 
 Source: RAIVNLab/trajvit, `traj_gen/training/pipeline.py`. There, a video is an id map per frame,
 whose ids count the objects of a clip, and a graph that names the id of every trajectory
