@@ -67,6 +67,7 @@ ABLATIONS: Mapping[str, Ablation] = {
     },
     "finer": Ablation("table6", "resolution: twice as fine", variant="finer"),
     "coarser": Ablation("table6", "segments: a coarser segmenter", variant="coarser"),
+    "joined": Ablation("table6", "tracking: from three frames, joined", variant="joined"),
     "keyframes": Ablation("table6", "clips: key frames only", variant="keyframes"),
     "stride": Ablation("table6", "clips: fixed stride only", variant="stride"),
     **{

@@ -13,6 +13,7 @@ differs is the labelling of their pixels:
   segmentation_only  every segment of every frame by itself (Table 5)
   tracking_only      squares of 16 model pixels that are followed (Table 5)
   finer              segmented at twice the resolution (Table 6, 1024 -> 512 reversed)
+  joined             followed from three frames, the pieces joined, as the tokenizer does by default
   coarser            segments merged twice as far: the built-in counterpart of a segmenter that
                      gives less detail (Table 6, DirectSAM -> SAM, which both need weights)
   keyframes, stride  clips start at cuts only, or at a fixed stride only (Table 6)
@@ -38,6 +39,7 @@ VARIANTS = {
         "walk": {"patch": 16},
     },
     "finer": {"max_side": 256},
+    "joined": {"discover": True},
     "coarser": {"classical": {"superpixels": 200, "threshold": 10.0}},
     "keyframes": {"split": "keyframes"},
     "stride": {"split": "stride"},
