@@ -215,6 +215,8 @@ def save(
             announced = {name: (shape, dtype) for name, shape in shapes.items()}
             write_tensors(folder, announced, told, **options)
             config = to_hugging_face(model.settings)
+            # First away and last back: a save that is cut off leaves no model.
+            (Path(folder) / _CONFIG).unlink(missing_ok=True)
             marks = {"bos_token_id": begin, "eos_token_id": list(stop) or None}
             config |= {name: ids for name, ids in marks.items() if ids is not None}
             write_text(Path(folder) / _CONFIG, json.dumps(config, indent=2) + "\n")

@@ -154,3 +154,16 @@ def test_manifest_of_a_file_of_conversations(clips, tmp_path, capsys):
     (tmp_path / "a.json").write_text(json.dumps(entries))
     assert manifest(line) == 2
     assert "one name without their suffix" in capsys.readouterr().err
+
+
+def test_a_save_that_is_cut_off_leaves_nothing_that_loads(folder, tmp_path, monkeypatch):
+    moved = shutil.copytree(folder, tmp_path / "moved")
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folders, "write_state_dict", stop)
+    with pytest.raises(KeyboardInterrupt):
+        folders.save(folders.load(folder), moved, tokenizer=str(folder / "llm"))
+    with pytest.raises(FileNotFoundError, match="holds no VideoLLM"):
+        folders.load(moved)
