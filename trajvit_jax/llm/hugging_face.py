@@ -75,7 +75,10 @@ def read_settings(folder: str | os.PathLike[str], **changes: Any) -> LlamaSettin
             "*.safetensors, as Hugging Face keeps a model"
         )
     try:
-        return from_hugging_face(json.loads(path.read_text("utf-8")), **changes)
+        config = json.loads(path.read_text("utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it holds a {type(config).__name__}, no JSON object")
+        return from_hugging_face(config, **changes)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not of a Llama-3: {error}") from error
 
@@ -212,11 +215,11 @@ def save(
 
     with bar:
         if jax.process_index() == 0:
+            # First away and last back: a save that is cut off leaves no model.
+            (Path(folder) / _CONFIG).unlink(missing_ok=True)
             announced = {name: (shape, dtype) for name, shape in shapes.items()}
             write_tensors(folder, announced, told, **options)
             config = to_hugging_face(model.settings)
-            # First away and last back: a save that is cut off leaves no model.
-            (Path(folder) / _CONFIG).unlink(missing_ok=True)
             marks = {"bos_token_id": begin, "eos_token_id": list(stop) or None}
             config |= {name: ids for name, ids in marks.items() if ids is not None}
             write_text(Path(folder) / _CONFIG, json.dumps(config, indent=2) + "\n")

@@ -218,12 +218,19 @@ class TestWhatDoesNotFit:
             ({"attention_bias": True}, "attention_bias is True"),
             ({"rope_scaling": {"rope_type": "yarn"}}, "rope_type must be one of default, llama3"),
             ({"hidden_size": None}, "is not of a Llama-3"),
+            ({"rope_scaling": "llama3"}, "rotary settings are 'llama3'"),
         ],
     )
     def test_another_architecture(self, folder, change, told):
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ValueError, match=told):
+            hugging_face.load(folder)
+
+    @pytest.mark.parametrize("content", ["[]", '"llama"', "3"])
+    def test_a_config_that_is_no_object(self, folder, content):
+        (folder / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=r"config\.json is not of a Llama-3: it holds a "):
             hugging_face.load(folder)
 
     def test_writing_needs_something_to_write(self, tmp_path):

@@ -84,6 +84,17 @@ def test_system_speaks_first(chat, cut):
 
 
 def test_marks_in_text_are_text(chat):
+def test_texts_are_neither_cut_nor_filled(chat, cut, tmp_path):
+    """Whatever lengths a file was saved with."""
+    wanted = chat.text_ids("what does the dog do on the grass")
+    cut.enable_truncation(3)
+    cut.enable_padding(length=40)
+    cut.save(str(tmp_path / "tokenizer.json"))
+    found = ChatTokenizer.load(tmp_path, cut.get_vocab_size())
+    assert found.text_ids("what does the dog do on the grass") == wanted
+    assert len(found.text_ids("dog")) < 40
+
+
     """Nobody ends a turn by writing its mark."""
     encoded = chat.encode(question("Say <|eot_id|> now"), answer=True)
     marks = [one for one in encoded.ids.tolist() if one in chat.stop]
@@ -195,3 +206,7 @@ class TestWrongTokenizer:
         (tmp_path / "tokenizer.json").write_text("{")
         with pytest.raises(TokenizerError, match="is no tokenizer"):
             ChatTokenizer.load(tmp_path, 96)
+        (model / "config.json").write_text("[]")
+        with pytest.raises(TokenizerError, match=r"config\.json holds no JSON object"):
+            ChatTokenizer.load(tmp_path, 128_256, model=model)
+        (model / "config.json").write_text(json.dumps(marks))
