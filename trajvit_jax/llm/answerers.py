@@ -56,11 +56,13 @@ class Reply:
       text: the answer.
       failed: why there is none; "" = there is one.
       error: name of the exception.
+      dropped: trajectories of its videos that the model had no place for.
     """
 
     text: str = ""
     failed: str = ""
     error: str = ""
+    dropped: int = 0
 
 
 def answer_each(
@@ -68,8 +70,14 @@ def answer_each(
 ) -> list[Reply]:
     """A reply to each question: one that cannot be answered does not keep the others from it."""
     try:
-        return [Reply(str(text)) for text in answerer.answer_all(questions, settings)]
-    except (ValueError, OSError) as error:
+        texts = answerer.answer_all(questions, settings)
+        counts = isinstance(answerer, CountsDropped)
+        return [
+            Reply(str(text), dropped=answerer.dropped(one, settings) if counts else 0)
+            for one, text in zip(questions, texts, strict=True)
+        ]
+    # XLA tells of a device without memory as a RuntimeError.
+    except (ValueError, OSError, RuntimeError) as error:
         if len(questions) == 1:
             name = type(error).__name__
             return [Reply(failed=f"{name}: {error}", error=name)]

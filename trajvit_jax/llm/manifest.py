@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tokenization import exit_codes
+from tokenization import exit_codes, interrupts
 from tokenization.files import write_text
 from trajvit_jax.llm.conversation import read_conversations
 from trajvit_jax.llm.names import record_id
@@ -74,7 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="the manifest, .jsonl")
     options = parser.parse_args(argv)
     try:
-        count, missing = write_manifest(options.files, options.media, options.output)
+        count, missing = write_manifest(
+            options.files, options.media, options.output, max_bad=options.max_bad
+        )
+    except KeyboardInterrupt:
+        interrupts.leave("interrupted; nothing is written")
     except (OSError, ValueError) as error:
         return exit_codes.tell(error)
     print(f"{options.output}: {count} videos")
@@ -89,3 +93,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+    interrupts.install("stopping")
