@@ -164,6 +164,7 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         )
         records = open_records(data.train, data.train_split)
         source = open_talks(settings, settings.conversations, records, tokenizer)
+        settings = with_steps(settings, len(source))
         held_out = None
         if settings.held_out:
             own = open_records(data.evaluation_folder, data.eval_split)
@@ -174,7 +175,9 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         true_of = facts(settings, "" if held_out is None else held_out.fingerprint)
         if (done := finished(workdir, true_of, settings.steps)) is not None:
             return done
-        _LOG.info("%d conversations to train on", len(source))
+        epochs = settings.steps * data.batch / len(source)
+        told = "%d conversations to train on, %d steps: %.2f epochs"
+        _LOG.info(told, len(source), settings.steps, epochs)
 
         # Model
         stack.enter_context(jax.set_mesh(mesh))
