@@ -8,12 +8,13 @@ import itertools
 import json
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
 from benchmarks import videollm, videollm_claim
-from benchmarks.llm_costs import memory
+from benchmarks.llm_costs import count_trajectories, memory
 from benchmarks.llm_costs import rows as cost_rows
 from benchmarks.videollm import NotLearned, Row, Score, Settings, verdicts
 from benchmarks.videollm_halves import by_kind, fit_and_score, is_answered, slot_of
@@ -327,3 +328,14 @@ def test_a_quick_run_goes_from_clips_to_the_table_and_is_kept(tmp_path):
     assert all(two[name] >= one[name] for name in ("clips", "eyes trajvit", "connector trajvit"))
     assert two["connector trajvit"] < 2 * one["connector trajvit"]
     assert (tmp_path / "run" / "videollm-trajvit" / "eyes.safetensors").is_file()
+def test_trajectories_are_counted_in_the_mean(tmp_path, monkeypatch):
+    """As docs tell of them."""
+    entries = [json.dumps({"id": name, "path": name}) for name in "abc"]
+    (tmp_path / "a.jsonl").write_text("\n".join(entries))
+    counts = iter([10, 11, 36])
+    made = types.SimpleNamespace(tokenize=lambda decoded: range(next(counts)))
+    monkeypatch.setattr("tokenization.pipeline.build", lambda settings: made)
+    monkeypatch.setattr("tokenization.video.decode", lambda path, **options: None)
+    assert count_trajectories(tmp_path / "a.jsonl", [16], 3) == {16: 19}
+
+
