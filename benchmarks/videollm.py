@@ -35,7 +35,14 @@ from pathlib import Path
 import jax
 
 from benchmarks.stage_clock import StageClock
-from benchmarks.videollm_halves import ask_in_words, probe
+from benchmarks.videollm_halves import (
+    NotLearned,
+    ask_in_words,
+    check_seen,
+    in_line,
+    in_percent,
+    probe,
+)
 from benchmarks.videollm_oracle import ask_by_facts
 from benchmarks.videollm_run import (
     Known,
@@ -69,10 +76,6 @@ _HOUR = 3600.0  # seconds
 _PROBED = 800  # training clips that the probe is fitted to
 _BOUNDS = {"colour": 90.0, "shape": 90.0, "direction": 70.0}
 _LOG = logging.getLogger("benchmarks.videollm")
-
-
-class NotLearned(Exception):
-    """One half alone knows too little: no connector makes up for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,18 +281,6 @@ def words_known(
     return shares
 
 
-def check_seen(probed: Mapping[str, float], least: Mapping[str, float], told: str) -> None:
-    """Raises NotLearned where a probe reads less off the eyes' tokens than is needed."""
-    short = [kind for kind, share in least.items() if probed.get(kind, 0.0) < share]
-    if short:
-        needed = ", ".join(f"{kind} {least[kind]:.0f}%" for kind in short)
-        raise NotLearned(
-            f"a linear map reads too little off the tokens of TrajViT ({told}; at least {needed} "
-            "is needed): no connector makes up for that. Raise eyes_steps, train or image_size of "
-            "benchmarks.videollm, and choose another --output"
-        )
-
-
 def measure_oracle(output: Path, settings: Settings, clock: StageClock) -> dict[str, float]:
     """Right answers of a connector that was trained on perfect facts, by kind, in percent.
 
@@ -315,16 +306,6 @@ def measure_oracle(output: Path, settings: Settings, clock: StageClock) -> dict[
             seed=settings.seed,
         )
     return in_percent(found)
-
-
-def in_percent(found: Mapping[str, tuple[int, int]]) -> dict[str, float]:
-    """Shares of (right, all)."""
-    return {kind: 100 * right / count for kind, (right, count) in found.items()}
-
-
-def in_line(shares: Mapping[str, float]) -> str:
-    """For a person to read."""
-    return ", ".join(f"{kind} {share:.1f}%" for kind, share in shares.items())
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -45,6 +45,20 @@ PROBED = ("colour", "shape", "direction")
 """What the probe tells of an object."""
 
 
+class NotLearned(Exception):
+    """One half alone knows too little: no connector makes up for it."""
+
+
+def in_percent(found: Mapping[str, tuple[int, int]]) -> dict[str, float]:
+    """Shares of (right, all)."""
+    return {kind: 100 * right / count for kind, (right, count) in found.items()}
+
+
+def in_line(shares: Mapping[str, float]) -> str:
+    """For a person to read."""
+    return ", ".join(f"{kind} {share:.1f}%" for kind, share in shares.items())
+
+
 def by_kind(asked: Sequence[Asked], right: Sequence[bool]) -> dict[str, tuple[int, int]]:
     """(right, all) of each kind."""
     found: dict[str, tuple[int, int]] = {}
@@ -165,6 +179,18 @@ def probe(
         # Of few clips no object may move.
         if all(any(_told(fact)[kind] for _, fact in own) for own in (fitted, held_out))
     }
+
+
+def check_seen(probed: Mapping[str, float], least: Mapping[str, float], told: str) -> None:
+    """Raises NotLearned where a probe reads less off the eyes' tokens than is needed."""
+    short = [kind for kind, share in least.items() if probed.get(kind, 0.0) < share]
+    if short:
+        needed = ", ".join(f"{kind} {least[kind]:.0f}%" for kind in short)
+        raise NotLearned(
+            f"a linear map reads too little off the tokens of TrajViT ({told}; at least {needed} "
+            "is needed): no connector makes up for that. Raise eyes_steps, train or image_size of "
+            "benchmarks.videollm, and choose another --output"
+        )
 
 
 Objects = Sequence[tuple[Float[np.ndarray, " d"], Fact]]
