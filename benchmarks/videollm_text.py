@@ -70,7 +70,7 @@ class TextSettings:
     key_heads: int = 2
     mlp: int = 384
     scenes: int = 8000
-    steps: int = 2400
+    steps: int = 2000
     rows: int = 16
     length: int = 256
     placed: float = 0.5
@@ -100,6 +100,9 @@ def llama_settings(settings: TextSettings) -> LlamaSettings:
         context=512,
         theta=10_000.0,
         tied=True,
+        # By 0.02, which is for large widths, layers begin by saying next to nothing: a model three
+        # quarters as wide told 68% of answers' tokens after 880 steps, and by this 79% after 60.
+        init_std=0.08,
         dtype="float32",
         unroll=settings.depth,
     )
