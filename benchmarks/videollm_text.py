@@ -69,7 +69,7 @@ class TextSettings:
     heads: int = 4
     key_heads: int = 2
     mlp: int = 384
-    scenes: int = 8000
+    scenes: int = 40_000
     steps: int = 2000
     rows: int = 16
     length: int = 256
