@@ -139,7 +139,7 @@ def count_prefill(settings: Any, tokens: int) -> float:
 
 
 def count_trajectories(manifest: Path, frames: Sequence[int], most: int) -> dict[int, int]:
-    """Median trajectories of clips, by how many frames are sampled of them."""
+    """Mean trajectories of clips, by how many frames are sampled of them."""
     from tokenization import pipeline, video
     from tokenization.manifest import read_entries
 
@@ -153,7 +153,7 @@ def count_trajectories(manifest: Path, frames: Sequence[int], most: int) -> dict
                 entry.path, frames=t, between=settings.between, max_side=settings.max_side
             )
             counts.append(len(made.tokenize(decoded)))
-        found[t] = round(statistics.median(counts))
+        found[t] = round(statistics.mean(counts))
         print(f"{t} frames: {sorted(counts)} trajectories", flush=True)
     return found
 

@@ -1,10 +1,12 @@
 """A tiny VideoLLM on the procedural world: does the connector alone teach text to see?
 
   1. trains a tiny Llama on scenes written as text, with questions and answers: it sees no clip;
-  2. asks it about held-out scenes in words, and stops where it knows too little of them;
+     in half of the scenes an object is a single place, the mean of its words' embeddings;
+  2. asks it about held-out scenes, and stops where it knows too little of them;
   3. renders clips and cuts them into trajectories (configs/videollm/world.py);
-  4. trains TrajViT and ViT3D on their captions, by the demo's recipe on larger frames, and tells
-     by a linear probe what each named object's token knows;
+  4. trains TrajViT and ViT3D on captions that all need the shapes, by the demo's recipe on larger
+     frames, and tells by a linear probe what each named object's token knows; stops where
+     TrajViT's know less than its answers are to tell;
   5. freezes both halves, and trains the linear connector between them on conversations about the
      clips;
   6. asks about held-out clips, and asks the same questions about other clips.
@@ -12,6 +14,7 @@
 Records and finished runs are kept in --output, so that an interrupted benchmark goes on; so are
 the seconds that each stage took, of all runs together.
 
+  python -m benchmarks.videollm --oracle          # no clips: the connector on perfect facts
   python -m benchmarks.videollm                   # meant to take under an hour on two cores
   python -m benchmarks.videollm --models=trajvit  # one of the two
   python -m benchmarks.videollm --quick           # few clips and steps: it runs
@@ -31,11 +34,21 @@ import jax
 from benchmarks.parts.arguments import some_of
 from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
 from benchmarks.parts.kept_clock import StageClock
-from benchmarks.parts.videollm_halves import ask_in_words, probe
+from benchmarks.parts.videollm_halves import (
+    NotLearned,
+    ask_in_words,
+    check_seen,
+    in_line,
+    in_percent,
+    probe,
+)
+from benchmarks.parts.videollm_oracle import ask_by_facts
 from benchmarks.parts.videollm_run import (
+    Known,
     Score,
     eyes_config,
     known_of,
+    make_clips,
     make_eyes,
     score,
     teach,
@@ -44,11 +57,13 @@ from benchmarks.parts.videollm_run import (
 )
 from benchmarks.parts.videollm_text import TextSettings
 from benchmarks.parts.videollm_text import train as train_text
+from tokenization.engines.devices import available_cores
 from tokenization.engines.inline import InlineEngine
+from tokenization.world.captions import Split
 from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.data.source import open_records
-from trajvit_jax.demo.chain import DataSettings, make_records
+from trajvit_jax.demo.chain import DataSettings
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.llm import saved as folders
 from trajvit_jax.llm.costs import prefill_flops
@@ -62,10 +77,6 @@ _BOUNDS = {"colour": 90.0, "shape": 90.0, "direction": 70.0}
 _LOG = logging.getLogger("benchmarks.videollm")
 
 
-class NotLearned(Exception):
-    """The language model cannot answer about scenes in words, let alone about clips."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How much is made of everything.
@@ -77,6 +88,8 @@ class Settings:
       text: the language model.
       scenes: held-out ones that it is asked about in words.
       floor: of its right answers there, in percent.
+      placed_floor: likewise where objects are single places.
+      seen: what a probe must read off TrajViT's tokens, by kind, in percent.
       steps: of the connectors.
       most: questions of a kind, in words and about clips.
       batch: clips and conversations at once.
@@ -92,6 +105,8 @@ class Settings:
     text: TextSettings = TextSettings()
     scenes: int = 800
     floor: float = 97.0
+    placed_floor: float = 95.0
+    seen: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(_BOUNDS))
     steps: int = 800
     most: int = 240
     batch: int = 32
@@ -107,6 +122,8 @@ QUICK = Settings(
     text=TextSettings(width=32, depth=1, mlp=64, scenes=40, steps=3, rows=2),
     scenes=40,
     floor=0.0,
+    placed_floor=0.0,
+    seen={},
     steps=2,
     most=24,
     batch=8,
@@ -122,6 +139,7 @@ class Row:
       model: of the eyes.
       scores: of its answers.
       words: right answers of the language model about scenes in words, by kind, in percent.
+      placed: likewise where objects are single places.
       probed: what a linear map reads off the eyes' tokens, in percent.
       tokens: of a clip that the language model reads.
       prefill: FLOPs of reading a clip and a question, by formula: eyes and language model.
@@ -133,6 +151,7 @@ class Row:
     model: str
     scores: tuple[Score, ...]
     words: Mapping[str, float]
+    placed: Mapping[str, float]
     probed: Mapping[str, float]
     tokens: float
     prefill: float
@@ -158,14 +177,16 @@ def measure(
         train_text(text, data.world, settings.text)
     with clock.stage("in words", again=True):
         words = words_known(text, data.world, settings)
+        placed = words_known(text, data.world, settings, placed=True)
     with clock.stage("clips"):
         # Processes of few clips take longer to start than to work.
         engine = InlineEngine() if settings.debug else None
-        make_records(config, world=output / "world", records=records, engine=engine)
         known, own = (
             known_of(split, count, data.world, data.seed)
             for split, count in (("test", settings.test), ("train", settings.train))
         )
+        by_split: dict[Split, Known] = {"train": own, "test": known}
+        make_clips(data, by_split, world=output / "world", records=records, engine=engine)
         write_talks(talks, own, each=3, seed=settings.seed)
     shown, held_out = (open_records(records, split) for split in ("train", "test"))
     rows = []
@@ -187,8 +208,10 @@ def measure(
         with clock.stage(f"probe {model}", again=True):
             fitted = (own, itertools.islice(shown, _PROBED))
             probed = probe(eyes, output / "world", fitted, (known, held_out), batch=settings.batch)
-        told = ", ".join(f"{kind} {share:.1f}%" for kind, share in probed.items())
+        told = in_line(probed)
         _LOG.info("%s: a linear map reads off an object's token: %s", TITLES[model], told)
+        if model == "trajvit":
+            check_seen(probed, settings.seen, told)
         with clock.stage(f"connector {model}"):
             experiment, results = teach(
                 eyes,
@@ -214,6 +237,7 @@ def measure(
                 model=model,
                 scores=tuple(scores),
                 words=words,
+                placed=placed,
                 probed=probed,
                 tokens=tokens,
                 prefill=float(read + (seen.total or seen.transformer)),
@@ -225,24 +249,62 @@ def measure(
     return rows
 
 
-def words_known(text: Path, world: WorldSettings, settings: Settings) -> dict[str, float]:
+def words_known(
+    text: Path, world: WorldSettings, settings: Settings, *, placed: bool = False
+) -> dict[str, float]:
     """The language model's right answers about scenes in words, by kind, in percent.
 
+    With `placed` about scenes whose objects are single places.
+
     Raises:
-      NotLearned: fewer than `settings.floor` of a kind that answers about clips are judged by.
+      NotLearned: fewer than the floor of a kind that answers about clips are judged by.
     """
-    found = ask_in_words(text, world, count=settings.scenes, most=settings.most, seed=settings.seed)
-    shares = {kind: 100 * right / count for kind, (right, count) in found.items()}
-    told = ", ".join(f"{kind} {share:.1f}%" for kind, share in shares.items())
-    _LOG.info("the language model about held-out scenes in words: %s", told)
-    short = [kind for kind in _BOUNDS if shares.get(kind, 0.0) < settings.floor]
+    found = ask_in_words(
+        text,
+        world,
+        count=settings.scenes,
+        most=settings.most,
+        seed=settings.seed,
+        placed=placed,
+    )
+    shares, floor = in_percent(found), settings.placed_floor if placed else settings.floor
+    how, told = "in single places" if placed else "in words", in_line(shares)
+    _LOG.info("the language model about held-out scenes %s: %s", how, told)
+    short = [kind for kind in _BOUNDS if shares.get(kind, 0.0) < floor]
     if short:
         raise NotLearned(
-            f"the language model answers too little about scenes in words ({told}; at least "
-            f"{settings.floor:.0f}% of {', '.join(short)} is needed): no connector makes up for "
+            f"the language model answers too little about scenes {how} ({told}; at least "
+            f"{floor:.0f}% of {', '.join(short)} is needed): no connector makes up for "
             f"that. Raise text.steps or text.scenes of benchmarks.videollm, and delete {text}"
         )
     return shares
+
+
+def measure_oracle(output: Path, settings: Settings, clock: StageClock) -> dict[str, float]:
+    """Right answers of a connector that was trained on perfect facts, by kind, in percent.
+
+    Raises:
+      NotLearned, ValueError: as `measure` does.
+    """
+    world = configs.to_settings(DataSettings, configs.load("configs/videollm/world.py")).world
+    text = output / "text"
+    with clock.stage("language model"):
+        train_text(text, world, settings.text)
+    with clock.stage("in words", again=True):
+        for placed in (False, True):
+            words_known(text, world, settings, placed=placed)
+    with clock.stage("oracle", again=True):
+        found = ask_by_facts(
+            text,
+            world,
+            scenes=settings.train,
+            steps=settings.steps,
+            batch=settings.batch,
+            held_out=settings.scenes,
+            most=settings.most,
+            seed=settings.seed,
+        )
+    return in_percent(found)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -258,6 +320,7 @@ def table(rows: Sequence[Row]) -> str:
             f"  {one.kind:9} {one.right:5.1f}% ({one.low:.1f} to {one.high:.1f}) of {one.asked}; "
             f"shuffled {one.shuffled:.1f}%, chance {one.chance:.1f}%"
             + (f"; in words {row.words[one.kind]:.1f}%" if one.kind in row.words else "")
+            + (f"; in places {row.placed[one.kind]:.1f}%" if one.kind in row.placed else "")
             + (f"; probe {row.probed[one.kind]:.1f}%" if one.kind in row.probed else "")
             for one in row.scores
         ]
@@ -265,8 +328,15 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def verdicts(rows: Sequence[Row], seconds: float) -> dict[str, bool]:
-    """The bounds, and whether each holds: of TrajViT, and of the seconds that all took."""
-    found = {f"in under {_HOUR / 60:.0f} minutes": seconds < _HOUR}
+    """The bounds, and whether each holds: of TrajViT, and of all processors' seconds.
+
+    Args:
+      rows: of the models.
+      seconds: that the processors took, divided by their number.
+    """
+    found = {
+        f"in under {_HOUR / 60:.0f} minutes of {available_cores()} processors": seconds < _HOUR
+    }
     for row in rows:
         if row.model != "trajvit":
             continue
@@ -285,6 +355,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--models", type=some_of(MODELS), default=MODELS, help=f"({','.join(MODELS)})"
     )
+    parser.add_argument(
+        "--oracle", action="store_true", help="only the language model, asked by perfect facts"
+    )
     parser.add_argument("--output", type=Path, help="folder of records and runs")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
@@ -297,21 +370,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = options.output or Path("runs") / name
     clock = StageClock(output / "seconds.json")
     try:
+        if options.oracle:
+            shares = measure_oracle(output, settings, clock)
+            print(f"a connector of perfect facts, about held-out scenes: {in_line(shares)}")
+            print(_spent(clock))
+            held = [shares.get(kind, 0.0) >= bound for kind, bound in _BOUNDS.items()]
+            return 0 if options.quick or all(held) else 1
         rows = measure(output, options.models, settings, clock)
     except NotLearned as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(rows))
-    seconds = sum(clock.seconds.values())
-    told = ", ".join(f"{name} {spent:.0f}" for name, spent in clock.seconds.items())
-    print(f"in {seconds / 60:.1f} minutes, interrupted runs included; seconds: {told}")
-    values = {"rows": [dataclasses.asdict(row) for row in rows], "seconds": clock.seconds}
+    seconds = sum(clock.cpu_seconds.values()) / available_cores()
+    print(_spent(clock))
+    values = {
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "seconds": clock.seconds,
+        "cpu_seconds": clock.cpu_seconds,
+    }
     write_json(options.json, values)
     if options.quick:
         print("two steps teach nothing: the verdict needs the full run")
         return 0
     held = verdicts(rows, seconds)
     return tell_bounds(held)
+
+
+def _spent(clock: StageClock) -> str:
+    """The time that all took. The hour is judged by processors: others may share them."""
+    seconds, cpu = clock.seconds, clock.cpu_seconds
+    told = ", ".join(f"{name} {spent:.0f} ({cpu[name]:.0f})" for name, spent in seconds.items())
+    processors = available_cores()
+    return (
+        f"in {sum(seconds.values()) / 60:.1f} minutes, interrupted runs included, and "
+        f"{sum(cpu.values()) / processors / 60:.1f} minutes of {processors} processors; seconds, "
+        f"and those of processors: {told}"
+    )
 
 
 if __name__ == "__main__":

@@ -11,21 +11,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
+from benchmarks.parts.videollm_places import in_places, merged, rows_of_places
 from benchmarks.parts.videollm_questions import (
     Asked,
     Fact,
     balanced,
-    conversation,
     facts,
-    in_words,
     questions,
     scenes,
 )
 from benchmarks.parts.videollm_run import Known, read_clips, see
+from benchmarks.parts.videollm_text import talk_about
 from tokenization.resizing import resize_labels
 from tokenization.world.dataset import load_truth
 from tokenization.world.scenes import WorldSettings
@@ -34,7 +35,7 @@ from trajvit_jax.evals import loaded
 from trajvit_jax.llm import hugging_face
 from trajvit_jax.llm.eyes import Eyes, EyesSettings
 from trajvit_jax.llm.llama import Llama, positions_in
-from trajvit_jax.llm.sequences import Sequences, rows_of, spread
+from trajvit_jax.llm.sequences import Sequences, Spread, rows_of
 from trajvit_jax.llm.tokenizer import ChatTokenizer
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_tokens.vit3d import tubelet_labels
@@ -42,6 +43,20 @@ from trajvit_jax.models.video_tokens.vit3d import tubelet_labels
 _ROWS = 64
 PROBED = ("colour", "shape", "direction")
 """What the probe tells of an object."""
+
+
+class NotLearned(Exception):
+    """One half alone knows too little: no connector makes up for it."""
+
+
+def in_percent(found: Mapping[str, tuple[int, int]]) -> dict[str, float]:
+    """Shares of (right, all)."""
+    return {kind: 100 * right / count for kind, (right, count) in found.items()}
+
+
+def in_line(shares: Mapping[str, float]) -> str:
+    """For a person to read."""
+    return ", ".join(f"{kind} {share:.1f}%" for kind, share in shares.items())
 
 
 def by_kind(asked: Sequence[Asked], right: Sequence[bool]) -> dict[str, tuple[int, int]]:
@@ -53,50 +68,83 @@ def by_kind(asked: Sequence[Asked], right: Sequence[bool]) -> dict[str, tuple[in
     return found
 
 
+def held_out_questions(
+    world: WorldSettings, *, count: int, most: int, seed: int
+) -> list[tuple[tuple[Fact, ...], Asked]]:
+    """Balanced questions about held-out scenes, each with what is in its scene.
+
+    Args:
+      world: that scenes are of.
+      count: scenes.
+      most: questions of a kind.
+      seed: of the scenes.
+    """
+    source = scenes("test", world, seed=seed)
+    known = {str(i): facts(next(source)) for i in range(count)}
+    pool = [(name, one) for name, own in known.items() for one in questions(own)]
+    return [(known[name], one) for name, one in balanced(pool, most, seed=seed)]
+
+
+def load_text(folder: Path) -> tuple[Llama, ChatTokenizer]:
+    """The language model and its tokenizer."""
+    settings = hugging_face.read_settings(folder)
+    model = hugging_face.load(folder, dtype="float32", unroll=settings.depth)
+    return model, ChatTokenizer.load(folder, settings.vocabulary)
+
+
 def ask_in_words(
-    text: Path, world: WorldSettings, *, count: int, most: int, seed: int
+    text: Path, world: WorldSettings, *, count: int, most: int, seed: int, placed: bool = False
 ) -> dict[str, tuple[int, int]]:
     """The language model's right answers about held-out scenes in words, by kind.
 
     Args:
       text: its folder.
-      world: that scenes are of.
+      world: as of `held_out_questions`, as the next three.
       count: scenes.
       most: questions of a kind.
       seed: of scenes and their wording.
+      placed: objects are single places, see `videollm_places`.
     """
-    source, rng = scenes("test", world, seed=seed), np.random.default_rng([seed, 3])
-    known = {str(i): facts(next(source)) for i in range(count)}
-    asked = balanced(
-        [(n, one) for n, own in known.items() for one in questions(own)], most, seed=seed
-    )
-    told = [(in_words(known[name], rng), one) for name, one in asked]
-    settings = hugging_face.read_settings(text)
-    model = hugging_face.load(text, dtype="float32", unroll=settings.depth)
-    right = is_answered(model, ChatTokenizer.load(text, settings.vocabulary), told)
-    return by_kind([one for _, one in asked], right)
+    asked = held_out_questions(world, count=count, most=most, seed=seed)
+    rng = np.random.default_rng([seed, 3])
+    model, chat = load_text(text)
+    told = [talk_about(known, [one], rng, chat, placed=placed) for known, one in asked]
+    places = rows_of_places([[own] for _, own in told], max(len(own) for _, own in told) or 1)
+    tokens = np.asarray(in_places(model, jnp.asarray(places)))
+    return by_kind([one for _, one in asked], is_answered(model, [t for t, _ in told], tokens))
 
 
-def is_answered(model: Llama, chat: ChatTokenizer, told: Sequence[tuple[str, Asked]]) -> list[bool]:
-    """Whether greedy decoding would answer each question about a scene in words.
+def is_answered(
+    model: Llama, talks: Sequence[Spread], tokens: Float[np.ndarray, "b n d"]
+) -> list[bool]:
+    """Whether greedy decoding would give the answer of each conversation.
 
     It does where each token of the right answer is the likeliest after those before it, which one
     pass over the whole conversation tells.
+
+    Args:
+      model: the language model.
+      talks: each of one question and its right answer.
+      tokens: of each, what it reads where `source` names them.
     """
     graph, state = nnx.split(model)
-    talks = [spread(chat.encode(conversation("text", words, [one])), []) for words, one in told]
     length = max(map(len, talks))
     check, right = jax.jit(functools.partial(_all_likeliest, graph)), []
     for first in range(0, len(talks), _ROWS):
         own = [[talk] for talk in talks[first : first + _ROWS]]
-        rows = rows_of(own + own[:1] * (_ROWS - len(own)), length)
-        right += np.asarray(check(state, rows)).tolist()[: len(own)]
+        fill = _ROWS - len(own)
+        rows = rows_of(own + own[:1] * fill, length)
+        read = np.pad(tokens[first : first + _ROWS], [(0, fill), (0, 0), (0, 0)])
+        right += np.asarray(check(state, rows, read)).tolist()[: len(own)]
     return right
 
 
-def _all_likeliest(graph: nnx.GraphDef, state: nnx.State, rows: Sequences) -> jax.Array:
+def _all_likeliest(
+    graph: nnx.GraphDef, state: nnx.State, rows: Sequences, tokens: jax.Array
+) -> jax.Array:
     model, there = nnx.merge(graph, state), rows.segment > 0
-    states = model(model.embed(rows.ids), rows.segment, positions_in(rows.segment, there))
+    x = merged(model, rows, tokens)
+    states = model(x, rows.segment, positions_in(rows.segment, there))
     likeliest = model.logits(states).argmax(-1)
     missed = (likeliest[:, :-1] != rows.ids[:, 1:]) & rows.target[:, 1:]
     return ~missed.any(1)
@@ -131,6 +179,18 @@ def probe(
         # Of few clips no object may move.
         if all(any(_told(fact)[kind] for _, fact in own) for own in (fitted, held_out))
     }
+
+
+def check_seen(probed: Mapping[str, float], least: Mapping[str, float], told: str) -> None:
+    """Raises NotLearned where a probe reads less off the eyes' tokens than is needed."""
+    short = [kind for kind, share in least.items() if probed.get(kind, 0.0) < share]
+    if short:
+        needed = ", ".join(f"{kind} {least[kind]:.0f}%" for kind in short)
+        raise NotLearned(
+            f"a linear map reads too little off the tokens of TrajViT ({told}; at least {needed} "
+            "is needed): no connector makes up for that. Raise eyes_steps, train or image_size of "
+            "benchmarks.videollm, and choose another --output"
+        )
 
 
 Objects = Sequence[tuple[Float[np.ndarray, " d"], Fact]]

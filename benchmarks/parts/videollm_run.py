@@ -21,18 +21,23 @@ from benchmarks.parts.videollm_questions import (
     Asked,
     Fact,
     balanced,
+    captions,
     choose,
     conversation,
     facts,
     questions,
 )
+from tokenization.engines.protocol import Engine
+from tokenization.extract import extract
 from tokenization.files import write_text
+from tokenization.manifest import read_manifest
 from tokenization.world.captions import Split
-from tokenization.world.dataset import clips
+from tokenization.world.dataset import clips, write_split
 from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.data.samples import in_slots, resized
 from trajvit_jax.data.source import Record, RecordSource
+from trajvit_jax.demo.chain import DataSettings
 from trajvit_jax.evals import loaded
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.llm import hugging_face
@@ -92,6 +97,32 @@ class Score:
 def known_of(split: Split, count: int, world: WorldSettings, seed: int) -> Known:
     """What is in each clip of a split, by its id."""
     return {clip.id: facts(clip.scene) for clip in clips(split, count, world, seed=seed)}
+
+
+def make_clips(
+    data: DataSettings,
+    known: Mapping[Split, Known],
+    *,
+    world: Path,
+    records: Path,
+    engine: Engine | None = None,
+) -> None:
+    """Clips and their records, with the captions of `videollm_questions.captions`.
+
+    Args:
+      data: how many there are, of which world, and how they are cut.
+      known: what is in the clips of each split.
+      world: folder of the clips.
+      records: folder of their records.
+      engine: where they are made; None = processes of this machine.
+    """
+    for split, own in known.items():
+        manifest = write_split(world, split, len(own), data.world, seed=data.seed)
+        entries = [
+            dataclasses.replace(entry, captions=captions(own[entry.id], split))
+            for entry in read_manifest(manifest)
+        ]
+        extract(entries, records, data.extract, split=split, engine=engine)
 
 
 def write_talks(path: Path, known: Known, *, each: int, seed: int) -> None:

@@ -1,9 +1,13 @@
 """TrajViT as the eyes of Llama-3-8B: the paper's VideoLLM (§4.3).
 
-Command, after `python -m trajvit_jax.llm.manifest` has made a manifest of LLaVA-Video's videos
-and `python -m tokenization.extract` has cut them into trajectories:
+Commands, where LLaVA-Video-178K lies as it is published, its videos unpacked:
+  python -m trajvit_jax.llm.manifest --output=llava_video.jsonl --media=LLaVA-Video-178K \\
+      LLaVA-Video-178K/*/*.json
+  python -m tokenization.extract --input=llava_video.jsonl --output=data/llava_video \\
+      --config=configs/tokenization/paper.py
   python -m trajvit_jax.llm.teach --workdir=runs/llama3 \\
-      --config=configs/videollm/llama3_8b.py:video=runs/panda8m_datacomp50m,llm=Llama-3-8B-Instruct
+      --config="configs/videollm/llama3_8b.py:video=runs/panda8m_datacomp50m,\\
+llm=Llama-3-8B-Instruct,talks=LLaVA-Video-178K/*/*.json"
 To try it first, two steps of a tiny model on the demo's records (a minute on a CPU; talks.json
 names their ids as its videos, and a folder with Llama-3's tokenizer.json is needed):
   python -m trajvit_jax.llm.teach --workdir=runs/try --config=configs/videollm/llama3_8b.py:\\
@@ -17,12 +21,12 @@ Cost and memory: docs/VIDEOLLM.md. The paper's result (Table 4) is the average o
 TrajViT 5.2 points above ViT3D, trained 4.2 times faster, 18 times fewer inference FLOPs.
 
 Arguments: model (trajvit, vit3d, ..: the eyes'), video (their run or folder of weights; '' =
-random numbers), llm (a folder as Hugging Face
-keeps a Llama-3), tokenizer (a folder; '' = that of llm), records (of the videos), talks (files of
-conversations with ':' between them), held_out (such a file), count (conversations in them),
-epochs or steps, batch, frames, tokens (trajectories of a video), group (conversations that share
-rows), rows (of a group) and length (of a row), lora (rank; 0 = none), unfreeze (the language
-model), see (the encoder, too), micro_batches, threads, seed, debug.
+random numbers), llm (a folder as Hugging Face keeps a Llama-3), tokenizer (a folder; '' = that of
+llm), records (of the videos), talks (files of conversations, or patterns of their names, with ':'
+between them), held_out (such a file), epochs (over the conversations that are found there) or
+steps, batch, frames, tokens (trajectories of a video), group (conversations that share rows), rows
+(of a group) and length (of a row), lora (rank; 0 = none), unfreeze (the language model), see (the
+encoder, too), micro_batches, threads, seed, debug.
 """
 
 from __future__ import annotations
@@ -63,10 +67,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "llm": "",
         "tokenizer": "",
         "records": "data/llava_video",
-        "talks": "llava_video.json",
+        "talks": "LLaVA-Video-178K/*/*.json",
         "held_out": "",
-        "count": 1_300_000,
-        "epochs": 3,
+        "epochs": 3.0,
         "steps": 0,
         "batch": 32,
         "frames": 16,
@@ -88,17 +91,16 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if not chosen.rows:
         # Two conversations share a row; of 1,569 patches and their text a row holds one.
         chosen.rows = max(1, chosen.group // 2) if chosen.model == "trajvit" else chosen.group
-    steps = chosen.steps or (
-        2 if chosen.debug else round(chosen.epochs * chosen.count / chosen.batch)
-    )
+    steps = chosen.steps or 2 * chosen.debug
     trained = ("connector",) + ("lora",) * bool(chosen.lora)
     trained += ("llm",) * chosen.unfreeze + ("eyes",) * chosen.see
 
     config = ml_collections.ConfigDict()
     config.seed = chosen.seed
-    config.steps = steps
+    # How many steps an epoch has, the files say.
+    config.steps, config.epochs = steps or 1, 0.0 if steps else chosen.epochs
     config.log_every = 1 if chosen.debug else 10
-    config.checkpoint_every = min(500, steps)
+    config.checkpoint_every = min(500, steps or 500)
     config.evaluate_every = 0
     config.keep = 2
     config.log_samples = False

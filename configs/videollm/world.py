@@ -5,9 +5,11 @@ Command:
 
 Cost: not measured. Expected: not known, the full run has not been made (docs/VIDEOLLM.md).
 
-As configs/tokenization/demo.py, with up to three objects, so that there is something to count, and
-easier to see, as few steps must do: larger objects that do not turn, less texture. The demo's world
-is smallest=0.09,largest=0.2,turn=10,object_texture=0.25,background_texture=0.5.
+Their captions are those of `benchmarks.parts.videollm_questions.captions`, which need every shape,
+and no size or background. As configs/tokenization/demo.py, with up to three objects, so that there
+is something to count, and easier to see, as few steps must do: larger objects that do not turn,
+less texture. The demo's world is
+smallest=0.09,largest=0.2,turn=10,object_texture=0.25,background_texture=0.5.
 
 Arguments: train and test (clips of each split), smallest and largest (radius of objects, as a
 share of the side), turn (degrees a frame at most), object_texture and background_texture

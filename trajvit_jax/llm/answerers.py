@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trajvit_jax.llm.answering import AnswerSettings, Question, VideoAnswerer
+from trajvit_jax.llm.answering import AnswerSettings, CountsDropped, Question, VideoAnswerer
+from trajvit_jax.llm.file_samples import samples
 
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
-# Of a saved model and of a run; and of a large file as many parts of so many bytes.
+# Of a saved model and of a run, whose settings tell the fingerprint of what it was made of.
 _FILES = ("settings.json", "tokenization.json", "eyes.safetensors")
-_SAMPLES, _SAMPLE = 16, 2**16
 
 HELP = (
     "folder of a trained VideoLLM, or package.module:function: a function without arguments that "
@@ -34,12 +34,9 @@ def fingerprint(name: str) -> str:
     if not folder.is_dir():
         return ""
     for file in sorted(_model_files(folder)):
-        size = file.stat().st_size
-        found.update(f"{file.relative_to(folder).as_posix()}\0{size}\n".encode())
-        with file.open("rb") as opened:
-            for start in sorted({size * part // _SAMPLES for part in range(_SAMPLES)}):
-                opened.seek(start)
-                found.update(opened.read(_SAMPLE))
+        found.update(f"{file.relative_to(folder).as_posix()}\0".encode())
+        for part in samples(file):
+            found.update(part)
     return found.hexdigest()[:16]
 
 
@@ -59,11 +56,13 @@ class Reply:
       text: the answer.
       failed: why there is none; "" = there is one.
       error: name of the exception.
+      dropped: trajectories of its videos that the model had no place for.
     """
 
     text: str = ""
     failed: str = ""
     error: str = ""
+    dropped: int = 0
 
 
 def answer_each(
@@ -71,8 +70,14 @@ def answer_each(
 ) -> list[Reply]:
     """A reply to each question: one that cannot be answered does not keep the others from it."""
     try:
-        return [Reply(str(text)) for text in answerer.answer_all(questions, settings)]
-    except (ValueError, OSError) as error:
+        texts = answerer.answer_all(questions, settings)
+        counts = isinstance(answerer, CountsDropped)
+        return [
+            Reply(str(text), dropped=answerer.dropped(one, settings) if counts else 0)
+            for one, text in zip(questions, texts, strict=True)
+        ]
+    # XLA tells of a device without memory as a RuntimeError.
+    except (ValueError, OSError, RuntimeError) as error:
         if len(questions) == 1:
             name = type(error).__name__
             return [Reply(failed=f"{name}: {error}", error=name)]

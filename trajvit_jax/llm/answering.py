@@ -85,3 +85,12 @@ class VideoAnswerer(Protocol):
     ) -> list[str]:
         """One answer a question, in their order, computed in batches; raises as `answer` does."""
         ...
+
+
+@runtime_checkable
+class CountsDropped(Protocol):
+    """An answerer that also tells what of its videos the model does not read."""
+
+    def dropped(self, question: Question, settings: AnswerSettings = AnswerSettings()) -> int:
+        """Trajectories for which the model has no place, of a question that was just answered."""
+        ...

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         from trajvit_jax.llm import videollm
-        from trajvit_jax.llm.answering import AnswerSettings
+        from trajvit_jax.llm.answering import AnswerSettings, Question
 
         settings = AnswerSettings(
             frames=options.frames,
@@ -50,8 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         model = videollm.load(options.model, batch=1)
         for path in options.video:
-            print(f"{path}: {model.tokens_of(path, options.frames)} tokens", file=sys.stderr)
+            told = f"{path}: {model.tokens_of(path, options.frames)} tokens"
+            if dropped := model.dropped(Question("", (path,)), settings):
+                told += f"; its {dropped} smallest trajectories are more than the model reads"
+            print(told, file=sys.stderr)
         talk(model, options.video, settings, options.question)
+    except KeyboardInterrupt:
+        interrupts.leave("interrupted")
     except (OSError, ValueError) as error:
         return exit_codes.tell(error)
     return 0
@@ -63,22 +68,48 @@ def talk(
     settings: AnswerSettings,
     question: str | None,
 ) -> None:
-    """Asks one question, or all that are typed; a bad one is told of, and can be asked anew."""
+    """Asks one question, or all that are typed; a bad one is told of, and can be asked anew.
+
+    Where the conversation has outgrown the model's context, its oldest turns are forgotten.
+    """
     from trajvit_jax.llm.conversation import PLACEHOLDER, Turn
+    from trajvit_jax.llm.sequences import ContextOverflow
 
     turns: list[Turn] = []
     for text in [question] if question is not None else typed():
         asked = text
         if not turns and videos and not PLACEHOLDER.search(text):
             asked = "<video>\n" * len(videos) + text
+        kept = [*turns, Turn("user", asked)]
         try:
-            answer = _told(model, [*turns, Turn("user", asked)], videos, settings)
+            while True:
+                try:
+                    answer = _told(model, kept, videos, settings)
+                    break
+                except ContextOverflow:
+                    if len(kept) == 1:
+                        raise
+                    kept = without_oldest(kept)
         except ValueError as error:
             if question is not None:
                 raise
             print(f"error: {error}", file=sys.stderr)
             continue
-        turns += [Turn("user", asked), Turn("assistant", answer or ".")]
+        if forgotten := (len(turns) + 1 - len(kept)) // 2:
+            print(
+                f"the context is full: the model no longer reads the {forgotten} oldest questions "
+                "and answers",
+                file=sys.stderr,
+            )
+        turns = [*kept, Turn("assistant", answer or ".")]
+
+
+def without_oldest(turns: Sequence[Turn]) -> list[Turn]:
+    """A conversation less its first question and answer, whose videos the next one reads."""
+    from trajvit_jax.llm.conversation import PLACEHOLDER, Turn
+
+    videos = len(PLACEHOLDER.findall(turns[0].text))
+    return [Turn("user", "<video>\n" * videos + turns[2].text), *turns[3:]]
 
 
 def typed() -> Iterator[str]:

@@ -13,10 +13,12 @@ placeholder: one for each, in their order.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
+import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +32,7 @@ _ROLES: Mapping[str, Role] = {
     "system": "system",
 }
 _MOST_NAMES = 3
+_LOG = logging.getLogger(__name__)
 
 
 class ConversationError(ValueError):
@@ -97,13 +100,34 @@ def question(text: str, videos: tuple[str, ...] = (), *, id: str = "question") -
     return Conversation(id, (Turn("user", text),), videos)
 
 
-def read_conversations(path: str | os.PathLike[str]) -> list[Conversation]:
-    """All conversations of a file, in its order.
+def files_of(patterns: Iterable[str]) -> list[str]:
+    """The files that names or patterns (`*`, `**`, `?`) stand for, each once, in their order.
+
+    Raises:
+      FileNotFoundError: a pattern that no file has the name of.
+    """
+    files: dict[str, None] = {}
+    for pattern in patterns:
+        found = [pattern]
+        if glob.has_magic(pattern) and not Path(pattern).is_file():
+            found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - any root
+        if not found:
+            raise FileNotFoundError(f"no file is named like {pattern} (cwd {Path.cwd()})")
+        files |= dict.fromkeys(found)
+    return list(files)
+
+
+def read_conversations(path: str | os.PathLike[str], *, max_bad: float = 0.0) -> list[Conversation]:
+    """All conversations of a file, in its order; the few that cannot be used are told of.
+
+    Args:
+      path: of the file.
+      max_bad: the share of its entries that may be left out because they do not hold together.
 
     Raises:
       FileNotFoundError: no such file.
-      ConversationError: no such list, or an entry that does not hold together; the message names
-        the file and the entry.
+      ConversationError: no such list, or more entries that do not hold together; the message names
+        the file and the first of them.
     """
     path = Path(path)
     try:
@@ -121,15 +145,22 @@ def read_conversations(path: str | os.PathLike[str]) -> list[Conversation]:
         except ConversationError as error:
             problems.append(str(error))
     if problems:
-        more = len(problems) - _MOST_NAMES
-        raise ConversationError(
-            f"{path}: {len(problems)} of {len(entries)} conversations cannot be used: "
-            + "; ".join(problems[:_MOST_NAMES])
-            + (f"; and {more} more" if more > 0 else "")
-        )
+        told = f"{path}: {len(problems)} of {len(entries)} conversations cannot be used: "
+        told += first_of(problems)
+        if len(problems) > max_bad * len(entries):
+            raise ConversationError(
+                f"{told}. That is more than max_bad = {max_bad:g} of them" if max_bad else told
+            )
+        _LOG.warning("%s; they are left out", told)
     if not found:
         raise ConversationError(f"{path} holds no conversation")
     return found
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """The first few of them, and how many more there are."""
+    more = len(problems) - _MOST_NAMES
+    return "; ".join(problems[:_MOST_NAMES]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _entries(text: str, *, lines: bool) -> Iterator[Any]:

@@ -42,6 +42,7 @@ def work_of(settings: VideoLLMExperiment) -> Work:
     groups = settings.data.batch // rows.group
     tokens = groups * rows.rows * rows.length
     read = settings.llm.depth * layer_flops(settings.llm, tokens, rows.length)
+    read += 2 * settings.llm.width * settings.llm.vocabulary * tokens  # the head, of all places
     video = cost_of(settings.model)
     seen = settings.data.batch * (video.total if video.total is not None else video.transformer)
     flops = read * (3 if "llm" in settings.train else 2)

@@ -247,6 +247,7 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult
             **_notes(benchmark, options, scores),
             **_unjudged(benchmark, answered, verdicts),
             **_failures([line["error"] for _, line in failed]),
+            **_dropped([line.get("dropped", 0) for _, line in lines]),
         },
         interval=f"{LEVEL:.0%} bootstrap over videos, {RESAMPLES} draws",
         command=command,
@@ -339,6 +340,17 @@ def _unjudged(
     if not found:
         return {}
     return {"unjudged": f"{len(found):,} answers, such as {found[0]!r}; --retry_failed asks again"}
+
+
+def _dropped(counts: Sequence[int]) -> dict[str, str]:
+    """A note on trajectories that the model had no place for."""
+    found = [count for count in counts if count]
+    if not found:
+        return {}
+    return {
+        "dropped": f"{sum(found):,} trajectories were not read, the smallest of {len(found):,} "
+        "questions' videos, which have more than max_trajectories: see `dropped` of the answers"
+    }
 
 
 def _failures(errors: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from trajvit_jax.config import require_positive
 from trajvit_jax.experiment import ExperimentSettings
@@ -43,7 +44,9 @@ class VideoLLMExperiment(ExperimentSettings):
       llm: the language model; its sizes come from `weights.llm`, where that is given.
       weights: what was trained before.
       train: which parts are trained: see `PARTS`.
-      conversations: files as LLaVA-Video has them.
+      epochs: over the conversations that there are, from which `steps` follow, which then stay at
+        1; 0 = `steps` say.
+      conversations: files as LLaVA-Video has them, or patterns of their names.
       held_out: such a file, whose answers' loss is the run's evaluation; '' = there is none.
       rows: into which conversations are packed.
       micro_batches: parts in which a step's groups are run, one after the other; the result is
@@ -51,13 +54,14 @@ class VideoLLMExperiment(ExperimentSettings):
       loss_block: places of a row whose logits are made at once.
 
     Raises:
-      ValueError: a part that is none, or nothing to train.
+      ValueError: a part that is none, or nothing to train, or both epochs and steps.
     """
 
     eyes: EyesSettings = EyesSettings()
     llm: LlamaSettings = LlamaSettings()
     weights: WeightSettings = WeightSettings()
     train: tuple[str, ...] = ("connector",)
+    epochs: float = 0.0
     conversations: tuple[str, ...] = ()
     held_out: str = ""
     rows: RowSettings = RowSettings()
@@ -67,6 +71,12 @@ class VideoLLMExperiment(ExperimentSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "micro_batches", "loss_block")
+        if not 0 <= self.epochs < math.inf:
+            raise ValueError(f"epochs must be at least 0, got {self.epochs}")
+        if self.epochs and self.steps != 1:
+            raise ValueError(
+                f"epochs={self.epochs:g} and steps={self.steps}: set epochs=0, or leave steps at 1"
+            )
         if not self.train:
             raise ValueError(f"train names nothing; name some of {', '.join(PARTS)}")
         for part in self.train:

@@ -75,7 +75,10 @@ def read_settings(folder: str | os.PathLike[str], **changes: Any) -> LlamaSettin
             "*.safetensors, as Hugging Face keeps a model"
         )
     try:
-        return from_hugging_face(json.loads(path.read_text("utf-8")), **changes)
+        config = json.loads(path.read_text("utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it holds a {type(config).__name__}, no JSON object")
+        return from_hugging_face(config, **changes)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not of a Llama-3: {error}") from error
 
@@ -212,6 +215,8 @@ def save(
 
     with bar:
         if jax.process_index() == 0:
+            # First away and last back: a save that is cut off leaves no model.
+            (Path(folder) / _CONFIG).unlink(missing_ok=True)
             announced = {name: (shape, dtype) for name, shape in shapes.items()}
             write_tensors(folder, announced, told, **options)
             config = to_hugging_face(model.settings)

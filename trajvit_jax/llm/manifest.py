@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tokenization import exit_codes
+from tokenization import exit_codes, interrupts
 from tokenization.arguments import ArgumentParser
 from tokenization.files import write_text
 from trajvit_jax.llm.conversation import read_conversations
@@ -26,13 +26,16 @@ from trajvit_jax.llm.names import record_id
 _MOST_NAMES = 3
 
 
-def write_manifest(files: Sequence[Path], media: Path, output: Path) -> tuple[int, list[str]]:
+def write_manifest(
+    files: Sequence[Path], media: Path, output: Path, *, max_bad: float = 0.0
+) -> tuple[int, list[str]]:
     """Writes the manifest.
 
     Args:
       files: of conversations.
       media: the folder that paths of videos are relative to.
       output: the manifest.
+      max_bad: as of `read_conversations`.
 
     Returns:
       How many videos it lists, and the paths of those that are not there, which it leaves out.
@@ -43,7 +46,7 @@ def write_manifest(files: Sequence[Path], media: Path, output: Path) -> tuple[in
     """
     videos: dict[str, str] = {}
     for file in tqdm(files, "reading conversations", unit="file", delay=5):
-        for talk in read_conversations(file):
+        for talk in read_conversations(file, max_bad=max_bad):
             for video in talk.videos:
                 other = videos.setdefault(record_id(video), video)
                 if other != video:
@@ -70,9 +73,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", type=Path, help="of conversations, .json or .jsonl")
     parser.add_argument("--media", type=Path, required=True, help="folder of the videos")
     parser.add_argument("--output", type=Path, required=True, help="the manifest, .jsonl")
+    parser.add_argument(
+        "--max_bad",
+        "--max-bad",
+        type=float,
+        default=0.01,
+        help="share of a file's conversations that may be left out as faulty (default: 0.01)",
+    )
     options = parser.parse_args(argv)
     try:
-        count, missing = write_manifest(options.files, options.media, options.output)
+        count, missing = write_manifest(
+            options.files, options.media, options.output, max_bad=options.max_bad
+        )
+    except KeyboardInterrupt:
+        interrupts.leave("interrupted; nothing is written")
     except (OSError, ValueError) as error:
         return exit_codes.tell(error)
     print(f"{options.output}: {count} videos")
@@ -86,4 +100,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    interrupts.install("stopping")
     sys.exit(main())

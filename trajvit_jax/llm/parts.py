@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from trajvit_jax.evals.loaded import hash_of
 from trajvit_jax.llm import hugging_face
 from trajvit_jax.llm.eyes import Eyes
+from trajvit_jax.llm.file_samples import samples
 from trajvit_jax.llm.llama import Llama
 from trajvit_jax.llm.lora import PREFIX
 from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
@@ -76,14 +77,14 @@ def _drawn(build: Callable[[nnx.Rngs], nnx.Module], mesh: Mesh, seed: Sequence[i
 
 def fingerprint(encoder: VideoTextModel | None, llm: str) -> str:
     """What a run was made of beside its data: of the encoder all numbers, of the language model
-    its config and the names, dtypes and shapes of its tensors, and how large its files are."""
+    its config and `file_samples.samples` of its weights."""
     digest = hashlib.sha256((hash_of(encoder) if encoder is not None else "").encode())
     if llm:
         digest.update((Path(llm) / "config.json").read_bytes())
-        for name, tensor in hugging_face.Tensors(llm).items():
-            digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
         for file in sorted(Path(llm).glob("*.safetensors")):
-            digest.update(f"{file.name} {file.stat().st_size}".encode())
+            digest.update(f"{file.name}\0".encode())
+            for part in samples(file):
+                digest.update(part)
     return digest.hexdigest()[:16]
 
 

@@ -152,6 +152,8 @@ def save(saved: Saved, folder: str | os.PathLike[str], *, tokenizer: str) -> Non
     """
     folder, model = Path(folder), saved.model
     chat = saved.chat
+    # First away and last back: a save that is cut off leaves nothing that loads.
+    (folder / _SETTINGS).unlink(missing_ok=True)
     llm = without_adapters(model.llm)
     hugging_face.save(llm, folder / _LLM, begin=chat.begin, stop=chat.stop)
     shutil.copyfile(Path(tokenizer) / TOKENIZER, folder / _LLM / TOKENIZER)

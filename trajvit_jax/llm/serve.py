@@ -7,9 +7,10 @@ First it prints {"ready": true}. Each line it then reads is {"questions": [{"tex
 "videos": ["a.mp4"]}, ..]}, with `start` and `stop` (seconds) of a question if need be, and settings
 beside `questions`: frames, most_tokens, temperature, top_p, stop, seed. It prints {"answers":
 ["...", ..]}. A question that cannot be answered (a broken video, a prompt too long) has "" there,
-and the reason in a key beside it, by position: "failed": {"0": "..."}. A line that is no request
-gets {"error": "..."}. It goes on with the next line either way, and ends with its input. Nothing
-else is printed on standard output: what libraries say goes to standard error.
+and the reason in a key beside it, by position: "failed": {"0": "..."}. Where videos have more
+trajectories than the model reads, "dropped": {"0": 12} counts the others likewise. A line that is
+no request gets {"error": "..."}. It goes on with the next line either way, and ends with its input.
+Nothing else is printed on standard output: what libraries say goes to standard error.
 
 The lmms-eval plugin in plugins/lmms_eval talks to it.
 """
@@ -43,7 +44,9 @@ def answer_line(line: str, answerer: VideoAnswerer, defaults: AnswerSettings) ->
         return {"error": f"{type(error).__name__}: {error}"}
     failed = {str(place): one.failed for place, one in enumerate(replies) if one.failed}
     answers = {"answers": [one.text for one in replies]}
-    return answers | {"failed": failed} if failed else answers
+    dropped = {str(place): one.dropped for place, one in enumerate(replies) if one.dropped}
+    told = {"failed": failed, "dropped": dropped}
+    return answers | {name: found for name, found in told.items() if found}
 
 
 def _read(request: Any, defaults: AnswerSettings) -> tuple[list[Question], AnswerSettings]:

@@ -163,6 +163,8 @@ def from_hugging_face(config: Mapping[str, Any], **changes: Any) -> LlamaSetting
     found.setdefault("key_heads", found["heads"])
     # transformers 5 keeps both kinds of rotary settings in one place.
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise ValueError(f"its rotary settings are {rope!r}, no JSON object")
     theta = config.get("rope_theta", rope.get("rope_theta", 10_000.0))
     kind = rope.get("rope_type", rope.get("type", "default"))
     check_choice("rope_type", str(kind), ("default", "llama3"))

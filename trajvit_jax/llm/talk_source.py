@@ -16,7 +16,7 @@ from trajvit_jax.data.index import record_ids
 from trajvit_jax.data.packing import PackingSettings, place, plan
 from trajvit_jax.data.source import Record, RecordSource
 from trajvit_jax.data.streams import trajectory_counts
-from trajvit_jax.llm.conversation import Conversation, ConversationError
+from trajvit_jax.llm.conversation import Conversation, ConversationError, first_of
 from trajvit_jax.llm.eyes import EyesSettings, slots_of, token_numbers
 from trajvit_jax.llm.names import record_id
 from trajvit_jax.llm.packing import RowPlan, RowSettings, plan_rows
@@ -86,6 +86,18 @@ class Reader:
         return token_numbers(self.video, self.eyes, trajectories, self.slots, start=start)
 
 
+def _problem(one: Conversation) -> str:
+    """Why training cannot read a conversation; '' = it can."""
+    if len(one.videos) > 1:
+        return (
+            f"conversation {one.id!r} has {len(one.videos)} videos; training reads one a "
+            "conversation: leave the others out"
+        )
+    if not any(turn.role == "assistant" for turn in one.turns):
+        return f"conversation {one.id!r} has no answer"
+    return ""
+
+
 class TalkSource:
     """Conversations whose videos have records.
 
@@ -94,11 +106,14 @@ class TalkSource:
       records: that hold their videos.
       reader: how they are read.
       source: what messages call the conversations.
+      max_bad: the share of them that may be left out, and is told of, because they have no answer
+        or several videos, or are longer than a row, however few trajectories are read. Those
+        whose video has no record are left out and told of, however many.
 
     Raises:
-      ConversationError: one without an answer, or with several videos, or none at all whose
-        video has a record. Conversations whose video has none are left out and told of.
-      ContextOverflow: one that is longer than a row, however few trajectories are read.
+      ConversationError: more than that without an answer or with several videos, or no
+        conversation at all whose video has a record.
+      ContextOverflow: more than that, with those that are longer than a row.
     """
 
     def __init__(
@@ -108,23 +123,22 @@ class TalkSource:
         reader: Reader,
         *,
         source: str = "conversations",
+        max_bad: float = 0.0,
     ):
         self.records, self.reader = records, reader
         numbers = {name: number for number, name in enumerate(record_ids(records))}
-        kept, missing = [], []
+        kept, missing, bad = [], [], []
         for one in conversations:
-            if len(one.videos) > 1:
-                raise ConversationError(
-                    f"{source}: conversation {one.id!r} has {len(one.videos)} videos; training "
-                    "reads one a conversation: leave the others out"
-                )
-            if not any(turn.role == "assistant" for turn in one.turns):
-                raise ConversationError(f"{source}: conversation {one.id!r} has no answer")
+            if problem := _problem(one):
+                bad.append(problem)
+                continue
             name = record_id(one.videos[0]) if one.videos else None
             if name is None or name in numbers:
                 kept.append((one, NO_VIDEO if name is None else numbers[name]))
             else:
                 missing.append(name)
+        if len(bad) > max_bad * len(conversations):
+            raise ConversationError(f"{source}: {first_of(bad)}")
         if missing:
             _LOG.warning(
                 "%s: %d of %d conversations are left out, whose videos have no record: %s%s",
@@ -142,13 +156,16 @@ class TalkSource:
             )
         self.talks = [one for one, _ in kept]
         self.record = np.array([number for _, number in kept], np.int64)
-        self._measure(source)
+        self._measure(source, bad, max_bad * len(conversations))
 
     def __len__(self) -> int:
         return len(self.talks)
 
-    def _measure(self, source: str) -> None:
-        """Tokens of each conversation: those that are certain, and trajectories."""
+    def _measure(self, source: str, bad: list[str], most_bad: float) -> None:
+        """Tokens of each conversation: those that are certain, and trajectories.
+
+        What is longer than a row is left out with what is bad already.
+        """
         reader, counts = self.reader, trajectory_counts(self.records)
         text, seen = np.zeros((2, len(self)), np.int64)
         told = tqdm(range(len(self)), "counting tokens of conversations", unit="talk", delay=5)
@@ -159,14 +176,26 @@ class TalkSource:
         stored = np.where(self.record >= 0, counts[np.maximum(self.record, 0)], 0)
         most = reader.video.trajvit.max_trajectories
         self.trajectories = np.minimum(stored, most) * reader.follows * seen
+        self.no_slot = np.maximum(stored - most, 0) * reader.follows * seen
         self.fixed = text + len(reader.tokens(0)) * seen
-        longest = int(self.fixed.argmax())
-        if self.fixed[longest] > reader.rows.length:
-            raise ContextOverflow(
-                f"{source}: conversation {self.talks[longest].id!r} takes at least "
-                f"{self.fixed[longest]} tokens ({text[longest]} of text), a row holds "
-                f"{reader.rows.length}: raise rows.length, or leave the conversation out"
+        fits = self.fixed <= reader.rows.length
+        if not fits.all():
+            longest, long = int(self.fixed.argmax()), int((~fits).sum())
+            told = (
+                f"conversation {self.talks[longest].id!r} takes at least {self.fixed[longest]} "
+                f"tokens ({text[longest]} of text), a row holds {reader.rows.length}, and {long} "
+                f"of {len(self)} conversations are longer"
             )
+            if long + len(bad) > most_bad or long == len(self):
+                raise ContextOverflow(
+                    f"{source}: {told}: raise rows.length, or leave the conversations out"
+                )
+            bad = [*bad, told]
+            self.talks = [talk for talk, fit in zip(self.talks, fits, strict=True) if fit]
+            self.record, self.fixed = self.record[fits], self.fixed[fits]
+            self.trajectories, self.no_slot = self.trajectories[fits], self.no_slot[fits]
+        if bad:
+            _LOG.warning("%s: conversations are left out: %s", source, first_of(bad))
         rows, mean = reader.rows, float(self.fixed.mean())
         if mean * rows.group > rows.rows * rows.length:
             raise ContextOverflow(
@@ -198,7 +227,7 @@ class TalkPlan:
       number: of each conversation, or `NOTHING`.
       row: as in `RowPlan`, as the next.
       kept: trajectories.
-      dropped: likewise.
+      dropped: likewise, with those that the model has no slot for.
       start: the slot of each video's CLS in its group.
       rows: of the encoder, or None.
     """
@@ -215,11 +244,13 @@ def plan_talks(source: TalkSource, numbers: Int64[np.ndarray, " b"]) -> TalkPlan
     """Where a batch of conversations (or `NOTHING`) and their videos go."""
     reader, there = source.reader, numbers != NOTHING
     fixed, counts = source.fixed[numbers] * there, source.trajectories[numbers] * there
+    no_slot = source.no_slot[numbers] * there
     each, group = reader.each, reader.rows.group
     if reader.packing is None or not reader.follows:
         made = plan_rows(fixed, counts, reader.rows, each=each)
         start = np.arange(len(numbers)) % group * reader.slots
-        return _planned(numbers, made, start, None)
+        whole = _planned(numbers, made, start, None)
+        return dataclasses.replace(whole, dropped=made.dropped + no_slot[made.order])
     # The encoder's rows say who is in a group, and how many trajectories it has slots for.
     eyes = plan(counts, reader.packing, each=each)
     given = np.empty(len(numbers), np.int64)
@@ -228,7 +259,7 @@ def plan_talks(source: TalkSource, numbers: Int64[np.ndarray, " b"]) -> TalkPlan
     slots = reader.packing.slots
     first = eyes.row % reader.packing.rows * slots + eyes.start
     whole = _planned(numbers, made, first, place(eyes, reader.packing, each=each))
-    return dataclasses.replace(whole, dropped=counts[made.order] - made.kept)
+    return dataclasses.replace(whole, dropped=(counts + no_slot)[made.order] - made.kept)
 
 
 def _planned(numbers: np.ndarray, made: RowPlan, start: np.ndarray, rows: Rows | None) -> TalkPlan:

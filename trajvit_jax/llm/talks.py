@@ -18,10 +18,12 @@ from grain.experimental import ThreadPrefetchIterDataset
 from trajvit_jax.data.index import find_place, read_index
 from trajvit_jax.data.samples import Sized, in_slots, resized
 from trajvit_jax.data.schedule import reads
+from trajvit_jax.data.source import Record
 from trajvit_jax.data.unusable import BadRecord, UnusableRecord, read_record
 from trajvit_jax.llm.sequences import Spread, rows_of, spread
 from trajvit_jax.llm.step import Talks
 from trajvit_jax.llm.talk_source import NOTHING, TalkPlan, TalkSource, plan_talks
+from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows
 
 
@@ -100,7 +102,9 @@ class _Samples:
         if record in self._videos:
             return self._videos[record]
         source = self._source
-        video = resized(read_record(source.records, record), source.reader.video)
+        found, settings = read_record(source.records, record), source.reader.video
+        is_image = len(found.frames) == 1
+        video = still(found, settings) if is_image else resized(found, settings)
         if len(self._videos) < self._cache:
             self._videos[record] = video
         return video
@@ -109,6 +113,26 @@ class _Samples:
         video, labels = self._nothing
         empty = {"bad": None, "video": video, "labels": labels, "dropped": np.int32(0)}
         return empty | {"spread": None, "unplaced": False} | found
+
+
+def still(image: Record, settings: ModelSettings) -> Sized:
+    """An image among videos, as arrays of as many frames.
+
+    TrajViT's trajectories are seen in the first frame alone, so that its tokens are those of one
+    frame, as whoever asks about an image later has them. For other models it stands still.
+    """
+    frames = settings.frames
+    pixels, trajectories = resized(image, dataclasses.replace(settings, frames=1))
+    labels = np.repeat(trajectories.labels, frames, axis=0)
+    if settings.name == "trajvit":
+        labels[1:] = 0
+    shown = dataclasses.replace(
+        trajectories,
+        labels=labels,
+        frame_times=np.repeat(trajectories.frame_times, frames),
+        key_frames=np.arange(frames) == 0,
+    )
+    return np.repeat(pixels, frames, axis=0), shown
 
 
 def talk_steps(

@@ -79,7 +79,8 @@ def write_tensors(
 ) -> None:
     """Writes tensors as transformers would: one file, or several and their index.
 
-    Each file appears whole or not at all, the index last.
+    Each file appears whole or not at all. What says which files are the checkpoint goes first
+    and comes last: a folder that was used before never holds a mixture that can be read.
 
     Args:
       folder: made where it does not exist.
@@ -101,6 +102,8 @@ def write_tensors(
     }
     shards = _cut(sizes, shard_bytes)
     count, where = len(shards), {}
+    for file in (INDEX, *([ONE] if count > 1 else [])):
+        (folder / file).unlink(missing_ok=True)
     for number, names in enumerate(shards, 1):
         file = ONE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
         _write(folder / file, {name: tensors[name] for name in names}, values)

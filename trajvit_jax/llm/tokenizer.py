@@ -82,6 +82,9 @@ class ChatTokenizer:
         self._cut = cut
         # Text that looks like a mark is text.
         self._cut.encode_special_tokens = True
+        # A file may be of a program that cut or filled texts to one length.
+        self._cut.no_truncation()
+        self._cut.no_padding()
         self._marks = {mark: cut.token_to_id(mark) for mark in SPECIAL}
 
     @classmethod
@@ -123,6 +126,8 @@ class ChatTokenizer:
         if not config.is_file():
             return  # a tokenizer's own folder
         told = json.loads(config.read_text("utf-8"))
+        if not isinstance(told, dict):
+            raise TokenizerError(f"{config} holds no JSON object; download it again")
         begin, ends = told.get("bos_token_id"), told.get("eos_token_id")
         ends = [ends] if isinstance(ends, int) else ends or []
         for name, wanted, own in (

@@ -21,7 +21,7 @@ from trajvit_jax.data.source import open_records
 from trajvit_jax.evals import loaded
 from trajvit_jax.experiment import check, note
 from trajvit_jax.llm import parts
-from trajvit_jax.llm.conversation import read_conversations
+from trajvit_jax.llm.conversation import files_of, read_conversations
 from trajvit_jax.llm.costs import work_of
 from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.llm.hugging_face import read_settings
@@ -88,8 +88,17 @@ def open_talks(
     """Conversations of files, joined with records; raises as `TalkSource` does."""
     packing = settings.data.packing
     reader = Reader(settings.model, settings.eyes, tokenizer, settings.rows, packing)
-    talks = [one for file in files for one in read_conversations(file)]
-    return TalkSource(talks, records, reader, source=", ".join(files))
+    max_bad = settings.data.max_bad
+    talks = [one for file in files_of(files) for one in read_conversations(file, max_bad=max_bad)]
+    return TalkSource(talks, records, reader, source=", ".join(files), max_bad=max_bad)
+
+
+def with_steps(settings: VideoLLMExperiment, conversations: int) -> VideoLLMExperiment:
+    """The settings with as many steps as their epochs take; `epochs` is 0 then."""
+    if not settings.epochs:
+        return settings
+    steps = max(1, round(settings.epochs * conversations / settings.data.batch))
+    return dataclasses.replace(settings, steps=steps, epochs=0.0)
 
 
 def open_state(
@@ -154,6 +163,7 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         )
         records = open_records(data.train, data.train_split)
         source = open_talks(settings, settings.conversations, records, tokenizer)
+        settings = with_steps(settings, len(source))
         held_out = None
         if settings.held_out:
             own = open_records(data.evaluation_folder, data.eval_split)
@@ -164,7 +174,9 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         true_of = facts(settings, "" if held_out is None else held_out.fingerprint)
         if (done := finished(workdir, true_of, settings.steps)) is not None:
             return done
-        _LOG.info("%d conversations to train on", len(source))
+        epochs = settings.steps * data.batch / len(source)
+        told = "%d conversations to train on, %d steps: %.2f epochs"
+        _LOG.info(told, len(source), settings.steps, epochs)
 
         # Model
         stack.enter_context(jax.set_mesh(mesh))

@@ -8,10 +8,13 @@ model.answer("clip.mp4", "What happens?")
 from __future__ import annotations
 
 import collections
+import dataclasses
+import mimetypes
 import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +47,15 @@ def load(
     return VideoLLMAnswerer(load_saved(folder, mesh, attention=attention), batch=batch)
 
 
+class _Span(NamedTuple):
+    """What is read of a file; see `Question` and `AnswerSettings`."""
+
+    path: Path
+    frames: int
+    start: float = 0.0
+    stop: float | None = None
+
+
 class VideoLLMAnswerer:
     """Ours of `answering.VideoAnswerer`.
 
@@ -63,7 +75,8 @@ class VideoLLMAnswerer:
         self._see = jax.jit(
             lambda state, video, labels: nnx.merge(self._graph, state)(video, labels, groups=1)
         )
-        self._seen: collections.OrderedDict[object, tuple[Seen, int]] = collections.OrderedDict()
+        self._seen: collections.OrderedDict[_Span, tuple[Seen, int]] = collections.OrderedDict()
+        self._dropped: dict[_Span, int] = {}
 
     @property
     def context(self) -> int:
@@ -86,12 +99,15 @@ class VideoLLMAnswerer:
         answers = []
         for first in range(0, len(questions), self._batch):
             own = questions[first : first + self._batch]
-            seen = [self._look_all(one, settings.frames) for one in own]
             talks = [
                 question(one.text, tuple(map(os.fspath, one.videos)), id=f"question {first + i}")
                 for i, one in enumerate(own)
             ]
             encoded = [self._saved.chat.encode(talk, answer=True) for talk in talks]
+            spans = [_spans(one, settings.frames) for one in own]
+            for text, videos, talk in zip(encoded, spans, talks, strict=True):
+                self._check_known(text, videos, settings, talk.id)
+            seen = [[self._look(*one) for one in videos] for videos in spans]
             prompts = [
                 self._spread(text, videos, settings, talk.id)
                 for text, videos, talk in zip(encoded, seen, talks, strict=True)
@@ -114,8 +130,11 @@ class VideoLLMAnswerer:
         """
         chat = self._saved.chat
         talk = Conversation("this conversation", tuple(turns), tuple(map(os.fspath, videos)))
-        seen = [self._look(path, settings.frames) for path in videos]
-        prompt = self._spread(chat.encode(talk, answer=True), seen, settings, talk.id)
+        text = chat.encode(talk, answer=True)
+        spans = [_Span(Path(path), settings.frames) for path in videos]
+        self._check_known(text, spans, settings, talk.id)
+        seen = [self._look(*one) for one in spans]
+        prompt = self._spread(text, seen, settings, talk.id)
         ids: list[int] = []
         for tokens in self._generator.stream([prompt], self._together([seen]), settings):
             if int(tokens[0]) in chat.stop:
@@ -131,12 +150,9 @@ class VideoLLMAnswerer:
         seen, trajectories = self._look(video, frames)
         return len(self._numbers(seen, trajectories))
 
-    def _look_all(self, one: Question, frames: int) -> list[tuple[Seen, int]]:
-        looked = []
-        for number, path in enumerate(one.videos):
-            span = (one.start, one.stop) if number == 0 else (0.0, None)
-            looked.append(self._look(path, frames, *span))
-        return looked
+    def dropped(self, question: Question, settings: AnswerSettings = _PLAIN) -> int:
+        """See `CountsDropped.dropped`; 0 for videos that were never looked at."""
+        return sum(self._dropped.get(one, 0) for one in _spans(question, settings.frames))
 
     def _look(
         self,
@@ -146,14 +162,37 @@ class VideoLLMAnswerer:
         stop: float | None = None,
     ) -> tuple[Seen, int]:
         """Tokens of a video, and how many trajectories it has."""
-        key = (Path(path), frames, start, stop)
-        if key not in self._seen:
+        span = _Span(Path(path), frames, start, stop)
+        if span not in self._seen:
             clip = self._reader.read(path, frames=frames, start=start, stop=stop)
-            self._seen[key] = self.look(clip), clip.trajectories
+            self._seen[span] = self.look(clip), clip.trajectories
+            self._dropped[span] = clip.dropped
             while len(self._seen) > max(_KEPT, self._batch):
                 self._seen.popitem(last=False)
-        self._seen.move_to_end(key)
-        return self._seen[key]
+        self._seen.move_to_end(span)
+        return self._seen[span]
+
+    def _check_known(
+        self, text: Encoded, videos: Sequence[_Span], settings: AnswerSettings, name: str
+    ) -> None:
+        """Before a video is read: checks the text, and tokens of videos that are certain."""
+        least = sum(self._least(one) for one in videos)
+        words = len(text.ids) - text.media + settings.most_tokens
+        check_length(
+            words + least,
+            self.context,
+            name=f"{name} with an answer of up to {settings.most_tokens}",
+            text=words,
+        )
+
+    def _least(self, span: _Span) -> int:
+        """Tokens that a video has at least."""
+        own = self._saved.model.settings
+        is_video = (mimetypes.guess_type(span.path)[0] or "").startswith("video/")
+        if own.video.name == "trajvit" or not is_video:
+            return int(own.eyes.cls)
+        slots = slots_of(dataclasses.replace(own.video, frames=span.frames or own.video.frames))
+        return len(token_numbers(own.video, own.eyes, 0, slots))
 
     def look(self, clip: Clip) -> Seen:
         """The tokens of one clip."""
@@ -203,6 +242,14 @@ class VideoLLMAnswerer:
             self._batch - len(rows)
         )
         return Seen(jnp.stack([s for s, _ in rows]), jnp.stack([v for _, v in rows]))
+
+
+def _spans(one: Question, frames: int) -> list[_Span]:
+    """Of a question's videos; its seconds are those of the first."""
+    return [
+        _Span(Path(path), frames, *((one.start, one.stop) if number == 0 else ()))
+        for number, path in enumerate(one.videos)
+    ]
 
 
 def cut_at(text: str, stops: Sequence[str]) -> str:

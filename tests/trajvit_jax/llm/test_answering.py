@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from tests.trajvit_jax.llm.conftest import TOKENIZATION
+from tokenization import interrupts
 from tokenization.video import VideoError
 from trajvit_jax.llm import chat as command
 from trajvit_jax.llm import saved as folders
@@ -97,6 +98,64 @@ def test_what_cannot_be_answered(model, clips, tmp_path):
         list(model.reply([Turn("user", "<video>?")], clips[:2], SHORT))
 
 
+def test_what_the_model_has_no_place_for_is_told(folder, clips, tmp_path, capsys):
+    """A clip of more trajectories than the settings have places for."""
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    own = json.loads((moved / "settings.json").read_text())
+    own["video"]["trajvit"]["max_trajectories"] = 1
+    (moved / "settings.json").write_text(json.dumps(own))
+    whole, few = videollm.load(folder), videollm.load(moved)
+    asked = Question("What?", (clips[0], clips[1]))
+    whole.answer_all([asked], SHORT)
+    few.answer_all([asked], SHORT)
+    assert whole.dropped(asked, SHORT) == 0
+    counts = [whole.tokens_of(path) - few.tokens_of(path) for path in clips[:2]]
+    assert few.dropped(asked, SHORT) == sum(counts) > 0
+    line = [f"--video={clips[0]}", "--question=What?", "--most=2"]
+    assert command.main([f"--model={moved}", *line]) == 0
+    assert f"2 tokens; its {counts[0]} smallest trajectories" in capsys.readouterr().err
+
+
+def test_what_cannot_fit_is_told_before_a_video_is_read(videollm_folder, clips, monkeypatch):
+    model = videollm.load(videollm_folder("vit3d"), batch=1)
+    monkeypatch.setattr(model._reader, "read", lambda *args, **options: pytest.fail("was read"))
+    # 4 patches of each two frames, and CLS.
+    many = AnswerSettings(most_tokens=6, frames=512)
+    with pytest.raises(ContextOverflow, match=r"takes \d+ tokens .* 1025 of videos"):
+        model.answer(clips[0], "What?", many)
+    with pytest.raises(ContextOverflow, match=r"1025 of videos"):
+        list(model.reply([Turn("user", "<video>?")], clips[:1], many))
+
+
+def test_a_chat_that_outgrows_its_context_forgets_the_oldest(model, clips, monkeypatch, capsys):
+    lines = iter([f"{i} what is it " * 60 for i in range(3)] + [""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    command.talk(model, [str(clips[0])], SHORT, None)
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 3 and "error" not in told.err
+    assert "no longer reads the 1 oldest questions" in told.err
+    with pytest.raises(ContextOverflow):
+        command.talk(model, [str(clips[0])], SHORT, "what is it " * 600)
+    turns = [Turn("user", "<video>\na"), Turn("assistant", "b"), Turn("user", "c")]
+    assert command.without_oldest(turns) == [Turn("user", "<video>\nc")]
+
+
+def test_commands_leave_when_interrupted(folder, monkeypatch, capsys):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    def leave(message, code=130):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(interrupts, "leave", leave)
+    monkeypatch.setattr(command, "talk", stop)
+    with pytest.raises(SystemExit, match="130"):
+        command.main([f"--model={folder}", "--question=What?"])
+    monkeypatch.setattr("trajvit_jax.llm.manifest.write_manifest", stop)
+    with pytest.raises(SystemExit, match="130"):
+        manifest(["a.json", "--media=.", "--output=x.jsonl"])
+
+
 def test_terminal(folder, clips, capsys, monkeypatch):
     """One question, and lines that are typed; the second turn reads the first."""
     line = [f"--model={folder}", f"--video={clips[0]}", "--most=6"]
@@ -133,6 +192,19 @@ def test_damaged_folders(folder, tmp_path):
     shutil.copyfile(folder / "settings.json", moved / "settings.json")
     (moved / "llm" / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json does not exist"):
+        folders.load(moved)
+
+
+def test_a_save_that_is_cut_off_leaves_nothing_that_loads(folder, tmp_path, monkeypatch):
+    moved = shutil.copytree(folder, tmp_path / "moved")
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folders, "write_state_dict", stop)
+    with pytest.raises(KeyboardInterrupt):
+        folders.save(folders.load(folder), moved, tokenizer=str(folder / "llm"))
+    with pytest.raises(FileNotFoundError, match="holds no VideoLLM"):
         folders.load(moved)
 
 

@@ -74,6 +74,45 @@ def test_both_ways_in_bfloat16(folder, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+class TestUsedFolder:
+    def test_of_more_files(self, folder):
+        """What is written in one file is read, not the index that lies there from before."""
+        model = hugging_face.load(folder, dtype="float32")
+        model.norm.scale[...] += 1
+        hugging_face.save(model, folder)
+        again = hugging_face.load(folder, dtype="float32")
+        np.testing.assert_array_equal(again.norm.scale[...], model.norm.scale[...])
+
+    @pytest.mark.parametrize("before", [{}, SHARDS])
+    def test_writing_that_is_cut_off_leaves_no_mixture(self, tmp_path, before):
+        arrays = {str(i): np.full(20_000, i, np.float32) for i in range(4)}
+        shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+        write_tensors(tmp_path, shapes, arrays.__getitem__, **before)
+
+        def some(name):
+            if name == "3":
+                raise KeyboardInterrupt
+            return arrays[name] + 10
+
+        with pytest.raises(KeyboardInterrupt):
+            write_tensors(tmp_path, shapes, some, **SHARDS)
+        with pytest.raises(FileNotFoundError, match="holds neither"):
+            Tensors(tmp_path)
+
+    def test_a_save_that_is_cut_off_leaves_no_config(self, folder, monkeypatch):
+        """Which would be of the weights that were there before."""
+
+        def stop(*args, **options):
+            raise KeyboardInterrupt
+
+        model = hugging_face.load(folder)
+        monkeypatch.setattr(hugging_face, "write_tensors", stop)
+        with pytest.raises(KeyboardInterrupt):
+            hugging_face.save(model, folder)
+        with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
+            hugging_face.load(folder)
+
+
 def test_on_a_mesh_of_one_device(folder):
     """By the rules of the mesh, and the same numbers."""
     mesh = make_mesh(MeshSettings(), jax.devices()[:1])
@@ -184,12 +223,19 @@ class TestWhatDoesNotFit:
             ({"attention_bias": True}, "attention_bias is True"),
             ({"rope_scaling": {"rope_type": "yarn"}}, "rope_type must be one of default, llama3"),
             ({"hidden_size": None}, "is not of a Llama-3"),
+            ({"rope_scaling": "llama3"}, "rotary settings are 'llama3'"),
         ],
     )
     def test_another_architecture(self, folder, change, told):
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ValueError, match=told):
+            hugging_face.load(folder)
+
+    @pytest.mark.parametrize("content", ["[]", '"llama"', "3"])
+    def test_a_config_that_is_no_object(self, folder, content):
+        (folder / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=r"config\.json is not of a Llama-3: it holds a "):
             hugging_face.load(folder)
 
     def test_writing_needs_something_to_write(self, tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from trajvit_jax.data.packing import PackingSettings
 from trajvit_jax.llm.conversation import Conversation, ConversationError, Turn
-from trajvit_jax.llm.eyes import EyesSettings
+from trajvit_jax.llm.eyes import Eyes, EyesSettings
 from trajvit_jax.llm.names import record_id
 from trajvit_jax.llm.packing import RowSettings, plan_rows
 from trajvit_jax.llm.sequences import TEXT, ContextOverflow
@@ -233,6 +235,70 @@ def test_conversations_without_video_read_nothing_of_it(records, reader):
         has_video = int(name.removeprefix("talk")) % 2 == 0
         assert loaded.batch.labels[place].any() == has_video
     assert loaded.batch.present.all()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_trajectories_beyond_the_model_s_slots_are_counted(records, tiny, chat, packed):
+    few = tiny(trajvit=dataclasses.replace(tiny().trajvit, max_trajectories=1))
+    packing = PackingSettings(group=4, rows=2, slots=16) if packed else None
+    reader = Reader(few, EyesSettings(), chat, ROWS, packing)
+    source = TalkSource([talk(i, video=i > 0) for i in range(4)], records, reader)
+    plan = plan_talks(source, np.arange(4))
+    has_video = plan.number > 0
+    np.testing.assert_array_equal(plan.kept, has_video)
+    np.testing.assert_array_equal(plan.dropped, has_video)  # each clip has two
+
+
+@pytest.mark.parametrize("name", ["trajvit", "vit3d"])
+def test_an_image_among_videos_is_read(records, reader, tiny, toy_record, name):
+    """TrajViT has the tokens of one frame, as an image has that is asked about later."""
+    model = tiny(name)
+    image = toy_record(3, frames=1)
+    reader = dataclasses.replace(reader, video=model)
+    source = TalkSource([talk(i) for i in range(4)], [*records[:3], image], reader)
+    loaded = next(talk_steps(source, 4, seed=0))
+    place = loaded.ids.index("talk3")
+    assert loaded.batch.present.all() and not loaded.bad
+    video, labels = (jnp.asarray(x[place]) for x in (loaded.batch.video, loaded.batch.labels))
+    assert (video == video[:1]).all() and video.any()
+    if name == "trajvit":
+        assert labels[0].any() and not labels[1:].any()
+        eyes = Eyes(model, EyesSettings(), rngs=nnx.Rngs(0))
+        padded = eyes(video[None], labels[None], groups=1)
+        alone = eyes(video[None, :1], labels[None, :1], groups=1)
+        np.testing.assert_array_equal(padded.valid, alone.valid)
+        there = np.asarray(alone.valid)
+        np.testing.assert_allclose(
+            np.asarray(padded.states)[there], np.asarray(alone.states)[there], atol=2e-5
+        )
+
+
+class TestSomeMayBeLeftOut:
+    def test_faulty_ones(self, records, reader, caplog):
+        two = Conversation(
+            "two", (Turn("user", "<video> <video>?"), Turn("assistant", "Yes.")), ("a", "b")
+        )
+        mute = Conversation("mute", (Turn("user", "?"),))
+        talks = [*(talk(i) for i in range(8)), two, mute]
+        with caplog.at_level(logging.WARNING):
+            source = TalkSource(talks, records, reader, source="a.json", max_bad=0.2)
+        assert len(source) == 8 and "'two' has 2 videos" in caplog.text
+        assert "'mute' has no answer" in caplog.text
+        with pytest.raises(ConversationError, match=r"'two' has 2 videos.*'mute' has no answer"):
+            TalkSource(talks, records, reader, max_bad=0.1)
+
+    def test_long_ones(self, records, reader, caplog):
+        talks = [talk(i, answer="red " * (200 if i in (3, 5) else 1)) for i in range(10)]
+        with caplog.at_level(logging.WARNING):
+            source = TalkSource(talks, records, reader, max_bad=0.2)
+        assert [one.id for one in source.talks] == [
+            f"talk{i}" for i in range(10) if i not in (3, 5)
+        ]
+        assert len(source.record) == len(source.fixed) == len(source.trajectories) == 8
+        assert "2 of 10 conversations are longer" in caplog.text
+        next(talk_steps(source, 8, seed=0))
+        with pytest.raises(ContextOverflow, match="2 of 10 conversations are longer"):
+            TalkSource(talks, records, reader, max_bad=0.1)
 
 
 class TestWhatDoesNotFit:

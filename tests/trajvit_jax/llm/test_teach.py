@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from tokenization.shards import write_records
 from trajvit_jax import config as configs
-from trajvit_jax.experiment import TOKENIZATION, note
+from trajvit_jax.experiment import note, read_settings
+from trajvit_jax.llm import hugging_face, parts, saved
 from trajvit_jax.llm.conversation import to_llava
+from trajvit_jax.llm.costs import work_of
 from trajvit_jax.llm.experiment import VideoLLMExperiment
-from trajvit_jax.llm.train import train
+from trajvit_jax.llm.llama import Llama
+from trajvit_jax.llm.settings import LlamaSettings, to_hugging_face
+from trajvit_jax.llm.train import train, with_steps
 from trajvit_jax.run import interrupts
 
+from .conftest import TOKENIZATION
 from .test_talks import talk
 
 CONFIG = "configs/videollm/llama3_8b.py"
@@ -54,6 +61,44 @@ def lines(workdir):
     return {line["step"]: line["loss"] for line in found if "loss" in line}
 
 
+def test_a_run_is_loaded_from_its_workdir(settings, data, tmp_path):
+    """With the models that it was trained between, and the note of how videos were cut."""
+    own = LlamaSettings(
+        vocabulary=320,
+        width=32,
+        depth=1,
+        heads=2,
+        key_heads=1,
+        mlp=32,
+        context=512,
+        dtype="float32",
+    )
+    llm, workdir = tmp_path / "llm", tmp_path / "run"
+    hugging_face.save(Llama(own, rngs=nnx.Rngs(0)), llm)
+    shutil.copyfile(data / "tokenizer.json", llm / "tokenizer.json")
+    weights = dataclasses.replace(settings.weights, llm=str(llm), tokenizer="")
+    files = (f"{data}/tr*.json",)
+    train(
+        dataclasses.replace(
+            settings, weights=weights, steps=1, epochs=0.3, held_out="", conversations=files
+        ),
+        workdir,
+    )
+    assert read_settings(workdir, VideoLLMExperiment).steps == 1  # 0.3 * 12 / 4
+    with pytest.raises(FileNotFoundError, match=r"tokenization\.json is missing"):
+        saved.load(workdir)
+    (workdir / "tokenization.json").write_text(json.dumps(TOKENIZATION))
+    found = saved.load(workdir)
+    assert found.tokenization == TOKENIZATION
+    expected = hugging_face.load(llm, dtype="float32")
+    np.testing.assert_array_equal(
+        found.model.llm.table.embedding[...], expected.table.embedding[...]
+    )
+    hugging_face.save(Llama(own, rngs=nnx.Rngs(1)), llm)
+    with pytest.raises(ValueError, match=r"was trained between other models than none and .*llm"):
+        saved.load(workdir)
+
+
 @pytest.mark.slow
 def test_a_cut_run_equals_an_unbroken_one(settings, tmp_path, monkeypatch):
     whole = train(settings, tmp_path / "whole")
@@ -89,7 +134,19 @@ def test_another_run_is_refused(settings, tmp_path):
 def test_a_run_keeps_how_its_videos_were_cut(settings, data, tmp_path):
     (data / "records" / "settings.json").write_text('{"record_size": 256}')
     note(tmp_path, settings, "")
-    assert json.loads((tmp_path / TOKENIZATION).read_text()) == {"record_size": 256}
+    assert json.loads((tmp_path / "tokenization.json").read_text()) == {"record_size": 256}
+
+
+def test_a_fingerprint_tells_numbers_apart(written, golden_settings):
+    """Another model of the same shapes is another model."""
+    folder = written("llama")
+    (folder / "config.json").write_text(json.dumps(to_hugging_face(golden_settings["llama"])))
+    before = parts.fingerprint(None, str(folder))
+    assert parts.fingerprint(None, str(folder)) == before
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    assert parts.fingerprint(None, str(folder)) != before
 
 
 @pytest.mark.parametrize(
@@ -100,6 +157,8 @@ def test_a_run_keeps_how_its_videos_were_cut(settings, data, tmp_path):
         ({"train": ("lora",)}, "train names 'lora' where llm.lora"),
         ({"conversations": ()}, "names no file"),
         ({"micro_batches": 0}, "micro_batches"),
+        ({"epochs": 3.0}, "epochs=3 and steps=6: set epochs=0"),
+        ({"epochs": -1.0}, "epochs must be at least 0"),
     ],
 )
 def test_settings_that_make_no_run(settings, change, told):
@@ -114,8 +173,21 @@ def test_options_of_the_config_are_read(data):
     assert settings.train == ("connector", "lora", "eyes")
     assert settings.llm.lora.rank == 8 and settings.llm.stored == "bfloat16"
     assert len(settings.conversations) == 2
-    assert settings.steps == round(3 * 1_300_000 / 32)
     assert settings.data.batch == 32
+    # An epoch is of the conversations that there are.
+    assert (settings.epochs, settings.steps) == (3.0, 1)
+    found = with_steps(settings, 1000)
+    assert (found.epochs, found.steps) == (0.0, round(3 * 1000 / 32))
+    assert with_steps(found, 1) == found
+    given = configs.to_settings(VideoLLMExperiment, configs.load(f"{CONFIG}:steps=70"))
+    assert (given.epochs, given.steps) == (0.0, 70)
+
+
+def test_work_of_a_step_has_the_head(settings):
+    """Forwards, and backwards to what is trained before it."""
+    large = dataclasses.replace(settings, llm=dataclasses.replace(settings.llm, vocabulary=640))
+    tokens = 2 * 160
+    assert work_of(large).flops - work_of(settings).flops == 2 * 2 * 64 * 320 * tokens
 
 
 def test_groups_that_devices_cannot_share(settings, tmp_path):

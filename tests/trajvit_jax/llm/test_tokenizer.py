@@ -13,6 +13,7 @@ from trajvit_jax.llm.conversation import (
     Conversation,
     ConversationError,
     Turn,
+    files_of,
     from_llava,
     question,
     read_conversations,
@@ -81,6 +82,17 @@ def test_system_speaks_first(chat, cut):
     assert text.startswith(
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
     )
+
+
+def test_texts_are_neither_cut_nor_filled(chat, cut, tmp_path):
+    """Whatever lengths a file was saved with."""
+    wanted = chat.text_ids("what does the dog do on the grass")
+    cut.enable_truncation(3)
+    cut.enable_padding(length=40)
+    cut.save(str(tmp_path / "tokenizer.json"))
+    found = ChatTokenizer.load(tmp_path, cut.get_vocab_size())
+    assert found.text_ids("what does the dog do on the grass") == wanted
+    assert len(found.text_ids("dog")) < 40
 
 
 def test_marks_in_text_are_text(chat):
@@ -154,6 +166,28 @@ class TestWhatDoesNotHoldTogether:
             read_conversations(tmp_path / "a.json")
 
 
+def test_a_few_faulty_ones_are_left_out_and_named(tmp_path, caplog):
+    good = {"conversations": [{"from": "human", "value": "?"}]}
+    entries = [good] * 9 + [{"id": "bad", "conversations": []}]
+    (tmp_path / "a.json").write_text(json.dumps(entries))
+    with caplog.at_level("WARNING"):
+        assert len(read_conversations(tmp_path / "a.json", max_bad=0.1)) == 9
+    assert "1 of 10 conversations cannot be used: conversation 'bad'" in caplog.text
+    with pytest.raises(ConversationError, match=r"more than max_bad = 0\.05 of them"):
+        read_conversations(tmp_path / "a.json", max_bad=0.05)
+
+
+def test_patterns_name_files(tmp_path):
+    for name in ("b/2.json", "a/1.json", "a/x.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("[]")
+    every, one = f"{tmp_path}/*/*.json", f"{tmp_path}/a/1.json"
+    assert files_of([every, one]) == [one, f"{tmp_path}/b/2.json"]
+    assert files_of(["gone.json"]) == ["gone.json"]
+    with pytest.raises(FileNotFoundError, match=r"no file is named like .*\*\.csv"):
+        files_of([f"{tmp_path}/*/*.csv"])
+
+
 class TestWrongTokenizer:
     def test_without_marks(self, tmp_path):
         plain = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, "a"))
@@ -185,6 +219,10 @@ class TestWrongTokenizer:
             (model / "config.json").write_text(json.dumps(marks))
             with pytest.raises(TokenizerError, match=r"config\.json has .os_token_id .*128"):
                 ChatTokenizer.load(tmp_path, 128_256, model=model)
+        (model / "config.json").write_text("[]")
+        with pytest.raises(TokenizerError, match=r"config\.json holds no JSON object"):
+            ChatTokenizer.load(tmp_path, 128_256, model=model)
+        (model / "config.json").write_text(json.dumps(marks))
         shutil.copyfile(model / "config.json", tmp_path / "config.json")
         with pytest.raises(TokenizerError, match="of another model"):
             ChatTokenizer.load(tmp_path, 128_256)

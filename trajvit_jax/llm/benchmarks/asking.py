@@ -87,6 +87,8 @@ def ask_model(
                     failed.append(f"{one.item.id!r} ({one.video}): {reply.failed}")
                 else:
                     line["prediction"] = reply.text
+                    if reply.dropped:
+                        line["dropped"] = reply.dropped
                 answers.add(line)
             bar.update(len(part))
             if len(failed) >= min(_HOPELESS, len(questions)) and not _any_answer(answers):

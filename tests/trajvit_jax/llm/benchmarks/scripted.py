@@ -40,6 +40,9 @@ class Scripted:
             raise KeyboardInterrupt
         return answers
 
+    def dropped(self, question, settings):
+        return 5 * sum("crowded" in Path(video).name for video in question.videos)
+
 
 def load():
     return Scripted(Path(os.environ["SCRIPT"]))

@@ -8,6 +8,7 @@ import sys
 import types
 from pathlib import Path
 
+import jax
 import pytest
 
 import trajvit_jax.llm
@@ -74,6 +75,27 @@ def test_the_batch_reaches_the_model(saved, monkeypatch):
     assert loaded == [(str(saved), 3)]
 
 
+class Counts:
+    """Has places for all but as many trajectories as the question's name is long."""
+
+    def answer(self, video, question, settings):
+        raise NotImplementedError
+
+    def answer_all(self, questions, settings):
+        return ["!" for _ in questions]
+
+    def dropped(self, question, settings):
+        return len(question.text)
+
+
+def test_replies_count_what_was_not_read():
+    questions = [Question("x", ("a",)), Question("yes", ("b",))]
+    assert answer_each(Counts(), questions, AnswerSettings()) == [
+        Reply("!", dropped=1),
+        Reply("!", dropped=3),
+    ]
+
+
 class Half:
     """Answers about a alone."""
 
@@ -83,13 +105,16 @@ class Half:
     def answer_all(self, questions, settings):
         if any(one.videos == ("b",) for one in questions):
             raise OSError("b is broken")
+        if any(one.videos == ("c",) for one in questions):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
         return [f"{one.text}!" for one in questions]
 
 
 def test_one_question_that_fails_keeps_no_other_from_its_answer():
-    questions = [Question("x", ("a",)), Question("y", ("b",)), Question("z", ("a",))]
+    questions = [Question(text, (video,)) for text, video in zip("xyzw", "abac", strict=True)]
     assert answer_each(Half(), questions, AnswerSettings()) == [
         Reply("x!"),
         Reply(failed="OSError: b is broken", error="OSError"),
         Reply("z!"),
+        Reply(failed="JaxRuntimeError: RESOURCE_EXHAUSTED", error="JaxRuntimeError"),
     ]

@@ -117,6 +117,18 @@ def test_a_broken_video_stops_nothing_and_is_named(job, capsys):
     assert result()["missing"][0]["reason"] == "its video is not there"
 
 
+def test_what_the_model_had_no_place_for_is_noted(job):
+    rows = [NEXTQA | {"qid": str(i), "video": v} for i, v in enumerate(["one", "crowded"])]
+    job.put("b.csv", csv(*rows))
+    job.put("videos/crowded.mp4")
+    assert run(files="b.csv") == 0
+    assert result()["notes"]["dropped"].startswith(
+        "5 trajectories were not read, the smallest of 1"
+    )
+    assert run(files="b.csv") == 0  # also of answers that were kept
+    assert "dropped" in result()["notes"]
+
+
 def test_failures_count_as_wrong_in_a_second_number(job, capsys):
     videos = ["one", "one", "broken", "long", "long"]
     rows = [

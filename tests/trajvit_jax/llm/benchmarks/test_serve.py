@@ -41,6 +41,19 @@ def test_a_request_becomes_questions_and_settings():
     assert reply == {"answers": [f"{question} {settings}"]}
 
 
+class Counts(Echo):
+    """Has no place for some trajectories of every second question."""
+
+    def dropped(self, question, settings):
+        return 7 if "b.mp4" in question.videos else 0
+
+
+def test_what_was_not_read_is_counted():
+    questions = [{"text": "why", "videos": [name]} for name in ("a.mp4", "b.mp4")]
+    reply = answer_line(json.dumps({"questions": questions}), Counts(), AnswerSettings())
+    assert reply["dropped"] == {"1": 7} and "failed" not in reply
+
+
 class Half:
     """Answers about a.mp4 alone."""
 
