@@ -6,7 +6,7 @@ Command (records, all models, three seeds, docs/COMPARISON.md; what is finished 
 One model alone, on the records that it made:
   python -m trajvit_jax.main --workdir=runs/mine --config=configs/comparison.py:model=tome
 
-Cost: 5 to 12 minutes of one core's own time a model and seed, records apart. Expected: the table of
+Cost: 4 to 12 minutes of one core's own time a model and seed, records apart. Expected: the table of
 docs/COMPARISON.md, where chance is a mean R@5 of 2.1.
 
 Data, steps, optimizer, text side and encoder are the same for all models. What differs is how a

@@ -63,6 +63,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     check_known(chosen, model=(*NAMES, *FED_TRAJVIT), size=SIZES, ablation=ABLATIONS)
     check_ablation(chosen.model, chosen.ablation)
+    if chosen.ablation == "released" and chosen.model != "trajvit":
+        raise ValueError(f"ablation=released is the released program's trajvit, not {chosen.model}")
     name, defaults = FED_TRAJVIT.get(chosen.model, chosen.model), ModelSettings()
     patches = defaults.vit3d
     if name == "vit":

@@ -42,7 +42,7 @@ read_options() {
     name=${1%%=*}
     [[ $name != --* || $name == --config* ]] || name=${name//_/-}
     if [[ $1 != *=* && $valued == *" $name "* ]]; then
-      (($# > 1)) || die "$name has no value; see launch/$program --help"
+      (($# > 1)) && [[ $2 != --* ]] || die "$name has no value; see launch/$program --help"
       options+=("$name=$2")
       shift
     else
@@ -52,6 +52,6 @@ read_options() {
   done
 }
 
-# -o: a host that has gone is noticed; a password would wait for nobody.
+# -o: a password would wait for nobody. How soon a host that has gone is noticed, each script says.
 # shellcheck disable=SC2034  # the scripts use it
-ssh=(ssh -o BatchMode=yes -o ServerAliveInterval=30)
+ssh=(ssh -o BatchMode=yes)

@@ -3,7 +3,8 @@
 set -uo pipefail
 set -m # a Ctrl-C comes to this script alone, which passes it on
 # shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+source "$here/common.sh" || exit 2
 
 usage() {
   cat <<'HELP'
@@ -43,7 +44,8 @@ What is finished is kept: the same command goes on.
 HELP
 }
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(dirname "$here")
+ssh+=(-o ServerAliveInterval=15 -o ServerAliveCountMax=4)
 hosts='' address='' not_here='' ip='' port=6379 logs='' retries=5 module=tokenization.extract
 dry_run='' arguments=()
 read_options "--hosts --address --ip --port --logs --retries --module" "$@"
@@ -51,7 +53,7 @@ set -- "${options[@]}"
 while (($#)); do
   case $1 in
     -h | --help) usage && exit 0 ;;
-    --hosts=*) hosts=${1#*=} && check_hosts "$hosts" "a host is named once" ;;
+    --hosts=*) hosts=${1#*=} && check_hosts "$hosts" "name each host once" ;;
     --address=*) address=${1#*=} ;;
     --not-here) not_here=yes ;;
     --ip=*) ip=${1#*=} ;;

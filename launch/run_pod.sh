@@ -3,7 +3,8 @@
 set -uo pipefail
 set -m # a Ctrl-C comes to this script alone, which passes it on
 # shellcheck source-path=SCRIPTDIR source=common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+source "$here/common.sh" || exit 2
 
 usage() {
   cat <<'HELP'
@@ -76,7 +77,8 @@ read_host_number() {
   ((host < processes)) || die "host $host of $processes: TRAJVIT_PROCESS counts from 0"
 }
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(dirname "$here")
+ssh+=(-o ServerAliveInterval=30)
 workdir='' hosts='' local_processes='' per_host='' cpu_devices='' port='' interface='' dry_run=''
 retries=5 backoff=10 settings=() command=() check=()
 read_options "--config --workdir --hosts --local-processes --processes-per-host --cpu-devices --port \
@@ -97,6 +99,7 @@ while (($#)); do
     --backoff=*) backoff=${1#*=} && whole "${1%%=*}" "$backoff" ;;
     --dry-run) dry_run=yes ;;
     --) shift && command=("$@") && break ;;
+    --config.*) die "'$1' has no value: --config.NAME=VALUE" ;;
     *) die "unknown option '$1'; see launch/run_pod.sh --help" ;;
   esac
   shift
@@ -201,23 +204,28 @@ cd "$root" || exit
 pids=() pipes=() asked='' scratch=''
 trap '[[ -z $scratch ]] || rm -rf "$scratch"' EXIT
 
+# What process 0 says is shown. Opening /dev/stdout for it would empty the file that it may be.
+hush() { (($1 == 0)) || exec >/dev/null; }
+
 start() {
-  local i fd show
+  local i fd
   pids=() pipes=()
   for ((i = 0; i < started; i++)); do
     compose "$i"
-    show=/dev/null
-    ((i)) || show=/dev/stdout
     if [[ $mode == ssh ]]; then # ssh passes on no signals: their names go through its stdin
       [[ -n $scratch ]] || scratch=$(mktemp -d)
       rm -f "$scratch/$i" && mkfifo "$scratch/$i" && exec {fd}<>"$scratch/$i"
       pipes[i]=$fd
       (
         for fd in "${pipes[@]}"; do exec {fd}>&-; done
-        exec "${line[@]}" <"$scratch/$i" >"$show"
+        hush "$i"
+        exec "${line[@]}" <"$scratch/$i"
       ) &
     else
-      "${line[@]}" </dev/null >"$show" &
+      (
+        hush "$i"
+        exec "${line[@]}" </dev/null
+      ) &
     fi
     pids[i]=$!
   done

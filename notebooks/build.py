@@ -11,7 +11,6 @@ while there is none.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import os
@@ -22,6 +21,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from PIL import Image
+
+from tokenization.arguments import ArgumentParser
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
@@ -115,9 +116,7 @@ def _smaller(png: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--bare", action="store_true", help="do not run them")
     options = parser.parse_args(arguments)

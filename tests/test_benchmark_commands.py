@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -53,11 +54,13 @@ def test_options_have_two_spellings_and_no_short_ones(capsys, tmp_path):
     assert parser.prog == "python -m benchmarks.some"
     for spelling in ("--no_world", "--no-world"):
         assert parser.parse_args([spelling, "--quick"]).no_world
-    for wrong in ("--no", "--qui", f"--json={tmp_path}", f"--json={__file__}/numbers.json"):
+    os.mkfifo(tmp_path / "pipe")  # a file in its place would end what it is for
+    nowhere = (tmp_path, f"{__file__}/numbers.json", tmp_path / "pipe")
+    for wrong in ("--no", "--qui", *(f"--json={path}" for path in nowhere)):
         with pytest.raises(SystemExit) as ended:
             parser.parse_args([wrong])
         assert ended.value.code == 2
-    assert capsys.readouterr().err.count("no file can be made at") == 2
+    assert capsys.readouterr().err.count("no file can be made at") == 3
 
 
 def test_numbers_are_written_into_a_folder_that_was_not_there(tmp_path):

@@ -73,7 +73,7 @@ def test_help_teaches(launch):
         (["--retries=09", "--", "--output=c"], "--retries must be a whole number, not '09'"),
         (["--hosts=", "--", "--output=c"], "names a host without a name"),
         (["--hosts=a,,b", "--", "--output=c"], "names a host without a name"),
-        (["--hosts=a,me@a", "--", "--output=c"], "names a twice; a host is named once"),
+        (["--hosts=a,me@a", "--", "--output=c"], "names a twice; name each host once"),
         (["--hosts=-oProxyCommand=b", "--", "--output=c"], "is no name of a host"),
         (["--", "--output=c", "--engine=local"], "is this script's own business"),
         (["--", "--output=c", "--engine", "local"], "--engine=local is this script's own business"),

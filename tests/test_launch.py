@@ -137,6 +137,31 @@ def test_exit_codes_decide_what_is_started_again(tmp_path, codes, arguments, cod
     assert log(tmp_path / "run").count("==== exit code") == starts
 
 
+def test_a_file_that_the_output_goes_to_keeps_what_it_has(tmp_path):
+    """As that of a SLURM job, to which each start adds."""
+    program = stub(tmp_path / "program", f'echo x >>"{tmp_path}/starts"; echo said; exit 1')
+    shown = tmp_path / "shown"
+    shown.write_text("before\n")
+    where = (f"--workdir={tmp_path}/run", "--backoff=0", "--retries=1")
+    with shown.open("a") as file:
+        line = [LAUNCH / "run_pod.sh", *where, "--", program]
+        subprocess.run(line, stdout=file, stderr=subprocess.DEVNULL, check=False, timeout=120)
+    text = shown.read_text()
+    assert text.startswith("before\n") and text.count("said") == 2
+
+
+def test_launchers_work_through_links_and_not_alone(tmp_path):
+    (tmp_path / "linked.sh").symlink_to(LAUNCH / "run_pod.sh")
+    told = "--dry-run", f"--workdir={tmp_path}/run", "--", "true"
+    run = {"capture_output": True, "text": True, "check": False, "timeout": 120}
+    linked = subprocess.run([tmp_path / "linked.sh", *told], **run)
+    assert linked.returncode == 0 and "true" in linked.stdout, linked.stderr
+    shutil.copy(LAUNCH / "run_pod.sh", tmp_path / "alone.sh")
+    alone = subprocess.run([tmp_path / "alone.sh", *told], **run)
+    assert alone.returncode == 2 and "common.sh" in alone.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_failure_ends_all_and_starts_all(tmp_path):
     """Process 1 fails at its first start; process 0 would wait for it, and for ever."""
     program = stub(
@@ -516,6 +541,8 @@ def test_options_may_be_written_as_those_of_python(tmp_path):
         ([], "--workdir=DIR is missing"),
         (["--workdir=x"], "--config=CONFIG is missing"),
         (["--workdir=x", "--cofnig=y"], "unknown option '--cofnig=y'"),
+        (["--workdir", "--dry-run", "--config=x"], "--workdir has no value"),
+        (["--workdir=x", "--config.a_b", "1"], "'--config.a_b' has no value: --config.NAME=VALUE"),
         (["--workdir", "x"], "--config=CONFIG is missing"),
         (["--workdir"], "--workdir has no value"),
         (["--workdir=x", "--retries=many"], "--retries must be a whole number, not 'many'"),

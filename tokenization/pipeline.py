@@ -55,7 +55,8 @@ class PipelineSettings:
       classical: of the segmenter of that name.
       flow: of the tracker of that name.
       discover: whether that tracker follows labels from several frames of a shot, and joins the
-        pieces on which all agree; otherwise from the first frame alone.
+        pieces on which all agree; otherwise once, from the first frame on, and what comes into
+        view starts labels of its own.
       tubes: how they are joined.
       walk: of the patches that the tracking-only ablation follows.
       learned: of the segmenters and trackers that are networks.

@@ -62,6 +62,6 @@ def new_file(text: str) -> Path:
     """A file that can be made, told before the work that fills it is done."""
     path = Path(text)
     folder = next(one for one in path.absolute().parents if one.exists())
-    if path.is_dir() or not folder.is_dir():
+    if (path.exists() and not path.is_file()) or not folder.is_dir():
         raise argparse.ArgumentTypeError(f"no file can be made at {text!r}; name another one")
     return path

@@ -16,7 +16,7 @@ weight was fitted, and which were seen while settings were chosen).
 
 Arguments: frames, max_side, split (both, keyframes or stride), limit (frames in a clip, 0 = a
 quarter of the video), discover (labels followed from three frames of a shot and merged; False =
-from the first one alone, in half the time), shard_size (videos in a shard):
+once, from the first one on, in half the time), shard_size (videos in a shard):
 classical.py:frames=8,split=keyframes
 """
 

@@ -61,7 +61,7 @@ def test_flags_and_their_negations():
     assert as_known(typed, known) == read
 
 
-@pytest.mark.parametrize("package", ["trajvit_jax", "tokenization"])
+@pytest.mark.parametrize("package", ["trajvit_jax", "tokenization", "benchmarks", "notebooks"])
 def test_every_command_reads_its_options_alike(package):
     """With this parser, or with absl's flags through `as_known`."""
     for path in (ROOT / package).rglob("*.py"):

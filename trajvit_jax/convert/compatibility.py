@@ -46,7 +46,14 @@ _TRAJVIT = {
     ),
 }
 _TUBELETS = ("name", "image_size", "frames", "vit3d")
-_AUTOMERGE = _TRAJVIT | {"tokenizer": (*_TRAJVIT["tokenizer"], "image_size", "automerge")}
+_AUTOMERGE = _TRAJVIT | {
+    "tokenizer": (
+        *_TRAJVIT["tokenizer"],
+        "image_size",
+        "automerge.tokens",
+        "automerge.patch",
+    )
+}
 _REST = {
     "encoder": ("encoder.passes", "encoder.final_norm"),
     "encoder.layers": (
