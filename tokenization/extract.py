@@ -167,6 +167,7 @@ def _extract() -> Summary:
     settings = dataclasses.replace(
         settings, pipeline=pipeline.prepare(settings.pipeline, flag.weights)
     )
+    listed = missing.read_beside(flag.input)
     summary = extract(
         manifest.read_entries(flag.input),
         flag.output,
@@ -179,7 +180,7 @@ def _extract() -> Summary:
         build=functools.partial(pipeline.build, weights=flag.weights),
         together=flag.together,
     )
-    missing.keep(flag.input, Path(flag.output), flag.split)
+    missing.keep(listed, Path(flag.output), flag.split)
     return dataclasses.replace(summary, asking=asking_for(flag.config))
 
 

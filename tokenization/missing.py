@@ -6,6 +6,8 @@ A line is an id, a tab, and the path at which the file should be: several entrie
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from tokenization.files import printable, write_text
@@ -22,7 +24,7 @@ def beside(manifest: str | os.PathLike[str]) -> Path:
 
 def line_of(name: str, path: str | os.PathLike[str]) -> str:
     """Of an entry, by id and path."""
-    return f"{printable(name)}\t{printable(path)}\n"
+    return "\t".join(_escaped(printable(text)) for text in (name, path)) + "\n"
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -39,23 +41,39 @@ def read(path: str | os.PathLike[str]) -> dict[str, str]:
         lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 ({error}): {form}") from error
-    parts = (line.strip().partition("\t") for line in lines if line.strip())
-    return {name: file or name for name, _, file in parts}
+    parts = (line.strip("\r").partition("\t") for line in lines if line.strip())
+    return {_plain(name): _plain(file or name) for name, _, file in parts}
 
 
-def keep(manifest: str | os.PathLike[str], directory: Path, split: str) -> None:
-    """Keeps the list beside a manifest, or that there is none, with the records of a split."""
-    kept, found = _kept(directory, split), beside(manifest)
-    if Path(manifest).suffix == ".jsonl" and found.is_file():
-        write_text(kept, "".join(line_of(*item) for item in read(found).items()))
-    else:
-        kept.unlink(missing_ok=True)
+def read_beside(manifest: str | os.PathLike[str]) -> dict[str, str]:
+    """What the list beside a manifest says; nothing where there is none."""
+    found = beside(manifest)
+    return read(found) if Path(manifest).suffix == ".jsonl" and found.is_file() else {}
+
+
+def keep(listed: Mapping[str, str], directory: Path, split: str) -> None:
+    """Keeps a list with the records of a split, in place of an older one.
+
+    Of none, the older stays: a manifest may be given without its list, and an entry whose file
+    has come since is not counted.
+    """
+    if listed:
+        write_text(_kept(directory, split), "".join(line_of(*item) for item in listed.items()))
 
 
 def read_kept(directory: Path, split: str) -> dict[str, str]:
     """What `keep` kept: paths by id."""
     path = _kept(directory, split)
     return read(path) if path.is_file() else {}
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n")
+
+
+def _plain(text: str) -> str:
+    meant = {"\\\\": "\\", "\\t": "\t", "\\n": "\n"}
+    return re.sub(r"\\[\\tn]", lambda found: meant[found[0]], text)
 
 
 def _kept(directory: Path, split: str) -> Path:

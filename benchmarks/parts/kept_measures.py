@@ -35,7 +35,9 @@ def read_measures(path: Path, kind: type[M]) -> dict[str, M]:
 
 
 def add_measures(path: Path, found: Mapping[str, Any], kind: type[Any]) -> None:
-    """Writes them beside those of other names, which stay."""
+    """Writes them beside those of other names, which stay; nothing if none was measured."""
+    if not found:
+        return
     values = read_measures(path, kind) | dict(found)
     text = json.dumps({name: dataclasses.asdict(one) for name, one in values.items()}, indent=1)
     write_text(path, text + "\n")

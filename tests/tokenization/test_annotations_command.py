@@ -90,12 +90,15 @@ def test_entries_that_share_a_file_are_each_missing(tmp_path, capsys):
 def test_the_list_of_missing_entries_goes_with_the_records(tmp_path):
     manifest, listed = tmp_path / "m.jsonl", tmp_path / "m.missing.txt"
     listed.write_text("a_0\tvideos/a.mp4\na_1\tvideos/a.mp4\n")
-    missing.keep(manifest, tmp_path, "test")
+    missing.keep(missing.read_beside(manifest), tmp_path, "test")
     assert missing.read_kept(tmp_path, "test") == dict.fromkeys(("a_0", "a_1"), "videos/a.mp4")
     assert missing.read_kept(tmp_path, "train") == {}
-    listed.unlink()
-    missing.keep(manifest, tmp_path, "test")
-    assert missing.read_kept(tmp_path, "test") == {}
+    listed.unlink()  # as where only the manifest was copied
+    missing.keep(missing.read_beside(manifest), tmp_path, "test")
+    assert len(missing.read_kept(tmp_path, "test")) == 2
+    odd = {"a\tb": "x\\n.mp4", "c\nd": "y.mp4"}
+    missing.keep(odd, tmp_path, "test")
+    assert missing.read_kept(tmp_path, "test") == odd
     listed.write_text("videos/b.mp4\n")  # of an earlier version
     assert missing.read(listed) == {"videos/b.mp4": "videos/b.mp4"}
     listed.write_bytes(b"\xff\xfe")

@@ -58,6 +58,7 @@ RESAMPLERS = {
     "two queries": {"resampler": ResamplerSettings(queries=2)},
     "four queries": {"resampler": ResamplerSettings(queries=4)},
     "latent blocks": {"resampler": ResamplerSettings(depth=2, latent_block=True)},
+    "learned positions": {"resampler": ResamplerSettings(frame_positions="learned")},
     "narrow features": {"feature_width": 64},
     "no position": {"position": "none"},
     "frames told": {"position": "boxes_and_frames"},

@@ -481,6 +481,10 @@ def test_settings_of_no_model_are_refused(sizes, name, changes, message):
         (lambda: ToMeSettings(merged=6.5), "ToMeSettings.merged must be a whole number"),
         (lambda: ResamplerSettings(query_std=0.0), "query_std must be above 0"),
         (lambda: TrajViTSettings(position="frames"), "trajvit.position must be one of"),
+        (
+            lambda: TrajViTSettings(position="boxes_and_frames", position_features="released"),
+            "has no trajvit.position_features='released'",
+        ),
     ],
 )
 @pytest.mark.usefixtures("annotations_unchecked")

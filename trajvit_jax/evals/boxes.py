@@ -59,7 +59,7 @@ class BoxedFrame:
             | {
                 "corners": np.array(values["corners"], np.float32).reshape(-1, 4),
                 "labels": tuple(map(frozenset, values["labels"])),
-                "again": tuple((person, label) for person, label in values.get("again", ())),
+                "again": tuple((person, label) for person, label in values["again"]),
             }
         )
 

@@ -33,7 +33,8 @@ from trajvit_jax.evals.loaded import Loaded, load, with_frames
 from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.results import Measured, Result, with_intervals
 from trajvit_jax.evals.settings import CommonSettings
-from trajvit_jax.evals.variant import ablation_of, size_of
+from trajvit_jax.evals.variant import ablation_of, made_by, size_of
+from trajvit_jax.experiment import has_run, read_settings
 from trajvit_jax.pod import cluster
 from trajvit_jax.run.provenance import commit, versions
 from trajvit_jax.sharding import MeshSettings, make_mesh
@@ -189,7 +190,7 @@ def evaluate(
         step=loaded.step,
         train_seed=loaded.seed,
         training=_training(loaded),
-        train_records=_trained_on(loaded),
+        train_records=trained_on(loaded),
         records=records,
         fingerprint=source.fingerprint if isinstance(source, RecordSource) else "",
         settings=dataclasses.asdict(settings),
@@ -201,7 +202,7 @@ def evaluate(
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         seconds=round(time.perf_counter() - started, 1),
         size=size_of(loaded.model.settings),
-        ablation=ablation_of(loaded.model.settings),
+        ablation=ablation_of(loaded.model.settings, made_by(Path(loaded.source))),
         samples={one.name: one.parts for one in measured.metrics if one.parts is not None},
     )
 
@@ -229,10 +230,17 @@ def _counted(
     return len(shared - gone.keys()), list(gone.values())
 
 
-def _trained_on(loaded: Loaded) -> list[str]:
+def trained_on(loaded: Loaded) -> list[str]:
+    """Folders of the records that a model learned from, those of what it started from first."""
     if loaded.settings is None:
         return []
-    return [source.path for source in loaded.settings.data.train_sources]
+    own = [source.path for source in loaded.settings.data.train_sources]
+    initial = Path(loaded.settings.initial)
+    if not (loaded.settings.initial and has_run(initial)):
+        return own
+    # What it started from was trained, too: images before videos.
+    first = read_settings(initial).data.train_sources
+    return [*(source.path for source in first), *own]
 
 
 def _training(loaded: Loaded) -> str:
@@ -288,7 +296,7 @@ def default_path(workdir: str, result: Result) -> Path:
     parts.append(f"{result.frames}f")
     if result.step is not None:
         parts.append(f"step{result.step}")
-    parts.append(_hash(result.settings))  # other settings, another file
+    parts.append(_hash(result.decisive))  # other settings, another file
     name = re.sub(r"[^\w.-]+", "_", "-".join(parts))
     return Path(workdir) / "evals" / f"{name}.json"
 

@@ -161,7 +161,9 @@ def box_features(
         tokens that need more room than there is, or a folder with features of something else.
       OSError: the storage cannot be read or written.
     """
-    about = dict(about or {}) | dataclasses.asdict(settings) | {"dtype": dtype}
+    # Changed whenever frames are kept in another form: older ones are then told, not read.
+    form = {"dtype": dtype, "form": 2}
+    about = dict(about or {}) | dataclasses.asdict(settings) | form
     found = token_store.read(folder, about) if folder else None
     if found is None:
         found = _computed(embedder, source, settings, given, classes, folder, about)

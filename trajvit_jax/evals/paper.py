@@ -18,7 +18,7 @@ from typing import Any
 
 from tokenization.arguments import ArgumentParser
 from tokenization.files import write_text
-from trajvit_jax.models.settings import FED_TRAJVIT, settings_of_fed
+from trajvit_jax.models.settings import FED_TRAJVIT
 
 _DATA = Path(__file__).with_name("paper_numbers.json")
 
@@ -90,7 +90,7 @@ class Number:
         on records that were cut in another way, which no result tells."""
         size = _SIZES.get(self.training, "L")
         if self.model in FED_TRAJVIT:
-            return ("trajvit", size, self.model) if settings_of_fed(self.model) else None
+            return "trajvit", size, self.model
         if self.model not in _ARGUMENTS:
             return self.model, size, "none"
         ablation = _ARGUMENTS[self.model].removeprefix("ablation=")

@@ -54,23 +54,30 @@ def find_results(places: Iterable[str]) -> list[tuple[Path, Result]]:
 
 
 def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
-    """A row for each metric of each evaluation; seeds of one training are one."""
-    groups: dict[tuple[object, ...], list[Result]] = {}
-    for _, one in results:
+    """A row for each metric of each evaluation; seeds of one training are one.
+
+    Of a checkpoint that was measured several times alike, the newest file counts.
+
+    Raises:
+      ValueError: a file that is named twice.
+    """
+    groups: dict[tuple[object, ...], dict[str, tuple[Path, Result]]] = {}
+    for path, one in sorted(results, key=_age):
         key = (
             *(one.protocol, one.dataset, one.split, one.model, one.frames, one.views, one.step),
             *(one.records, tuple(one.train_records), one.fingerprint, one.training),
             tuple(sorted((name, str(value)) for name, value in one.decisive.items())),
         )
-        same = groups.setdefault(key, [])
-        if any(one.checkpoint == other.checkpoint for other in same):
+        of_checkpoints = groups.setdefault(key, {})
+        if one.checkpoint in of_checkpoints and of_checkpoints[one.checkpoint][0] == path:
             raise ValueError(
-                f"checkpoint {one.checkpoint} of {one.source} comes twice for {one.protocol} on "
+                f"{path}, of checkpoint {one.checkpoint}, comes twice for {one.protocol} on "
                 f"{one.dataset}: name each result once"
             )
-        same.append(one)
+        of_checkpoints[one.checkpoint] = (path, one)
     made = []
-    for own in groups.values():
+    for of_checkpoints in groups.values():
+        own = [one for _, one in of_checkpoints.values()]
         first = own[0]
         for name, metric in first.metrics.items():
             values = [one.metrics[name] for one in own if name in one.metrics]
@@ -92,6 +99,10 @@ def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
                 }
             )
     return made
+
+
+def _age(found: tuple[Path, Result]) -> float:
+    return found[0].stat().st_mtime if found[0].is_file() else 0.0
 
 
 def _range(counts: Sequence[int]) -> str:
@@ -117,8 +128,8 @@ def paper_of(result: Result, metric: str) -> str:
     same = (result.protocol, result.dataset, metric)
     own = frozenset(Path(path).name for path in result.train_records)
     # Results of earlier versions do not say what size they are of; weights of other programs not
-    # what they were trained on.
-    size, ablation = (result.size or "L", result.ablation or "none") if own else ("L", "none")
+    # what they were trained on, and they may depart from the paper as their program does.
+    size, ablation = result.size or "L", (result.ablation or "none") if own else "none"
     rows_of = [
         one
         for one in numbers()

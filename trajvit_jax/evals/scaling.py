@@ -129,7 +129,8 @@ def costs_of(embedder: Embedder, source: Sequence[Record]) -> dict[str, float]:
         good = [number for number, problem in enumerate(videos.bad) if problem is None]
         if not good:
             continue
-        arrays = embedder.put((videos.video, videos.labels, videos.rows))
+        if not measured or name == "rlt":
+            arrays = embedder.put((videos.video, videos.labels, videos.rows))
         measured = measured or _measured(embedder, arrays, len(videos.video))
         if name == "rlt":
             used = np.asarray(encode_tokens(embedder.model, *arrays, shared=False)[1])

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from trajvit_jax.config import to_settings
+from trajvit_jax.experiment import TOKENIZATION
 from trajvit_jax.models.settings import (
     FED_TRAJVIT,
     SIZES,
@@ -25,13 +30,31 @@ def size_of(model: ModelSettings) -> str:
     return named.get(own, f"{own[0]} x {own[1]}")
 
 
-def ablation_of(model: ModelSettings) -> str:
+def made_by(workdir: Path) -> Mapping[str, Any]:
+    """What made a run's records, as JSON; empty where that is not known."""
+    try:
+        found = json.loads((workdir / TOKENIZATION).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def ablation_of(model: ModelSettings, made_by: Mapping[str, Any] | None = None) -> str:
     """Of TrajViT's encoder, by its name in the configs; 'none', or 'other' if it has no name.
 
-    Also the name of a model that reads other records, where its settings tell it.
+    Also the name of a model that reads other records, where the settings tell it.
+
+    Args:
+      model: its settings.
+      made_by: the extraction's, as JSON; None = not known.
     """
     if model.name != "trajvit":
         return "none"
+    pipeline = (made_by or {}).get("pipeline", {})
+    if pipeline.get("tracker") == "patches":
+        return "tracking_only"
+    if pipeline.get("tracker") == "none":
+        return "segmentation_only"
     own = model.trajvit
     # How it is computed is no difference.
     own = dataclasses.replace(

@@ -154,7 +154,8 @@ def _tokenizer(settings: ModelSettings) -> int | None:
     if own.position != "none":
         depth = own.position_depth or own.resampler.depth
         total += sets * _reading(settings, vectors, depth)
-        if own.position_features == "fourier" and (depth > 1 or not _absorbed(settings)):
+        widened = depth > 1 or own.resampler.frame_positions == "learned" or not _absorbed(settings)
+        if own.position_features == "fourier" and widened:
             total += 2 * sets * vectors * FEATURES * width
     return total
 

@@ -236,6 +236,11 @@ class TrajViTSettings:
         check_choice("trajvit.queries_as", self.queries_as, ("tokens", "sum"))
         require_positive(self, "max_trajectories")
         _require_natural(self, "feature_width", "position_depth")
+        if (self.position, self.position_features) == ("boxes_and_frames", "released"):
+            raise ValueError(
+                "trajvit.position='boxes_and_frames' has no trajvit.position_features='released': "
+                "set 'fourier'"
+            )
 
     @property
     def tokens_each(self) -> int:
@@ -420,8 +425,9 @@ FED_TRAJVIT = {"segmentation_only": "trajvit", "tracking_only": "trajvit"}
 def settings_of_fed(model: str) -> dict[str, str]:
     """What differs in `trajvit` for a model of `FED_TRAJVIT`; nothing for other models.
 
-    A token of a single frame is told which frame it is of, as the released program's
-    SegPosEncoder tells it; one that spans frames has an order of its own.
+    A token of a single frame is told which frame it is of, for which the released program's
+    SegPosEncoder has a coordinate, too; how it is coded is chosen here. One that spans frames has
+    an order of its own.
     """
     return {"position": "boxes_and_frames"} if model == "segmentation_only" else {}
 

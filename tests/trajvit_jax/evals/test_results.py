@@ -6,16 +6,22 @@ import collections
 import dataclasses
 import importlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from trajvit_jax import config as configs
 from trajvit_jax.config import to_settings
+from trajvit_jax.convert.conversion import abstract_model
 from trajvit_jax.evals import paper, report
+from trajvit_jax.evals.command import trained_on
+from trajvit_jax.evals.loaded import Loaded
 from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.results import Measured, Metric, Result, Value, read_result, with_intervals
-from trajvit_jax.evals.variant import ablation_of, size_of
+from trajvit_jax.evals.variant import ablation_of, made_by, size_of
+from trajvit_jax.experiment import ExperimentSettings, note
 from trajvit_jax.models.settings import (
     SIZES,
     ModelSettings,
@@ -196,6 +202,49 @@ def test_runs_of_other_trainings_are_no_seeds_of_one(tmp_path):
     assert [row["seeds"] for row in report.rows([(tmp_path, one), (tmp_path, two)])] == ["1", "1"]
     with pytest.raises(ValueError, match="comes twice for retrieval on msrvtt"):
         report.rows([(tmp_path, one), (tmp_path, one)])
+
+
+def test_of_one_checkpoint_the_newest_result_counts(tmp_path):
+    """As where it was measured again in other batches, and kept beside the older one."""
+    for number, (name, value) in enumerate((("b", 1.0), ("a", 2.0))):
+        path = tmp_path / "evals" / f"{name}.json"
+        result(settings={"batch": number}, metrics={"x": Value(value)}).write(path)
+        os.utime(path, (number, number))
+    [row] = report.rows(report.find_results([str(tmp_path)]))
+    assert (row["value"], row["seeds"]) == ("2.00", "1")
+
+
+def test_records_tell_what_was_made_of_them(tmp_path):
+    model = ModelSettings(encoder=SIZES["B"])
+    assert ablation_of(model, made_by(tmp_path)) == "none"
+    for tracker, name in (("patches", "tracking_only"), ("none", "segmentation_only")):
+        text = json.dumps({"pipeline": {"tracker": tracker}})
+        (tmp_path / "tokenization.json").write_text(text, "utf-8")
+        assert ablation_of(model, made_by(tmp_path)) == name
+    small = {"protocol": "classification", "dataset": "ssv2", "size": "B"}
+    own = result(**small, ablation="tracking_only", train_records=["data/panda880k"])
+    numbers = [one for one in paper.numbers() if one.model == "tracking_only"]
+    assert {one.run for one in numbers} == {("trajvit", "B", "tracking_only")}
+    assert "22.7" not in report.paper_of(own, "top1")
+
+
+def test_what_a_run_started_from_was_trained_too(tmp_path, monkeypatch):
+    """Images before videos: the paper's jointly trained models of patches."""
+    monkeypatch.chdir(ROOT)
+
+    def settings(config):
+        return to_settings(ExperimentSettings, configs.load(f"configs/{config}"))
+
+    images = tmp_path / "images"
+    images.mkdir()
+    note(images, settings("datacomp50m.py:model=vit"), "")
+    (images / "checkpoints" / "000000100").mkdir(parents=True)
+    run = settings(f"panda8m_from_images.py:initial={images}")
+    model = abstract_model(ModelSettings())
+    loaded = Loaded(model, None, "runs/a", settings=run)
+    assert trained_on(loaded) == ["data/datacomp50m", "data/panda8m"]
+    alone = dataclasses.replace(run, initial="weights/converted")
+    assert trained_on(Loaded(model, None, "runs/a", settings=alone)) == ["data/panda8m"]
 
 
 def test_small_numbers_are_not_rounded_away():
