@@ -23,8 +23,8 @@ Table 6, the encoder:
   mean over frames          :ablation=mean
   2 or 4 query tokens       :ablation=queries2, :ablation=queries4
 
-Cost: 103,125 steps of 256 videos, 30 epochs; not measured, and not run here: `python -m
-benchmarks.ablations` trains every row small (docs/ABLATIONS.md).
+Cost: 103,125 steps of 256 videos, 30 epochs; not measured, and not run here. Every row is trained
+small by `python -m benchmarks.ablations` (docs/ABLATIONS.md).
 
 The paper's results (SSV2, K400, average retrieval): TrajViT 22.7, 25.9, 17.8; ViT3D 17.2, 21.8,
 12.0; segmentation only 16.4, 19.9, 17.0; tracking only 19.3, 18.1, 15.4. Retrieval of Table 6: 1024
