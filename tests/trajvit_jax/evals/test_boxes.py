@@ -38,8 +38,6 @@ def test_two_people_in_one_box_are_two_true_boxes():
     assert frame.again == ((0, "walk"),)
     values = json.loads(json.dumps(frame.to_json()))
     assert BoxedFrame.from_json(values).again == frame.again
-    del values["again"]  # as kept by earlier versions
-    assert BoxedFrame.from_json(values).again == ()
 
 
 def test_given_boxes_are_read_with_their_scores(tmp_path):

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from tokenization.missing import keep
+from tokenization.missing import keep, read_beside
 from tokenization.records import Boxes
 from tokenization.shards import write_records
 from trajvit_jax.evals import command, detection, scaling
@@ -382,7 +382,7 @@ def test_videos_that_are_gone_are_counted_and_named(evaluated, toy_records, tmp_
     result = evaluated("retrieval", "vit3d", folder, f"--missing={missing}")
     assert (result.count, result.of) == (12, 15)
     assert [one["id"] for one in result.missing] == ["x", "y_0", "y_1"]
-    keep(tmp_path / "test.jsonl", folder, "test")  # as the extraction does
+    keep(read_beside(tmp_path / "test.jsonl"), folder, "test")  # as the extraction does
     assert evaluated("retrieval", "vit3d", folder).missing == result.missing
 
 
@@ -392,7 +392,7 @@ def test_what_one_of_several_folders_lacks_is_counted(evaluated, toy_record, tmp
         made = [toy_record(i, frames=frames) for i in range(videos)]
         write_records(folder, made, split="test")
         (tmp_path / "test.missing.txt").write_text(f"only_{frames}\tx.mp4\n")
-        keep(tmp_path / "test.jsonl", folder, "test")
+        keep(read_beside(tmp_path / "test.jsonl"), folder, "test")
     result = evaluated("scaling", "vit3d", tmp_path / "of_{frames}", "--at=2,4")
     assert (result.count, result.of) == (5, 8)
     reasons = {one["id"]: one["reason"] for one in result.missing}
