@@ -6,7 +6,7 @@ Command (records, all models, three seeds, docs/COMPARISON.md; what is finished 
 One model alone, on the records that it made:
   python -m trajvit_jax.main --workdir=runs/mine --config=configs/comparison.py:model=tome
 
-Cost: 4 to 12 minutes of one core's own time a model and seed, records apart. Expected: the table of
+Cost: 4 to 13 minutes of one core's own time a model and seed, records apart. Expected: the table of
 docs/COMPARISON.md, where chance is a mean R@5 of 2.1.
 
 Data, steps, optimizer, text side and encoder are the same for all models. What differs is how a
@@ -37,8 +37,8 @@ from trajvit_jax.recipe import ENCODER_ABLATIONS, check_ablation, queries_of
 
 SOURCES = ("exercises", "panda", "world")
 MODELS = (*(name for name in NAMES if name != "vit"), *FED_TRAJVIT)
-# Rows of slots that 8 videos share, by the variant of their records; 0.2% of tokens or fewer have
-# none.
+# Rows of slots that 8 videos share, by the variant of their records: 0.2% of tokens or fewer find
+# no room. What exceeds 255 trajectories, some clips of segmentation only, is dropped before.
 PACKING = {
     "segmentation_only": {"group": 8, "rows": 2, "slots": 464},
     "tracking_only": {"group": 8, "rows": 2, "slots": 304},
