@@ -17,7 +17,7 @@ from flax import nnx
 from tests.traps import Trap
 from trajvit_jax.convert import stored
 from trajvit_jax.convert.__main__ import main
-from trajvit_jax.convert.compatibility import DEPENDS, disagreements, is_below, leaves
+from trajvit_jax.convert.compatibility import disagreements, is_below
 from trajvit_jax.convert.conversion import abstract_model, convert, pieces_of, settings_of
 from trajvit_jax.convert.descriptions import is_unused
 from trajvit_jax.convert.files import read_state_dict, write_state_dict
@@ -434,39 +434,6 @@ def test_a_part_is_compared_by_what_its_own_numbers_depend_on(
     taken = [n for n in stored.read_folder(encoder_folder).arrays if is_below(n, part)]
     found = disagreements(encoder_settings, model, [part], taken)
     assert [line.partition(":")[0] for line in found] == compared
-
-
-# Settings that may differ: how programs run, how parameters started, how much there may be of
-# something. A text side may run fewer of the layers that are there.
-FREE = frozenset(
-    {
-        "automerge.query_std",
-        "deterministic",
-        "dtype",
-        "impl",
-        "encoder.init_std",
-        "encoder.remat",
-        "encoder.unroll",
-        "text.cleaning",
-        "text.depth",
-        "text.init_std",
-        "text.layers_run",
-        "text.length",
-        "text.unroll",
-        "trajvit.max_trajectories",
-        "trajvit.resampler.query_std",
-    }
-)
-
-
-def test_every_setting_is_compared_or_free():
-    """A new setting must be put into one of the two tables."""
-    compared = {n for table in DEPENDS.values() for names in table.values() for n in names}
-    for name in leaves(ModelSettings()):
-        depends = any(is_below(name, setting) for setting in compared)
-        assert depends != (name in FREE), name
-    known = leaves(ModelSettings())
-    assert all(any(is_below(name, setting) for name in known) for setting in compared | FREE)
 
 
 def test_arrays_that_a_folder_lacks_are_named(theirs, sizes, run, random_model, caplog):

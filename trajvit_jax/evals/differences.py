@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float64
 
+from tokenization.markdown import markdown_table
 from trajvit_jax import confidence
 from trajvit_jax.evals.results import Result
 
@@ -113,10 +114,9 @@ def table(found: Sequence[Difference]) -> str:
     """Differences as a Markdown table; '' where there are none."""
     if not found:
         return ""
-    lines = ["| of | metric | model | less | difference | certain |", "|---|---|---|---|---:|---|"]
+    rows = []
     for one in found:
         interval = f"{one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})"
         certain = "yes" if one.certain else "no"
-        cells = (one.about, one.metric, one.one, one.other, interval, certain)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((one.about, one.metric, one.one, one.other, interval, certain))
+    return markdown_table(("of", "metric", "model", "less", "difference", "certain"), rows, left=4)

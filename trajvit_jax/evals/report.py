@@ -23,6 +23,7 @@ from pathlib import Path
 from tokenization import exit_codes
 from tokenization.arguments import ArgumentParser
 from tokenization.files import write_text
+from tokenization.markdown import markdown_table
 from trajvit_jax.evals import differences
 from trajvit_jax.evals.paper import numbers, settings_of
 from trajvit_jax.evals.results import Result, Value, read_result
@@ -155,8 +156,7 @@ def _other_settings(result: Result) -> list[str]:
 def table(made: Sequence[dict[str, str]]) -> str:
     """Rows as a Markdown table."""
     names = list(made[0])
-    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row[n] for n in names)} |" for row in made)])
+    return markdown_table(names, [[row[n] for n in names] for row in made], left=len(names))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from tqdm import tqdm
 
 from tokenization.files import replacing, write_text
+from tokenization.markdown import markdown_table
 from trajvit_jax import confidence
 from trajvit_jax.data.unusable import BadRecord
 
@@ -268,16 +269,8 @@ class Result:
 
     def markdown(self) -> str:
         """The metrics as a table, and below it what they are of."""
-        names = list(self.metrics)
-        return "\n".join(
-            [
-                f"| {' | '.join(names)} |",
-                f"|{'---:|' * len(names)}",
-                f"| {' | '.join(str(self.metrics[name]) for name in names)} |",
-                "",
-                self.about(),
-            ]
-        )
+        numbers = [str(metric) for metric in self.metrics.values()]
+        return f"{markdown_table(list(self.metrics), [numbers], left=0)}\n\n{self.about()}"
 
     def about(self) -> str:
         """In a paragraph, what the numbers are of."""
