@@ -89,6 +89,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.steps = chosen.steps
     config.log_every = 10
     config.log_samples = False
+    config.protocols = ()
     config.wandb = ""
     config.profile = {"start": 0, "steps": 3}
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}

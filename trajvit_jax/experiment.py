@@ -33,9 +33,11 @@ class ExperimentSettings:
       checkpoint_every: steps between checkpoints; the last step is always saved.
       evaluate_every: steps between evaluations; 0 = at the end only. A run that is stopped at one
         makes up for it when it goes on.
+      protocols: what a run is evaluated by besides retrieval on `data.evaluation`, each a line
+        like 'probing --records=data/ucf101 --epochs=5': see `evals.during_training`.
       keep: newest checkpoints that stay.
-      keep_best: a result of the evaluation, as 'txt2vid_r1', of which the best checkpoint stays,
-        too; '' = none. It needs evaluations at steps that are saved.
+      keep_best: a result of the evaluation, as 'txt2vid_r1' or 'probing-ucf101/top1', of which the
+        best checkpoint stays, too; '' = none. It needs evaluations at steps that are saved.
       max_skipped: steps in a row that may be not finite; each changes nothing.
       step: how an update is computed.
       mesh: how the devices share the work.
@@ -59,6 +61,7 @@ class ExperimentSettings:
     log_every: int = 10
     checkpoint_every: int = 500
     evaluate_every: int = 0
+    protocols: tuple[str, ...] = ()
     keep: int = 2
     keep_best: str = ""
     max_skipped: int = 10
@@ -84,7 +87,8 @@ TOKENIZATION = "tokenization.json"  # how the videos of the first source became 
 # What may change between the parts of a run: how it is told of and kept, how it reads, and how
 # the same numbers (up to rounding) are computed.
 _FREE = (
-    *("log_every", "checkpoint_every", "evaluate_every", "keep", "keep_best", "max_skipped"),
+    *("log_every", "checkpoint_every", "evaluate_every", "protocols"),
+    *("keep", "keep_best", "max_skipped"),
     *("mesh", "profile", "log_samples", "wandb", "optimize"),
     *(
         f"data.{name}"

@@ -11,6 +11,10 @@ Behind the config's name stand its arguments, which its first lines explain:
 Any setting that the config names can be changed, too:
   --config.data.batch=16 --config.optimizer.learning_rate=3e-4
 
+A run is evaluated by retrieval at its end and every `evaluate_every` steps. Other protocols of
+trajvit_jax.evals join by a line each:
+  --config.protocols="('probing --records=data/ucf101 --views=1',)"
+
 A run that has made all its steps, and whose results.json is of these settings, does nothing: remove
 that file to evaluate it again.
 
@@ -136,9 +140,16 @@ def _video_text() -> Any:
 def _check_records(config: Any) -> None:
     """Whether there is something to evaluate on; other machines may have other folders."""
     from trajvit_jax.data.held_out import open_held_out
+    from trajvit_jax.evals.during_training import fingerprints, plan
     from trajvit_jax.experiment import ExperimentSettings
 
-    data = to_settings(ExperimentSettings, config).data
+    settings = to_settings(ExperimentSettings, config)
+    data, protocols = settings.data, plan(settings.protocols)
+    there = [one for one in protocols if Path(one.records).is_dir()]
+    fingerprints(there, settings.model)
+    for one in protocols:
+        if one not in there:
+            print(f"not checked: {one.records} is not on this machine", file=sys.stderr)
     if Path(data.evaluation_folder).is_dir():
         open_held_out(data)
     else:

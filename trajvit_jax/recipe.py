@@ -174,6 +174,7 @@ def pretraining(
     config.seed = chosen.seed
     config.initial = chosen.initial
     config.update(_schedule(chosen, chosen.steps or round(chosen.epochs * an_epoch)))
+    config.protocols = ()
     config.keep = 2
     config.keep_best = ""
     config.log_samples = False

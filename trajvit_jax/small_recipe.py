@@ -37,6 +37,7 @@ def small_run(
     config.seed = seed
     config.steps = steps
     config.log_samples = False
+    config.protocols = ()
     config.wandb = ""
     config.profile = {"start": 0, "steps": 3}
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}

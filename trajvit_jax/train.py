@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -19,7 +19,8 @@ from trajvit_jax.data.steps import train_steps
 from trajvit_jax.data.streams import fingerprint, open_streams
 from trajvit_jax.data.unusable import readable_captions
 from trajvit_jax.data.wordpiece import WordPiece
-from trajvit_jax.evals import retrieval
+from trajvit_jax.evals import during_training, retrieval
+from trajvit_jax.evals.during_training import Planned
 from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
 from trajvit_jax.initial import start_from
 from trajvit_jax.loop import Run, owes_evaluation, train_loop
@@ -62,8 +63,17 @@ def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
     return WordPiece.load(kept, own.length, own.cleaning)
 
 
-def facts(settings: ExperimentSettings, records: str) -> dict[str, object]:
-    """What results must be known with; `records`: fingerprint of the evaluation's."""
+def facts(
+    settings: ExperimentSettings, records: str, protocols: Mapping[str, Sequence[str]]
+) -> dict[str, object]:
+    """What results must be known with.
+
+    Args:
+      settings: of the run.
+      records: fingerprint of the evaluation's.
+      protocols: fingerprints of the records of each other protocol.
+    """
+    others = {"protocols": list(settings.protocols), "protocol_records": dict(protocols)}
     return {
         "model": settings.model.name,
         "protocol": "zero-shot retrieval, one embedding a video and a text, cosine",
@@ -73,7 +83,7 @@ def facts(settings: ExperimentSettings, records: str) -> dict[str, object]:
         "frames": settings.model.frames,
         "steps": settings.steps,
         "seed": settings.seed,
-    }
+    } | (others if protocols else {})
 
 
 def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
@@ -83,8 +93,9 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
     evaluation that was due after this step, if one was.
 
     Returns:
-      Retrieval on the evaluation records, with `parameters` and `seconds_a_step`: the median,
-      waiting for data and compilation left out. They are in results.json, too.
+      Retrieval on the evaluation records, what the other protocols found, and `parameters` and
+      `seconds_a_step`: the median, waiting for data and compilation left out. They are in
+      results.json, too.
 
     Raises:
       ValueError: the workdir is that of a run with other settings, the records do not fit the
@@ -111,6 +122,8 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         held_out = open_held_out(data)
         # What does not fit shows before compiling.
         check_index(held_out, read_index(held_out), settings.model.frames)
+        protocols = during_training.plan(settings.protocols)
+        read_by = during_training.fingerprints(protocols, settings.model)
         for number, stream in enumerate(streams):
             stream.check()
             # Of no use to a run that only tries things out.
@@ -119,7 +132,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
             ):
                 _LOG.warning("%s", told)
         stack.enter_context(lock(workdir, process=jax.process_index()))
-        true_of = facts(settings, held_out.fingerprint)
+        true_of = facts(settings, held_out.fingerprint, read_by)
         if (done := finished(workdir, true_of, settings.steps)) is not None:
             return done
         text = vocabulary_of(settings, workdir)
@@ -175,7 +188,16 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         pages = SamplePages(workdir, settings.step, model, text, seed=settings.seed, first=first)
 
         def evaluated(state: TrainState, between: Callable[[], None]) -> dict[str, float]:
-            return evaluate(state, held_out, text, data.eval_batch, mesh, between=between)
+            return evaluate(
+                state,
+                held_out,
+                text,
+                protocols,
+                workdir,
+                batch=data.eval_batch,
+                mesh=mesh,
+                between=between,
+            )
 
         run = Run(settings, mesh, step, compiled, checkpoints, log, clock, evaluated, pages.show)
         with log.watch(model.name, clock, works) as watch:
@@ -189,13 +211,17 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
 
 def evaluate(
     state: TrainState,
-    source: Sequence[Record],
+    held_out: Sequence[Record],
     text: WordPiece,
+    protocols: Sequence[Planned],
+    workdir: Path,
+    *,
     batch: int,
     mesh: Mesh,
-    *,
     between: Callable[[], None],
 ) -> dict[str, float]:
-    """The run's evaluation: zero-shot retrieval on held-out videos."""
+    """The run's evaluation: zero-shot retrieval on held-out videos, and what protocols find."""
     model = state.best_model()
-    return dict(retrieval.evaluate(model, source, text, batch=batch, mesh=mesh, between=between))
+    found = retrieval.evaluate(model, held_out, text, batch=batch, mesh=mesh, between=between)
+    others = during_training.evaluate(protocols, model, text, workdir, mesh=mesh, between=between)
+    return dict(found) | others

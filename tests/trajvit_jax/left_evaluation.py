@@ -1,14 +1,16 @@
 """An evaluation in several processes, which one of them wants to leave; all do, at one place.
 
-  python left_evaluation.py [ADDRESS PROCESSES PROCESS]
+  python left_evaluation.py retrieval|head [ADDRESS PROCESSES PROCESS]
 
-Prints after how many batches this process left.
+Prints after how many batches this process left retrieval, or after how many steps the training of a
+head, which each process has on one device of its own.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -19,6 +21,8 @@ from tokenization.records import Record
 from tokenization.trajectories import Trajectories, VideoInfo
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
+from trajvit_jax.evals.probing import HeadSettings, train_head
+from trajvit_jax.evals.token_store import Features
 from trajvit_jax.models.settings import EncoderSettings, ModelSettings, TextSettings, ViT3DSettings
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.pod.agreement import Agreement
@@ -51,7 +55,15 @@ def record(i: int) -> Record:
     return Record(trajectories, pixels, (f"clip {i}",))
 
 
-def main(*cluster: str) -> None:
+def learn(between: Callable[[], None]) -> None:
+    """Trains a head on noise."""
+    values = np.random.default_rng(0).normal(size=(BATCH * BATCHES, 8)).astype(np.float32)
+    features = Features(values, np.arange(BATCH * BATCHES + 1))
+    targets = np.arange(BATCH * BATCHES) % 2
+    train_head(features, targets, 2, HeadSettings(epochs=1, size=BATCH, heads=2), between=between)
+
+
+def main(what: str, *cluster: str) -> None:
     """Evaluates until all leave."""
     if cluster:
         address, processes, process = cluster
@@ -70,6 +82,8 @@ def main(*cluster: str) -> None:
         model = nnx.jit(lambda: VideoTextModel(SETTINGS, rngs=nnx.Rngs(0)))()
         source = [record(i) for i in range(BATCH * BATCHES)]
         try:
+            if what == "head":
+                learn(between)
             dict(retrieval.evaluate(model, source, text, batch=BATCH, mesh=mesh, between=between))
         except KeyboardInterrupt:
             print(json.dumps({"left after": seen}))

@@ -145,6 +145,31 @@ def evaluations(workdir):
     return [(line["step"], line["eval/txt2vid_r1"]) for line in lines if "eval/videos" in line]
 
 
+def test_a_run_is_evaluated_by_other_protocols_too(
+    experiment, records, change_step, tmp_path, caplog
+):
+    line = f"retrieval --records={records} --split=train --captions=first --dataset=toys --batch=8"
+    name = "retrieval-toys/txt2vid_r1"
+    settings = experiment("vit3d", steps=2, evaluate_every=1, keep_best=name, protocols=(line,))
+    change_step(lambda _, measures: measures)
+    found = training.train(settings, tmp_path)
+    assert set(found) >= METRICS | {f"retrieval-toys/{own}" for own in METRICS}
+    by_step = logged(tmp_path, f"eval/{name}")
+    assert list(by_step) == [1, 2] and by_step[2] == found[name]
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["protocols"] == [line] and told[name] == found[name]
+    with caplog.at_level("INFO"):
+        assert training.train(settings, tmp_path) == found
+    assert "is finished" in caplog.text
+    # Another protocol asks anew, without another step.
+    change_step(lambda *_: pytest.fail("trained on"))
+    other = dataclasses.replace(settings, keep_best="", protocols=(f"{line} --dual-softmax=1",))
+    assert f"{name}_dual_softmax" in training.train(other, tmp_path)
+    plain = training.train(dataclasses.replace(other, protocols=()), tmp_path)
+    assert "protocols" not in json.loads((tmp_path / "results.json").read_text())
+    assert set(plain) == set(found) - {name for name in found if "/" in name}
+
+
 @pytest.mark.slow
 def test_a_stop_at_an_evaluation_is_made_up_for(experiment, change_step, monkeypatch, tmp_path):
     settings = experiment("vit3d", evaluate_every=2, keep_best="txt2vid_r1", keep=1)
@@ -325,7 +350,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
 
 
 def test_the_average_of_the_parameters_is_what_is_evaluated(
-    experiment, random_model, toy_record, train_batches, assert_close, monkeypatch
+    experiment, random_model, toy_record, train_batches, assert_close, monkeypatch, tmp_path
 ):
     """Of three steps, of which the second one is not finite."""
     settings, decay = experiment("vit3d"), 0.75
@@ -355,7 +380,8 @@ def test_the_average_of_the_parameters_is_what_is_evaluated(
 
     monkeypatch.setattr(retrieval, "evaluate", found)
     mesh = make_mesh(MeshSettings())
-    assert training.evaluate(state, source, text, 4, mesh, between=lambda: None) == {"of": 1.0}
+    how = {"batch": 4, "mesh": mesh, "between": lambda: None}
+    assert training.evaluate(state, source, text, (), tmp_path, **how) == {"of": 1.0}
 
 
 def test_the_loss_falls_on_a_batch_that_can_be_learned(

@@ -37,6 +37,7 @@ from trajvit_jax.evals import command
 from trajvit_jax.evals.class_lists import check_labels, name_of, read_classes
 from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.prompts import read_templates
+from trajvit_jax.evals.protocol import Job, Protocol
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.metrics import hits_at, retrieval_ranks
 from trajvit_jax.models.video_text import VideoTextModel
@@ -224,7 +225,13 @@ def measure(found: Classified) -> Measured:
     return Measured(metrics, len(ranks), found.bad, {"classes": len(found.labels)})
 
 
-def _measure(job: command.Job[ClassificationSettings]) -> Measured:
+def _check(settings: ClassificationSettings) -> None:
+    read_templates(settings.prompts)
+    if settings.classes:
+        read_classes(settings.classes)
+
+
+def _measure(job: Job[ClassificationSettings]) -> Measured:
     own = job.settings
     templates = read_templates(own.prompts)
     classes = read_classes(own.classes) if own.classes else None
@@ -242,7 +249,7 @@ def _measure(job: command.Job[ClassificationSettings]) -> Measured:
     return dataclasses.replace(measured, notes=notes)
 
 
-PROTOCOL = command.Protocol("classification", __doc__ or "", ClassificationSettings, _measure)
+PROTOCOL = Protocol("classification", __doc__ or "", ClassificationSettings, _measure, _check)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

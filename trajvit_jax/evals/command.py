@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
@@ -13,9 +12,9 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -24,14 +23,13 @@ from tokenization import exit_codes, interrupts
 from tokenization.missing import read as read_missing
 from trajvit_jax.confidence import LEVEL
 from trajvit_jax.data.absent import absent_records
-from trajvit_jax.data.clips import Clips
-from trajvit_jax.data.index import find_place, read_index, record_ids
+from trajvit_jax.data.index import read_index, record_ids
 from trajvit_jax.data.source import Record, RecordSource, open_records
 from trajvit_jax.data.unusable import BadRecord
-from trajvit_jax.evals.embedding import Embedder
-from trajvit_jax.evals.loaded import Loaded, load, with_frames
+from trajvit_jax.evals.loaded import Loaded, load
 from trajvit_jax.evals.options import parser_of, settings_of
-from trajvit_jax.evals.results import Measured, Result, with_intervals
+from trajvit_jax.evals.protocol import Job, Protocol, folders_of, name_of_data, reads_frames
+from trajvit_jax.evals.results import Result, with_intervals
 from trajvit_jax.evals.settings import CommonSettings
 from trajvit_jax.evals.variant import ablation_of, made_by, size_of
 from trajvit_jax.experiment import has_run, read_settings
@@ -43,93 +41,6 @@ _LOG = logging.getLogger(__name__)
 
 
 S = TypeVar("S", bound=CommonSettings)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Job(Generic[S]):
-    """What a protocol is given by its command.
-
-    Attributes:
-      settings: of the protocol.
-      loaded: the model, for the frames that are asked for.
-      folder: of the records.
-      mesh: of the devices; None = one device.
-    """
-
-    settings: S
-    loaded: Loaded
-    folder: str
-    mesh: Mesh | None
-
-    @functools.cached_property
-    def embedder(self) -> Embedder:
-        """The model on the devices."""
-        return Embedder(self.loaded.model, batch=self.settings.batch, mesh=self.mesh)
-
-    @property
-    def frames(self) -> int:
-        """That the model reads."""
-        return self.loaded.model.settings.frames
-
-    def about(self, split: str) -> dict[str, Any]:
-        """What features of a split's records depend on, as JSON."""
-        source = open_records(self.folder, split)
-        return {
-            "checkpoint": self.loaded.checkpoint,
-            "records": source.fingerprint if isinstance(source, RecordSource) else "",
-            "split": split,
-            "frames": self.frames,
-        }
-
-    def absent(self, split: str) -> int:
-        """How many videos of a split became no record."""
-        return len(absent_records(open_records(self.folder, split)))
-
-    def open(self, split: str, *, views: int = 1) -> Sequence[Record]:
-        """Records of a split as the model reads them.
-
-        Raises:
-          ValueError: records with too few frames, one of which the message names.
-        """
-        return as_read(open_records(self.folder, split), self.frames, views=views)
-
-
-def as_read(source: Sequence[Record], frames: int, *, views: int = 1) -> Sequence[Record]:
-    """Records as a model reads them that takes so many frames of each view.
-
-    Raises:
-      ValueError: a record with too few frames.
-    """
-    index = read_index(source)
-    for stored, number in index.frames.items():
-        if stored // views < frames:
-            place = find_place(source, index, number)
-            needs = f"{views} views of {frames} frames" if views > 1 else f"{frames} frames"
-            raise ValueError(
-                f"{place.file}: record {place.id!r} has {stored} frames, {needs} are to be read; "
-                "lower --frames, or extract again with more "
-                f"(--config=configs/tokenization/classical.py:frames={views * frames})"
-            )
-    if views == 1 and set(index.frames) == {frames}:
-        return source
-    return Clips(source, frames, views)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Protocol(Generic[S]):
-    """An evaluation as a command.
-
-    Attributes:
-      name: of the module.
-      about: what `--help` says.
-      settings: their class, whose docstring explains each.
-      measure: does it.
-    """
-
-    name: str
-    about: str
-    settings: type[S]
-    measure: Callable[[Job[S]], Measured]
 
 
 @contextlib.contextmanager
@@ -160,13 +71,13 @@ def evaluate(
       FileNotFoundError, ValueError, OSError: as `load`, `open_records` and the protocol say.
     """
     started = time.perf_counter()
-    sources = [open_records(folder, settings.split) for folder in _folders(records, settings)]
+    protocol.check(settings)
+    folders = dict.fromkeys(folders_of(records, settings).values())
+    sources = [open_records(folder, settings.split) for folder in folders]
     source, listed = sources[0], {} if missing is None else read_missing(missing)
     with on_all_devices() as mesh:
         loaded = load(workdir, step=step, vocabulary=vocabulary, mesh=mesh)
-        if settings.frames not in (0, loaded.model.settings.frames):
-            changed = with_frames(loaded.model, settings.frames)
-            loaded = dataclasses.replace(loaded, model=changed)
+        loaded = reads_frames(loaded, settings.frames)
         _LOG.info("%s of %s: %d records", loaded.model.settings.name, workdir, len(source))
         measured = protocol.measure(Job(settings, loaded, records, mesh))
     count, gone = _counted(sources, measured.bad, listed)
@@ -174,7 +85,7 @@ def evaluate(
     draws, seed = settings.draws, settings.seed
     return Result(
         protocol=protocol.name,
-        dataset=settings.dataset or Path(records).resolve().name,
+        dataset=name_of_data(records, settings),
         split=settings.split,
         metrics=with_intervals(measured, draws=draws, seed=seed),
         count=count,
@@ -205,12 +116,6 @@ def evaluate(
         ablation=ablation_of(loaded.model.settings, made_by(Path(loaded.source))),
         samples={one.name: one.parts for one in measured.metrics if one.parts is not None},
     )
-
-
-def _folders(records: str, settings: CommonSettings) -> list[str]:
-    """Those that {frames} stands for, that of the fewest first."""
-    counts = getattr(settings, "frame_counts", lambda: [0])()
-    return list(dict.fromkeys(records.replace("{frames}", str(own)) for own in sorted(counts)))
 
 
 def _counted(

@@ -28,7 +28,7 @@ if __name__ == "__main__":  # --help and what is wrong, before JAX takes its sec
 import dataclasses
 import functools
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ from trajvit_jax.evals.boxes import (
     read_given,
 )
 from trajvit_jax.evals.class_lists import check_labels, read_classes
-from trajvit_jax.evals.embedding import Embedder, tell_bad
+from trajvit_jax.evals.embedding import Embedder, do_nothing, tell_bad
 from trajvit_jax.evals.frame_map import (
     Detections,
     Truth,
@@ -54,6 +54,7 @@ from trajvit_jax.evals.frame_map import (
     strongest,
 )
 from trajvit_jax.evals.probing import HeadSettings, head_settings, score_samples, train_head
+from trajvit_jax.evals.protocol import Job, Protocol
 from trajvit_jax.evals.regions import box_tokens, way_of, width_of
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.evals.token_store import Features, Store
@@ -256,6 +257,7 @@ def detect(
     classes: Sequence[str] | None = None,
     iou: float = 0.5,
     most: int = 0,
+    between: Callable[[], None] = do_nothing,
 ) -> Measured:
     """Trains a head on boxes and measures what it says of others.
 
@@ -266,6 +268,7 @@ def detect(
       classes: actions that count; None = those of `train`.
       iou: overlap that a right detection has, at least.
       most: pairs of box and action of a frame that count, those of the highest scores; 0 = all.
+      between: called after each step of the head.
 
     Raises:
       ValueError: a label that is no class, or no box with tokens.
@@ -275,7 +278,7 @@ def detect(
     check_labels(sorted(train.labels), names, "training split")
     check_labels(sorted(test.labels), names, "test split")
     targets = train.classes(names)[train.full].astype(np.float32)
-    model = train_head(train.features(), targets, len(names), head)
+    model = train_head(train.features(), targets, len(names), head, between=between)
     scores = np.full((len(test.tokens), len(names)), np.nan)
     scores[test.full] = score_samples(model, test.features(), size=head.size)
     detections = strongest(Detections(test.frame, test.corners, scores), most)
@@ -327,7 +330,14 @@ def evaluate(
     yield from detect(learned, asked, head, classes=names).values()
 
 
-def _measure(job: command.Job[DetectionSettings]) -> Measured:
+def _check(settings: DetectionSettings) -> None:
+    if settings.boxes:
+        read_given(settings.boxes, least=settings.box_score)
+    if settings.classes:
+        read_classes(settings.classes)
+
+
+def _measure(job: Job[DetectionSettings]) -> Measured:
     own, model = job.settings, job.loaded.model.settings
     given = read_given(own.boxes, least=own.box_score) if own.boxes else None
     classes = list(read_classes(own.classes)) if own.classes else None
@@ -340,7 +350,7 @@ def _measure(job: command.Job[DetectionSettings]) -> Measured:
     )
 
     def of(split: str, classes: list[str] | None, given: Given | None = None) -> BoxedFeatures:
-        about = job.about(split)
+        about = job.about(split) if own.features else {}
         if given is not None:
             about["boxes"] = [hash_of_file(own.boxes), own.box_score]
         return box_features(
@@ -359,7 +369,15 @@ def _measure(job: command.Job[DetectionSettings]) -> Measured:
     train = of(own.train_split, classes)
     classes = sorted(train.labels) if classes is None else classes
     test = of(own.split, classes, given)
-    measured = detect(train, test, head, classes=classes, iou=own.iou, most=own.most_pairs)
+    measured = detect(
+        train,
+        test,
+        head,
+        classes=classes,
+        iou=own.iou,
+        most=own.most_pairs,
+        between=job.between,
+    )
     notes = {
         "boxes from": own.boxes or "annotations",
         "tokens by": way_of(model),
@@ -369,7 +387,7 @@ def _measure(job: command.Job[DetectionSettings]) -> Measured:
     return dataclasses.replace(measured, notes=notes | dict(measured.notes))
 
 
-PROTOCOL = command.Protocol("detection", __doc__ or "", DetectionSettings, _measure)
+PROTOCOL = Protocol("detection", __doc__ or "", DetectionSettings, _measure, _check)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

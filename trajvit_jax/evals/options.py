@@ -64,6 +64,12 @@ def parser_of(name: str, about: str | None, kind: type[CommonSettings]) -> Argum
         help="file of the result; WORKDIR/evals/PROTOCOL-DATASET-SPLIT-FRAMES-STEP-HASH.json by "
         "default",
     )
+    add_settings(parser, kind)
+    return parser
+
+
+def add_settings(parser: ArgumentParser, kind: type[CommonSettings]) -> None:
+    """Adds an option for each of a protocol's settings."""
     group = parser.add_argument_group("settings")
     described = _described(kind)
     hints = typing.get_type_hints(kind)
@@ -84,7 +90,6 @@ def parser_of(name: str, about: str | None, kind: type[CommonSettings]) -> Argum
             metavar=hints[field.name].__name__.upper(),
             help=help_text,
         )
-    return parser
 
 
 def _described(kind: type) -> dict[str, str]:

@@ -43,8 +43,9 @@ from trajvit_jax.data.source import Record
 from trajvit_jax.evals import command
 from trajvit_jax.evals.class_lists import check_labels, read_classes
 from trajvit_jax.evals.classification import Classified, measure, own_label
-from trajvit_jax.evals.embedding import Embedder
+from trajvit_jax.evals.embedding import Embedder, do_nothing
 from trajvit_jax.evals.features import Frozen, frozen_tokens
+from trajvit_jax.evals.protocol import Job, Protocol
 from trajvit_jax.evals.results import Measured
 from trajvit_jax.evals.token_store import Features
 from trajvit_jax.models.map_head import MapHead
@@ -135,7 +136,7 @@ def train_head(
     settings: HeadSettings = HeadSettings(),
     *,
     views: int = 1,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = do_nothing,
 ) -> MapHead:
     """A head that has learned; the same arguments give the same numbers on one kind of device.
 
@@ -269,6 +270,7 @@ def probe(
     *,
     classes: Sequence[str] | None = None,
     views: int = 1,
+    between: Callable[[], None] = do_nothing,
 ) -> Measured:
     """Trains a head on one set of features and measures it on another.
 
@@ -278,6 +280,7 @@ def probe(
       settings: of the head.
       classes: all labels there are; None = those of `train`.
       views: of each video; scores are averaged over them.
+      between: called after each step of the head.
 
     Raises:
       ValueError: a label that is no class.
@@ -290,7 +293,7 @@ def probe(
     check_labels(asked, classes, "test split")
     numbers = {label: number for number, label in enumerate(classes)}
     targets = np.array([numbers[label] for label in learned], np.int64)
-    head = train_head(train.features, targets, len(classes), settings, views=views)
+    head = train_head(train.features, targets, len(classes), settings, views=views, between=between)
     scores = score_samples(head, test.features, size=settings.size)
     scores = scores.reshape(len(asked), views, -1).mean(1)
     truth = np.array([numbers[label] for label in asked], np.int64)
@@ -348,7 +351,12 @@ def head_settings(
     )
 
 
-def _measure(job: command.Job[ProbingSettings]) -> Measured:
+def _check(settings: ProbingSettings) -> None:
+    if settings.classes:
+        read_classes(settings.classes)
+
+
+def _measure(job: Job[ProbingSettings]) -> Measured:
     own, model = job.settings, job.loaded.model.settings
     classes = list(read_classes(own.classes)) if own.classes else None
     encoder = model.encoder
@@ -360,7 +368,7 @@ def _measure(job: command.Job[ProbingSettings]) -> Measured:
             job.open(split, views=own.views),
             functools.partial(own_label, classes=None if classes is None else frozenset(classes)),
             folder=f"{own.features}/{split}" if own.features else "",
-            about=job.about(split) | {"views": own.views},
+            about=job.about(split) | {"views": own.views} if own.features else None,
             dtype=own.feature_dtype,
         )
 
@@ -368,12 +376,12 @@ def _measure(job: command.Job[ProbingSettings]) -> Measured:
     if classes is None:
         classes = sorted({label for _, label in train.kept})
     test = frozen(own.split)  # a label that no training video has is told at its first record
-    measured = probe(train, test, head, classes=classes, views=own.views)
+    measured = probe(train, test, head, classes=classes, views=own.views, between=job.between)
     notes = {"training videos that are missing": job.absent(own.train_split)}
     return dataclasses.replace(measured, notes=notes | dict(measured.notes))
 
 
-PROTOCOL = command.Protocol("probing", __doc__ or "", ProbingSettings, _measure)
+PROTOCOL = Protocol("probing", __doc__ or "", ProbingSettings, _measure, _check)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

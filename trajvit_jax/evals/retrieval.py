@@ -36,6 +36,7 @@ from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import command
 from trajvit_jax.evals.embedding import Embedder, do_nothing
+from trajvit_jax.evals.protocol import Job, Protocol
 from trajvit_jax.evals.ranking import Ranks, rank_pairs
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.metrics import hits_at
@@ -188,7 +189,7 @@ def measure(gallery: Gallery, *, dual_softmax: float = 0.0) -> Measured:
     return Measured(metrics, len(gallery.videos), gallery.bad, notes)
 
 
-def _measure(job: command.Job[RetrievalSettings]) -> Measured:
+def _measure(job: Job[RetrievalSettings]) -> Measured:
     own = job.settings
     source = job.open(own.split)
     gallery = embed_pairs(job.embedder, source, job.loaded.words(), captions=own.captions)
@@ -197,7 +198,7 @@ def _measure(job: command.Job[RetrievalSettings]) -> Measured:
     return dataclasses.replace(measured, notes=notes)
 
 
-PROTOCOL = command.Protocol("retrieval", __doc__ or "", RetrievalSettings, _measure)
+PROTOCOL = Protocol("retrieval", __doc__ or "", RetrievalSettings, _measure)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

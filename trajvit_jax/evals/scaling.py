@@ -26,21 +26,23 @@ if __name__ == "__main__":  # --help and what is wrong, before JAX takes its sec
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from trajvit_jax.data.source import Record, open_records
 from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import command
-from trajvit_jax.evals.embedding import Embedder, embed_video
+from trajvit_jax.evals.embedding import Embedder, do_nothing, embed_video
 from trajvit_jax.evals.features import encode_tokens
 from trajvit_jax.evals.loaded import check_frames, with_frames
+from trajvit_jax.evals.protocol import Job, Protocol, as_read
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.evals.retrieval import embed_pairs
 from trajvit_jax.evals.retrieval import measure as measure_retrieval
@@ -76,7 +78,7 @@ def _sources(
     """Records as they are read at each number of frames: all that cannot be is told beforehand."""
     for frames in stored:
         check_frames(dataclasses.replace(model.settings, frames=frames))
-    return {frames: command.as_read(source, frames) for frames, source in stored.items()}
+    return {frames: as_read(source, frames) for frames, source in stored.items()}
 
 
 def measure_at(
@@ -87,7 +89,8 @@ def measure_at(
     *,
     captions: str = "all",
     batch: int = 64,
-    mesh: Any = None,
+    mesh: Mesh | None = None,
+    between: Callable[[], None] = do_nothing,
 ) -> Measured:
     """Retrieval and cost at one number of frames.
 
@@ -99,12 +102,15 @@ def measure_at(
       captions: see `RetrievalSettings`.
       batch: videos at once.
       mesh: of the devices; None = one device.
+      between: called between batches.
 
     Raises:
       ValueError: a number of frames that the model cannot read, and as `embed_pairs` says.
     """
     # Times are those of full batches.
-    embedder = Embedder(with_frames(model, frames), batch=min(batch, len(source)), mesh=mesh)
+    embedder = Embedder(
+        with_frames(model, frames), batch=min(batch, len(source)), mesh=mesh, between=between
+    )
     measured = measure_retrieval(embed_pairs(embedder, source, text, captions=captions))
     shown = [m for m in measured.metrics if m.name in ("txt2vid_r5", "vid2txt_r5")]
     costs = costs_of(embedder, source)
@@ -199,7 +205,7 @@ def _memory(model: VideoTextModel, arrays: tuple[Any, ...], parts: int) -> float
     return float(analysis.temp_size_in_bytes + inputs / parts)
 
 
-def _measure(job: command.Job[ScalingSettings]) -> Measured:
+def _measure(job: Job[ScalingSettings]) -> Measured:
     own = job.settings
     metrics: list[Metric] = []
     counts: dict[int, int] = {}
@@ -215,6 +221,7 @@ def _measure(job: command.Job[ScalingSettings]) -> Measured:
             captions=own.captions,
             batch=own.batch,
             mesh=job.mesh,
+            between=job.between,
         )
         metrics += found.metrics
         counts[frames] = found.count
@@ -226,7 +233,7 @@ def _measure(job: command.Job[ScalingSettings]) -> Measured:
     return Measured(metrics, min(counts.values()), tuple(bad.values()), notes)
 
 
-PROTOCOL = command.Protocol("scaling", __doc__ or "", ScalingSettings, _measure)
+PROTOCOL = Protocol("scaling", __doc__ or "", ScalingSettings, _measure)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

@@ -32,6 +32,7 @@ from trajvit_jax.data.unusable import UnusableRecord
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import command
 from trajvit_jax.evals.embedding import Embedder
+from trajvit_jax.evals.protocol import Job, Protocol
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.metrics import chance_recall, hits_at, retrieval_ranks
 from trajvit_jax.models.video_text import VideoTextModel
@@ -141,12 +142,12 @@ def same_words(words: Sequence[str], group: Int64[np.ndarray, " g"]) -> Bool[np.
     return own[:, None] == own
 
 
-def _measure(job: command.Job[TemporalSettings]) -> Measured:
+def _measure(job: Job[TemporalSettings]) -> Measured:
     own = job.settings
     return measure(job.embedder, job.open(own.split), job.loaded.words(), least=own.least)
 
 
-PROTOCOL = command.Protocol("temporal_clips", __doc__ or "", TemporalSettings, _measure)
+PROTOCOL = Protocol("temporal_clips", __doc__ or "", TemporalSettings, _measure)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

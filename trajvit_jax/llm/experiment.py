@@ -85,6 +85,11 @@ class VideoLLMExperiment(ExperimentSettings):
             raise ValueError(
                 "train names 'lora' where llm.lora has settings, and only there: set both or none"
             )
+        if self.protocols:
+            raise ValueError(
+                "protocols are of a video-text model: evaluate a VideoLLM with python -m "
+                "trajvit_jax.llm.evaluate"
+            )
         if not self.conversations:
             raise ValueError("conversations names no file of conversations to train on")
         check_skip(self.model, self.eyes)

@@ -19,6 +19,7 @@ class Agreement:
     """
 
     def __init__(self, mesh: Mesh):
+        self._mesh = mesh
         self._everyone = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._devices = mesh.local_mesh.size
         everywhere = NamedSharding(mesh, PartitionSpec())
@@ -32,7 +33,9 @@ class Agreement:
             self.reached = mine
             return mine
         votes = np.full(self._devices, mine)
-        asked = self._any(jax.make_array_from_process_local_data(self._everyone, votes))
+        # Whoever asks may be at work on a mesh of its own: a head is trained on one device.
+        with jax.set_mesh(self._mesh):
+            asked = self._any(jax.make_array_from_process_local_data(self._everyone, votes))
         before, self._asked = self._asked, asked
         self.reached = before is not None and bool(before)
         return self.reached

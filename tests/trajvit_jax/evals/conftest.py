@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tokenization.records import Boxes
 from tokenization.shards import write_records
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.data.pipeline import DataSettings
@@ -16,6 +18,8 @@ from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.experiment import ExperimentSettings, note
 from trajvit_jax.optim import optimizer
 from trajvit_jax.state import TrainState
+
+LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +29,40 @@ def toy_records(tmp_path_factory, toy_record) -> Path:
     colours = ("red", "green", "blue", "grey")
     made = [dataclasses.replace(toy_record(i), label=colours[i % 4]) for i in range(12)]
     write_records(folder, made, split="test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def long_records(tmp_path_factory, toy_record) -> Path:
+    """Eight clips of twice as many frames as the tiny models read, in both splits."""
+    folder = tmp_path_factory.mktemp("long")
+    made = [
+        dataclasses.replace(toy_record(i, frames=8), label=("red", "green")[i % 2])
+        for i in range(8)
+    ]
+    for split in ("train", "test"):
+        write_records(folder, made, split=split)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def boxed_records(tmp_path_factory, toy_record) -> Path:
+    """Clips whose square, label 2, is on one side; two people, one of them with two actions."""
+    folder = tmp_path_factory.mktemp("boxed")
+    made = []
+    for i in range(8):
+        record = toy_record(i)
+        side = LEFT if i // 4 % 2 == 0 else RIGHT
+        other = RIGHT if side is LEFT else LEFT
+        boxes = Boxes(
+            np.array([side, side, other], np.float32),
+            np.full(3, 2.0, np.float32),
+            ("walk", "talk", "sit"),
+        )
+        extra = {"video": f"film{i // 2}"}
+        made.append(dataclasses.replace(record, boxes=boxes, extra=extra))
+    for split in ("train", "test"):
+        write_records(folder, made, split=split)
     return folder
 
 

@@ -20,12 +20,13 @@ from flax import nnx
 from trajvit_jax.data.source import open_records
 from trajvit_jax.evals import temporal_clips
 from trajvit_jax.evals.classification import classify, own_label
-from trajvit_jax.evals.command import as_read, on_all_devices
+from trajvit_jax.evals.command import on_all_devices
 from trajvit_jax.evals.detection import box_features
 from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.features import frozen_tokens
 from trajvit_jax.evals.loaded import load, with_frames
 from trajvit_jax.evals.probing import HeadSettings, score_samples, train_head
+from trajvit_jax.evals.protocol import as_read
 from trajvit_jax.evals.retrieval import Gallery, embed_pairs, measure
 from trajvit_jax.pod import cluster
 

@@ -20,7 +20,7 @@ from trajvit_jax.evals.embedding import Embedder
 from trajvit_jax.evals.results import read_result
 
 PROTOCOLS = ("retrieval", "classification", "probing", "detection", "temporal_clips", "scaling")
-LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+LEFT = (0.0, 0.0, 0.5, 1.0)
 
 
 def protocol(name):
@@ -39,40 +39,6 @@ def evaluated(runs, tmp_path_factory):
         return read_result(path)
 
     return run
-
-
-@pytest.fixture(scope="module")
-def long_records(tmp_path_factory, toy_record):
-    """Eight clips of twice as many frames as the tiny models read, in both splits."""
-    folder = tmp_path_factory.mktemp("long")
-    made = [
-        dataclasses.replace(toy_record(i, frames=8), label=("red", "green")[i % 2])
-        for i in range(8)
-    ]
-    for split in ("train", "test"):
-        write_records(folder, made, split=split)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def boxed_records(tmp_path_factory, toy_record):
-    """Clips whose square, label 2, is on one side; two people, one of them with two actions."""
-    folder = tmp_path_factory.mktemp("boxed")
-    made = []
-    for i in range(8):
-        record = toy_record(i)
-        side = LEFT if i // 4 % 2 == 0 else RIGHT
-        other = RIGHT if side is LEFT else LEFT
-        boxes = Boxes(
-            np.array([side, side, other], np.float32),
-            np.full(3, 2.0, np.float32),
-            ("walk", "talk", "sit"),
-        )
-        extra = {"video": f"film{i // 2}"}
-        made.append(dataclasses.replace(record, boxes=boxes, extra=extra))
-    for split in ("train", "test"):
-        write_records(folder, made, split=split)
-    return folder
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
