@@ -16,7 +16,12 @@ from trajvit_jax.data.augment import AugmentSettings
 from trajvit_jax.data.packing import PackingSettings
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.llm.experiment import VideoLLMExperiment
-from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, ModelSettings
+from trajvit_jax.models.settings import (
+    FED_TRAJVIT,
+    NAMES,
+    ModelSettings,
+    TokenLearnerSettings,
+)
 from trajvit_jax.recipe import ENCODER_ABLATIONS
 
 ROOT = Path(__file__).parent.parent / "configs"
@@ -181,6 +186,11 @@ def test_arguments_of_a_run():
     assert (packing.group, packing.rows, packing.slots) == (8, 3, 400)
     for name in ("vit", "vit3d"):
         assert resolve(f"datacomp50m.py:model={name}").model.vit3d.tubelet == 1
+    for argument, fused in (("", False), (",fuse", True)):
+        own = resolve(f"panda4m.py:model=token_learner{argument}").model.token_learner
+        assert own == TokenLearnerSettings(fuse=fused)
+    with pytest.raises(ValueError, match="fuse is of token_learner, not of tome"):
+        resolve("panda4m.py:model=tome,fuse")
 
 
 @pytest.mark.parametrize("name", [*NAMES, *FED_TRAJVIT])

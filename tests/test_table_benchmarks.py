@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks import ablations, comparison
-from benchmarks.parts import paired, said, table_text, table_truth
+from benchmarks.parts import paired, table_text, table_truth
 from benchmarks.parts.table_rows import Finished, Ledger, unfinished
 from benchmarks.parts.table_text import curves, lines_of, replace_block, table
+from trajvit_jax import config as configs
 from trajvit_jax.models.settings import ModelSettings, ToMeSettings
 
 ROOT = Path(__file__).parents[1]
@@ -137,8 +138,8 @@ def test_settings_of_other_models_make_no_other_row(tmp_path):
 
 def test_what_settings_say_leaves_out_what_is_as_ever():
     model = ModelSettings(frames=8, tome=ToMeSettings(merged=3))
-    assert said.said(model) == {"frames": 8, "tome": {"merged": 3}}
-    assert said.said([ModelSettings(), 4]) == [{}, 4]
+    assert configs.changed(model) == {"frames": 8, "tome": {"merged": 3}}
+    assert configs.changed([ModelSettings(), 4]) == [{}, 4]
 
 
 def test_rows_that_both_tables_have_are_the_same_rows(tmp_path):

@@ -16,13 +16,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, no_type_check
+from typing import Any, no_type_check
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from trajvit_jax.metrics import lower_is_better
 from trajvit_jax.pod.agreement import from_first_process
 from trajvit_jax.run.checkpoint_files import (
     RUN,
@@ -72,8 +73,8 @@ class Checkpoints:
     Args:
       workdir: they lie in its folder `checkpoints`, each in one named by its step.
       keep: the newest ones that stay.
-      best: name of a metric whose best checkpoint stays, too; '' = none.
-      mode: whether the largest or the smallest value of `best` is the best.
+      best: name of a metric whose best checkpoint stays, too; '' = none. What is best is said by
+        `metrics.lower_is_better`.
       read_only: for a reader beside a run: nothing is changed, and `save` is an error.
     """
 
@@ -83,12 +84,11 @@ class Checkpoints:
         *,
         keep: int = 2,
         best: str = "",
-        mode: Literal["max", "min"] = "max",
         read_only: bool = False,
     ):
         self._directory = Path(workdir).absolute() / "checkpoints"
         self._read_only = read_only
-        self._keep, self._best, self._sign = keep, best, 1 if mode == "max" else -1
+        self._keep, self._best, self._sign = keep, best, -1 if lower_is_better(best) else 1
         self._metrics: dict[int, Mapping[str, float]] = {}
         self._saving = -1
         self._manager = ocp.CheckpointManager(

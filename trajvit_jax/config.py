@@ -244,6 +244,28 @@ def require_positive(settings: Any, *names: str) -> None:
             )
 
 
+def changed(settings: Any) -> Any:
+    """The fields that differ from the defaults of their dataclass, nested, as JSON can hold them.
+
+    A setting that is added later, with a default that changes nothing, leaves this as it is.
+    """
+    if dataclasses.is_dataclass(settings):
+        return {
+            field.name: changed(getattr(settings, field.name))
+            for field in dataclasses.fields(settings)
+            if getattr(settings, field.name) != _default(field)
+        }
+    if isinstance(settings, (tuple, list)):
+        return [changed(one) for one in settings]
+    return settings
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """What differs between two nested settings: `name: old, now new` of each leaf."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):

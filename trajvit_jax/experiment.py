@@ -6,12 +6,12 @@ import copy
 import dataclasses
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tokenization.files import write_text
-from trajvit_jax.config import differences, require_positive, to_settings
+from trajvit_jax.config import changed, differences, require_positive, to_settings
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.models.settings import ModelSettings, check_choice
 from trajvit_jax.models.video_text import TOKENIZERS
@@ -37,7 +37,8 @@ class ExperimentSettings:
         like 'probing --records=data/ucf101 --epochs=5': see `evals.during_training`.
       keep: newest checkpoints that stay.
       keep_best: a result of the evaluation, as 'txt2vid_r1' or 'probing-ucf101/top1', of which the
-        best checkpoint stays, too; '' = none. It needs evaluations at steps that are saved.
+        best checkpoint stays, too (of ranks, losses and costs the lowest); '' = none. It needs
+        evaluations at steps that are saved.
       max_skipped: steps in a row that may be not finite; each changes nothing.
       step: how an update is computed.
       mesh: how the devices share the work.
@@ -137,9 +138,7 @@ def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     if not path.exists() or not has_run(workdir):
         return
     old, new = _noted(workdir, type(settings)), _plain(settings, records)
-    # Parts with statistics of their own are another computation.
-    by_part = "part" in (one.get("step", {}).get("norm_scope") for one in (old, new))
-    free = [path for path in _FREE if not (by_part and path == "step.micro_batches")]
+    free = _free_of(old, new)
     old, new = _without(old, free), _without(new, free)
     if old.get("records") == new["records"]:
         old, new = _without_folders(old), _without_folders(new)
@@ -161,6 +160,24 @@ def note(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     made_by = Path(settings.data.train_sources[0].path) / _FILE
     if made_by.is_file():
         write_text(workdir / TOKENIZATION, made_by.read_text("utf-8"))
+
+
+def recipe_of(settings: ExperimentSettings) -> dict[str, Any]:
+    """What decides the numbers of a run, as JSON: alike for all seeds of one training.
+
+    Defaults are left out, and what may change between the parts of a run.
+    """
+    plain = json.loads(json.dumps(changed(settings)))
+    return _without_empty(_without(plain, [*_free_of(plain), "seed"]))
+
+
+def _without_empty(settings: dict[str, Any]) -> dict[str, Any]:
+    """A copy without groups of which nothing is left."""
+    kept = {
+        name: _without_empty(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+    }
+    return {name: value for name, value in kept.items() if value != {}}
 
 
 def read_settings(workdir: Path, kind: type[E] = ExperimentSettings) -> E:
@@ -196,6 +213,12 @@ def _noted(workdir: Path, kind: type[ExperimentSettings]) -> dict[str, Any]:
 
 def _plain(settings: ExperimentSettings, records: str) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(settings) | {"records": records}))
+
+
+def _free_of(*runs: Mapping[str, Any]) -> list[str]:
+    """What may change between them; parts with statistics of their own are another computation."""
+    by_part = "part" in (one.get("step", {}).get("norm_scope") for one in runs)
+    return [path for path in _FREE if not (by_part and path == "step.micro_batches")]
 
 
 def _without(settings: dict[str, Any], paths: Iterable[str]) -> dict[str, Any]:

@@ -140,16 +140,16 @@ def _video_text() -> Any:
 def _check_records(config: Any) -> None:
     """Whether there is something to evaluate on; other machines may have other folders."""
     from trajvit_jax.data.held_out import open_held_out
-    from trajvit_jax.evals.during_training import fingerprints, plan
+    from trajvit_jax.evals import during_training
     from trajvit_jax.experiment import ExperimentSettings
 
     settings = to_settings(ExperimentSettings, config)
-    data, protocols = settings.data, plan(settings.protocols)
-    there = [one for one in protocols if Path(one.records).is_dir()]
-    fingerprints(there, settings.model)
-    for one in protocols:
-        if one not in there:
-            print(f"not checked: {one.records} is not on this machine", file=sys.stderr)
+    for one in during_training.plan(settings.protocols):
+        if elsewhere := during_training.missing(one):
+            print(f"not checked: {elsewhere[0]} is not on this machine", file=sys.stderr)
+        else:
+            during_training.check([one], settings.model)
+    data = settings.data
     if Path(data.evaluation_folder).is_dir():
         open_held_out(data)
     else:

@@ -7,6 +7,14 @@ from jaxtyping import Bool, Float, Float64
 
 from trajvit_jax.confidence import wilson
 
+# How names end of what should be small: ranks and losses, costs, and what could not be used.
+_LOWER = ("median_rank", "loss", "seconds", "memory_mib", "gflop", "tokens", "bad_records")
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether the smallest value of a result is the best one."""
+    return name.removesuffix("_dual_softmax").endswith(_LOWER)
+
 
 def retrieval_ranks(
     similarity: Float[np.ndarray, "q c"], positives: Bool[np.ndarray, "q c"]

@@ -101,6 +101,7 @@ def pretraining(
         'segmentation_only', 'tracking_only'.
       size: S, B, L or H of the encoder.
       ablation: of trajvit's encoder, see `ENCODER_ABLATIONS`.
+      fuse: of token_learner: TokenFuser, whose dense tokens detection reads (supplementary, §9).
       initial: what a new run starts from: another run's workdir, or converted weights. Of a ViT
         trained on images it may be, too, for models of tubelets (paper, §3.3 and Table 11).
       records: folder of the videos' records, or several with ':' between them.
@@ -141,6 +142,7 @@ def pretraining(
         "model": model,
         "size": size,
         "ablation": "none",
+        "fuse": False,
         "initial": initial,
         "records": records,
         "image_records": image_records,
@@ -236,6 +238,8 @@ def _schedule(chosen: ml_collections.ConfigDict, steps: int) -> dict[str, int]:
 def _check(chosen: ml_collections.ConfigDict) -> None:
     check_known(chosen, model=(*NAMES, *FED_TRAJVIT), size=SIZES, ablation=ENCODER_ABLATIONS)
     check_ablation(chosen.model, chosen.ablation)
+    if chosen.fuse and chosen.model != "token_learner":
+        raise ValueError(f"fuse is of token_learner, not of {chosen.model}")
     if chosen.videos and chosen.model == "vit":
         raise ValueError("vit reads images: train it with configs/datacomp50m.py:model=vit")
     if chosen.videos and chosen.images and chosen.model not in _BY_FRAME:
@@ -337,6 +341,8 @@ def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
         model["vit3d"] = dataclasses.asdict(tubelets)
     if name in BASELINES:
         model[name] = dataclasses.asdict(getattr(defaults, name))
+    if chosen.fuse:
+        model["token_learner"]["fuse"] = True
     tiny: dict[str, Any] = _DEBUG_MODEL if chosen.debug else {}
     ablation = ENCODER_ABLATIONS[chosen.ablation]
     values = {

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -64,16 +65,15 @@ def vocabulary_of(settings: ExperimentSettings, workdir: Path) -> WordPiece:
 
 
 def facts(
-    settings: ExperimentSettings, records: str, protocols: Mapping[str, Sequence[str]]
+    settings: ExperimentSettings, records: str, protocols: Mapping[str, Any]
 ) -> dict[str, object]:
     """What results must be known with.
 
     Args:
       settings: of the run.
       records: fingerprint of the evaluation's.
-      protocols: fingerprints of the records of each other protocol.
+      protocols: likewise of the other protocols.
     """
-    others = {"protocols": list(settings.protocols), "protocol_records": dict(protocols)}
     return {
         "model": settings.model.name,
         "protocol": "zero-shot retrieval, one embedding a video and a text, cosine",
@@ -83,7 +83,7 @@ def facts(
         "frames": settings.model.frames,
         "steps": settings.steps,
         "seed": settings.seed,
-    } | (others if protocols else {})
+    } | ({"protocols": dict(protocols)} if protocols else {})
 
 
 def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
@@ -123,7 +123,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         # What does not fit shows before compiling.
         check_index(held_out, read_index(held_out), settings.model.frames)
         protocols = during_training.plan(settings.protocols)
-        read_by = during_training.fingerprints(protocols, settings.model)
+        during_training.check(protocols, settings.model)
         for number, stream in enumerate(streams):
             stream.check()
             # Of no use to a run that only tries things out.
@@ -132,7 +132,7 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
             ):
                 _LOG.warning("%s", told)
         stack.enter_context(lock(workdir, process=jax.process_index()))
-        true_of = facts(settings, held_out.fingerprint, read_by)
+        true_of = facts(settings, held_out.fingerprint, during_training.facts(protocols))
         if (done := finished(workdir, true_of, settings.steps)) is not None:
             return done
         text = vocabulary_of(settings, workdir)

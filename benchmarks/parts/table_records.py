@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.parts import captioned_clips
-from benchmarks.parts.said import said
 from benchmarks.parts.table_truth import SPOILT, Spoiling, TruthTokenizer
 from tokenization import pipeline
 from tokenization.extract import Summary, extract
@@ -87,7 +86,7 @@ def _settings(variant: str, *, quick: bool) -> DataSettings:
 
 def made_of(variant: str, *, quick: bool = False) -> dict[str, Any]:
     """What decides a variant's records, as settings that JSON can hold."""
-    settings = said(_settings(variant, quick=quick))
+    settings = configs.changed(_settings(variant, quick=quick))
     if variant in SPOILT:
         settings["spoilt"] = dataclasses.asdict(SPOILT[variant])
     return settings

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from benchmarks.parts.said import said
 from benchmarks.parts.table_clips import Hashes
 from tokenization.files import write_text
 from tokenization.folder_lock import held
@@ -68,11 +67,11 @@ class Row:
             for stream in settings.data.train_streams(settings.model.frames)
         ]
         parts = {
-            "model": said(_without_unroll(_of_its_own(settings.model))),
-            "optimizer": said(settings.optimizer),
-            "step": said(settings.step),
+            "model": configs.changed(_without_unroll(_of_its_own(settings.model))),
+            "optimizer": configs.changed(settings.optimizer),
+            "step": configs.changed(settings.step),
             "steps": settings.steps,
-            "streams": said(streams),
+            "streams": configs.changed(streams),
             "data": dict(self.data),
         }
         text = json.dumps(parts, sort_keys=True)

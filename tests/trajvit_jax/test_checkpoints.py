@@ -342,12 +342,13 @@ def test_the_newest_and_the_best_stay_also_after_a_restart(new_state, tmp_path):
     recalls = {1: 0.1, 2: 0.5, 3: float("nan"), 4: 0.2, 5: 0.3}
     for step, recall in recalls.items():
         with Checkpoints(tmp_path, keep=2, best="recall") as checkpoints:
-            checkpoints.save(step, new_state(step), metrics={"recall": recall})
+            found = {"recall": recall, "answer_loss": recall}
+            checkpoints.save(step, new_state(step), metrics=found)
     with Checkpoints(tmp_path, keep=2, best="recall") as checkpoints:
         assert checkpoints.steps == (2, 4, 5)
         assert (checkpoints.best_step, checkpoints.latest_step) == (2, 5)
-        assert checkpoints.resume(new_state(0)).metrics == {"recall": 0.3}
-    with Checkpoints(tmp_path, keep=1, best="recall", mode="min") as checkpoints:
+        assert checkpoints.resume(new_state(0)).metrics == {"recall": 0.3, "answer_loss": 0.3}
+    with Checkpoints(tmp_path, keep=1, best="answer_loss") as checkpoints:
         assert checkpoints.best_step == 4
         checkpoints.save(6, new_state(6))
         checkpoints.save(6, new_state(6))  # saved already

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.trajvit_jax.plain_retrieval import retrieval_metrics
 from trajvit_jax.metrics import (
     chance_recall,
+    lower_is_better,
     recall_at,
     recall_interval,
     retrieval_ranks,
@@ -139,3 +140,21 @@ def test_interval_of_a_recall_is_wilson_s(hits, queries, low, high):
     """The last is the example of Newcombe, Statistics in Medicine 17 (1998), table I."""
     ranks = np.where(np.arange(queries) < hits, 0.0, 99.0)
     assert recall_interval(ranks, 5) == pytest.approx((low, high), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "lower"),
+    [
+        ("txt2vid_r1", False),
+        ("probing-ucf101/top1", False),
+        ("detection-ava/map", False),
+        ("answer_accuracy", False),
+        ("answer_loss", True),
+        ("vid2txt_median_rank", True),
+        ("retrieval-msrvtt/txt2vid_median_rank_dual_softmax", True),
+        ("scaling-activitynet/16/seconds", True),
+        ("scaling-activitynet/16/memory_mib", True),
+    ],
+)
+def test_ranks_losses_and_costs_are_best_where_they_are_lowest(name, lower):
+    assert lower_is_better(name) is lower

@@ -26,7 +26,7 @@ from trajvit_jax.config import to_settings
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import retrieval
-from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.experiment import ExperimentSettings, recipe_of
 from trajvit_jax.models.settings import EncoderSettings, ResNetSettings, TrajViTSettings
 from trajvit_jax.models.video_text import normalize_pixels
 from trajvit_jax.optim import OptimizerSettings, optimizer, schedule
@@ -157,7 +157,7 @@ def test_a_run_is_evaluated_by_other_protocols_too(
     by_step = logged(tmp_path, f"eval/{name}")
     assert list(by_step) == [1, 2] and by_step[2] == found[name]
     told = json.loads((tmp_path / "results.json").read_text())
-    assert told["protocols"] == [line] and told[name] == found[name]
+    assert list(told["protocols"]) == ["retrieval-toys"] and told[name] == found[name]
     with caplog.at_level("INFO"):
         assert training.train(settings, tmp_path) == found
     assert "is finished" in caplog.text
@@ -203,6 +203,31 @@ def test_a_stop_at_an_evaluation_is_made_up_for(experiment, change_step, monkeyp
         for name in ("unbroken", "broken")
     ]
     assert kept[0] == kept[1]
+
+
+def test_a_training_is_known_by_what_decides_its_numbers(experiment):
+    settings = experiment("vit3d")
+    same = dataclasses.replace(
+        settings,
+        seed=4,
+        log_every=5,
+        protocols=("retrieval --records=x",),
+        mesh=MeshSettings(data=1),
+        data=dataclasses.replace(settings.data, threads=1, eval_batch=2),
+        step=dataclasses.replace(settings.step, micro_batches=2),
+    )
+    recipe = recipe_of(settings)
+    assert recipe_of(same) == recipe and json.loads(json.dumps(recipe)) == recipe
+    assert "initial" not in recipe  # a setting that is as ever leaves it as it was
+    by_part = dataclasses.replace(settings.step, norm_scope="part")
+    for other in (
+        dataclasses.replace(settings, steps=7),
+        dataclasses.replace(settings, initial="runs/first"),
+        dataclasses.replace(settings, step=by_part),
+    ):
+        assert recipe_of(other) != recipe
+    parts = [dataclasses.replace(by_part, micro_batches=count) for count in (1, 2)]
+    assert len({str(recipe_of(dataclasses.replace(settings, step=own))) for own in parts}) == 2
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ if __name__ == "__main__":  # --help and what is wrong, before JAX takes its sec
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -40,6 +41,7 @@ from trajvit_jax.evals.prompts import read_templates
 from trajvit_jax.evals.protocol import Job, Protocol
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.metrics import hits_at, retrieval_ranks
+from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
 
 
@@ -225,10 +227,13 @@ def measure(found: Classified) -> Measured:
     return Measured(metrics, len(ranks), found.bad, {"classes": len(found.labels)})
 
 
-def _check(settings: ClassificationSettings) -> None:
+def _wants(settings: ClassificationSettings) -> Callable[[Record], Any]:
+    classes = frozenset(read_classes(settings.classes)) if settings.classes else None
+    return functools.partial(_named, classes=classes)
+
+
+def _check(settings: ClassificationSettings, _: ModelSettings) -> None:
     read_templates(settings.prompts)
-    if settings.classes:
-        read_classes(settings.classes)
 
 
 def _measure(job: Job[ClassificationSettings]) -> Measured:
@@ -249,7 +254,9 @@ def _measure(job: Job[ClassificationSettings]) -> Measured:
     return dataclasses.replace(measured, notes=notes)
 
 
-PROTOCOL = Protocol("classification", __doc__ or "", ClassificationSettings, _measure, _check)
+PROTOCOL = Protocol(
+    "classification", __doc__ or "", ClassificationSettings, _measure, _wants, _check
+)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

@@ -32,7 +32,7 @@ from trajvit_jax.evals.protocol import Job, Protocol, folders_of, name_of_data, 
 from trajvit_jax.evals.results import Result, with_intervals
 from trajvit_jax.evals.settings import CommonSettings
 from trajvit_jax.evals.variant import ablation_of, made_by, size_of
-from trajvit_jax.experiment import has_run, read_settings
+from trajvit_jax.experiment import ExperimentSettings, has_run, read_settings, recipe_of
 from trajvit_jax.pod import cluster
 from trajvit_jax.run.provenance import commit, versions
 from trajvit_jax.sharding import MeshSettings, make_mesh
@@ -71,13 +71,13 @@ def evaluate(
       FileNotFoundError, ValueError, OSError: as `load`, `open_records` and the protocol say.
     """
     started = time.perf_counter()
-    protocol.check(settings)
     folders = dict.fromkeys(folders_of(records, settings).values())
     sources = [open_records(folder, settings.split) for folder in folders]
     source, listed = sources[0], {} if missing is None else read_missing(missing)
     with on_all_devices() as mesh:
         loaded = load(workdir, step=step, vocabulary=vocabulary, mesh=mesh)
         loaded = reads_frames(loaded, settings.frames)
+        protocol.check(settings, loaded.model.settings)
         _LOG.info("%s of %s: %d records", loaded.model.settings.name, workdir, len(source))
         measured = protocol.measure(Job(settings, loaded, records, mesh))
     count, gone = _counted(sources, measured.bad, listed)
@@ -136,23 +136,27 @@ def _counted(
 
 
 def trained_on(loaded: Loaded) -> list[str]:
-    """Folders of the records that a model learned from, those of what it started from first."""
-    if loaded.settings is None:
-        return []
-    own = [source.path for source in loaded.settings.data.train_sources]
-    initial = Path(loaded.settings.initial)
-    if not (loaded.settings.initial and has_run(initial)):
+    """Folders of the records that a model learned from, those of what it started from first.
+
+    Of a start that is no run, or a run that is not there any more, its own folder: it learned from
+    something, and what that was nobody knows.
+    """
+    return [] if loaded.settings is None else _trained_on(loaded.settings)
+
+
+def _trained_on(settings: ExperimentSettings) -> list[str]:
+    own = [source.path for source in settings.data.train_sources]
+    if not settings.initial:
         return own
+    initial = Path(settings.initial)
+    if not has_run(initial):
+        return [settings.initial, *own]
     # What it started from was trained, too: images before videos.
-    first = read_settings(initial).data.train_sources
-    return [*(source.path for source in first), *own]
+    return [*_trained_on(read_settings(initial)), *own]
 
 
 def _training(loaded: Loaded) -> str:
-    if loaded.settings is None:
-        return loaded.checkpoint
-    same = dataclasses.replace(loaded.settings, seed=0)
-    return _hash(dataclasses.asdict(same))
+    return loaded.checkpoint if loaded.settings is None else _hash(recipe_of(loaded.settings))
 
 
 def _hash(values: Any) -> str:

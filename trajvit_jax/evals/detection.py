@@ -58,6 +58,7 @@ from trajvit_jax.evals.protocol import Job, Protocol
 from trajvit_jax.evals.regions import box_tokens, way_of, width_of
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.evals.token_store import Features, Store
+from trajvit_jax.models.settings import ModelSettings
 
 Given = Mapping[tuple[str, float], GivenBoxes]
 _PAPER, _HEAD = RegionSettings(), HeadSettings(multi_label=True)
@@ -330,24 +331,32 @@ def evaluate(
     yield from detect(learned, asked, head, classes=names).values()
 
 
-def _check(settings: DetectionSettings) -> None:
+def _wants(settings: DetectionSettings) -> Callable[[Record], Any]:
+    classes = frozenset(read_classes(settings.classes)) if settings.classes else None
+    return functools.partial(boxed_frames, classes=classes)
+
+
+def _check(settings: DetectionSettings, model: ModelSettings) -> None:
+    _head(settings, model)
     if settings.boxes:
         read_given(settings.boxes, least=settings.box_score)
-    if settings.classes:
-        read_classes(settings.classes)
 
 
-def _measure(job: Job[DetectionSettings]) -> Measured:
-    own, model = job.settings, job.loaded.model.settings
-    given = read_given(own.boxes, least=own.box_score) if own.boxes else None
-    classes = list(read_classes(own.classes)) if own.classes else None
-    head = head_settings(
+def _head(own: DetectionSettings, model: ModelSettings) -> HeadSettings:
+    return head_settings(
         own,
         size=own.boxes_a_step,
         width=width_of(model),
         heads=model.encoder.heads,
         multi_label=True,
     )
+
+
+def _measure(job: Job[DetectionSettings]) -> Measured:
+    own, model = job.settings, job.loaded.model.settings
+    given = read_given(own.boxes, least=own.box_score) if own.boxes else None
+    classes = list(read_classes(own.classes)) if own.classes else None
+    head = _head(own, model)
 
     def of(split: str, classes: list[str] | None, given: Given | None = None) -> BoxedFeatures:
         about = job.about(split) if own.features else {}
@@ -384,10 +393,14 @@ def _measure(job: Job[DetectionSettings]) -> Measured:
         "token width": width_of(model),
         "training records that are missing": job.absent(own.train_split),
     }
+    if given is not None:
+        # AVA's program counts their boxes as false positives; of other frames there is no record.
+        annotated = {(frame.video, frame.second) for frame in test.frames}
+        notes["given frames that are not annotated"] = len(given.keys() - annotated)
     return dataclasses.replace(measured, notes=notes | dict(measured.notes))
 
 
-PROTOCOL = Protocol("detection", __doc__ or "", DetectionSettings, _measure, _check)
+PROTOCOL = Protocol("detection", __doc__ or "", DetectionSettings, _measure, _wants, _check)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

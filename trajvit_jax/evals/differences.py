@@ -80,13 +80,18 @@ def difference(
 
 
 def differences(results: Sequence[Result]) -> Iterator[Difference]:
-    """Of all pairs of models that were measured alike, in the order in which they came."""
-    alike: dict[str, dict[tuple[str, str], list[Result]]] = {}
+    """Of all pairs of models that were measured alike, in the order in which they came.
+
+    A model is one training after so many steps, with all its seeds. Of a checkpoint that was
+    measured twice the later of `results` counts.
+    """
+    alike: dict[str, dict[tuple[object, ...], dict[str, Result]]] = {}
     for one in results:
         models = alike.setdefault(_measured(one), {})
-        models.setdefault((one.model, one.training), []).append(one)
+        models.setdefault((one.model, one.training, one.step), {})[one.checkpoint] = one
     for models in alike.values():
-        for (_, ours), (_, theirs) in itertools.combinations(models.items(), 2):
+        seeds = [list(own.values()) for own in models.values()]
+        for ours, theirs in itertools.combinations(seeds, 2):
             for metric in ours[0].samples:
                 if not all(metric in one.samples for one in (*ours, *theirs)):
                     continue
@@ -106,8 +111,10 @@ def _measured(result: Result) -> str:
 
 
 def _named(results: Sequence[Result]) -> str:
+    first = results[0]
+    step = "" if first.step is None else f", step {first.step}"
     seeds = f", {len(results)} seeds" if len(results) > 1 else ""
-    return f"{results[0].model} ({results[0].checkpoint[:8]}{seeds})"
+    return f"{first.model} ({first.checkpoint[:8]}{step}{seeds})"
 
 
 def table(found: Sequence[Difference]) -> str:

@@ -14,9 +14,10 @@ Results are called PROTOCOL-DATASET/METRIC, as `classification-kinetics400/top1`
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +25,8 @@ from jax.sharding import Mesh
 
 from tokenization.arguments import ArgumentParser
 from trajvit_jax.config import nearest
-from trajvit_jax.data.source import open_records
+from trajvit_jax.data.source import Record, RecordSource, open_records
+from trajvit_jax.data.unusable import UnusableRecord, read_record
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import (
     classification,
@@ -34,8 +36,10 @@ from trajvit_jax.evals import (
     scaling,
     temporal_clips,
 )
+from trajvit_jax.evals.boxes import hash_of_file
 from trajvit_jax.evals.loaded import Loaded, check_frames
 from trajvit_jax.evals.options import add_settings, settings_of
+from trajvit_jax.evals.prompts import TEMPLATES
 from trajvit_jax.evals.protocol import (
     Job,
     Protocol,
@@ -53,18 +57,22 @@ PROTOCOLS: Mapping[str, Protocol[Any]] = {
     for module in (retrieval, classification, probing, detection, temporal_clips, scaling)
 }
 
+_TRIED = 10  # records, before a run begins
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Planned:
     """A line that was read.
 
     Attributes:
+      line: as the config has it.
       name: of its results.
       protocol: that it names.
       settings: of the protocol.
       records: their folder.
     """
 
+    line: str
     name: str
     protocol: Protocol[Any]
     settings: CommonSettings
@@ -79,19 +87,15 @@ class _LineParser(ArgumentParser):
 
 
 def plan(lines: Sequence[str]) -> tuple[Planned, ...]:
-    """Reads the lines, and the files that they name, records aside.
+    """Reads the lines.
 
     Raises:
-      ValueError: a line that is none, or names a file that is not there or holds something else;
-        or two whose results would have one name.
-      OSError: a file that cannot be read.
+      ValueError: a line that is none, named; or two whose results would have one name.
     """
     found: dict[str, Planned] = {}
     for line in lines:
-        try:
+        with _named(line):
             own = _planned(line)
-        except (ValueError, FileNotFoundError) as error:
-            raise ValueError(f"config.protocols: {line!r}: {error}") from error
         if own.name in found:
             raise ValueError(
                 f"config.protocols: results of two lines would be called {own.name!r}; tell them "
@@ -99,6 +103,15 @@ def plan(lines: Sequence[str]) -> tuple[Planned, ...]:
             )
         found[own.name] = own
     return tuple(found.values())
+
+
+@contextlib.contextmanager
+def _named(line: str) -> Iterator[None]:
+    """Within this, what is wrong is told with the line."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"config.protocols: {line!r}: {error}") from error
 
 
 def _planned(line: str) -> Planned:
@@ -117,32 +130,82 @@ def _planned(line: str) -> Planned:
             "--features keeps tokens of one state of the model, and a run has another one at each "
             "evaluation; leave it out"
         )
-    protocol.check(settings)
     called = f"{name}-{name_of_data(given.records, settings)}"
-    return Planned(called, protocol, settings, given.records)
+    return Planned(line, called, protocol, settings, given.records)
 
 
-def fingerprints(planned: Sequence[Planned], model: ModelSettings) -> dict[str, list[str]]:
-    """Of the records of each, by its name; all that a model cannot read is told.
+def check(planned: Sequence[Planned], model: ModelSettings) -> None:
+    """Tells, before anything is trained, what can be known of an evaluation that will fail.
+
+    Args:
+      planned: the protocols.
+      model: of the run.
 
     Raises:
-      ValueError: records with fewer frames than are to be read, or a number of frames that the
-        model cannot read.
-      RecordsError: there are no records.
+      ValueError: files that are not there or hold something else, no records, records with fewer
+        frames than are to be read or without what the protocol reads, or a number of frames or
+        heads that the model cannot have.
+      OSError: storage that cannot be read.
     """
-    found: dict[str, list[str]] = {}
     for one in planned:
-        own, found[one.name] = one.settings, []
-        splits = dict.fromkeys((own.split, getattr(own, "train_split", own.split)))
-        views = getattr(own, "views", 1)
-        for at, folder in folders_of(one.records, own).items():
-            frames = at or own.frames or model.frames
-            check_frames(dataclasses.replace(model, frames=frames))
-            for split in splits:
-                source = open_records(folder, split)
-                as_read(source, frames, views=views)
-                found[one.name].append(source.fingerprint)
-    return found
+        with _named(one.line):
+            _check(one, model)
+
+
+def _check(one: Planned, model: ModelSettings) -> None:
+    own = one.settings
+    one.protocol.check(own, model)
+    wants, views = one.protocol.wants(own), getattr(own, "views", 1)
+    for at, source in _sources(one):
+        frames = at or own.frames or model.frames
+        check_frames(dataclasses.replace(model, frames=frames))
+        as_read(source, frames, views=views)
+        _try(source, wants)
+
+
+def _sources(one: Planned) -> Iterator[tuple[int, RecordSource]]:
+    """All records that a protocol reads, with the number of frames, as `folders_of` has it."""
+    own = one.settings
+    splits = dict.fromkeys((own.split, getattr(own, "train_split", own.split)))
+    for at, folder in folders_of(one.records, own).items():
+        for split in splits:
+            yield at, open_records(folder, split)
+
+
+def _try(source: RecordSource, wants: Callable[[Record], Any]) -> None:
+    """Reads the first few records; raises ValueError if a protocol can use none of them."""
+    unusable: list[UnusableRecord] = []
+    tried = min(len(source), _TRIED)
+    for number in range(tried):
+        try:
+            wants(read_record(source, number))
+        except UnusableRecord as error:
+            unusable.append(error)
+    if tried and len(unusable) == tried:
+        raise ValueError(f"none of the first {tried} records can be used: {unusable[0]}")
+
+
+def missing(one: Planned) -> list[str]:
+    """Folders and files of a protocol that are not on this machine."""
+    paths = [*folders_of(one.records, one.settings).values(), *_files(one.settings)]
+    return [path for path in paths if not Path(path).exists()]
+
+
+def _files(settings: CommonSettings) -> list[str]:
+    named = [getattr(settings, name, "") for name in ("classes", "boxes", "prompts")]
+    return [name for name in named if name and name not in TEMPLATES]
+
+
+def facts(planned: Sequence[Planned]) -> dict[str, Any]:
+    """What decides the results of each, as JSON: settings, and hashes of records and files."""
+    return {
+        one.name: dataclasses.asdict(one.settings)
+        | {
+            "records": [source.fingerprint for _, source in _sources(one)],
+            "files": {path: hash_of_file(path) for path in _files(one.settings)},
+        }
+        for one in planned
+    }
 
 
 def evaluate(

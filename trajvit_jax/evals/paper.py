@@ -37,6 +37,8 @@ _ARGUMENTS = {
     "mean_over_frames": "ablation=mean",
     "two_queries": "ablation=queries2",
     "four_queries": "ablation=queries4",
+    # TokenLearner whose patches leave the encoder, too (supplementary, §9).
+    "token_learner_fused": "model=token_learner,fuse",
 }
 # Lists of the classes, as the datasets publish them.
 _CLASSES = {
@@ -93,6 +95,8 @@ class Number:
             return "trajvit", size, self.model
         if self.model not in _ARGUMENTS:
             return self.model, size, "none"
+        if self.model == "token_learner_fused":
+            return "token_learner", size, "fuse"
         ablation = _ARGUMENTS[self.model].removeprefix("ablation=")
         if not ablation and self.model != "trajvit":
             return None
@@ -272,7 +276,9 @@ _FOOT = """
   normalize the mean; its list of sentences is not among its files. CLIP's for Kinetics stand in.
 - *Probing.* A constant learning rate, an attention-pooling head with an MLP (Zhai et al.), views
   that are consecutive quarters of the video: the paper says none of it.
-- *AVA.* RoIAlign reads the mean over time of the map, 7x7 cells, as VideoMAE's setup does; the
+- *AVA.* The paper puts TokenLearner's tokens back to their places by TokenFuser; whether the model
+  was trained with it, it does not say. Here it is (`fuse`), and is a model of its own. RoIAlign
+  reads the mean over time of the map, 7x7 cells, as VideoMAE's setup does; the
   paper's own sizes are not given.
 """
 

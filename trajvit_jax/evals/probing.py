@@ -28,7 +28,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ from trajvit_jax.evals.protocol import Job, Protocol
 from trajvit_jax.evals.results import Measured
 from trajvit_jax.evals.token_store import Features
 from trajvit_jax.models.map_head import MapHead
+from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.ops.impl import Impl
 from trajvit_jax.sharding import MeshSettings, make_mesh
 
@@ -351,22 +352,29 @@ def head_settings(
     )
 
 
-def _check(settings: ProbingSettings) -> None:
-    if settings.classes:
-        read_classes(settings.classes)
+def _wants(settings: ProbingSettings) -> Callable[[Record], Any]:
+    classes = frozenset(read_classes(settings.classes)) if settings.classes else None
+    return functools.partial(own_label, classes=classes)
+
+
+def _check(settings: ProbingSettings, model: ModelSettings) -> None:
+    _head(settings, model)
+
+
+def _head(own: ProbingSettings, model: ModelSettings) -> HeadSettings:
+    encoder = model.encoder
+    return head_settings(own, size=own.size, width=encoder.width, heads=encoder.heads)
 
 
 def _measure(job: Job[ProbingSettings]) -> Measured:
-    own, model = job.settings, job.loaded.model.settings
+    own, head = job.settings, _head(job.settings, job.loaded.model.settings)
     classes = list(read_classes(own.classes)) if own.classes else None
-    encoder = model.encoder
-    head = head_settings(own, size=own.size, width=encoder.width, heads=encoder.heads)
 
     def frozen(split: str) -> Frozen:
         return frozen_tokens(
             job.embedder,
             job.open(split, views=own.views),
-            functools.partial(own_label, classes=None if classes is None else frozenset(classes)),
+            _wants(own),
             folder=f"{own.features}/{split}" if own.features else "",
             about=job.about(split) | {"views": own.views} if own.features else None,
             dtype=own.feature_dtype,
@@ -381,7 +389,7 @@ def _measure(job: Job[ProbingSettings]) -> Measured:
     return dataclasses.replace(measured, notes=notes | dict(measured.notes))
 
 
-PROTOCOL = Protocol("probing", __doc__ or "", ProbingSettings, _measure, _check)
+PROTOCOL = Protocol("probing", __doc__ or "", ProbingSettings, _measure, _wants, _check)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

@@ -17,7 +17,8 @@ from trajvit_jax.data.source import Record, RecordSource, open_records
 from trajvit_jax.evals.embedding import Embedder, do_nothing
 from trajvit_jax.evals.loaded import Loaded, with_frames
 from trajvit_jax.evals.results import Measured
-from trajvit_jax.evals.settings import CommonSettings
+from trajvit_jax.evals.settings import CommonSettings, ScalingSettings
+from trajvit_jax.models.settings import ModelSettings
 
 S = TypeVar("S", bound=CommonSettings)
 
@@ -84,15 +85,18 @@ class Protocol(Generic[S]):
       about: what `--help` says.
       settings: their class, whose docstring explains each.
       measure: does it.
-      check: of the files that settings name, what can be known before there is a model; raises
-        ValueError and OSError.
+      wants: of a record, by the settings; raises UnusableRecord where the record has it not, and
+        ValueError where no record should be like it.
+      check: what settings and a model's say beforehand: files that they name, heads that cannot be;
+        raises ValueError and OSError.
     """
 
     name: str
     about: str
     settings: type[S]
     measure: Callable[[Job[S]], Measured]
-    check: Callable[[S], None] = lambda settings: None
+    wants: Callable[[S], Callable[[Record], Any]]
+    check: Callable[[S, ModelSettings], None] = lambda settings, model: None
 
 
 def as_read(source: Sequence[Record], frames: int, *, views: int = 1) -> Sequence[Record]:
@@ -128,12 +132,13 @@ def reads_frames(loaded: Loaded, frames: int) -> Loaded:
 
 
 def folders_of(records: str, settings: CommonSettings) -> dict[int, str]:
-    """The folders that {frames} stands for, by frames; of other protocols one, by 0.
+    """The folder of records for each number of frames that is measured; 0 = the settings' own.
 
-    That of the fewest frames comes first.
+    What a name has for {frames} is the number. The fewest frames come first.
     """
-    counts = getattr(settings, "frame_counts", lambda: [0])()
-    return {own: records.replace("{frames}", str(own)) for own in sorted(counts)}
+    if not isinstance(settings, ScalingSettings):
+        return {0: records}
+    return {own: records.replace("{frames}", str(own)) for own in sorted(settings.frame_counts())}
 
 
 def name_of_data(records: str, settings: CommonSettings) -> str:

@@ -192,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.differences:
             found = [
                 one
-                for one in differences.differences([result for _, result in results])
+                for one in differences.differences(
+                    [result for _, result in sorted(results, key=_age)]
+                )
                 if not options.metric or one.metric in options.metric
             ]
             parts.append(differences.table(found) or _NOT_ALIKE)

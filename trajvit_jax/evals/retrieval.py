@@ -24,7 +24,7 @@ if __name__ == "__main__":  # --help and what is wrong, before JAX takes its sec
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -189,6 +189,10 @@ def measure(gallery: Gallery, *, dual_softmax: float = 0.0) -> Measured:
     return Measured(metrics, len(gallery.videos), gallery.bad, notes)
 
 
+def _wants(settings: RetrievalSettings) -> Callable[[Record], Any]:
+    return functools.partial(own_captions, how=settings.captions)
+
+
 def _measure(job: Job[RetrievalSettings]) -> Measured:
     own = job.settings
     source = job.open(own.split)
@@ -198,7 +202,7 @@ def _measure(job: Job[RetrievalSettings]) -> Measured:
     return dataclasses.replace(measured, notes=notes)
 
 
-PROTOCOL = Protocol("retrieval", __doc__ or "", RetrievalSettings, _measure)
+PROTOCOL = Protocol("retrieval", __doc__ or "", RetrievalSettings, _measure, _wants)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

@@ -24,6 +24,7 @@ if __name__ == "__main__":  # --help and what is wrong, before JAX takes its sec
     options.check("scaling", __doc__, ScalingSettings)
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,9 +43,9 @@ from trajvit_jax.evals import command
 from trajvit_jax.evals.embedding import Embedder, do_nothing, embed_video
 from trajvit_jax.evals.features import encode_tokens
 from trajvit_jax.evals.loaded import check_frames, with_frames
-from trajvit_jax.evals.protocol import Job, Protocol, as_read
+from trajvit_jax.evals.protocol import Job, Protocol, as_read, folders_of
 from trajvit_jax.evals.results import Measured, Metric
-from trajvit_jax.evals.retrieval import embed_pairs
+from trajvit_jax.evals.retrieval import embed_pairs, own_captions
 from trajvit_jax.evals.retrieval import measure as measure_retrieval
 from trajvit_jax.models.costs import cost_of, tokens_of
 from trajvit_jax.models.settings import ModelSettings
@@ -205,13 +206,17 @@ def _memory(model: VideoTextModel, arrays: tuple[Any, ...], parts: int) -> float
     return float(analysis.temp_size_in_bytes + inputs / parts)
 
 
+def _wants(settings: ScalingSettings) -> Callable[[Record], Any]:
+    return functools.partial(own_captions, how=settings.captions)
+
+
 def _measure(job: Job[ScalingSettings]) -> Measured:
     own = job.settings
     metrics: list[Metric] = []
     counts: dict[int, int] = {}
     bad: dict[str, BadRecord] = {}  # a video may be bad at one number of frames alone
-    folders = {n: job.folder.replace("{frames}", str(n)) for n in own.frame_counts()}
-    stored = {frames: open_records(folder, own.split) for frames, folder in folders.items()}
+    folders = folders_of(job.folder, own)
+    stored = {frames: open_records(folders[frames], own.split) for frames in own.frame_counts()}
     for frames, source in _sources(job.loaded.model, stored).items():
         found = measure_at(
             job.loaded.model,
@@ -233,7 +238,7 @@ def _measure(job: Job[ScalingSettings]) -> Measured:
     return Measured(metrics, min(counts.values()), tuple(bad.values()), notes)
 
 
-PROTOCOL = Protocol("scaling", __doc__ or "", ScalingSettings, _measure)
+PROTOCOL = Protocol("scaling", __doc__ or "", ScalingSettings, _measure, _wants)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

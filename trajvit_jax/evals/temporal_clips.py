@@ -20,7 +20,8 @@ from trajvit_jax.evals.settings import TemporalSettings
 if __name__ == "__main__":  # --help and what is wrong, before JAX takes its seconds
     options.check("temporal_clips", __doc__, TemporalSettings)
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -142,12 +143,16 @@ def same_words(words: Sequence[str], group: Int64[np.ndarray, " g"]) -> Bool[np.
     return own[:, None] == own
 
 
+def _wants(_: TemporalSettings) -> Callable[[Record], Any]:
+    return own_description
+
+
 def _measure(job: Job[TemporalSettings]) -> Measured:
     own = job.settings
     return measure(job.embedder, job.open(own.split), job.loaded.words(), least=own.least)
 
 
-PROTOCOL = Protocol("temporal_clips", __doc__ or "", TemporalSettings, _measure)
+PROTOCOL = Protocol("temporal_clips", __doc__ or "", TemporalSettings, _measure, _wants)
 
 if __name__ == "__main__":
     command.run(PROTOCOL)

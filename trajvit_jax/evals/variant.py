@@ -42,12 +42,15 @@ def made_by(workdir: Path) -> Mapping[str, Any]:
 def ablation_of(model: ModelSettings, made_by: Mapping[str, Any] | None = None) -> str:
     """Of TrajViT's encoder, by its name in the configs; 'none', or 'other' if it has no name.
 
-    Also the name of a model that reads other records, where the settings tell it.
+    Also the name of a model that reads other records, where the settings tell it, and 'fuse' of a
+    TokenLearner with TokenFuser.
 
     Args:
       model: its settings.
       made_by: the extraction's, as JSON; None = not known.
     """
+    if model.name == "token_learner" and model.token_learner.fuse:
+        return "fuse"
     if model.name != "trajvit":
         return "none"
     pipeline = (made_by or {}).get("pipeline", {})

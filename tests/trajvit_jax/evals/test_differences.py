@@ -83,6 +83,18 @@ def test_only_what_was_measured_alike_is_compared():
     ):
         assert list(differences([one, made("vit3d", hits, **changes)])) == []
     assert list(differences([one])) == []
+    # Another step of a run is no seed of it, and a checkpoint counts once: its later result.
+    early = made("trajvit", [True] + [False] * 9, checkpoint="2", step=500)
+    late = made("trajvit", [True] * 10, checkpoint="3", step=1000)
+    other = made("vit3d", [False] * 10)
+    told = {(own.one, own.other): own.value for own in differences([early, late, late, other])}
+    assert told == {
+        ("trajvit (2, step 500)", "trajvit (3, step 1000)"): -90,
+        ("trajvit (2, step 500)", "vit3d (0)"): 10,
+        ("trajvit (3, step 1000)", "vit3d (0)"): 100,
+    }
+    again = made("trajvit", [False] * 10, checkpoint="3", step=1000)
+    assert [own.value for own in differences([late, again, other])] == [0]
     elsewhere = made("vit3d", hits, settings={"features": "other", "batch": 4, "draws": 10})
     assert len(list(differences([one, elsewhere]))) == 1
 
