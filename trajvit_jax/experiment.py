@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
+
 from tokenization.files import write_text
 from trajvit_jax.config import changed, differences, require_positive, to_settings
 from trajvit_jax.data.pipeline import DataSettings
@@ -150,6 +152,18 @@ def check(workdir: Path, settings: ExperimentSettings, records: str) -> None:
         )
 
 
+def check_files(settings: ExperimentSettings) -> None:
+    """Refuses files that a new run reads and that are not there: waiting would not bring them.
+
+    Raises:
+      ValueError: the setting that names one.
+    """
+    named = {"initial": settings.initial, "data.vocabulary": settings.data.vocabulary}
+    for name, path in named.items():
+        if path and not Path(path).exists():
+            raise ValueError(f"{name}={path!r} is not there (cwd {Path.cwd()})")
+
+
 def note(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     """Writes the settings to the workdir, which from the first checkpoint on keeps to them.
 
@@ -196,7 +210,8 @@ def read_settings(workdir: Path, kind: type[E] = ExperimentSettings) -> E:
         raise FileNotFoundError(f"{path} is missing: {workdir} is no workdir of a run")
     try:
         values = json.loads(path.read_text("utf-8"))
-        values.pop("records", None)
+        for name in ("records", "devices"):
+            values.pop(name, None)
         return to_settings(kind, values, "settings")
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
@@ -206,13 +221,18 @@ def _noted(workdir: Path, kind: type[ExperimentSettings]) -> dict[str, Any]:
     """What `note` wrote, with the defaults of settings that are newer than the run."""
     values = json.loads((workdir / _FILE).read_text("utf-8"))
     try:
-        return _plain(read_settings(workdir, kind), values.get("records", ""))
+        noted = _plain(read_settings(workdir, kind), values.get("records", ""))
+        return noted | {name: values[name] for name in ("devices",) if name in values}
     except ValueError:  # of another kind, or with settings that are no more: what differs tells
         return values
 
 
 def _plain(settings: ExperimentSettings, records: str) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(settings) | {"records": records}))
+    more: dict[str, Any] = {"records": records}
+    # A part has some of each device's videos, and statistics of its own.
+    if settings.step.norm_scope == "part" and settings.step.micro_batches > 1:
+        more["devices"] = jax.device_count() // settings.mesh.tensor
+    return json.loads(json.dumps(dataclasses.asdict(settings) | more))
 
 
 def _free_of(*runs: Mapping[str, Any]) -> list[str]:

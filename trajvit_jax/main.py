@@ -152,8 +152,9 @@ def _check_records(config: Any) -> None:
     data = settings.data
     if Path(data.evaluation_folder).is_dir():
         open_held_out(data)
-    else:
-        print(f"not checked: {data.evaluation_folder} is not on this machine", file=sys.stderr)
+    for path in (data.evaluation_folder, settings.initial, data.vocabulary):
+        if path and not Path(path).exists():
+            print(f"not checked: {path} is not on this machine", file=sys.stderr)
 
 
 def _reader(program: Program) -> Callable[[list[str]], list[str]]:

@@ -157,18 +157,27 @@ def part_of_process(mesh: Mesh) -> tuple[int, int]:
     return first // share, count // share
 
 
-def check_batch(name: str, batch: int, group: int, mesh: Mesh) -> None:
+def check_batch(name: str, batch: int, group: int, mesh: Mesh, *, micro_batches: int = 1) -> None:
     """Checks that the devices can share a stream's batches.
+
+    Args:
+      name: of the stream.
+      batch: videos of a step.
+      group: videos that stay together, for they share rows.
+      mesh: of the devices.
+      micro_batches: parts of a step, each shared by all devices.
 
     Raises:
       ValueError: groups of videos that they cannot share evenly.
     """
-    devices = batch_parts(mesh)
-    if batch % (group * devices):
+    devices, parts = batch_parts(mesh), ""
+    if micro_batches > 1:
+        parts = f", in {micro_batches} micro-batches,"
+    if batch % (group * devices * micro_batches):
         raise ValueError(
-            f"stream {name!r}: {batch} videos in groups of {group} cannot be shared by {devices} "
-            f"devices (mesh {dict(mesh.shape)}); take a batch that is a multiple of "
-            f"{group * devices}, smaller groups, or a larger mesh.tensor"
+            f"stream {name!r}: {batch} videos in groups of {group}{parts} cannot be shared by "
+            f"{devices} devices (mesh {dict(mesh.shape)}); take a batch that is a multiple of "
+            f"{group * devices * micro_batches}, smaller groups, or a larger mesh.tensor"
         )
 
 

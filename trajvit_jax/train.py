@@ -22,7 +22,7 @@ from trajvit_jax.data.unusable import readable_captions
 from trajvit_jax.data.wordpiece import WordPiece
 from trajvit_jax.evals import during_training, retrieval
 from trajvit_jax.evals.during_training import Planned
-from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
+from trajvit_jax.experiment import ExperimentSettings, check, check_files, has_run, note
 from trajvit_jax.initial import start_from
 from trajvit_jax.loop import Run, owes_evaluation, train_loop
 from trajvit_jax.optim import optimizer, schedule
@@ -112,13 +112,22 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
         mesh = make_mesh(settings.mesh)
         part, parts = part_of_process(mesh)
         for stream in settings.data.train_streams(settings.model.frames):
-            check_batch(stream.name, stream.batch, stream.group, mesh)
+            own = settings.model
+            check_batch(
+                stream.name,
+                stream.batch,
+                own.rlt.group if own.name == "rlt" else stream.group,
+                mesh,
+                micro_batches=settings.step.micro_batches,
+            )
 
         # Data
         data = settings.data
         streams = open_streams(data.train_streams(settings.model.frames))
         records = fingerprint(streams)
         check(workdir, settings, records)
+        if not has_run(workdir):
+            check_files(settings)
         held_out = open_held_out(data)
         # What does not fit shows before compiling.
         check_index(held_out, read_index(held_out), settings.model.frames)

@@ -64,17 +64,28 @@ def test_records_without_a_split_to_evaluate_on_end_with_the_remedy(checks, toy_
     assert "--split=test --output=FOLDER" in line
 
 
-@pytest.mark.parametrize(("split", "said"), [("test", ""), (None, "not checked: ")])
+@pytest.mark.parametrize(("split", "gone"), [("test", False), (None, True)])
 def test_a_check_of_the_arguments_opens_the_records_that_are_here(
-    split, said, toy_record, tmp_path
+    split, gone, toy_record, tmp_path
 ):
     if split:
         write_records(tmp_path / "held_out", [toy_record(0)], split=split)
     config = f"--config=configs/panda2m.py:records=/none,evaluation={tmp_path}/held_out"
-    process = command(config, f"--workdir={tmp_path}/run", "--only_check_args")
+    of_it = f"retrieval --records={tmp_path}/held_out --frames=4"
+    lines = (of_it, f"{of_it} --dataset=b", f"probing --records={tmp_path} --classes=/no.txt")
+    process = command(
+        config,
+        f"--workdir={tmp_path}/run",
+        f"--config.protocols={lines!r}",
+        "--config.initial=/weights",
+        "--only_check_args",
+    )
     _, stderr = process.communicate()
     assert process.returncode == 0, stderr
-    assert stderr == (f"{said}{tmp_path}/held_out is not on this machine\n" if said else "")
+    elsewhere = ["/no.txt", "/weights"]
+    if gone:
+        elsewhere = [f"{tmp_path}/held_out"] * 2 + ["/no.txt", f"{tmp_path}/held_out", "/weights"]
+    assert stderr == "".join(f"not checked: {one} is not on this machine\n" for one in elsewhere)
     assert not (tmp_path / "run").exists()
 
 

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from trajvit_jax.sharding import MeshSettings, make_mesh, partition
+from tokenization.shards import write_records
+from trajvit_jax.data.pipeline import DataSettings
+from trajvit_jax.experiment import ExperimentSettings
+from trajvit_jax.models.settings import RLTSettings
+from trajvit_jax.sharding import MeshSettings, check_batch, make_mesh, partition
+from trajvit_jax.step import StepSettings
+from trajvit_jax.train import train
 
 SCRIPT = "sharded_run.py"
 
@@ -81,3 +87,24 @@ def test_a_mesh_fills_its_devices():
         MeshSettings(data=-1, fsdp=-1)
     with pytest.raises(ValueError, match="at least 1"):
         MeshSettings(data=0)
+
+
+def test_batches_that_devices_cannot_share_are_told(annotations_unchecked):
+    mesh = mesh_of(4, 2, 1)
+    check_batch("video", 64, 8, mesh)
+    check_batch("video", 128, 8, mesh, micro_batches=2)
+    with pytest.raises(ValueError, match="96 videos in groups of 8 cannot be shared by 8 devices"):
+        check_batch("video", 96, 8, mesh)
+    reason = "64 videos in groups of 8, in 2 micro-batches, cannot be .* a multiple of 128"
+    with pytest.raises(ValueError, match=reason):
+        check_batch("video", 64, 8, mesh, micro_batches=2)
+
+
+def test_rows_of_rlt_are_groups_too(tiny, toy_record, tmp_path):
+    """Two videos a row and two micro-batches: a batch of six has no rows of two in each."""
+    write_records(tmp_path / "records", [toy_record(i) for i in range(6)])
+    data = DataSettings(train=str(tmp_path / "records"), eval_split="train", batch=6, threads=1)
+    model = tiny("rlt", rlt=RLTSettings(group=2, slots=20))
+    settings = ExperimentSettings(model=model, data=data, step=StepSettings(micro_batches=2))
+    with pytest.raises(ValueError, match="6 videos in groups of 2, in 2 micro-batches"):
+        train(settings, tmp_path / "run")

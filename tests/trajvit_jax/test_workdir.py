@@ -12,11 +12,20 @@ import pytest
 
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.data.schedule import SourceSettings, StreamSettings
-from trajvit_jax.experiment import ExperimentSettings, check, has_run, note
+from trajvit_jax.experiment import (
+    ExperimentSettings,
+    check,
+    check_files,
+    has_run,
+    note,
+    read_settings,
+)
 from trajvit_jax.models.settings import ModelSettings, TextSettings
 from trajvit_jax.run.metric_log import MetricLog
 from trajvit_jax.run.run_log import Clock
+from trajvit_jax.sharding import MeshSettings
 from trajvit_jax.state import TrainState
+from trajvit_jax.step import StepSettings
 
 
 def test_a_workdir_keeps_to_one_experiment(tmp_path):
@@ -39,6 +48,35 @@ def test_a_workdir_keeps_to_one_experiment(tmp_path):
         check(run, dataclasses.replace(first, steps=20), "records")
     with pytest.raises(ValueError, match="records: 'records', now 'more records'"):
         check(run, first, "more records")
+
+
+def test_parts_with_statistics_of_their_own_keep_to_their_devices(tmp_path, monkeypatch):
+    """Each has some of every device's videos."""
+    for scope, refused in (("batch", False), ("part", True)):
+        run = tmp_path / scope
+        step = StepSettings(micro_batches=2, norm_scope=scope)
+        settings = ExperimentSettings(data=DataSettings(train="a"), step=step)
+        note(run, settings, "records")
+        (run / "checkpoints" / "5").mkdir(parents=True)
+        check(run, settings, "records")
+        assert read_settings(run) == settings
+        with monkeypatch.context() as patched:
+            patched.setattr(jax, "device_count", lambda: 8)
+            if refused:
+                with pytest.raises(ValueError, match="devices: 1, now 8"):
+                    check(run, settings, "records")
+                tensor = dataclasses.replace(settings, mesh=MeshSettings(tensor=8))
+                check(run, tensor, "records")
+            else:
+                check(run, settings, "records")
+
+
+def test_files_of_a_new_run_that_are_not_there(tmp_path):
+    check_files(ExperimentSettings(initial=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"initial='runs/typo' is not there \(cwd "):
+        check_files(ExperimentSettings(initial="runs/typo"))
+    with pytest.raises(ValueError, match=r"data\.vocabulary='typo.txt' is not there"):
+        check_files(ExperimentSettings(data=DataSettings(vocabulary="typo.txt")))
 
 
 def joint(folder: str, **changes: object) -> ExperimentSettings:

@@ -132,6 +132,14 @@ def _check_place(path: Path) -> None:
         raise OSError(f"cannot write {path}: {reason}; choose another place") from error
 
 
+def kind_of(folder: str | os.PathLike[str]) -> str:
+    """Of which kind a folder's weights are, as `Layout` has it; '' where that cannot be read."""
+    try:
+        return str(json.loads((Path(folder) / SETTINGS).read_text("utf-8"))["layout"]["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def read_folder(folder: str | os.PathLike[str]) -> Stored:
     """Reads a folder.
 

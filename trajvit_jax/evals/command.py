@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from tokenization import exit_codes, interrupts
 from tokenization.missing import read as read_missing
 from trajvit_jax.confidence import LEVEL
+from trajvit_jax.convert.stored import kind_of
 from trajvit_jax.data.absent import absent_records
 from trajvit_jax.data.index import read_index, record_ids
 from trajvit_jax.data.source import Record, RecordSource, open_records
@@ -149,6 +150,8 @@ def _trained_on(settings: ExperimentSettings) -> list[str]:
     if not settings.initial:
         return own
     initial = Path(settings.initial)
+    if kind_of(initial) == "bert":
+        return own  # the text side alone, which the released program starts from it, too
     if not has_run(initial):
         return [settings.initial, *own]
     # What it started from was trained, too: images before videos.

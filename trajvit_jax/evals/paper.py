@@ -272,6 +272,10 @@ _FOOT = """
 - *Probably a slip.* Table 11's panda-8m columns of videos that find captions hold the panda-4m rows
   of Tables 1 and 10: 34.54, 59.11, 12.61 of ViT3D and 38.41, 61.02, 61.00, 14.81 of TrajViT; those
   of panda-8m in Table 10 are 2 to 5 points higher.
+- *Text side.* The released program starts its nine layers from bert-base-uncased; the paper does
+  not say. The commands start from random numbers; to start as the release does, run
+  `python -m trajvit_jax.convert --from=bert-base-uncased/model.safetensors --to=weights/bert` and
+  add `initial=weights/bert,vocabulary=bert-base-uncased/vocab.txt` to the config.
 - *Templates.* The released program averages the unit vectors of a class's sentences and does not
   normalize the mean; its list of sentences is not among its files. CLIP's for Kinetics stand in.
 - *Probing.* A constant learning rate, an attention-pooling head with an MLP (Zhai et al.), views

@@ -15,6 +15,8 @@ import pytest
 from trajvit_jax import config as configs
 from trajvit_jax.config import to_settings
 from trajvit_jax.convert.conversion import abstract_model
+from trajvit_jax.convert.kinds import Layout
+from trajvit_jax.convert.stored import Stored, write_stored
 from trajvit_jax.evals import paper, report
 from trajvit_jax.evals.command import trained_on
 from trajvit_jax.evals.loaded import Loaded
@@ -268,7 +270,10 @@ def test_what_a_run_started_from_was_trained_too(tmp_path, monkeypatch):
     third = dataclasses.replace(run, initial=str(again))
     learned = ["data/datacomp50m", "data/panda8m", "data/panda8m"]
     assert trained_on(Loaded(model, None, "runs/a", settings=third)) == learned
-    # It is none of the paper's from random parameters.
+    # The released program starts its text side from BERT; other weights make another model.
+    write_stored(tmp_path / "bert", Stored({"x": np.zeros(1)}, ModelSettings(), Layout("bert")), {})
+    text = dataclasses.replace(run, initial=str(tmp_path / "bert"))
+    assert trained_on(Loaded(model, None, "runs/a", settings=text)) == ["data/panda8m"]
     for gone in ("weights/converted", "runs/moved_since"):
         alone = dataclasses.replace(run, initial=gone)
         assert trained_on(Loaded(model, None, "runs/a", settings=alone)) == [gone, "data/panda8m"]
