@@ -41,12 +41,6 @@ environment() {
   export PYTHONFAULTHANDLER=1
   # Of XLA's own messages only errors: it warns of much that is none of the user's business.
   export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
-  # Processes find each other directly: through a proxy the first connection hangs.
-  local coordinator=${TRAJVIT_COORDINATOR:-}
-  if [[ -n $coordinator ]] && compgen -e | grep -qiE '^(http|https|grpc|all)_proxy$'; then
-    export no_proxy="${no_proxy:+$no_proxy,}${coordinator%:*}"
-    export no_grpc_proxy=$no_proxy
-  fi
   if [[ -n $cpu_devices ]]; then
     export JAX_PLATFORMS=cpu
     xla_flag "--xla_force_host_platform_device_count=$cpu_devices"

@@ -160,13 +160,29 @@ def test_checkpoints_follow_the_length_of_a_run(name, saved, evaluated):
     assert (settings.checkpoint_every, settings.evaluate_every) == (saved, evaluated)
 
 
-def test_both_streams_of_a_joint_run_see_all_their_records_equally_often():
-    settings = resolve("panda8m_datacomp50m.py:videos=3000000,images=1000000,batch=64")
+@pytest.mark.parametrize(
+    ("videos", "images", "batch", "a_round"),
+    [
+        (3_000_000, 1_000_000, 64, 200),
+        (8_000_000, 5_000_000, 256, 200),
+        (200_000, 50_000_000, 256, 200),  # one step of videos to 15.6 of images
+        (60_000, 50_000_000, 256, 200),  # to 52
+        (10_000, 50_000_000, 256, 314),  # to 312.5
+        (8_000_000, 200_000, 32, 5_121),  # 5,120 of videos to one of images
+        (1_000_000, 16_000_000, 256, 2),
+    ],
+)
+def test_both_streams_of_a_joint_run_see_all_their_records_equally_often(
+    videos, images, batch, a_round
+):
+    settings = resolve(f"panda8m_datacomp50m.py:videos={videos},images={images},batch={batch}")
     epochs = {}
-    for stream, records in zip(settings.data.streams, (3_000_000, 1_000_000), strict=True):
-        share = stream.weight / sum(stream.weight for stream in settings.data.streams)
+    weights = sum(stream.weight for stream in settings.data.streams)
+    for stream, records in zip(settings.data.streams, (videos, images), strict=True):
+        share = stream.weight / weights
         epochs[stream.name] = settings.steps * share * stream.batch / records
     assert epochs == pytest.approx({"video": 30, "image": 30}, rel=0.01)
+    assert weights <= a_round
 
 
 def test_arguments_of_a_run():

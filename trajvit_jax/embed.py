@@ -11,8 +11,9 @@ folder, a quoted pattern, a file or a manifest (.jsonl). The file holds `ids`, `
 `trajvit_jax.Index.load` reads it, and so does `numpy.load`. A video that cannot be read stops
 nothing: it is named, with the reason, in OUTPUT.quarantine.jsonl.
 
-Exit codes: 0 done; 1 an error, or more than --max-bad of the videos cannot be read; 130 Ctrl-C,
-after which nothing is written.
+Exit codes: 0 done; 2 what it was asked for cannot be done: options, files that are not there or
+hold something else, no video that can be read; 1 any other failure, or more than --max-bad of the
+videos cannot be read; 130 Ctrl-C, after which nothing is written.
 """
 
 from __future__ import annotations

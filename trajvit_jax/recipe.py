@@ -51,7 +51,9 @@ ENCODER_ABLATIONS: dict[str, dict[str, Any]] = {
 _SLOTS_A_VIDEO = {"video": 112, "image": 82}
 _SLOTS_IN_DEBUG = 15
 _SLOTS_OF_SEGMENTS = 1024
-_ROUND = 200  # steps at most until the order of videos and images repeats
+# Steps at most until the order of videos and images repeats; more only where one of them has a
+# single step in a round.
+_ROUND = 200
 _STEPS_BETWEEN = 1000  # steps at least between checkpoints, of which an epoch has two or fewer
 
 _DEBUG_MODEL = {
@@ -287,8 +289,7 @@ def _streams(chosen: ml_collections.ConfigDict) -> tuple[tuple[dict[str, Any], .
     if chosen.debug:
         weights = [1] * len(kinds)
     elif len(kinds) == 2:
-        ratio = (epochs[0] / epochs[1]).limit_denominator(_ROUND // 4)
-        weights = [max(1, ratio.numerator), ratio.denominator]
+        weights = _weights(*epochs)
     streams = tuple(
         {
             "name": name,
@@ -301,6 +302,15 @@ def _streams(chosen: ml_collections.ConfigDict) -> tuple[tuple[dict[str, Any], .
         for (name, _, batch, frames, folders), weight in zip(kinds, weights, strict=True)
     )
     return streams, float(sum(epochs))
+
+
+def _weights(videos: Fraction, images: Fraction) -> list[int]:
+    """Steps of videos and of images in a round, from those in an epoch of each."""
+    ratio = max(videos, images) / min(videos, images)
+    # The ratio of the many to the few: that of the few to the many would round to 0.
+    ratio = ratio.limit_denominator(max(1, _ROUND // (1 + ratio)))
+    weights = [ratio.numerator, ratio.denominator]
+    return weights if videos > images else weights[::-1]
 
 
 def _packing(chosen: ml_collections.ConfigDict, stream: str) -> dict[str, int] | None:

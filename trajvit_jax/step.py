@@ -179,11 +179,13 @@ def used_slots(batch: Batch, model: ModelSettings) -> jax.Array:
 def dropped_tokens(batch: Batch, model: ModelSettings) -> jax.Array:
     """Tokens of the batch, as it enters the model, that have no slot in its rows.
 
-    RLT's, which are chosen in the model, are those of the whole batch's rows: micro-batches that
-    groups do not divide have others.
+    Of trajectories; and RLT's, which are chosen in the model: those of the whole batch's rows, of
+    which micro-batches that groups do not divide have others. No other model drops any.
     """
-    if model.name != "rlt":
+    if model.name == "trajvit":
         return batch.dropped.sum()
+    if model.name != "rlt":
+        return jnp.zeros((), jnp.int32)
     video = normalize_pixels(batch.video) if batch.video.dtype == jnp.uint8 else batch.video
     return rlt_dropped(video.astype(model.dtype), model)
 

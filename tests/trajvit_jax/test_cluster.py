@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trajvit_jax.pod.cluster import Cluster, expand_hosts, from_environment, start
+from trajvit_jax.pod.cluster import (
+    Cluster,
+    bypass_proxies,
+    expand_hosts,
+    from_environment,
+    start,
+)
 from trajvit_jax.pod.roll_call import answer, call, machine
 
 OURS = {"TRAJVIT_COORDINATOR": "node1:12355", "TRAJVIT_PROCESSES": "4", "TRAJVIT_PROCESS": "2"}
@@ -202,3 +210,38 @@ def test_a_port_that_is_taken_is_named():
 
 def test_a_process_alone_starts_nothing():
     start(None)
+
+
+PROXY = {"https_proxy": "http://proxy:3128"}
+
+
+@pytest.mark.parametrize(
+    ("env", "direct"),
+    [
+        ({}, None),
+        ({"no_proxy": "a"}, None),
+        (PROXY, "node1"),
+        ({"HTTP_PROXY": "http://proxy:3128"}, "node1"),
+        (PROXY | {"no_proxy": "a,b"}, "a,b,node1"),
+        (PROXY | {"no_proxy": "a,b", "no_grpc_proxy": "c"}, "c,node1"),
+    ],
+)
+def test_a_proxy_is_not_asked_for_the_coordinator(env, direct):
+    left = dict(env)
+    bypass_proxies("node1", left)
+    assert left.pop("no_grpc_proxy", None) == direct
+    assert left == {name: value for name, value in env.items() if name != "no_grpc_proxy"}
+
+
+def test_whoever_numbered_them_processes_start_past_a_proxy(monkeypatch, port):
+    seen = []
+    monkeypatch.setattr(
+        jax.distributed,
+        "initialize",
+        lambda *_, **__: seen.append(dict(os.environ)),
+    )
+    monkeypatch.setenv("https_proxy", PROXY["https_proxy"])
+    monkeypatch.setenv("no_grpc_proxy", "other")
+    start(Cluster(f"localhost:{port}", 1, 0))
+    [env] = seen
+    assert env["no_grpc_proxy"] == "other,localhost"

@@ -52,6 +52,19 @@ def test_the_formula_is_near_xla_s_count(name):
     assert formula.transformer == pytest.approx(found.transformer, rel=0.05)
 
 
+@pytest.mark.parametrize("trajectories", [196, 400])
+def test_the_formula_pools_each_stage_as_the_program_does(trajectories):
+    # More than the 196 or 49 cells of a stage, whose channels are so few that their sums are
+    # projected all the same.
+    resnet = ResNetSettings(stem=8, widths=(8, 16, 32, 64), depths=(1, 1, 1, 1))
+    own = TrajViTSettings(max_trajectories=trajectories, resnet=resnet)
+    encoder = EncoderSettings(width=192, depth=1, heads=3, mlp=192)
+    settings = ModelSettings(image_size=112, frames=8, encoder=encoder, trajvit=own)
+    found, formula = count_forward(settings), cost_of(settings)
+    tokenizer = found.total - found.transformer
+    assert formula.tokenizer == pytest.approx(tokenizer, rel=0.12)
+
+
 RESAMPLERS = {
     "two layers": {"resampler": ResamplerSettings(depth=2)},
     "two layers of positions": {"position_depth": 2},

@@ -122,10 +122,11 @@ def pictures(page):
 def pages(tiny, tmp_path):
     text = WordPiece.train(["a <red> square"], 8)
 
-    def show(loaded, step=1, *, first=0, **augment):
+    def show(loaded, step=1, *, first=0, name="trajvit", **augment):
         none = dataclasses.replace(AugmentSettings.none(), **augment)
         settings = StepSettings(augment=none)
-        shown = SamplePages(tmp_path, settings, tiny(image_size=8), text, seed=0, first=first)
+        model = tiny(name, image_size=8)
+        shown = SamplePages(tmp_path, settings, model, text, seed=0, first=first)
         for one in loaded:
             shown.show(step, one)
         return {path.name: path.read_text() for path in tmp_path.iterdir()}
@@ -150,6 +151,15 @@ def test_a_sample_page_shows_what_the_model_was_fed(pages):
     np.testing.assert_array_equal(covered[side // 2 :], frame[side // 2 :])
     assert (covered[: side // 2, : side // 2] < 250).all()
     np.testing.assert_array_equal(second[:side], second[side:])  # nothing over the frames
+
+
+def test_a_model_of_patches_is_shown_with_its_frames_alone(pages):
+    text, show = pages
+    page = show([loaded_batch(text)], name="vit3d")["samples-video.html"]
+    assert "<small>clip &lt;1&gt;</small>" in page and "clip 2: could not be used" in page
+    assert not re.search("under their tokens|visible|dropped", page)
+    side = pictures(page)[0].shape[0]
+    assert pictures(page)[0].shape == (side, 3 * side, 3)
 
 
 def test_every_stream_has_a_page_of_its_first_step(pages):

@@ -288,13 +288,14 @@ def test_what_has_no_slot_is_what_changed_least(sizes, vit3d, random_model):
     _, tokens, named, _ = encode(model, video, labels)
     assert used_slots(tokens).sum() == slots
     np.testing.assert_array_equal(named["dropped"], [12 - 3])
-    # So says the measure of a step, of other models what no plan of rows had room for.
+    # So says the measure of a step; of trajectories what no plan of rows had room for.
     words, numbers = np.zeros((VIDEOS, 2), np.int32), np.zeros((VIDEOS, 2), np.uint32)
     dropped, epoch = jnp.full(VIDEOS, 2, jnp.int32), np.zeros(VIDEOS, np.int32)
     batch = Batch(video, labels, words, words > 0, numbers, dropped, numbers, epoch)
     enough = dataclasses.replace(model.settings, rlt=RLTSettings(threshold=0.0, group=2))
-    told = [dropped_tokens(batch, own) for own in (model.settings, enough, vit3d.settings)]
-    assert told == [12 - 3, 0, 2 * VIDEOS]
+    others = (enough, vit3d.settings, sizes("automerge"), sizes("trajvit"))
+    told = [int(dropped_tokens(batch, own)) for own in (model.settings, *others)]
+    assert told == [12 - 3, 0, 0, 0, 2 * VIDEOS]
     change, kept = np.asarray(named["changes"])[:, 1:], np.asarray(named["kept"])[:, 1:]
     assert change[kept].min() >= change[~kept].max()
     assert (np.asarray(named["labels"]) > 0).all()

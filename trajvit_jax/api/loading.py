@@ -68,7 +68,7 @@ def load(
         found.model,
         name=os.fspath(path_or_name),
         text=found.text,
-        tokenization=_tokenization(folder, found, tokenization),
+        tokenization=tokenization_of(folder, found.model.settings.name, tokenization),
         card=card.read_text("utf-8") if card.is_file() else "",
         missing=missing,
         threads=threads,
@@ -116,10 +116,19 @@ def _video_side(folder: Path) -> VideoTextModel:
     return fill(abstract, arrays | own)
 
 
-def _tokenization(
-    folder: Path, found: loaded.Loaded, given: str | ExtractSettings | None
+def tokenization_of(
+    folder: Path, name: str, given: str | ExtractSettings | None = None
 ) -> ExtractSettings:
-    """See `load`."""
+    """How a model's videos were cut; with a warning where neither it nor its folder tells.
+
+    Args:
+      folder: of a run or of weights.
+      name: of the model's tokenization.
+      given: as in `load`.
+
+    Raises:
+      ValueError, OSError: a config or a note that cannot be read.
+    """
     if isinstance(given, ExtractSettings):
         return given
     if given is not None:
@@ -132,7 +141,7 @@ def _tokenization(
             reason = f"{noted} is not of a program that cuts videos ({error})"
     else:
         reason = f"{folder} has no {TOKENIZATION}"
-    if found.model.settings.name == "trajvit":
+    if name == "trajvit":
         _LOG.warning(
             "%s: videos are cut by the built-in tokenizer's defaults, which may not be how the "
             "model's own were; load(..., tokenization=CONFIG) says how",

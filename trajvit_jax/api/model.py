@@ -39,8 +39,8 @@ class Encoded:
     Attributes:
       frames: RGB as they were decoded.
       trajectories: of these frames; None for a model that reads patches.
-      labels: the token that each cell of the model's grid feeds, 1..n; 0 = none. With q queries a
-        trajectory, label i stands for the q tokens from q * (i - 1) on.
+      labels: the token that each cell of the model's grid feeds, 1..n; 0 = none: label i is row
+        i - 1 of `tokens`. With q queries a trajectory, it stands for the q from q * (i - 1) on.
       tokens: states behind the last layer.
       token_ids: which trajectory each token is of; empty for a model that reads patches.
       cls: state of the video as a whole.
@@ -279,11 +279,13 @@ class Model:
         read = self._reader.read(video)
         slots = self._programs.encode(read.sample.video, read.sample.labels, attention=attention)
         ids = read.token_ids(self.tokenization.record_size)
-        used, seen = slots.used, slots.attention
+        used, seen, labels = slots.used, slots.attention, slots.labels
+        if read.trajectories is None:  # slots, of which those between may be empty
+            labels = np.searchsorted(used, labels)
         return Encoded(
             frames=read.frames.rgb,
             trajectories=read.trajectories,
-            labels=slots.labels.astype(np.int32),
+            labels=labels.astype(np.int32),
             tokens=slots.states[used[1:]],
             token_ids=np.repeat(ids, self.settings.trajvit.tokens_each),
             cls=slots.cls,

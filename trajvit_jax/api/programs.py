@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int, Int32, Integer, UInt8
 
-from trajvit_jax.models.footprints import labels_of
+from trajvit_jax.models.footprints import footprint
 from trajvit_jax.models.tokens import cls_states
 from trajvit_jax.models.video_text import VideoTextModel, unit_length
 
@@ -21,7 +21,7 @@ class Slots(NamedTuple):
     Attributes:
       states: of all slots.
       used: slots that hold something; the first is CLS.
-      labels: the slot that each cell feeds, or 0.
+      labels: the slot that each cell feeds, or 0; of trajectories their number.
       cls: state of the video as a whole.
       embedding: unit vector.
       attention: of each layer and head, or None.
@@ -56,13 +56,15 @@ class Programs:
         def encode(state: nnx.State, video: jax.Array, labels: jax.Array, *, trace: bool) -> Any:
             model = nnx.merge(graph, state)
             states, tokens, named = model.encode_video(video, labels, trace=trace)
-            if "weights" in named:
-                labels = labels_of(named["weights"])
+            labels = footprint(named, labels)
+            if "spatial" in named:  # its tubelets; in the states those of a step share a slot
+                step = 1 + jax.numpy.arange(labels.shape[1], dtype=labels.dtype)
+                labels = jax.numpy.broadcast_to(step[:, None, None], labels.shape)
             cls = cls_states(states, tokens, 1).astype(jax.numpy.float32)
             return (
                 states.astype(jax.numpy.float32)[0],
                 tokens.video[0],
-                named.get("labels", labels)[0],
+                labels[0],
                 cls[0],
                 unit_length(model.project_video(cls))[0],
                 named["attention"][:, 0] if trace else None,

@@ -65,7 +65,8 @@ def read_metric(workdir: Path, name: str) -> list[tuple[int, float]]:
     """(step, value) of a run's metrics.jsonl, where the value was logged and finite."""
     lines = (workdir / "metrics.jsonl").read_text("utf-8").splitlines()
     entries = [json.loads(line) for line in lines]
-    # A finished run that is started again evaluates again: the last value of a step counts.
+    # A step may have been evaluated twice, as after an interruption, or where the results of a
+    # finished run were removed: its last value counts.
     found = {entry["step"]: entry[name] for entry in entries if entry.get(name) is not None}
     return sorted(found.items())
 

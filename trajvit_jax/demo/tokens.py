@@ -10,7 +10,8 @@ colour of the token that has most of it.
   python -m trajvit_jax.demo.tokens clip.mp4 --weights=weights/tiny    # converted weights
 
 Segmentation only and tracking only are TrajViT on other trajectories: a video file is cut as they
-ask; of a folder they show what it holds, and are left out unless --models names them.
+ask; of a folder they show what it holds, and are left out unless --models names them. For a trained
+or converted model a file is cut as its records were, as far as its folder tells.
 
 Without --workdir and --weights the models of --config are drawn at random: where tokens lie does
 not depend on weights, except with ToMe, TokenLearner and AutoMerge.
@@ -32,18 +33,22 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
+from jaxtyping import Int32
 from tqdm import tqdm
 
 from tokenization import exit_codes, interrupts
 from tokenization.explore.items import Item, read_records
 from tokenization.explore.page import write_page
 from tokenization.pipeline import PipelineSettings, build
+from tokenization.recorder import ExtractSettings
 from tokenization.records import Record
 from tokenization.trajectories import Trajectories
 from tokenization.video import decode
 from trajvit_jax import config as configs
+from trajvit_jax.api.loading import tokenization_of
+from trajvit_jax.api.reading import Reader
 from trajvit_jax.convert.stored import load_model
-from trajvit_jax.data.samples import video_sample
+from trajvit_jax.data.samples import VideoSample, video_sample
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.evals.loaded import load
 from trajvit_jax.experiment import ExperimentSettings
@@ -60,20 +65,48 @@ def tokens_of(model: VideoTextModel, item: Item) -> Item:
     """
     settings = model.settings
     record = Record.squash(item.trajectories, item.frames, size=settings.image_size)
-    sample = video_sample(record, settings)
-    labels = jax.numpy.asarray(sample.labels[None])
-    if settings.name != "trajvit":
-        _, _, named = encode_video(model, jax.numpy.asarray(sample.video[None]), labels)
-        labels = footprint(named, labels)
-    side = settings.image_size
+    sample, made = video_sample(record, settings), item.trajectories
     found = Trajectories.from_labels(
-        np.asarray(at_pixels(labels, settings.frames, side, side)[0]),
-        frame_times=item.trajectories.frame_times,
-        key_frames=item.trajectories.key_frames,
-        video=item.trajectories.video,
-        made_by=item.trajectories.made_by,
+        _labels(model, sample),
+        frame_times=made.frame_times,
+        key_frames=made.key_frames,
+        video=made.video,
+        made_by=made.made_by,
     )
     return Item(sample.video, found, item.captions)
+
+
+def tokens_of_file(model: VideoTextModel, path: Path, cut: ExtractSettings) -> Item:
+    """A video or image file as a model reads it, its tokens in the place of its trajectories.
+
+    Args:
+      model: that reads it.
+      path: of the file.
+      cut: how the model's records were made.
+
+    Raises:
+      OSError, ValueError: nothing that can be read.
+    """
+    read = Reader(model.settings, cut).read(path)
+    sample, made = read.sample, read.trajectories
+    # An image stands still for a model of tubelets.
+    times = np.resize(read.frames.times, len(sample.video))
+    found = Trajectories.from_labels(
+        _labels(model, sample),
+        frame_times=times,
+        key_frames=np.arange(len(times)) == 0 if made is None else made.key_frames,
+        video=read.frames.video,
+    )
+    return Item(sample.video, found)
+
+
+def _labels(model: VideoTextModel, sample: VideoSample) -> Int32[np.ndarray, "t y x"]:
+    """The token of each pixel that the model reads."""
+    labels = jax.numpy.asarray(sample.labels[None])
+    if model.settings.name != "trajvit":
+        _, _, named = encode_video(model, jax.numpy.asarray(sample.video[None]), labels)
+        labels = footprint(named, labels)
+    return np.asarray(at_pixels(labels, *sample.video.shape[:3])[0]).astype(np.int32)
 
 
 @nnx.jit
@@ -131,13 +164,15 @@ def items(options: argparse.Namespace) -> list[Item]:
             model = load_model(options.weights, rngs=nnx.Rngs(options.seed))
         else:
             model = draw_model(options.config, name, options.seed)
-        model = model.lossless()
+        model, own = model.lossless(), options.workdir or options.weights
         name = name or model.settings.name
-        frames = model.settings.frames
-        clip = read_clip(
-            options.input, name, frames=frames, split=options.split, video=options.video
-        )
-        found.append(titled(tokens_of(model, clip), TITLES[name]))
+        if own and not options.input.is_dir():
+            clip = tokens_of_file(model, options.input, tokenization_of(own, name))
+        else:
+            frames, split = model.settings.frames, options.split
+            clip = read_clip(options.input, name, frames=frames, split=split, video=options.video)
+            clip = tokens_of(model, clip)
+        found.append(titled(clip, TITLES[name]))
     return found
 
 

@@ -14,6 +14,7 @@ from trajvit_jax.models.video_text import plain_slots
 from trajvit_jax.models.video_tokens.position import FEATURES
 from trajvit_jax.models.video_tokens.rlt import rlt_slots
 from trajvit_jax.models.video_tokens.tome import tokens_by_layer
+from trajvit_jax.ops.mask_pooling import cells_are_few
 
 _SAME_THROUGHOUT = ("trajvit", "vit3d", "vit", "rlt", "automerge")
 
@@ -186,10 +187,11 @@ def _reading(settings: ModelSettings, vectors: int, depth: int) -> int:
 def _pooling(settings: ModelSettings, segments: int, feature: int) -> int:
     """Features of one frame under so many masks: see `ops.mask_pooling`."""
     own, total = settings.trajvit, 0
+    slots = 1 + segments * (1 if settings.name == "automerge" else own.tokens_each)
     stages = list(enumerate(own.resnet.widths))
     for stage, channels in stages if own.hierarchical else stages[-1:]:
         cells = (settings.grid >> stage) ** 2
-        if cells <= segments:  # projected cell by cell
+        if cells_are_few(cells, channels, feature, span=slots):
             total += 2 * cells * (channels + segments) * feature
             continue
         norms, sums = 2 * cells * channels**2, 2 * segments * cells * channels if stage else 0

@@ -105,7 +105,9 @@ def _fast_sums(
     normalized, sums, maps = jnp.zeros((), jnp.float32), [], []
     for stage, kernel, bias in zip(stages, projection.kernels, projection.biases, strict=True):
         features, linear = at_least_float32(stage), centre(kernel, bias)
-        if _cells_are_few(stage.shape[2] * stage.shape[3], *kernel.shape, segments):
+        cells, span = stage.shape[2] * stage.shape[3], segments.span
+        own = segments.rows * segments.slots / segments.labels.shape[0]
+        if cells_are_few(cells, *kernel.shape, span=span, own=own):
             normalized += _project_then_sum(features, *linear, projection.eps, segments)
         else:
             sums.append(_scaled_sums(features, *linear, projection.eps, segments))
@@ -118,16 +120,21 @@ def _fast_sums(
     return normalized * projection.scale + len(stages) * projection.bias * area
 
 
-def _cells_are_few(cells: int, channels: int, width: int, segments: Segments) -> bool:
-    """Whether projecting first takes fewer multiplications, for a frame of one video.
+def cells_are_few(
+    cells: int, channels: int, width: int, *, span: int, own: float | None = None
+) -> bool:
+    """Whether projecting a stage first takes fewer multiplications, for a frame of one video.
 
-    In packed rows a video's sums are taken over all slots that it could have, its `span`, and
-    projected for those that it has, its share of the row.
+    Args:
+      cells: of the stage.
+      channels: of its features.
+      width: that they are projected to.
+      span: slots that a video could have; in packed rows its sums are taken over all of them.
+      own: slots that it has, its share of the row, which are projected; None = `span`.
     """
-    videos = segments.labels.shape[0]
-    own = segments.rows * segments.slots / videos
-    project_first = cells * (channels + segments.span) * width
-    return project_first < segments.span * cells * channels + own * channels * width
+    own = span if own is None else own
+    project_first = cells * (channels + span) * width
+    return project_first < span * cells * channels + own * channels * width
 
 
 def _project_then_sum(

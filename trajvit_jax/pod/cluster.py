@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 from trajvit_jax.pod.roll_call import answer, call
 
@@ -20,6 +21,9 @@ _COORDINATOR = "TRAJVIT_COORDINATOR"
 _PROCESSES = "TRAJVIT_PROCESSES"
 _PROCESS = "TRAJVIT_PROCESS"
 _JOB_INDEX = "JOB_COMPLETION_INDEX"  # Kubernetes gives it to the pods of an indexed Job
+
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # that gRPC reads
+_NO_PROXY = "no_grpc_proxy"  # hosts that it reaches directly, in place of those of "no_proxy"
 
 START_TIMEOUT = 600.0  # seconds: containers of one job may start minutes apart
 _HEARTBEAT_TIMEOUT = 100  # seconds until a silent process counts as dead
@@ -149,6 +153,21 @@ def _expand(entry: str, text: str) -> list[str]:
     return [head + number + end for number in numbers for end in _expand(tail, text)]
 
 
+def bypass_proxies(host: str, env: MutableMapping[str, str]) -> None:
+    """Lets gRPC, through which JAX's processes find each other, reach a host without a proxy.
+
+    Through one the first connection hangs. Other programs' "no_proxy" stays as it is.
+
+    Args:
+      host: of the coordinator.
+      env: such as `os.environ`; where it names no proxy, nothing changes.
+    """
+    if not any(name.lower() in _PROXIES for name in env):
+        return
+    direct = env.get(_NO_PROXY, env.get("no_proxy", ""))
+    env[_NO_PROXY] = f"{direct},{host}" if direct else host
+
+
 def start(cluster: Cluster | None, *, timeout: float = START_TIMEOUT) -> None:
     """Joins the processes of a run: afterwards JAX sees the devices of all of them.
 
@@ -173,6 +192,7 @@ def start(cluster: Cluster | None, *, timeout: float = START_TIMEOUT) -> None:
         answer(cluster.address[1], cluster.processes, timeout=timeout)
     else:
         call(cluster.address, cluster.process, cluster.processes, timeout=timeout)
+    bypass_proxies(cluster.address[0], os.environ)
     # SIGTERM is ours: JAX's own notice of a preemption would take the handler away.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(

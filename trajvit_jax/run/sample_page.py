@@ -1,4 +1,4 @@
-"""What the model was fed: frames, tokens over them and captions of a batch, as an HTML page."""
+"""What the model was fed: frames, trajectories and captions of a batch, as an HTML page."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ class SamplePages:
         first: int,
     ):
         self._workdir, self._text, self._resumed = workdir, text, first > 0
+        self._trajectories = model.name == "trajvit"
         self._fed = jax.jit(lambda batch: fed(batch, settings, model, seed))
         self._shown: set[str] = set()
 
@@ -76,7 +77,9 @@ class SamplePages:
         with jax.set_mesh(make_mesh(MeshSettings(), jax.local_devices()[:1])):
             batch = jax.device_get(self._fed(some))
             title = f"Stream {loaded.stream}, step {step}: what the model was fed"
-            write_sample_page(path, batch, self._text, loaded.ids, title=title)
+            write_sample_page(
+                path, batch, self._text, loaded.ids, title=title, trajectories=self._trajectories
+            )
 
 
 def write_sample_page(
@@ -86,6 +89,7 @@ def write_sample_page(
     ids: Sequence[str] = (),
     *,
     title: str = "What the model was fed",
+    trajectories: bool = True,
 ) -> None:
     """Writes the page; it needs no other file and no network.
 
@@ -95,28 +99,36 @@ def write_sample_page(
       text: of the run.
       ids: of the records, in the order of the batch.
       title: of the page.
+      trajectories: what the model reads, and its tokens are of; a model that reads patches is
+        shown with its frames alone.
     """
     figures = []
     for number in range(min(_VIDEOS, len(batch.video))):
         video, labels = np.asarray(batch.video[number]), np.asarray(batch.labels[number])
         shown = np.unique(np.linspace(0, len(video) - 1, _FRAMES).round().astype(int))
-        strip = _strip(_pixels(video[shown]), labels[shown])
+        strip = _strip(_pixels(video[shown]), labels[shown] if trajectories else None)
         name = html.escape(ids[number] if number < len(ids) else f"video {number + 1}")
         words = html.escape(text.words(np.asarray(batch.text[number][batch.text_mask[number]])))
-        tokens = np.count_nonzero(np.unique(labels))
-        facts = f"{tokens} tokens visible, {int(batch.dropped[number])} dropped"
+        facts = ""
         if batch.present is not None and not batch.present[number]:
-            facts = "could not be used, see bad_records.jsonl"
+            facts = ": could not be used, see bad_records.jsonl"
+        elif trajectories:
+            tokens = np.count_nonzero(np.unique(labels))
+            facts = f": {tokens} tokens visible, {int(batch.dropped[number])} dropped"
         figures.append(
-            f"<figure><img src='data:image/png;base64,{_png(strip)}' alt='frames and tokens'>"
-            f"<figcaption>{words}<br><small>{name}: {facts}</small></figcaption></figure>"
+            f"<figure><img src='data:image/png;base64,{_png(strip)}' alt='what was fed'>"
+            f"<figcaption>{words}<br><small>{name}{facts}</small></figcaption></figure>"
+        )
+    what = "Frames after augmentation. "
+    if trajectories:
+        what = (
+            "Frames after augmentation above, the same under their tokens below: one colour a "
+            "token, plain where there is none. "
         )
     page = (
         f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>"
-        "<p>Frames after augmentation above, the same under their tokens below: one colour a "
-        "token, plain where there is none. Captions as the tokens that were read.</p>"
-        + "".join(figures)
+        f"<p>{what}Captions as the tokens that were read.</p>" + "".join(figures)
     )
     write_text(path, page)
 
@@ -133,11 +145,13 @@ def _pixels(frames: UInt8[np.ndarray, "t h w 3"] | Float[np.ndarray, "t h w 3"])
 
 
 def _strip(
-    frames: UInt8[np.ndarray, "t h w 3"], labels: Integer[np.ndarray, "t y x"]
+    frames: UInt8[np.ndarray, "t h w 3"], labels: Integer[np.ndarray, "t y x"] | None
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Frames side by side; below, half of each pixel is its token's colour."""
+    """Frames side by side; below, if there are labels, half of each pixel is its token's colour."""
     size = (frames.shape[2] * -(-_WIDTH // frames.shape[2]),) * 2
     large = [cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST) for frame in frames]
+    if labels is None:
+        return np.concatenate(large, 1)
     colours = palette(int(labels.max(initial=0)))
     covered = []
     for frame, own in zip(large, labels, strict=True):

@@ -107,16 +107,33 @@ def test_smallest_trajectories_without_a_slot_are_told(write_weights, tmp_path, 
     assert made.token_ids.tolist() == [largest]
 
 
-@pytest.mark.parametrize("name", ["vit3d", "tome"])
+@pytest.mark.parametrize("name", ["vit3d", "tome", "vivit", "rlt"])
 def test_a_model_of_patches_needs_no_trajectories(name, write_weights, tmp_path, clips):
     model = load(write_weights(tmp_path / name, name))
     still = decode(clips[0], frames=1).rgb[0]
     assert model.embed_video([clips[0], still]).shape == (2, 16)
     made = model.encode(clips[0])
     assert made.trajectories is None and made.labels.shape == (2, 2, 2)
-    assert made.labels.max() == len(made.tokens)
+    assert np.unique(made.labels).tolist() == list(range(1, len(made.tokens) + 1))
     with pytest.raises(ValueError, match="reads patches and has no trajectories"):
         model.tokenize(clips[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "later"),
+    [
+        ("vit3d", [[5, 6], [7, 8]]),
+        ("vivit", [[2, 2], [2, 2]]),
+        ("rlt", [[1, 2], [3, 5]]),  # one of the tubelets has changed
+    ],
+)
+def test_cells_name_the_token_that_they_feed(name, later, write_weights, tmp_path):
+    video = np.full((4, 32, 32, 3), 90, np.uint8)
+    video[2:, 22:30, 22:30] = (255, 0, 0)
+    made = load(write_weights(tmp_path / name, name)).encode(video)
+    first = [[1, 1], [1, 1]] if name == "vivit" else [[1, 2], [3, 4]]
+    assert made.labels.tolist() == [first, later]
+    assert len(made.tokens) == np.max(later)
 
 
 def test_an_index_is_searched_saved_and_read(model, world, clips, tmp_path):
