@@ -14,8 +14,8 @@ video becomes tokens. The encoder has 3 layers; TokenLearner learns 8 tokens a t
 of them, ViViT reads space in two, ToMe merges 65 tokens a layer: the original's number, which
 leaves 33 of 196 here (17%) and 37 of 1,568 there (2.4%). AutoMerge has 128 tokens of 392 patches,
 which is the original's share, 1,024 of 3,136. The paper sets this number by TrajViT's FLOPs, the
-making of trajectories among them, which is not counted here; without it, no number reaches them: to
-make even one token of all patches costs more. `tokens=16` is as many as TrajViT has on average.
+making of trajectories among them, which is not counted here; without it, one token is all that they
+buy: to make two of all patches costs more. `tokens=16` is as many as TrajViT has on average.
 `width=2` makes TrajViT's ResNet twice as wide: about the FLOPs of the models that read patches.
 
 Learning rate and `beta2` are those of configs/demo.py and `init_std` is near its own: there TrajViT
