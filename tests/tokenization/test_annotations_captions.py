@@ -265,6 +265,43 @@ def test_didemo_has_paragraphs_or_moments(folder):
     assert {n: times(e) for n, e in found.items()} == {"1": (20.0, 25.0), "2": (0.0, 10.0)}
 
 
+@pytest.mark.parametrize(
+    ("annotated", "on_disk"),
+    [
+        ("a@N04_1.", "a@N04_1."),
+        ("a@N04_1.", "a@N04_1.mp4"),
+        ("a@N04_1.", "a@N04_1..mp4"),
+        ("a@N04_1.mp4", "a@N04_1."),
+        ("a@N04_1.3g2", "a@N04_1.3g2"),
+        ("a@N04_1.m2ts", "a@N04_1.mp4"),
+        ("a@N04_1.mov", "a@N04_1.mov.mp4"),
+        ("a@N04_1.else", "a@N04_1.mp4"),
+    ],
+)
+def test_a_video_of_didemo_is_found_in_whatever_suffix(folder, annotated, on_disk):
+    item = {"annotation_id": 1, "video": annotated, "description": "runs", "times": [[0, 0]]}
+    folder.put(f"media/{on_disk}")
+    (entry,) = folder.entries("didemo", folder.put("d.json", [item])).values()
+    assert (entry.id, entry.path.name) == ("a@N04_1", on_disk)
+
+
+def test_a_video_of_didemo_under_two_suffixes_is_one(folder):
+    items = [
+        {
+            "annotation_id": n,
+            "video": f"a.{suffix}",
+            "description": suffix or "none",
+            "times": [[0, 0]],
+        }
+        for n, suffix in enumerate(("", "mp4", "3g2"))
+    ]
+    file = folder.put("d.json", items)
+    (entry,) = folder.entries("didemo", file).values()
+    assert (entry.id, entry.captions) == ("a", ("none mp4 3g2",))
+    moments = folder.entries("didemo", file, per="moment").values()
+    assert {entry.extra["video"] for entry in moments} == {"a"}
+
+
 def test_datacomp_reads_captions_beside_images(folder):
     with pytest.raises(AnnotationError, match=r"has no file \.jpg"):
         folder.read("datacomp")
