@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenization import records
+from tokenization import missing, records
 from tokenization.files import replacing, write_text
 from tokenization.records import VERSION, Record, ShardInfo
 from tokenization.shard_files import (
@@ -132,6 +132,7 @@ def remove_split(directory: str | os.PathLike[str], split: str) -> None:
             remove_shard(directory, info)
     for path in [*journals(directory, split), unfinished_path(directory, split)]:
         path.unlink(missing_ok=True)
+    missing.forget(directory, split)
 
 
 def remove_shard(directory: str | os.PathLike[str], info: ShardInfo) -> None:
