@@ -159,7 +159,7 @@ def write_records(
     remove_split(directory, split)
     seen: set[str] = set()
     batch: list[Record] = []
-    index = 0
+    index = size = 0
 
     def flush() -> None:
         info = ShardInfo(
@@ -176,6 +176,13 @@ def write_records(
         if record.id in seen:
             raise ValueError(f"two records have the id {record.id!r}; ids are unique in a dataset")
         seen.add(record.id)
+        side = record.frames.shape[1]
+        size = size or side
+        if side != size:
+            raise ValueError(
+                f"record {record.id!r} has frames of {side} pixels, those before it of {size}; "
+                "records of a dataset have one size"
+            )
         batch.append(record)
         if len(batch) == shard_size:
             flush()
