@@ -152,6 +152,10 @@ def attempt(entry: Entry, process: Callable[[Entry], Made]) -> Outcome:
         raise
     except MemoryError as error:
         raise WorkerUnfit(f"memory ran out ({error})") from error
+    except OSError as error:  # it has been tried again where that could help
+        logging.exception("%s", entry.path)
+        reason = f"cannot be read ({error.strerror or error})"
+        outcome = _bad(entry, reason, "check its path and the disk")
     except Exception as error:  # one bad video never stops a run
         logging.exception("%s", entry.path)
         outcome = _bad(entry, f"{type(error).__name__}: {error}", "report this video if it plays")
@@ -292,15 +296,23 @@ def _ids(entries: Sequence[Entry]) -> tuple[str, ...]:
 
 
 def annotated(entry: Entry, trajectories: Trajectories, frames: video.Frames, size: int) -> Record:
-    """The record of a video, with what its entry says of it."""
+    """The record of a video, with what its entry says of it.
+
+    Raises:
+      VideoError: boxes of another form than `read_boxes` takes.
+    """
     extra = dict(entry.extra)
+    try:
+        boxes = read_boxes(extra.pop("boxes", None))
+    except ValueError as error:
+        raise video.VideoError(entry.path, str(error), "correct the manifest") from error
     return Record.squash(
         trajectories,
         frames.rgb,
         size=size,
         captions=entry.captions,
         label=entry.label,
-        boxes=read_boxes(extra.pop("boxes", None)),
+        boxes=boxes,
         extra=extra,
     )
 
