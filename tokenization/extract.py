@@ -36,7 +36,7 @@ from pathlib import Path
 
 from absl import flags
 
-from tokenization import command, manifest, missing, pipeline, weights
+from tokenization import command, manifest, missing, pipeline
 from tokenization.engines import choice
 from tokenization.engines.crew import Patience
 from tokenization.engines.devices import visible_gpus
@@ -49,6 +49,7 @@ from tokenization.recorder import ExtractSettings, Outcome, Recorder, Tokenizer
 from tokenization.shard_files import SHARD_INFO
 from tokenization.splits import Job, OutputError, build_split
 from tokenization.summary import Summary
+from tokenization.weights import CACHE_VARIABLE, DownloadFailed, cache_folder
 from trajvit_jax import config as configs
 
 __all__ = ["ExtractSettings", "OutputError", "Summary", "extract"]
@@ -66,7 +67,8 @@ def extract(
     patience: Patience | None = None,
     overwrite: bool = False,
     retry_quarantined: bool = False,
-    build: Callable[[PipelineSettings], Tokenizer] = pipeline.build,
+    weights: str | None = None,
+    build: Callable[[PipelineSettings], Tokenizer] | None = None,
     together: int | None = None,
 ) -> Summary:
     """Tokenizes videos into a split of a dataset of records.
@@ -82,13 +84,16 @@ def extract(
       overwrite: remove records of other settings, of all splits, and videos that are not among
         the entries or whose files are gone, instead of raising.
       retry_quarantined: try quarantined entries again.
-      build: makes the tokenizer, once in each worker; picklable.
+      weights: of networks, as `backends.make` takes them. What they are is noted with the records,
+        as the command does: those of other weights never get into the same dataset.
+      build: makes the tokenizer, once in each worker; picklable. None = `pipeline.build`. What it
+        is made of is its own matter: where that is not in the settings, nothing tells it.
       together: videos that a worker tokenizes at once; None = 8 for networks, else 1.
 
     Raises:
       OutputError, FolderInUse, ValueError, EngineError, OSError: see `splits.build_split`.
-      ValueError: paths in place of entries.
-      MissingBackend: the settings name a network, and torch is not installed.
+      ValueError: paths in place of entries, or `weights` for a tokenizer that `build` makes.
+      MissingBackend, WeightsError: the settings name a network; see `pipeline.prepare`.
     """
     if isinstance(entries, str) or not all(isinstance(entry, Entry) for entry in entries):
         raise ValueError(
@@ -96,7 +101,14 @@ def extract(
             "tokenization.manifest.read_entries"
         )
     settings = settings or ExtractSettings()
-    settings = dataclasses.replace(settings, pipeline=pipeline.resolve(settings.pipeline))
+    if build is None:
+        chosen = pipeline.prepare(settings.pipeline, weights)
+        build = functools.partial(pipeline.build, weights=weights)
+    elif weights is None:
+        chosen = pipeline.resolve(settings.pipeline)
+    else:
+        raise ValueError("extract takes weights or build: a tokenizer of your own has its weights")
+    settings = dataclasses.replace(settings, pipeline=chosen)
     noted = {**dataclasses.asdict(settings), "pipeline": pipeline.noted(settings.pipeline)}
     if together is None:
         together = _TOGETHER if _wants_gpu(settings.pipeline) else 1
@@ -118,7 +130,7 @@ def _recorder(
 ) -> Callable[[Sequence[Entry]], list[Outcome]]:
     try:
         return Recorder(settings, build)
-    except weights.DownloadFailed as error:  # the network of one machine; others may have theirs
+    except DownloadFailed as error:  # the network of one machine; others may have theirs
         raise WorkerUnfit(str(error)) from error
 
 
@@ -139,7 +151,7 @@ def define_flags() -> None:
         None,
         "Of networks, as configs/tokenization/paper.py names: a file, or a folder that holds the "
         "files under their published names. By default they are downloaded once, into "
-        f"{weights.cache_folder()} (set {weights.CACHE_VARIABLE} for another folder). 'random' = "
+        f"{cache_folder()} (set {CACHE_VARIABLE} for another folder). 'random' = "
         "untrained ones, to try things out: DirectSAM may then find no segment at all.",
     )
     flags.DEFINE_integer(
@@ -164,9 +176,6 @@ def _extract() -> Summary:
     if flag.weights and not pipeline.learned_parts(settings.pipeline):
         parts = f"{settings.pipeline.segmenter} and {settings.pipeline.tracker}"
         _warn(f"--weights={flag.weights} is not used: {parts} need none")
-    settings = dataclasses.replace(
-        settings, pipeline=pipeline.prepare(settings.pipeline, flag.weights)
-    )
     listed = missing.read_beside(flag.input)
     summary = extract(
         manifest.read_entries(flag.input),
@@ -177,7 +186,7 @@ def _extract() -> Summary:
         patience=choice.chosen_patience(),
         overwrite=flag.overwrite,
         retry_quarantined=flag.retry_quarantined,
-        build=functools.partial(pipeline.build, weights=flag.weights),
+        weights=flag.weights,
         together=flag.together,
     )
     missing.keep(listed, Path(flag.output), flag.split)

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import logging
 
-from tokenization import journal, records, shards
+from tokenization import journal, missing, records, shards
 from tokenization.files import write_text
 from tokenization.manifest import Entry
 from tokenization.recorder import Outcome
@@ -84,7 +84,8 @@ def finished(
       split: its name.
       wanted: ids of the videos that it is to hold.
       begun: those that are done, of shards that are not finished.
-      overwrite: let go of videos that are not wanted instead of raising.
+      overwrite: let go of videos that are not wanted instead of raising, and of the list of
+        missing entries, as it is of the input that had them.
 
     Raises:
       OutputError: it holds videos that are not wanted.
@@ -103,6 +104,10 @@ def finished(
             f"--overwrite, which removes {'it' if len(surplus) == 1 else 'them'}"
         )
     logging.warning("removing from %s %s: %s", output, what, named)
+    if listed := missing.forget(output, split):
+        logging.warning(
+            "and the split's list of missing entries (%d), as it is of another input", listed
+        )
     return done
 
 

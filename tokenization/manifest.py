@@ -33,8 +33,9 @@ from absl import logging
 from tokenization.files import printable
 
 _IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
-_VIDEOS = {".3gp", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
-VIDEO_SUFFIXES = frozenset(_IMAGES | _VIDEOS | {".mts", ".ogv", ".ts", ".webm", ".wmv"})
+_VIDEOS = {".3g2", ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
+_MORE_VIDEOS = {".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
+VIDEO_SUFFIXES = frozenset(_IMAGES | _VIDEOS | _MORE_VIDEOS)
 
 _MEANT = ("captions", "label", "start", "end", "boxes")
 _OTHERS = {"labels", *_MEANT}  # what other programs of this repository read, as it is spelt

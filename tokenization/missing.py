@@ -54,8 +54,8 @@ def read_beside(manifest: str | os.PathLike[str]) -> dict[str, str]:
 def keep(listed: Mapping[str, str], directory: Path, split: str) -> None:
     """Keeps a list with the records of a split, in place of an older one.
 
-    Of none, the older stays: a manifest may be given without its list, and an entry whose file
-    has come since is not counted.
+    Of none, the older stays until videos of the split are removed: a manifest may be given without
+    its list, and an entry whose file has come since is not counted.
     """
     if listed:
         write_text(_kept(directory, split), "".join(line_of(*item) for item in listed.items()))
@@ -65,6 +65,14 @@ def read_kept(directory: Path, split: str) -> dict[str, str]:
     """What `keep` kept: paths by id."""
     path = _kept(directory, split)
     return read(path) if path.is_file() else {}
+
+
+def forget(directory: Path, split: str) -> int:
+    """Removes what `keep` kept, as it is of another manifest; returns how many entries it had."""
+    path = _kept(directory, split)
+    entries = len(path.read_bytes().splitlines()) if path.is_file() else 0
+    path.unlink(missing_ok=True)
+    return entries
 
 
 def _escaped(text: str) -> str:

@@ -45,11 +45,7 @@ class RecordSource(Sequence[Record]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        position = index.__index__()
-        position += len(self) if position < 0 else 0
-        if not 0 <= position < len(self):
-            raise IndexError(f"{self!r} has no record {index}")
-        return decode(self._examples[position])
+        return decode(self._examples[_position(self, index)])
 
     def __repr__(self) -> str:
         return f"RecordSource({str(self.directory)!r}, {self.split!r}, {len(self)} records)"
@@ -123,6 +119,9 @@ class CaptionSource(Sequence[tuple[str, ...]]):
     def __len__(self) -> int:
         return len(self._bytes)
 
+    def __repr__(self) -> str:
+        return f"CaptionSource({len(self)} records)"
+
     @overload
     def __getitem__(self, index: SupportsIndex) -> tuple[str, ...]: ...
     @overload
@@ -130,7 +129,7 @@ class CaptionSource(Sequence[tuple[str, ...]]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        example = self._features.deserialize_example_np(self._bytes[index.__index__()])
+        example = self._features.deserialize_example_np(self._bytes[_position(self, index)])
         return tuple(text_of(caption) for caption in example["captions"])
 
 
@@ -141,6 +140,15 @@ def open_captions(directory: str | os.PathLike[str], split: str = "train") -> Ca
       RecordsError: as `open_records`.
     """
     return CaptionSource(_open_dataset(Path(directory), split))
+
+
+def _position(source: Sequence[object], index: SupportsIndex) -> int:
+    """A record's number from the start; negative ones count from the end."""
+    position = index.__index__()
+    position += len(source) if position < 0 else 0
+    if not 0 <= position < len(source):
+        raise IndexError(f"{source!r} has no record {index}")
+    return position
 
 
 def _open_dataset(directory: Path, split: str) -> Any:

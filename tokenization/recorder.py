@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -153,6 +152,10 @@ def attempt(entry: Entry, process: Callable[[Entry], Made]) -> Outcome:
         raise
     except MemoryError as error:
         raise WorkerUnfit(f"memory ran out ({error})") from error
+    except OSError as error:  # it has been tried again where that could help
+        logging.exception("%s", entry.path)
+        reason = f"cannot be read ({error.strerror or error})"
+        outcome = _bad(entry, reason, "check its path and the disk")
     except Exception as error:  # one bad video never stops a run
         logging.exception("%s", entry.path)
         outcome = _bad(entry, f"{type(error).__name__}: {error}", "report this video if it plays")
@@ -174,7 +177,7 @@ class Recorder:
         self._settings = settings
         self._tokenizer = build(settings.pipeline)
         shards.serializer(settings.record_size)
-        self._decoding: dict[tuple[str, ...], list[Future[video.Frames | None]]] = {}
+        self._decoding: dict[tuple[str, ...], dict[str, Future[video.Frames]]] = {}
 
     def one(self, entry: Entry) -> Outcome:
         """See `attempt`."""
@@ -184,23 +187,29 @@ class Recorder:
         """Begins to decode entries that will come, if they go through the tokenizer at once."""
         if len(entries) > 1 and isinstance(self._tokenizer, BatchTokenizer):
             threads = ThreadPoolExecutor(len(entries), "decode")
-            self._decoding[_ids(entries)] = [
-                threads.submit(self._decode_or_none, entry) for entry in entries
-            ]
+            self._decoding[_ids(entries)] = {
+                entry.id: threads.submit(self._decode, entry)
+                for entry in entries
+                if entry.problem is None
+            }
             threads.shutdown(wait=False)  # its threads end with their work
 
     def __call__(self, entries: Sequence[Entry]) -> list[Outcome]:
         """The outcome of each, which all go through the tokenizer at once if it can do that."""
         begin = time.perf_counter()
-        ready = self._tokenize_together(entries) if len(entries) > 1 else {}
+        decoded = self._decode_together(entries) if len(entries) > 1 else {}
+        ready = self._tokenize_together(decoded)
 
-        def process(entry: Entry) -> Made:
-            return self._record(entry, *ready[entry.id])
+        def record(entry: Entry) -> Made:
+            return self._record(entry, decoded[entry.id].result(), ready[entry.id])
+
+        def alone(entry: Entry) -> Made:
+            return self._process(entry, decoded.get(entry.id))
 
         # Nothing here holds Python's lock for long, and the device waits until it is done.
         with ThreadPoolExecutor(len(entries), "record") as threads:
             made = {
-                entry.id: threads.submit(attempt, entry, process)
+                entry.id: threads.submit(attempt, entry, record)
                 for entry in entries
                 if entry.id in ready
             }
@@ -209,39 +218,34 @@ class Recorder:
         outcomes = [
             dataclasses.replace(made[entry.id].result(), seconds=0.0)
             if entry.id in made
-            else attempt(entry, self._process)
+            else attempt(entry, alone)
             for entry in entries
         ]
         return [dataclasses.replace(one, seconds=one.seconds + share) for one in outcomes]
 
-    def _tokenize_together(
-        self, entries: Sequence[Entry]
-    ) -> dict[str, tuple[video.Frames, Trajectories]]:
-        """By id, what went well; the rest is for `_process`, which finds out what is wrong."""
-        if not isinstance(self._tokenizer, BatchTokenizer):
-            return {}
+    def _decode_together(self, entries: Sequence[Entry]) -> dict[str, Future[video.Frames]]:
+        """By id, the frames of each, or what was wrong; none for a tokenizer of single videos."""
         if _ids(entries) not in self._decoding:
             self.ahead(entries)
-        decoded = [one.result() for one in self._decoding.pop(_ids(entries))]
-        frames = [one for one in decoded if one is not None]
+        decoded = self._decoding.pop(_ids(entries), {})
+        wait(decoded.values())
+        return decoded
+
+    def _tokenize_together(
+        self, decoded: Mapping[str, Future[video.Frames]]
+    ) -> dict[str, Trajectories]:
+        """By id, what went well; the rest is for `_process`, which tells what is wrong."""
+        frames = {name: one.result() for name, one in decoded.items() if one.exception() is None}
+        if not frames or not isinstance(self._tokenizer, BatchTokenizer):
+            return {}
         try:
-            found = self._tokenizer.tokenize_batch(frames) if frames else []
+            found = self._tokenizer.tokenize_batch(list(frames.values()))
         except (WorkerUnfit, MemoryError):
             raise
         except Exception:
             logging.exception("%d videos at once failed; they go one by one", len(frames))
             return {}
-        return {
-            one.video.id: (one, trajectories)
-            for one, trajectories in zip(frames, found, strict=True)
-        }
-
-    def _decode_or_none(self, entry: Entry) -> video.Frames | None:
-        if entry.problem is not None:
-            return None
-        with contextlib.suppress(Exception):
-            return self._decode(entry)
-        return None
+        return dict(zip(frames, found, strict=True))
 
     def _decode(self, entry: Entry) -> video.Frames:
         """Its frames; what storage may give later is tried again."""
@@ -272,8 +276,15 @@ class Recorder:
             threads=1,
         )
 
-    def _process(self, entry: Entry) -> Made:
-        frames = self._decode(entry)
+    def _process(self, entry: Entry, decoded: Future[video.Frames] | None = None) -> Made:
+        """Alone; what was decoded beside others is not again, unless memory was too small for all.
+
+        Storage that failed has had its time by then.
+        """
+        if decoded is None or isinstance(decoded.exception(), MemoryError):
+            frames = self._decode(entry)
+        else:
+            frames = decoded.result()
         return self._record(entry, frames, self._tokenizer.tokenize(frames))
 
     def _record(self, entry: Entry, frames: video.Frames, trajectories: Trajectories) -> Made:
@@ -285,15 +296,23 @@ def _ids(entries: Sequence[Entry]) -> tuple[str, ...]:
 
 
 def annotated(entry: Entry, trajectories: Trajectories, frames: video.Frames, size: int) -> Record:
-    """The record of a video, with what its entry says of it."""
+    """The record of a video, with what its entry says of it.
+
+    Raises:
+      VideoError: boxes of another form than `read_boxes` takes.
+    """
     extra = dict(entry.extra)
+    try:
+        boxes = read_boxes(extra.pop("boxes", None))
+    except ValueError as error:
+        raise video.VideoError(entry.path, str(error), "correct the manifest") from error
     return Record.squash(
         trajectories,
         frames.rgb,
         size=size,
         captions=entry.captions,
         label=entry.label,
-        boxes=read_boxes(extra.pop("boxes", None)),
+        boxes=boxes,
         extra=extra,
     )
 

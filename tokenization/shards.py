@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenization import records
+from tokenization import missing, records
 from tokenization.files import replacing, write_text
 from tokenization.records import VERSION, Record, ShardInfo
 from tokenization.shard_files import (
@@ -132,6 +132,7 @@ def remove_split(directory: str | os.PathLike[str], split: str) -> None:
             remove_shard(directory, info)
     for path in [*journals(directory, split), unfinished_path(directory, split)]:
         path.unlink(missing_ok=True)
+    missing.forget(directory, split)
 
 
 def remove_shard(directory: str | os.PathLike[str], info: ShardInfo) -> None:
@@ -158,7 +159,7 @@ def write_records(
     remove_split(directory, split)
     seen: set[str] = set()
     batch: list[Record] = []
-    index = 0
+    index = size = 0
 
     def flush() -> None:
         info = ShardInfo(
@@ -175,6 +176,13 @@ def write_records(
         if record.id in seen:
             raise ValueError(f"two records have the id {record.id!r}; ids are unique in a dataset")
         seen.add(record.id)
+        side = record.frames.shape[1]
+        size = size or side
+        if side != size:
+            raise ValueError(
+                f"record {record.id!r} has frames of {side} pixels, those before it of {size}; "
+                "records of a dataset have one size"
+            )
         batch.append(record)
         if len(batch) == shard_size:
             flush()

@@ -109,7 +109,8 @@ def decode(
       start: seconds; sampling begins with the frame on screen then. None = the first.
       end: seconds; sampling ends before the frame on screen then. None = after the last.
       annotated: seconds whose frames on screen are to be among the sampled ones, in place of
-        those nearest to them (`with_annotated`); those outside the span are none.
+        those nearest to them (`with_annotated`); those outside the span, or after the video's end,
+        are none.
       video_id: name in `VideoInfo`; the file's stem by default.
       max_side: the longer side of the result at most, in pixels; frames are scaled while they
         are converted, so no full-size RGB image is made. None = as they are.
@@ -245,7 +246,10 @@ class _Span:
         """Positions in `times` of the frames to take."""
         first, last = self.bounds(times, frame_seconds)
         chosen = first + sample_indices(last - first, frames)
-        shown = np.searchsorted(times, [second + _SAME for second in self.annotated], "right") - 1
+        over = times[-1] + frame_seconds
+        over = over if self.end is None else min(over, self.end)
+        seconds = [second for second in self.annotated if second < over]
+        shown = np.searchsorted(times, [second + _SAME for second in seconds], "right") - 1
         inside = [int(frame) for frame in shown if first <= frame < last]
         return [int(i) for i in with_annotated(chosen, inside)]
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from benchmarks.parts import captioned_clips
 from benchmarks.parts.table_truth import SPOILT, Spoiling, TruthTokenizer
-from tokenization import pipeline
 from tokenization.extract import Summary, extract
 from tokenization.folder_lock import held
 from tokenization.manifest import read_manifest
@@ -62,7 +61,7 @@ def _make_records(
     if clips is not None and variant not in SPOILT:
         most = 16 if quick else None
         made = captioned_clips.make_records(clips, folder, settings.extract, most=most)
-    build = pipeline.build
+    build = None
     if variant in SPOILT:
         build = functools.partial(_truth, output / WORLD, SPOILT[variant])
     made[WORLD] = {

@@ -160,7 +160,6 @@ def test_a_misspelt_key_is_named_also_of_what_may_lack(folder, dataset, item, re
     ("video", "reason"),
     [
         ({"timestamps": [[0, 1], [1, 2]], "sentences": ["a"]}, "2 timestamps and 1 sentences"),
-        ({"timestamps": [[2, 1]], "sentences": ["a"]}, "must be 0 <= start < end"),
         ({"timestamps": [[float("nan"), 1]], "sentences": ["a"]}, "start must be a number"),
         ({"timestamps": [[True, 2]], "sentences": ["a"]}, "start must be a number"),
         ({"timestamps": [1], "sentences": ["a"]}, "must be [start, end]"),
@@ -176,9 +175,21 @@ def test_a_bad_video_of_activitynet_is_named(folder, video, reason, per):
     file = folder.put("1.json", {"v_bad": video, "v_good": good})
     found = folder.read("activitynet", file, per=per)
     bad = one_malformed(found)
-    assert bad.where == "key 'v_bad'"
+    assert bad.where.partition(",")[0] == "key 'v_bad'"
     assert reason in bad.reason
     assert len(found) == 2
+
+
+def test_an_event_of_activitynet_that_ends_before_it_starts_takes_no_other_with_it(folder):
+    video = {"timestamps": [[5, 9], [4, 4], [0, 3]], "sentences": ["Last.", "Bad.", "First."]}
+    file = folder.put("1.json", {"v_a": video})
+    found = folder.read("activitynet", file, per="event")
+    bad = one_malformed(found)
+    assert bad.where == "key 'v_a', sentence 1"
+    assert "must be 0 <= start < end" in bad.reason
+    assert [entry.id for entry in found if isinstance(entry, Entry)] == ["v_a_0", "v_a_2"]
+    (paragraph,) = folder.read("activitynet", file)
+    assert paragraph.captions == ("First. Bad. Last.",)
 
 
 def test_vatex_finds_cut_clips_and_whole_videos(folder):
@@ -263,6 +274,43 @@ def test_didemo_has_paragraphs_or_moments(folder):
     assert (entry.id, entry.captions, entry.path.suffix) == ("a@N04_1", ("kicks runs",), ".mp4")
     found = folder.entries("didemo", file, per="moment")
     assert {n: times(e) for n, e in found.items()} == {"1": (20.0, 25.0), "2": (0.0, 10.0)}
+
+
+@pytest.mark.parametrize(
+    ("annotated", "on_disk"),
+    [
+        ("a@N04_1.", "a@N04_1."),
+        ("a@N04_1.", "a@N04_1.mp4"),
+        ("a@N04_1.", "a@N04_1..mp4"),
+        ("a@N04_1.mp4", "a@N04_1."),
+        ("a@N04_1.3g2", "a@N04_1.3g2"),
+        ("a@N04_1.m2ts", "a@N04_1.mp4"),
+        ("a@N04_1.mov", "a@N04_1.mov.mp4"),
+        ("a@N04_1.else", "a@N04_1.mp4"),
+    ],
+)
+def test_a_video_of_didemo_is_found_in_whatever_suffix(folder, annotated, on_disk):
+    item = {"annotation_id": 1, "video": annotated, "description": "runs", "times": [[0, 0]]}
+    folder.put(f"media/{on_disk}")
+    (entry,) = folder.entries("didemo", folder.put("d.json", [item])).values()
+    assert (entry.id, entry.path.name) == ("a@N04_1", on_disk)
+
+
+def test_a_video_of_didemo_under_two_suffixes_is_one(folder):
+    items = [
+        {
+            "annotation_id": n,
+            "video": f"a.{suffix}",
+            "description": suffix or "none",
+            "times": [[0, 0]],
+        }
+        for n, suffix in enumerate(("", "mp4", "3g2"))
+    ]
+    file = folder.put("d.json", items)
+    (entry,) = folder.entries("didemo", file).values()
+    assert (entry.id, entry.captions) == ("a", ("none mp4 3g2",))
+    moments = folder.entries("didemo", file, per="moment").values()
+    assert {entry.extra["video"] for entry in moments} == {"a"}
 
 
 def test_datacomp_reads_captions_beside_images(folder):

@@ -210,6 +210,16 @@ def test_half_a_character_does_not_reach_the_manifest(tmp_path):
         write_manifest(found[:1], tmp_path / "n.jsonl", keep_missing=True)
 
 
+@pytest.mark.parametrize("keep_missing", [False, True])
+def test_a_missing_entry_that_is_kept_is_one_item(tmp_path, keep_missing):
+    """Else bad items seemed half as many, and passed --max_bad."""
+    (tmp_path / "a.mp4").touch()
+    names = ["a", "b", "c", "c"]
+    found = [Entry(name, tmp_path / f"{name}.mp4") for name in names]
+    summary = write_manifest(found, tmp_path / "m.jsonl", keep_missing=keep_missing)
+    assert (summary.missing, summary.duplicates, summary.bad) == (2, 1, 0.25)
+
+
 def test_help_lists_every_dataset(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])

@@ -46,11 +46,23 @@ def convert(folder: Path, dataset: str, name: str, options: dict[str, str]) -> S
         ("msvd", "msvd/msvd_caption_test.panda.json", {}, 670, 27763),
         ("charades-sta", "charades/charades_sta_test.txt", {}, 2578, 3720),
         ("didemo", "didemo/test_data.json", {"per": "moment"}, 4021, 4021),
+        ("didemo", "didemo/test_data.json", {}, 1004, 1004),
+        ("didemo", "didemo/val_data.json", {}, 1065, 1065),
     ],
 )
 def test_captions(tmp_path, dataset, name, options, entries, captions):
     summary = convert(tmp_path, dataset, name, options)
     assert (summary.entries, summary.captions, summary.bad) == (entries, captions, 0)
+
+
+@pytest.mark.parametrize("saved_as", ["{}", "{stem}.mp4"])
+@pytest.mark.parametrize("name", ["didemo/test_data.json", "didemo/val_data.json"])
+def test_every_video_of_didemo_is_found(tmp_path, name, saved_as):
+    for item in json.loads(find(name).read_text("utf-8")):
+        video = item["video"]
+        (tmp_path / saved_as.format(video, stem=video.split(".")[0])).touch()
+    found = READERS["didemo"]([find(name)], Media(tmp_path))
+    assert all(entry.path.is_file() for entry in found)
 
 
 @pytest.mark.parametrize(

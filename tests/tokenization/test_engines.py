@@ -440,6 +440,17 @@ def test_each_process_has_its_gpu(script):
     assert done.stdout.strip() == "['4', '7'] 2", done.stderr
 
 
+def test_a_process_in_place_of_a_killed_one_has_its_gpu(script):
+    done = script(
+        "if __name__ == '__main__':\n"
+        "    with LocalEngine(gpus=['4', '7']) as engine:\n"
+        "        _, late = engine.start(make), engine.start(make)\n"
+        "        late.kill()\n"
+        "        print(late.gpu, engine.start(make).gpu, engine.start(make).gpu)\n"
+    )
+    assert done.stdout.strip() == "7 7 4", done.stderr
+
+
 def test_gpus_are_those_that_cuda_would_see(tmp_path):
     for name in ("nvidia0", "nvidia1", "nvidia10", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -11,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tokenization.extraction import SETTINGS, read, run
-from tokenization import records, shards
+from tests.tokenization.extraction import SETTINGS, Grid, read, run
+from tokenization import backends, pipeline, records, shards
 from tokenization.engines.inline import InlineEngine
 from tokenization.engines.local import LocalEngine
 from tokenization.extract import OutputError, extract
@@ -110,6 +112,35 @@ def test_processes_give_the_same_bytes_as_one(entries, tmp_path):
     for index in (0, 1):
         one, two = (shards.shard_path(tmp_path / name, "train", index) for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
+
+
+def test_from_python_weights_of_networks_are_noted(entries, tmp_path, monkeypatch):
+    """Records of other ones never get into the same dataset. Without a network: its parts are."""
+    built = []
+
+    def prepare(parts, learned, given=None):
+        return dataclasses.replace(learned, sums=(("net.pt", given or "published"),))
+
+    def build(settings, weights=None):
+        built.append(weights)
+        return Grid(settings)
+
+    monkeypatch.setattr(backends, "resolve", lambda learned: learned)
+    monkeypatch.setattr(backends, "prepare", prepare)
+    monkeypatch.setattr(pipeline, "build", build)
+    settings = dataclasses.replace(
+        SETTINGS, pipeline=dataclasses.replace(SETTINGS.pipeline, segmenter="directsam")
+    )
+    out, engine = tmp_path / "out", InlineEngine()
+    extract(entries[:1], out, settings, engine=engine, weights="mine")
+    noted = json.loads((out / "settings.json").read_text("utf-8"))
+    assert noted["pipeline"]["learned"]["sums"] == [["net.pt", "mine"]] and built == ["mine"]
+    for other in (None, "theirs"):
+        with pytest.raises(OutputError, match="holds records of other settings"):
+            extract(entries[:2], out, settings, engine=engine, weights=other)
+    assert extract(entries[:2], out, settings, engine=engine, weights="mine").videos == 2
+    with pytest.raises(ValueError, match="takes weights or build"):
+        run(entries, out, weights="mine")
 
 
 def test_the_program_of_the_documentation(clips):

@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from tests.tokenization.extraction import SETTINGS, Grid, read, run
-from tokenization import files, journal, manifest, records, shards, splits
+from tokenization import files, journal, manifest, missing, records, shards, splits
 from tokenization.extract import OutputError
 from tokenization.folder_lock import only_writer
 from tokenization.recorder import Outcome
@@ -255,6 +255,22 @@ def test_videos_that_the_input_lacks_are_not_removed_without_a_word(entries, tmp
         "4 videos of split 'train' that the input lacks: 'b', 'c', 'short', 'still'" in caplog.text
     )
     assert [r.id for r in records.open_records(out)] == ["a"]
+
+
+def test_a_list_of_missing_entries_goes_with_the_videos_of_its_input(entries, tmp_path, caplog):
+    """Else an evaluation counts what the new input never had."""
+    out, listed = tmp_path / "out", {"gone": "gone.mp4"}
+    run(entries[:2], out)
+    missing.keep(listed, out, "train")
+    run(entries[:3], out)
+    assert missing.read_kept(out, "train") == listed
+    run(entries[2:], out, overwrite=True)
+    assert missing.read_kept(out, "train") == {}
+    assert "the split's list of missing entries (1)" in caplog.text
+    missing.keep(listed, out, "train")
+    other = dataclasses.replace(SETTINGS, record_size=16)
+    run(entries[2:], out, split="test", settings=other, overwrite=True)
+    assert missing.read_kept(out, "train") == {}
 
 
 def test_a_shorter_list_keeps_the_shards_that_are_as_before(entries, tmp_path, seen):

@@ -170,10 +170,29 @@ def test_storage_that_fails_is_asked_again(entries, tmp_path, monkeypatch):
     assert (bad.id, bad.reason) == ("b", "cannot be read (Stale file handle)")
 
 
+def test_a_disk_that_fails_in_the_middle_is_not_taken_for_an_odd_video(
+    entries, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(recorder, "_RETRY_AFTER", ())
+    decode = recorder.Recorder._decode_once
+
+    def fail(self, entry):
+        if entry.id == "b":
+            raise OSError(errno.EIO, "Input/output error", str(entry.path))
+        return decode(self, entry)
+
+    monkeypatch.setattr(recorder.Recorder, "_decode_once", fail)
+    (bad,) = run(entries, tmp_path / "out").quarantine
+    assert (bad.id, bad.reason) == ("b", "cannot be read (Input/output error)")
+    assert bad.remedy == "check its path and the disk"
+
+
 def test_bad_boxes_are_quarantined(clips, tmp_path):
     clips.video("a.mp4")
     entries = read(clips.root, [{"id": "a", "path": "a.mp4", "boxes": [{"box": [1]}]}])
-    assert "its boxes cannot be read" in run(entries, tmp_path / "out").quarantine[0].reason
+    (bad,) = run(entries, tmp_path / "out").quarantine
+    assert bad.reason.startswith("its boxes cannot be read (")
+    assert bad.remedy == "correct the manifest"
 
 
 def test_only_bad_videos(clips, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -78,24 +80,48 @@ def test_several_videos_at_once_give_the_same_records(entries, clips, tmp_path, 
 def test_groups_are_decoded_ahead_and_single_videos_are_not(entries, tmp_path, monkeypatch):
     """Of a single one that kills the process, nobody else may be blamed."""
     done = []
-    monkeypatch.setattr(
-        recorder.Recorder, "_decode_or_none", lambda self, entry: done.append(entry.id)
-    )
+
+    def full(self, entry):
+        done.append(entry.id)
+        raise MemoryError("no room for all")
+
+    monkeypatch.setattr(recorder.Recorder, "_decode", full)
     one = recorder.Recorder(SETTINGS, Together)
     one.ahead(entries[:1])
     assert done == [] and isinstance(one, LooksAhead)
     one.ahead(entries[:2])
     one.ahead(entries[2:4])
     for decoding in one._decoding.values():
-        wait(decoding)
+        wait(decoding.values())
     monkeypatch.undo()
     monkeypatch.setattr(Together, "sizes", [])
     outcomes = one(entries[:2])
     assert sorted(done) == ["a", "b", "c", "short"], "decoded once, and before their turn"
     assert [outcome.id for outcome in outcomes if outcome.data] == ["a", "b"]
-    assert Together.sizes == [], "what was not decoded together goes one by one"
+    assert Together.sizes == [], "what had no room together goes one by one"
     one(entries[3:])
     assert Together.sizes == [2], "those that nobody announced are decoded now"
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_what_was_decoded_for_a_group_is_not_decoded_again(entries, clips, monkeypatch, odd):
+    """Also where it failed: storage that is away was waited for twice."""
+    monkeypatch.setattr(Together, "sizes", [])
+    tries, decode = [], recorder.Recorder._decode_once
+
+    def away(self, entry):
+        tries.append(entry.id)
+        if entry.id == "b":
+            raise OSError(errno.EIO, "Input/output error", str(entry.path))
+        return decode(self, entry)
+
+    monkeypatch.setattr(recorder, "_RETRY_AFTER", (0.0, 0.0))
+    monkeypatch.setattr(recorder.Recorder, "_decode_once", away)
+    more = [manifest.Entry("odd", clips.video("odd.mp4", frames=5))] if odd else []
+    bad = dataclasses.replace(entries[3], id="bad", problem="leaves the folder")
+    outcomes = recorder.Recorder(SETTINGS, Together)([*entries[:3], bad, *more])
+    assert [one.id for one in outcomes if one.quarantined] == ["b", "bad"]
+    assert sorted(tries) == ["a", "b", "b", "b", "c", *(["odd"] if odd else [])]
 
 
 def test_records_of_a_group_are_made_side_by_side_and_stay_in_order(entries, monkeypatch):

@@ -75,6 +75,16 @@ def test_round_trip_over_shards_and_splits(tmp_path):
         source[5]
 
 
+def test_captions_are_read_at_random_as_records_are(tmp_path):
+    shards.write_records(tmp_path, [make("a"), FULL])
+    captions = records.open_captions(tmp_path)
+    assert captions[-1] == captions[1] == FULL.captions
+    assert captions[-2:] == [(), FULL.captions]
+    for outside in (2, -3):
+        with pytest.raises(IndexError, match=f"has no record {outside}"):
+            captions[outside]
+
+
 def test_a_record_is_known_as_it_comes_back(tmp_path):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, FULL.frames.shape, dtype=np.uint8)
@@ -205,6 +215,18 @@ def test_frames_and_labels_must_agree():
 def test_a_dataset_has_unique_ids(tmp_path):
     with pytest.raises(ValueError, match="two records have the id 'a'"):
         shards.write_records(tmp_path, [make("a"), make("a")])
+
+
+@pytest.mark.parametrize("shard_size", [1, 2])
+def test_records_of_a_dataset_have_one_size(tmp_path, shard_size):
+    half = dataclasses.replace(
+        make("b"),
+        trajectories=make("b").trajectories.resize(SIZE // 2, SIZE // 2),
+        frames=make("b").frames[:, ::2, ::2],
+    )
+    with pytest.raises(ValueError, match=r"record 'b' has frames of .* records of a dataset have"):
+        shards.write_records(tmp_path, [make("a"), half], shard_size=shard_size)
+    assert not (tmp_path / "dataset_info.json").exists()
 
 
 def test_writing_again_leaves_no_old_shard(tmp_path):

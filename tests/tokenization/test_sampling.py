@@ -93,3 +93,21 @@ def test_a_clip_around_an_annotated_second_has_its_frame(clips):
     found = video.decode(path, frames=4, start=1.5, end=4.5, annotated=[3.04, 5.5, 0.2])
     assert 3.0 in np.round(found.times, 3).tolist() and len(found.times) == 4
     assert found.times.min() >= 1.5 and found.times.max() < 4.5
+
+
+@pytest.mark.parametrize("span", [{}, {"start": 2.0}, {"end": 9.0}, {"start": 2.0, "end": 9.0}])
+def test_a_second_after_the_end_of_the_video_moves_no_frame(clips, span):
+    """The last frame is on screen until the video ends, not for ever."""
+    path = clips.video(frames=clips.grey(60, 16, 16), fps=10)
+    plain = video.decode(path, frames=4, **span)
+    after = video.decode(path, frames=4, annotated=[6.0, 7.5], **span)
+    np.testing.assert_array_equal(after.times, plain.times)
+    last = video.decode(path, frames=4, annotated=[5.95], **span)
+    assert last.times[-1] == pytest.approx(5.9) != plain.times[-1]
+
+
+def test_a_second_after_the_span_moves_no_frame(clips):
+    path = clips.video(frames=clips.grey(60, 16, 16), fps=10)
+    plain = video.decode(path, frames=4, end=5.95)
+    after = video.decode(path, frames=4, end=5.95, annotated=[5.96])
+    np.testing.assert_array_equal(after.times, plain.times)

@@ -337,6 +337,18 @@ def test_broken_truth_is_named(tmp_path):
         load_truth(tmp_path / "y")
 
 
+def test_a_truth_that_was_cut_off_or_damaged_is_named(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, labels=np.random.default_rng(0).integers(0, 9, (4, 32, 32)))
+    (tmp_path / "x.json").write_text("{}")
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:middle], whole[:middle] + bytes(200) + whole[middle + 200 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"x\.npz and \.json are not a world's truth"):
+            load_truth(path)
+
+
 def test_an_interrupted_write_leaves_nothing_half_written(tmp_path, monkeypatch):
     def interrupt(*_args, **_kwargs):
         raise KeyboardInterrupt

@@ -193,7 +193,7 @@ def test_less_at_once_goes_on_with_the_same_records(video, folder, tmp_path):
             out,
             dataclasses.replace(settings, pipeline=dataclasses.replace(chosen, learned=learned)),
             engine=InlineEngine(),
-            build=functools.partial(pipeline.build, weights=str(folder)),
+            weights=str(folder),
         )
 
     assert run(DeviceSettings()).videos == 1
@@ -203,6 +203,7 @@ def test_less_at_once_goes_on_with_the_same_records(video, folder, tmp_path):
     (record,) = open_records(out)
     noted = record.trajectories.made_by["settings"]["learned"]
     assert noted["running"] == {"precision": "float32"}
+    assert noted["sums"], "from Python, too, weights are noted"
 
 
 def test_the_benchmark_times_networks(torch, transformers, video, tmp_path, monkeypatch, capsys):

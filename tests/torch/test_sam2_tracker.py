@@ -214,6 +214,7 @@ class Tiny:
         self.torch, self.room, self.fails = torch, room, fails
         self.allocations = 0
         self.held: list[int] = []
+        self.refused: list[int] = []
 
     def encode(self, images):
         model, torch = self, self.torch
@@ -222,6 +223,7 @@ class Tiny:
             def new_empty(self, count, *shape):
                 model.allocations += 1
                 if count > model.room or model.allocations in model.fails:
+                    model.refused.append(count)
                     raise torch.OutOfMemoryError
                 model.held.append(count)
                 return torch.empty(count, *shape)
@@ -256,6 +258,23 @@ def test_clips_whose_features_do_not_fit_together_go_in_smaller_batches(sam2, to
     model.room = 1
     with pytest.raises(WorkerUnfit, match="the device failed"):
         tracker.track(clips())
+
+
+def test_a_batch_that_does_not_fit_makes_all_later_ones_smaller(sam2, torch):
+    """Each was tried at full size again, though the first had shown that it does not fit."""
+    many = [clip for _ in range(4) for clip in clips()]
+    many = [dataclasses.replace(clip, frames=clip.frames ^ i) for i, clip in enumerate(many)]
+    whole = sam2.batched.BatchedTracker("tiny", Tiny(torch), sam2.device, RUNNING).track(many)
+    model = Tiny(torch, room=18)
+    running = dataclasses.replace(RUNNING, frames_held=28)
+    tracker = sam2.batched.BatchedTracker("tiny", model, sam2.device, running)
+    for labels, expected in zip(tracker.track(many), whole, strict=True):
+        np.testing.assert_array_equal(labels, expected)
+    assert model.refused == [28, 28, 28], "one batch, its first images in chunks of 5, 2 and 1"
+    still = dataclasses.replace(clips()[0], frames=np.zeros_like(clips()[0].frames))
+    with pytest.raises(WorkerUnfit, match="the device failed"):  # not halved for ever
+        model.room = 0
+        tracker.track([still, still])
 
 
 def test_nothing_to_follow(sam2):

@@ -8,8 +8,9 @@ use val_1 and join the sentences of a video, in the order of time, to one paragr
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,15 @@ def read(files: Sequence[Path], media: Media, *, per: str = "video") -> Iterator
     for file in files:
         videos = sources.json_object(file, sources.read_json(file))
         if per == "event":
-            convert = functools.partial(_events, media=media, numbers=events)
+            convert = functools.partial(_event, media=media)
+            yield from reading.entries(file, _events(videos, events), convert, like=_LIKE)
         else:
             convert = functools.partial(_paragraph, media=media, known=paragraphs)
-        yield from reading.entries(file, videos, convert, like=_LIKE)
+            yield from reading.entries(file, videos, convert, like=_LIKE)
     yield from paragraphs.values()
 
 
-def _sentences(name: str, item: Any) -> tuple[list[str], list[tuple[float, float]]]:
+def _sentences(name: str, item: Any) -> tuple[list[str], list[tuple[Any, Any]]]:
     if "/" in name:
         raise ItemError(f"{name!r} is no name of a video")
     sentences = reading.items(item, "sentences")
@@ -54,7 +56,7 @@ def _sentences(name: str, item: Any) -> tuple[list[str], list[tuple[float, float
         raise ItemError(f"it has {len(times)} timestamps and {len(sentences)} sentences")
     if not all(isinstance(sentence, str) for sentence in sentences):
         raise ItemError("its sentences must be texts")
-    return sentences, [reading.span(*time) for time in times]
+    return sentences, times
 
 
 def _path(name: str, media: Media) -> Path:
@@ -64,22 +66,53 @@ def _path(name: str, media: Media) -> Path:
 def _paragraph(video: tuple[str, Any], *, media: Media, known: dict[str, Entry]) -> list[Entry]:
     name, item = video
     sentences, times = _sentences(name, item)
-    # In the order of time, as the events are told; of equal starts as in the file.
-    order = sorted(range(len(times)), key=lambda place: times[place][0])
+    # In the order of time, as the events are told; of equal starts as in the file. An end before
+    # its start is no matter here.
+    starts = [reading.number(start, "start") for start, _ in times]
+    order = sorted(range(len(times)), key=starts.__getitem__)
     caption = reading.paragraph(sentences[place] for place in order)
     before = known[name].captions if name in known else ()
     known[name] = Entry(name, _path(name, media), captions=before + caption)
     return []
 
 
-def _events(video: tuple[str, Any], *, media: Media, numbers: dict[str, int]) -> Iterator[Entry]:
-    name, item = video
-    path = _path(name, media)
-    for sentence, (start, end) in zip(*_sentences(name, item), strict=True):
-        number = numbers.get(name, 0)
-        numbers[name] = number + 1
-        caption = reading.captions(sentence)
-        yield Entry(f"{name}_{number}", path, start, end, caption, extra={"video": name})
+@dataclasses.dataclass(frozen=True)
+class _Event:
+    """A sentence about a part of a video.
+
+    Attributes:
+      video: its name.
+      number: of the event, through all files; one that gives no entry has a number, too.
+      sentence: as in the file.
+      times: start and end, as in the file.
+    """
+
+    video: str
+    number: int
+    sentence: str
+    times: tuple[Any, Any]
+
+
+def _events(
+    videos: Iterable[tuple[str, tuple[str, Any]]], numbers: dict[str, int]
+) -> Iterator[tuple[str, _Event | ItemError]]:
+    """The events of videos, or what is wrong with a video as a whole."""
+    for where, (name, item) in videos:
+        try:
+            sentences, times = _sentences(name, item)
+        except ItemError as error:
+            yield where, error
+            continue
+        for place, (sentence, time) in enumerate(zip(sentences, times, strict=True)):
+            number = numbers.get(name, 0)
+            numbers[name] = number + 1
+            yield f"{where}, sentence {place}", _Event(name, number, sentence, time)
+
+
+def _event(event: _Event, *, media: Media) -> list[Entry]:
+    name, (start, end) = event.video, reading.span(*event.times)
+    caption, extra = reading.captions(event.sentence), {"video": name}
+    return [Entry(f"{name}_{event.number}", _path(name, media), start, end, caption, extra=extra)]
 
 
 ACTIVITYNET = Dataset(

@@ -2,7 +2,8 @@
 
 A list of {"annotation_id": 1, "video": "26292851@N04_4253489686_265c3c8051.m4v", "num_segments": 6,
 "description": "...", "times": [[4, 4], [4, 4], [0, 0]], "dl_link": ...}: each of the times is one
-person's choice of 5-second segments, first and last. A few videos occur under two suffixes.
+person's choice of 5-second segments, first and last. A few videos occur under two suffixes, some
+under none (`a.` and `a.mp4`): a video is what is before the dot, as in the dataset's own code.
 Retrieval protocols join the descriptions of a video to one paragraph; here in the order of the
 file.
 """
@@ -40,14 +41,15 @@ def read(files: Sequence[Path], media: Media, *, per: str = "video") -> Iterator
 
     def convert(item: Any) -> list[Entry]:
         video = reading.text(item, "video")
-        path = media.path(video)
+        stem = video.split(".")[0]
+        path = media.path(video, stem)
         (caption,) = reading.captions(reading.text(item, "description"))
         start, end = _moment(item)
         if per == "video":
-            videos.setdefault(Path(video).stem, (path, []))[1].append(caption)
+            videos.setdefault(stem, (path, []))[1].append(caption)
             return []
         name = reading.text(item, "annotation_id")
-        return [Entry(name, path, start, end, (caption,), extra={"video": Path(video).stem})]
+        return [Entry(name, path, start, end, (caption,), extra={"video": stem})]
 
     for file in files:
         items = sources.json_list(file, sources.read_json(file))

@@ -13,7 +13,8 @@ from tokenization.manifest import VIDEO_SUFFIXES
 class Media:
     """Finds media files by the names that annotation files give them.
 
-    A file may have another suffix than annotated: whoever downloads videos often converts them.
+    A file may have another suffix than annotated, or one more (`a.mov.mp4` for `a.mov`): whoever
+    downloads videos often converts them.
     Each folder that is looked into is listed once.
 
     Attributes:
@@ -45,7 +46,8 @@ class Media:
             stem = _stem(last)
             for folder in self._roots:
                 parent = f"{folder}/{below}" if below else folder
-                found = self._listing(parent).get(stem)
+                listing = self._listing(parent)
+                found = listing.get(stem) or listing.get(last)
                 if found is not None:
                     return Path(parent, last if last in found else found[0])
         return None
@@ -99,9 +101,12 @@ class Media:
 
 
 def _stem(name: str) -> str:
-    """A name without its suffix, if that is one of videos and images."""
+    """A name without its suffix, if that is one of videos and images, or a bare dot.
+
+    Flickr knew no suffix of some videos: DiDeMo's are annotated and saved as `a.`.
+    """
     stem, suffix = os.path.splitext(name)  # noqa: PTH122 (ten times as fast, for each item)
-    return stem if suffix.lower() in VIDEO_SUFFIXES else name
+    return stem if suffix.lower() in VIDEO_SUFFIXES or suffix == "." else name
 
 
 def _checked(name: str) -> tuple[str, str]:

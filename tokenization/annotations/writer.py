@@ -29,6 +29,7 @@ class Summary:
       classes: different ones among them.
       missing: entries whose file is not there, in the manifest only if asked to be kept.
       missing_files: those files.
+      missing_kept: of the missing, entries that are in the manifest.
       duplicates: entries refused because their id was taken.
       malformed: other items that gave no entry.
       left_out: entries that were not among the wanted ids.
@@ -42,6 +43,7 @@ class Summary:
     classes: int = 0
     missing: int = 0
     missing_files: int = 0
+    missing_kept: int = 0
     duplicates: int = 0
     malformed: int = 0
     left_out: int = 0
@@ -52,7 +54,7 @@ class Summary:
     def bad(self) -> float:
         """Fraction of the items that are malformed or duplicates."""
         refused = self.malformed + self.duplicates
-        return refused / max(1, refused + self.entries + self.missing)
+        return refused / max(1, refused + self.entries + self.missing - self.missing_kept)
 
     def __str__(self) -> str:
         lines = [
@@ -184,6 +186,7 @@ class _Writer:
             self._missing.write(missing.line_of(entry.id, entry.path))
             if not self._keep_missing:
                 return
+            self.summary.missing_kept += 1
         file.write(line + "\n")
         self._count(entry)
 

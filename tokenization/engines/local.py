@@ -73,7 +73,7 @@ class LocalEngine:
         """See `Engine`."""
         gpu = None
         if self._gpus:  # the one that fewest processes have
-            taken = [worker.gpu for worker in self._workers]
+            taken = [worker.gpu for worker in self._workers if not worker.killed]
             gpu = min(self._gpus, key=taken.count)
         worker = _Process(make, gpu)
         self._workers.append(worker)

@@ -102,18 +102,22 @@ class BatchedTracker:
 
         A batch whose features or labels do not fit is halved, and so are all later ones.
         """
-        for batch in batches(clips, self._frames_held):
-            found = self._together(clips, batch)
+        done, left = 0, clips
+        ahead = batches(left, self._frames_held)
+        while (batch := next(ahead, None)) is not None:
+            found = self._together(left, batch)
             if found is not None:
-                yield from found
+                for index, labels in found:
+                    yield done + index, labels
                 continue
             # Only now, the error and what it held being gone, can the memory be given back.
             free(self._device.torch)
-            self._frames_held = max(1, len(batch.frames) // 2)
+            self._frames_held = len(batch.frames) // 2  # at 0 each clip goes alone
             self._plan_chunks()  # they have shrunk for what was not their fault
-            numbers = sorted(index for group in batch.groups for index in group.clips)
-            for place, labels in self._in_batches([clips[index] for index in numbers]):
-                yield numbers[place], labels
+            # A batch has clips that follow each other: all before it are tracked.
+            done += min(index for group in batch.groups for index in group.clips)
+            left = clips[done:]
+            ahead = batches(left, self._frames_held)
 
     def _together(
         self, clips: Sequence[Clip], batch: Batch

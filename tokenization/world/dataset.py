@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -185,7 +187,11 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".npz", ".json") else path
     try:
-        with np.load(stem.with_name(f"{stem.name}.npz"), allow_pickle=False) as arrays:
+        # NumPy leaves a file that it opened itself open where its end is missing.
+        with (
+            stem.with_name(f"{stem.name}.npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             labels = arrays["labels"]
         log = json.loads(stem.with_name(f"{stem.name}.json").read_text())
         return Truth(
@@ -197,7 +203,7 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
             cuts=tuple(log["cuts"]),
             background=tuple(log["background"]),
         )
-    except (KeyError, TypeError, ValueError, EOFError) as error:
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{stem}.npz and .json are not a world's truth: {error}") from error
 
 
