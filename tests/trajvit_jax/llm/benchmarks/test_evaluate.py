@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.trajvit_jax.llm.benchmarks.conftest import CHOICE, MLVU, NEXTQA, NEXTQA_OPEN, csv
+from tests.trajvit_jax.llm.benchmarks.conftest import (
+    CAPTIONING,
+    CHOICE,
+    MLVU,
+    NEXTQA,
+    NEXTQA_OPEN,
+    csv,
+)
 from trajvit_jax.llm import evaluate
 from trajvit_jax.llm.benchmarks.lines_file import LinesFile
 
@@ -252,6 +259,22 @@ def test_what_the_judge_failed_at_can_be_asked_again_and_is_not_wrong(job, monke
     job.put("multi-choice.json", {str(n): {"action": [turned]} for n in range(3)})
     assert run(*again, **where) == 0
     assert result()["metrics"]["accuracy"]["value"] == 0.0
+
+
+def test_a_choice_is_judged_anew_where_another_one_is_right(job):
+    """The request is the same: it does not tell the right one."""
+    job.put("multi-choice.json", {"1": {"action": [CHOICE]}})
+    job.put("captioning.json", {"1": {"action": [CAPTIONING]}})
+    job.put("videos/1.mp4")
+    job.put("script.json", {"": "He is passing it."})
+    where = {"benchmark": "tempcompass_captioning", "files": "captioning.json"}
+    judged = ["--annotations=multi-choice.json", f"--judge={JUDGE}"]
+    assert run(*judged, **where) == 0
+    assert result()["metrics"]["judge_accuracy"]["value"] == 100.0
+    turned = CHOICE | {"answer": "A. dunking"}
+    job.put("multi-choice.json", {"1": {"action": [turned]}})
+    assert run(*judged, **where) == 0
+    assert result()["metrics"]["judge_accuracy"]["value"] == 0.0
 
 
 def test_where_nothing_works_it_ends_at_once(job, capsys):
