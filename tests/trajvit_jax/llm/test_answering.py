@@ -140,6 +140,22 @@ def test_a_chat_that_outgrows_its_context_forgets_the_oldest(model, clips, monke
     assert command.without_oldest(turns) == [Turn("user", "<video>\nc")]
 
 
+def test_a_chat_goes_on_after_an_answer_that_names_a_placeholder(model, clips, monkeypatch, capsys):
+    reply, answers = model.reply, iter(["a <video> of <image>", "<video>", None])
+
+    def said(*args):
+        told = list(reply(*args))  # which refuses what does not hold together
+        return iter([next(answers) or told[-1]])
+
+    lines = iter(["what ?", "and ?", "and then ?", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    monkeypatch.setattr(model, "reply", said)
+    command.talk(model, [str(clips[0])], SHORT, None)
+    told = capsys.readouterr()
+    assert told.out.splitlines()[:2] == ["a <video> of <image>", "<video>"]
+    assert len(told.out.splitlines()) == 3 and not told.err
+
+
 def test_commands_leave_when_interrupted(folder, monkeypatch, capsys):
     def stop(*args, **options):
         raise KeyboardInterrupt
