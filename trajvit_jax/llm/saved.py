@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 from pathlib import Path
 
 import jax
@@ -152,11 +151,13 @@ def save(saved: Saved, folder: str | os.PathLike[str], *, tokenizer: str) -> Non
     """
     folder, model = Path(folder), saved.model
     chat = saved.chat
+    # It may lie in this very folder.
+    words = (Path(tokenizer) / TOKENIZER).read_bytes()
     # First away and last back: a save that is cut off leaves nothing that loads.
     (folder / _SETTINGS).unlink(missing_ok=True)
     llm = without_adapters(model.llm)
     hugging_face.save(llm, folder / _LLM, begin=chat.begin, stop=chat.stop)
-    shutil.copyfile(Path(tokenizer) / TOKENIZER, folder / _LLM / TOKENIZER)
+    (folder / _LLM / TOKENIZER).write_bytes(words)
     arrays = {}
     for name in ("eyes", "connector"):
         part = paths(getattr(model, name))

@@ -224,6 +224,18 @@ def test_a_save_that_is_cut_off_leaves_nothing_that_loads(folder, tmp_path, monk
         folders.load(moved)
 
 
+def test_a_save_over_the_folder_that_it_came_from(folder, tmp_path):
+    """The tokenizer lies there, too."""
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    folders.save(folders.load(moved), moved, tokenizer=str(moved / "llm"))
+    one, other = folders.load(folder), folders.load(moved)
+    for a, b in zip(*(jax.tree.leaves(nnx.state(m.model)) for m in (one, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(FileNotFoundError):
+        folders.save(other, moved, tokenizer=str(tmp_path))
+    folders.load(moved)  # nothing was removed
+
+
 def test_manifest_of_a_file_of_conversations(clips, tmp_path, capsys):
     media = clips[0].parent
     entries = [
