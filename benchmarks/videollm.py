@@ -66,8 +66,7 @@ from trajvit_jax.data.source import open_records
 from trajvit_jax.demo.chain import DataSettings
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.llm import saved as folders
-from trajvit_jax.llm.costs import prefill_flops
-from trajvit_jax.models.costs import cost_of
+from trajvit_jax.llm.costs import eyes_flops, prefill_flops
 
 MODELS = ("trajvit", "vit3d")
 _QUESTION = 20  # tokens of a question with its marks
@@ -231,7 +230,7 @@ def measure(
             scores = score(known, held_out, saved, seed=settings.seed, **own_sizes)
             tokens = tokens_read(held_out, saved)
         read = prefill_flops(saved.model.settings.llm, round(tokens) + _QUESTION)
-        seen = cost_of(experiment.model)
+        seen = eyes_flops(experiment.model, experiment.eyes)
         rows.append(
             Row(
                 model=model,
@@ -240,7 +239,7 @@ def measure(
                 placed=placed,
                 probed=probed,
                 tokens=tokens,
-                prefill=float(read + (seen.total or seen.transformer)),
+                prefill=float(read + seen),
                 llm_prefill=float(read),
                 seconds=results["seconds_a_step"],
                 retrieval=retrieval["txt2vid_r5"],

@@ -18,12 +18,14 @@ from trajvit_jax.convert.pieces import paths
 from trajvit_jax.experiment import note, read_settings
 from trajvit_jax.llm import hugging_face, parts, saved, trained
 from trajvit_jax.llm.conversation import to_llava
-from trajvit_jax.llm.costs import work_of
+from trajvit_jax.llm.costs import eyes_flops, work_of
 from trajvit_jax.llm.experiment import VideoLLMExperiment
+from trajvit_jax.llm.eyes import EyesSettings
 from trajvit_jax.llm.llama import Llama
 from trajvit_jax.llm.lora import LoraSettings
 from trajvit_jax.llm.settings import LlamaSettings, to_hugging_face
 from trajvit_jax.llm.train import train, with_steps
+from trajvit_jax.models.costs import cost_of
 from trajvit_jax.run import interrupts
 from trajvit_jax.run.checkpoint_files import load_arrays
 
@@ -232,6 +234,17 @@ def test_work_of_a_step_has_the_head(settings):
     large = dataclasses.replace(settings, llm=dataclasses.replace(settings.llm, vocabulary=640))
     tokens = 2 * 160
     assert work_of(large).flops - work_of(settings).flops == 2 * 2 * 64 * 320 * tokens
+
+
+def test_eyes_cost_no_layer_that_they_leave_out(settings):
+    """By how much: a layer of the encoder, which costs the same wherever it is."""
+    video, depth = settings.model, settings.model.encoder.depth
+    shallow = dataclasses.replace(video.encoder, depth=depth - 1)
+    layer = cost_of(video).total - cost_of(dataclasses.replace(video, encoder=shallow)).total
+    whole, less = (eyes_flops(video, EyesSettings(skip)) for skip in (0, 1))
+    assert whole == cost_of(video).total and whole - less == layer > 0
+    all_of_it = dataclasses.replace(settings, eyes=EyesSettings(0))
+    assert work_of(all_of_it).flops - work_of(settings).flops == settings.data.batch * layer
 
 
 def test_groups_that_devices_cannot_share(settings, tmp_path):
