@@ -138,18 +138,29 @@ def count_prefill(settings: Any, tokens: int) -> float:
 
 
 def count_trajectories(manifest: Path, frames: Sequence[int], most: int) -> dict[int, int]:
-    """Mean trajectories of clips, by how many frames are sampled of them."""
-    from tokenization import pipeline, video
-    from tokenization.manifest import read_entries
+    """Mean trajectories of clips, by how many frames are sampled of them.
 
-    entries, found = read_entries(manifest)[:most], {}
+    Raises:
+      ManifestError: what names no videos, or none that may be opened.
+    """
+    from tokenization import pipeline, video
+    from tokenization.manifest import ManifestError, read_entries
+
+    entries, found = [one for one in read_entries(manifest) if one.problem is None][:most], {}
+    if not entries:
+        raise ManifestError(f"{manifest} names no video that may be opened")
     for t in frames:
         settings = pipeline.PipelineSettings(frames=t)
         made = pipeline.build(settings)
         counts = []
         for entry in tqdm(entries, f"{t} frames", unit="clip", delay=5):
             decoded = video.decode(
-                entry.path, frames=t, between=settings.between, max_side=settings.max_side
+                entry.path,
+                frames=t,
+                between=settings.between,
+                start=entry.start,
+                end=entry.end,
+                max_side=settings.max_side,
             )
             counts.append(len(made.tokenize(decoded)))
         found[t] = round(statistics.mean(counts))

@@ -46,6 +46,7 @@ from benchmarks.parts.videollm_text import (
     word_tokenizer,
 )
 from benchmarks.videollm import NotLearned, Row, Score, Settings, verdicts
+from tokenization.manifest import ManifestError
 from tokenization.world.captions import content, split_of
 from tokenization.world.dataset import clips
 from tokenization.world.events import events
@@ -396,13 +397,24 @@ def test_cost_rows_agree_with_the_formula():
 
 def test_trajectories_are_counted_in_the_mean(tmp_path, monkeypatch):
     """As docs tell of them."""
-    entries = [json.dumps({"id": name, "path": name}) for name in "abc"]
-    (tmp_path / "a.jsonl").write_text("\n".join(entries))
+    entries = [
+        {"id": name, "path": name, "start": 1.5, "end": 2.5 + i} for i, name in enumerate("abc")
+    ]
+    entries.insert(1, {"id": "no", "path": "no", "start": 2, "end": 1})  # ends before it starts
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    spans = []
     counts = iter([10, 11, 36])
     made = types.SimpleNamespace(tokenize=lambda decoded: range(next(counts)))
     monkeypatch.setattr("tokenization.pipeline.build", lambda settings: made)
-    monkeypatch.setattr("tokenization.video.decode", lambda path, **options: None)
+    monkeypatch.setattr(
+        "tokenization.video.decode",
+        lambda path, **options: spans.append((path.name, options["start"], options["end"])),
+    )
     assert count_trajectories(tmp_path / "a.jsonl", [16], 3) == {16: 19}
+    assert spans == [("a", 1.5, 2.5), ("b", 1.5, 3.5), ("c", 1.5, 4.5)]
+    (tmp_path / "a.jsonl").write_text(json.dumps(entries[1]))
+    with pytest.raises(ManifestError, match="names no video that may be opened"):
+        count_trajectories(tmp_path / "a.jsonl", [16], 3)
 
 
 def test_memory_of_a_device_is_that_of_its_share():
