@@ -227,6 +227,8 @@ def test_options_of_the_config_are_read(data):
     assert with_steps(found, 1) == found
     given = configs.to_settings(VideoLLMExperiment, configs.load(f"{CONFIG}:steps=70"))
     assert (given.epochs, given.steps) == (0.0, 70)
+    # Where the videos of held-out conversations are is no argument: --config.data.* says it.
+    assert config.data.evaluation == "" and config.data.eval_split == "test"
 
 
 def test_work_of_a_step_has_the_head(settings):
