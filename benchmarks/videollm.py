@@ -316,7 +316,7 @@ def table(rows: Sequence[Row]) -> str:
             f"model's), {row.seconds:.2f} s a step, R@5 of its eyes {row.retrieval:.1f}"
         )
         lines += [
-            f"  {one.kind:9} {one.right:5.1f}% ({one.low:.1f} to {one.high:.1f}) of {one.asked}; "
+            f"  {one.kind:9} {one.right:5.1f}%{_interval(one)} of {one.asked}; "
             f"shuffled {one.shuffled:.1f}%, chance {one.chance:.1f}%"
             + (f"; in words {row.words[one.kind]:.1f}%" if one.kind in row.words else "")
             + (f"; in places {row.placed[one.kind]:.1f}%" if one.kind in row.placed else "")
@@ -324,6 +324,10 @@ def table(rows: Sequence[Row]) -> str:
             for one in row.scores
         ]
     return "\n".join(lines)
+
+
+def _interval(one: Score) -> str:
+    return "" if one.low is None else f" ({one.low:.1f} to {one.high:.1f})"
 
 
 def verdicts(rows: Sequence[Row], seconds: float) -> dict[str, bool]:

@@ -36,7 +36,7 @@ from benchmarks.parts.videollm_questions import (
     scenes,
     words,
 )
-from benchmarks.parts.videollm_run import _interval, known_of, rows_for, write_talks
+from benchmarks.parts.videollm_run import known_of, rows_for, write_talks
 from benchmarks.parts.videollm_text import (
     TextSettings,
     batches,
@@ -362,16 +362,6 @@ def test_rows_hold_every_conversation_of_a_batch(tmp_path):
             assert (plan_rows(fixed, np.zeros(32, int), settings).row >= 0).all()
             share.append(fixed.sum() / (settings.rows * settings.length))
     assert min(share) > 0.5
-
-
-def test_intervals_are_over_clips():
-    """Questions about one clip count as one draw: four equal ones tell no more than one."""
-    names = [str(i) for i in range(50)]
-    right = np.array([i % 2 for i in range(50)], float)
-    low, high = _interval(names, right, 0)
-    assert 30 < low < 50 < high < 70
-    again = _interval([n for n in names for _ in range(4)], np.repeat(right, 4), 0)
-    assert abs(again[0] - low) < 3 and abs(again[1] - high) < 3
 
 
 def test_verdicts_follow_the_bounds():
