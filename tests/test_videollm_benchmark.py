@@ -192,12 +192,38 @@ def test_an_object_is_a_single_place(pool):
         words = chat.text_ids(f"{fact.size} {fact.colour} {fact.shape} {fact.way}")
         assert {*words, *[then] * fact.shot} in told
     asked = questions(known)[:1]
-    talk, own = talk_about(known, asked, np.random.default_rng(0), chat, placed=True, start=3)
-    assert sorted(talk.source[talk.source >= 0]) == [*range(3, 3 + len(own))]
-    rows = jax.tree.map(jnp.asarray, rows_of([[talk]], 40))
-    x = merged(model, rows, jnp.asarray(np.pad(found[: len(own)], [(3, 0), (0, 0)])[None]))
-    place = int(np.flatnonzero(talk.source == 4)[0])
+    talk, own = talk_about(known, asked, np.random.default_rng(0), chat, placed=True)
+    assert sorted(talk.source[talk.source >= 0]) == [*range(len(own))]
+    rows = jax.tree.map(jnp.asarray, rows_of([[talk]], 240))
+    x = merged(model, rows, jnp.asarray(found[: len(own)][None]))
+    place = int(np.flatnonzero(talk.source == 1)[0])
     np.testing.assert_allclose(np.asarray(x)[0, place], found[1], atol=1e-6)
+
+
+def test_places_are_as_many_as_a_clip_s_tokens(pool):
+    """Objects stand anywhere among up to 30 others, now and then among 145, and all fit a row."""
+    settings = TextSettings(rows=64, placed=1.0)
+    chat = ChatTokenizer(word_tokenizer(), llama_settings(settings).vocabulary)
+    comma = chat.text_ids(",")[0]
+    rng, counts, first = np.random.default_rng(2), [], []
+    for scene in pool * 10:
+        known = facts(scene)
+        empty = places_of(known, rng, chat)[:, 0] == comma
+        counts.append(int(empty.sum()))
+        first.append(int(np.flatnonzero(~empty)[0]))
+    few = [count for count in counts if count != 145]
+    assert 0.02 < counts.count(145) / len(counts) < 0.12
+    assert min(few) == 0 and 28 <= max(few) <= 30 and max(first) > 30
+    batch = next(batches([facts(scene) for scene in pool], chat, settings))
+    own = batch.sequences
+    assert own.target.any(1).all() and (own.segment > 0).mean() > 0.7
+    lengths = [
+        ((own.segment[row] == one) & (own.source[row] >= 0)).sum()
+        for row in range(settings.rows)
+        for one in range(1, own.segment[row].max() + 1)
+    ]
+    # None is lost for its length: as frequent in rows as they are drawn.
+    assert 0.02 < np.mean(np.array(lengths) > 144) < 0.12
 
 
 def test_every_training_caption_needs_the_shapes(pool):
@@ -234,7 +260,7 @@ def test_the_language_model_is_asked_in_words(tmp_path):
     chat = ChatTokenizer.load(tmp_path, model.settings.vocabulary)
     for placed in (False, True):
         told = [talk_about(known, [one], rng, chat, placed=placed) for one in asked]
-        places = rows_of_places([[own] for _, own in told], 8)
+        places = rows_of_places([[own] for _, own in told])
         tokens = np.asarray(in_places(model, places))
         right = is_answered(model, [talk for talk, _ in told], tokens)
         assert all(right) and len(right) == len(asked) >= 2
