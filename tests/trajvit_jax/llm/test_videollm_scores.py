@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from benchmarks.parts import videollm_run
+from benchmarks.parts import videollm_halves, videollm_run
 from benchmarks.parts.videollm_halves import fit_and_score, object_states
 from benchmarks.parts.videollm_questions import questions
 from benchmarks.parts.videollm_run import answer, known_of, score, see, tokens_read
@@ -103,7 +104,7 @@ def test_scores_by_kind_and_of_shuffled_clips(world, saved, monkeypatch):
     assert 1 < tokens_read(records, saved) <= 7
 
 
-def test_states_of_the_named_objects(world, saved):
+def test_states_of_the_named_objects(world, saved, monkeypatch):
     """In their order; without those of which the six slots hold nothing."""
     root, known = world
     eyes, video_settings = saved.model.eyes, saved.model.settings.video
@@ -114,3 +115,8 @@ def test_states_of_the_named_objects(world, saved):
     assert all(fact in left for _, fact in found) and len(found) > len(named) // 2
     assert {state.shape for state, _ in found} == {(video_settings.encoder.width,)}
     assert fit_and_score(found, found, "colour", ridge=1e-6) == 100
+    monkeypatch.setattr(videollm_halves, "_AT_ONCE", 1)  # clips in several parts
+    again = object_states(known, records, eyes, video_settings, root / "test" / "truth", 4)
+    for (one, fact), (other, same) in zip(found, again, strict=True):
+        assert fact == same
+        np.testing.assert_allclose(one, other, atol=1e-6)
