@@ -466,6 +466,7 @@ def test_time_outside_the_stages_counts(tmp_path):
         outside = clock.seconds["outside every stage"]
         assert outside > 0.19 and set(clock.cpu_seconds) == set(clock.seconds)
     assert clock.seconds["one"] > 0.19  # of both runs
+    assert json.loads((tmp_path / "seconds.json").read_text()) == clock.seconds
     assert clock.others is None or 0 <= clock.others <= 1
     (tmp_path / "busy_seconds.json").unlink()
     clock = RunClock(tmp_path / "seconds.json")

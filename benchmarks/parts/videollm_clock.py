@@ -54,9 +54,9 @@ class RunClock(StageClock):
     def finish(self) -> None:
         """Counts what of this run was in no stage, as a stage of its own."""
         rest = _now() - self._began - self._counted
-        with super().stage(OUTSIDE, again=True):
-            pass
         self._kept[OUTSIDE], self._cpu[OUTSIDE] = float(rest[0]), float(rest[1])
+        with super().stage(OUTSIDE):  # which writes them, and adds nothing
+            pass
         self._keep_busy(OUTSIDE, float(rest[2]))
 
     @property
