@@ -50,7 +50,7 @@ class Row:
       tokens: that the language model reads of the video.
       llm: FLOPs of its prefill, by XLA.
       formula: the same, by `trajvit_jax.llm.costs`.
-      eyes: FLOPs of the video encoder, by formula.
+      eyes: FLOPs of the video encoder, less the layers that eyes leave out, by formula.
       cache: bytes of keys and values.
     """
 
@@ -72,9 +72,9 @@ class Row:
 
 def rows(counts: Mapping[int, int], frames: Sequence[int], llama: str, size: str) -> list[Row]:
     """Both models at every number of frames; `counts` are trajectories by frames."""
-    from trajvit_jax.llm.costs import cache_bytes, prefill_flops
+    from trajvit_jax.llm.costs import cache_bytes, eyes_flops, prefill_flops
+    from trajvit_jax.llm.eyes import EyesSettings
     from trajvit_jax.llm.settings import LLAMAS, LlamaSettings
-    from trajvit_jax.models.costs import cost_of
     from trajvit_jax.models.settings import SIZES, ModelSettings, TrajViTSettings
 
     tiny = LlamaSettings(vocabulary=512, width=64, depth=2, heads=4, key_heads=2, mlp=128)
@@ -90,7 +90,6 @@ def rows(counts: Mapping[int, int], frames: Sequence[int], llama: str, size: str
                 trajvit=TrajViTSettings(max_trajectories=n),
             )
             tokens = 1 + (n if model == "trajvit" else t // 2 * 196)
-            cost = cost_of(settings)
             found.append(
                 Row(
                     model=model,
@@ -100,7 +99,7 @@ def rows(counts: Mapping[int, int], frames: Sequence[int], llama: str, size: str
                     tokens=tokens,
                     llm=count_prefill(llm, tokens + _TEXT),
                     formula=float(prefill_flops(llm, tokens + _TEXT)),
-                    eyes=float(cost.total or cost.transformer),
+                    eyes=float(eyes_flops(settings, EyesSettings())),
                     cache=cache_bytes(llm, tokens + _TEXT),
                 )
             )
@@ -139,18 +138,29 @@ def count_prefill(settings: Any, tokens: int) -> float:
 
 
 def count_trajectories(manifest: Path, frames: Sequence[int], most: int) -> dict[int, int]:
-    """Mean trajectories of clips, by how many frames are sampled of them."""
-    from tokenization import pipeline, video
-    from tokenization.manifest import read_entries
+    """Mean trajectories of clips, by how many frames are sampled of them.
 
-    entries, found = read_entries(manifest)[:most], {}
+    Raises:
+      ManifestError: what names no videos, or none that may be opened.
+    """
+    from tokenization import pipeline, video
+    from tokenization.manifest import ManifestError, read_entries
+
+    entries, found = [one for one in read_entries(manifest) if one.problem is None][:most], {}
+    if not entries:
+        raise ManifestError(f"{manifest} names no video that may be opened")
     for t in frames:
         settings = pipeline.PipelineSettings(frames=t)
         made = pipeline.build(settings)
         counts = []
         for entry in tqdm(entries, f"{t} frames", unit="clip", delay=5):
             decoded = video.decode(
-                entry.path, frames=t, between=settings.between, max_side=settings.max_side
+                entry.path,
+                frames=t,
+                between=settings.between,
+                start=entry.start,
+                end=entry.end,
+                max_side=settings.max_side,
             )
             counts.append(len(made.tokenize(decoded)))
         found[t] = round(statistics.mean(counts))

@@ -2,17 +2,20 @@
 
   1. trains a tiny Llama on scenes written as text, with questions and answers: it sees no clip;
      in half of the scenes an object is a single place, the mean of its words' embeddings;
-  2. asks it about held-out scenes, and stops where it knows too little of them;
+  2. asks it about held-out scenes, and stops where it hardly answers;
   3. renders clips and cuts them into trajectories (configs/videollm/world.py);
   4. trains TrajViT and ViT3D on captions that all need the shapes, by the demo's recipe on larger
-     frames, and tells by a linear probe what each named object's token knows; stops where
-     TrajViT's know less than its answers are to tell;
+     frames, and tells by a linear probe what each named object's token knows;
   5. freezes both halves, and trains the linear connector between them on conversations about the
      clips;
   6. asks about held-out clips, and asks the same questions about other clips.
 
+Where either half alone knows less than was hoped for, the run goes on and its table says so: that
+is no bound on what both know together.
+
 Records and finished runs are kept in --output, so that an interrupted benchmark goes on; so are
-the seconds that each stage took, of all runs together.
+the seconds that each stage took, of all runs together. The hour is judged by the clock, unless it
+took longer and other programs computed beside it.
 
   python -m benchmarks.videollm --oracle          # no clips: the connector on perfect facts
   python -m benchmarks.videollm                   # meant to take under an hour on two cores
@@ -23,7 +26,6 @@ the seconds that each stage took, of all runs together.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,14 +35,15 @@ import jax
 
 from benchmarks.parts.arguments import some_of
 from benchmarks.parts.command import parser_of, run_command, tell_bounds, write_json
-from benchmarks.parts.kept_clock import StageClock
+from benchmarks.parts.videollm_clock import RunClock, hour_verdict
 from benchmarks.parts.videollm_halves import (
     NotLearned,
     ask_in_words,
-    check_seen,
+    below,
     in_line,
     in_percent,
     probe,
+    unseen,
 )
 from benchmarks.parts.videollm_oracle import ask_by_facts
 from benchmarks.parts.videollm_run import (
@@ -66,13 +69,10 @@ from trajvit_jax.data.source import open_records
 from trajvit_jax.demo.chain import DataSettings
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.llm import saved as folders
-from trajvit_jax.llm.costs import prefill_flops
-from trajvit_jax.models.costs import cost_of
+from trajvit_jax.llm.costs import eyes_flops, prefill_flops
 
 MODELS = ("trajvit", "vit3d")
 _QUESTION = 20  # tokens of a question with its marks
-_HOUR = 3600.0  # seconds
-_PROBED = 800  # training clips that the probe is fitted to
 _BOUNDS = {"colour": 90.0, "shape": 90.0, "direction": 70.0}
 _LOG = logging.getLogger("benchmarks.videollm")
 
@@ -87,9 +87,10 @@ class Settings:
       image_size: pixels a side that they see.
       text: the language model.
       scenes: held-out ones that it is asked about in words.
-      floor: of its right answers there, in percent.
-      placed_floor: likewise where objects are single places.
-      seen: what a probe must read off TrajViT's tokens, by kind, in percent.
+      floor: of its right answers there, in percent, under which the run ends.
+      words: of its right answers there, in percent; where fewer are, the table says so.
+      placed: likewise where objects are single places.
+      seen: likewise what a probe reads off TrajViT's tokens, by kind.
       steps: of the connectors.
       most: questions of a kind, in words and about clips.
       batch: clips and conversations at once.
@@ -104,8 +105,9 @@ class Settings:
     image_size: int = 96
     text: TextSettings = TextSettings()
     scenes: int = 800
-    floor: float = 97.0
-    placed_floor: float = 95.0
+    floor: float = 60.0
+    words: float = 97.0
+    placed: float = 95.0
     seen: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict(_BOUNDS))
     steps: int = 800
     most: int = 240
@@ -122,7 +124,8 @@ QUICK = Settings(
     text=TextSettings(width=32, depth=1, mlp=64, scenes=40, steps=3, rows=2),
     scenes=40,
     floor=0.0,
-    placed_floor=0.0,
+    words=0.0,
+    placed=0.0,
     seen={},
     steps=2,
     most=24,
@@ -146,6 +149,7 @@ class Row:
       llm_prefill: the language model's part of it.
       seconds: of a training step of the connector.
       retrieval: R@5 of the eyes on captions, text to video, in percent.
+      unreached: what of `words`, `placed` and `probed` is less than was hoped for.
     """
 
     model: str
@@ -158,11 +162,10 @@ class Row:
     llm_prefill: float
     seconds: float
     retrieval: float
+    unreached: tuple[str, ...] = ()
 
 
-def measure(
-    output: Path, models: Sequence[str], settings: Settings, clock: StageClock
-) -> list[Row]:
+def measure(output: Path, models: Sequence[str], settings: Settings, clock: RunClock) -> list[Row]:
     """Makes what is missing, and scores each model.
 
     Raises:
@@ -176,8 +179,9 @@ def measure(
     with clock.stage("language model"):
         train_text(text, data.world, settings.text)
     with clock.stage("in words", again=True):
-        words = words_known(text, data.world, settings)
-        placed = words_known(text, data.world, settings, placed=True)
+        words, few = words_known(text, data.world, settings)
+        placed, fewer = words_known(text, data.world, settings, placed=True)
+    _warn([*few, *fewer])
     with clock.stage("clips"):
         # Processes of few clips take longer to start than to work.
         engine = InlineEngine() if settings.debug else None
@@ -206,12 +210,14 @@ def measure(
         with clock.stage(f"eyes {model}"):
             retrieval = make_eyes(recipe, eyes)
         with clock.stage(f"probe {model}", again=True):
-            fitted = (own, itertools.islice(shown, _PROBED))
-            probed = probe(eyes, output / "world", fitted, (known, held_out), batch=settings.batch)
+            of = {"train": (own, shown), "test": (known, held_out)}
+            probed = probe(eyes, output / "world", **of, batch=settings.batch)
         told = in_line(probed)
         _LOG.info("%s: a linear map reads off an object's token: %s", TITLES[model], told)
+        dim = []
         if model == "trajvit":
-            check_seen(probed, settings.seen, told)
+            dim = unseen(probed, settings.seen, f"{eyes} and {workdir}")
+            _warn(dim)
         with clock.stage(f"connector {model}"):
             experiment, results = teach(
                 eyes,
@@ -231,7 +237,7 @@ def measure(
             scores = score(known, held_out, saved, seed=settings.seed, **own_sizes)
             tokens = tokens_read(held_out, saved)
         read = prefill_flops(saved.model.settings.llm, round(tokens) + _QUESTION)
-        seen = cost_of(experiment.model)
+        seen = eyes_flops(experiment.model, experiment.eyes)
         rows.append(
             Row(
                 model=model,
@@ -240,21 +246,29 @@ def measure(
                 placed=placed,
                 probed=probed,
                 tokens=tokens,
-                prefill=float(read + (seen.total or seen.transformer)),
+                prefill=float(read + seen),
                 llm_prefill=float(read),
                 seconds=results["seconds_a_step"],
                 retrieval=retrieval["txt2vid_r5"],
+                unreached=(*few, *fewer, *dim),
             )
         )
     return rows
 
 
+def _warn(unreached: Sequence[str]) -> None:
+    """At once: the table is far away."""
+    for told in unreached:
+        _LOG.warning("not reached: %s", told)
+
+
 def words_known(
     text: Path, world: WorldSettings, settings: Settings, *, placed: bool = False
-) -> dict[str, float]:
+) -> tuple[dict[str, float], list[str]]:
     """The language model's right answers about scenes in words, by kind, in percent.
 
-    With `placed` about scenes whose objects are single places.
+    With `placed` about scenes whose objects are single places. Beside them, what is to be told
+    where they are fewer than was hoped for.
 
     Raises:
       NotLearned: fewer than the floor of a kind that answers about clips are judged by.
@@ -267,21 +281,33 @@ def words_known(
         seed=settings.seed,
         placed=placed,
     )
-    shares, floor = in_percent(found), settings.placed_floor if placed else settings.floor
+    shares, wanted = in_percent(found), settings.placed if placed else settings.words
     how, told = "in single places" if placed else "in words", in_line(shares)
     _LOG.info("the language model about held-out scenes %s: %s", how, told)
-    short = [kind for kind in _BOUNDS if shares.get(kind, 0.0) < floor]
-    if short:
+    advice = f"raise text.steps or text.scenes in Settings and delete {text}: clips and eyes stay"
+    # Who answers in words may still learn from places what it was not yet asked.
+    hopeless = [] if placed else [kind for kind in _BOUNDS if shares.get(kind, 0) < settings.floor]
+    if hopeless:
         raise NotLearned(
-            f"the language model answers too little about scenes {how} ({told}; at least "
-            f"{floor:.0f}% of {', '.join(short)} is needed): no connector makes up for "
-            f"that. Raise text.steps or text.scenes of benchmarks.videollm, and delete {text}"
+            f"the language model hardly answers about scenes {how} ({told}; under "
+            f"{settings.floor:.0f}% of {', '.join(hopeless)}): of clips it would say nothing that "
+            f"means anything. For longer training {advice}"
         )
-    return shares
+    short = below(found, wanted, _BOUNDS)
+    if not short:
+        return shares, []
+    return shares, [
+        f"the language model answers fewer than {wanted:.0f}% of {', '.join(short)} about scenes "
+        f"{how}: {told}; for longer training {advice}"
+    ]
 
 
-def measure_oracle(output: Path, settings: Settings, clock: StageClock) -> dict[str, float]:
+def measure_oracle(
+    output: Path, settings: Settings, clock: RunClock
+) -> tuple[dict[str, float], list[str]]:
     """Right answers of a connector that was trained on perfect facts, by kind, in percent.
+
+    Beside them, what the language model alone does not reach.
 
     Raises:
       NotLearned, ValueError: as `measure` does.
@@ -291,8 +317,7 @@ def measure_oracle(output: Path, settings: Settings, clock: StageClock) -> dict[
     with clock.stage("language model"):
         train_text(text, world, settings.text)
     with clock.stage("in words", again=True):
-        for placed in (False, True):
-            words_known(text, world, settings, placed=placed)
+        alone = [words_known(text, world, settings, placed=placed) for placed in (False, True)]
     with clock.stage("oracle", again=True):
         found = ask_by_facts(
             text,
@@ -304,7 +329,7 @@ def measure_oracle(output: Path, settings: Settings, clock: StageClock) -> dict[
             most=settings.most,
             seed=settings.seed,
         )
-    return in_percent(found)
+    return in_percent(found), [told for _, few in alone for told in few]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -317,26 +342,24 @@ def table(rows: Sequence[Row]) -> str:
             f"model's), {row.seconds:.2f} s a step, R@5 of its eyes {row.retrieval:.1f}"
         )
         lines += [
-            f"  {one.kind:9} {one.right:5.1f}% ({one.low:.1f} to {one.high:.1f}) of {one.asked}; "
+            f"  {one.kind:9} {one.right:5.1f}%{_interval(one)} of {one.asked}; "
             f"shuffled {one.shuffled:.1f}%, chance {one.chance:.1f}%"
             + (f"; in words {row.words[one.kind]:.1f}%" if one.kind in row.words else "")
             + (f"; in places {row.placed[one.kind]:.1f}%" if one.kind in row.placed else "")
             + (f"; probe {row.probed[one.kind]:.1f}%" if one.kind in row.probed else "")
             for one in row.scores
         ]
+        lines += [f"  not reached: {told}" for told in row.unreached]
     return "\n".join(lines)
 
 
-def verdicts(rows: Sequence[Row], seconds: float) -> dict[str, bool]:
-    """The bounds, and whether each holds: of TrajViT, and of all processors' seconds.
+def _interval(one: Score) -> str:
+    return "" if one.low is None else f" ({one.low:.1f} to {one.high:.1f})"
 
-    Args:
-      rows: of the models.
-      seconds: that the processors took, divided by their number.
-    """
-    found = {
-        f"in under {_HOUR / 60:.0f} minutes of {available_cores()} processors": seconds < _HOUR
-    }
+
+def verdicts(rows: Sequence[Row]) -> dict[str, bool]:
+    """The bounds on TrajViT's answers, and whether each holds."""
+    found = {}
     for row in rows:
         if row.model != "trajvit":
             continue
@@ -368,11 +391,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jax.config.update("jax_disable_most_optimizations", True)
     name = "videollm_quick" if options.quick else "videollm"
     output = options.output or Path("runs") / name
-    clock = StageClock(output / "seconds.json")
+    clock = RunClock(output / "seconds.json")
     try:
         if options.oracle:
-            shares = measure_oracle(output, settings, clock)
+            shares, unreached = measure_oracle(output, settings, clock)
             print(f"a connector of perfect facts, about held-out scenes: {in_line(shares)}")
+            for told in unreached:
+                print(f"  not reached: {told}")
             print(_spent(clock))
             held = [shares.get(kind, 0.0) >= bound for kind, bound in _BOUNDS.items()]
             return 0 if options.quick or all(held) else 1
@@ -381,30 +406,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(rows))
-    seconds = sum(clock.cpu_seconds.values()) / available_cores()
     print(_spent(clock))
+    processors = available_cores()
+    times = sum(clock.seconds.values()), sum(clock.cpu_seconds.values())
+    hour, in_time = hour_verdict(*times, processors, clock.others)
     values = {
         "rows": [dataclasses.asdict(row) for row in rows],
         "seconds": clock.seconds,
         "cpu_seconds": clock.cpu_seconds,
+        "processors": processors,
+        "others": clock.others,
+        "in_an_hour": in_time,
     }
     write_json(options.json, values)
     if options.quick:
         print("two steps teach nothing: the verdict needs the full run")
         return 0
-    held = verdicts(rows, seconds)
-    return tell_bounds(held)
+    if in_time is None:
+        print(hour)
+    return tell_bounds(({} if in_time is None else {hour: in_time}) | verdicts(rows))
 
 
-def _spent(clock: StageClock) -> str:
-    """The time that all took. The hour is judged by processors: others may share them."""
+def _spent(clock: RunClock) -> str:
+    """The time that all took, by the clock and of processors."""
+    clock.finish()
     seconds, cpu = clock.seconds, clock.cpu_seconds
     told = ", ".join(f"{name} {spent:.0f} ({cpu[name]:.0f})" for name, spent in seconds.items())
     processors = available_cores()
     return (
-        f"in {sum(seconds.values()) / 60:.1f} minutes, interrupted runs included, and "
-        f"{sum(cpu.values()) / processors / 60:.1f} minutes of {processors} processors; seconds, "
-        f"and those of processors: {told}"
+        f"{sum(seconds.values()) / 60:.1f} minutes by the clock, interrupted runs included; CPU "
+        f"seconds / {processors} processors = {sum(cpu.values()) / processors / 60:.1f} minutes; "
+        f"seconds, and those of processors: {told}"
     )
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 import types
 
 import jax
@@ -20,7 +21,16 @@ from benchmarks import videollm
 from benchmarks.llm_costs import count_trajectories, memory
 from benchmarks.llm_costs import rows as cost_rows
 from benchmarks.parts import videollm_claim
-from benchmarks.parts.videollm_halves import by_kind, fit_and_score, is_answered, slot_of
+from benchmarks.parts.videollm_clock import RunClock, hour_verdict
+from benchmarks.parts.videollm_halves import (
+    below,
+    by_kind,
+    fit_and_score,
+    in_line,
+    is_answered,
+    slot_of,
+    unseen,
+)
 from benchmarks.parts.videollm_oracle import ask_by_facts, one_hot
 from benchmarks.parts.videollm_places import PLACES, in_places, merged, places_of, rows_of_places
 from benchmarks.parts.videollm_questions import (
@@ -36,7 +46,7 @@ from benchmarks.parts.videollm_questions import (
     scenes,
     words,
 )
-from benchmarks.parts.videollm_run import _interval, known_of, rows_for, write_talks
+from benchmarks.parts.videollm_run import known_of, rows_for, write_talks
 from benchmarks.parts.videollm_text import (
     TextSettings,
     batches,
@@ -46,6 +56,7 @@ from benchmarks.parts.videollm_text import (
     word_tokenizer,
 )
 from benchmarks.videollm import NotLearned, Row, Score, Settings, verdicts
+from tokenization.manifest import ManifestError
 from tokenization.world.captions import content, split_of
 from tokenization.world.dataset import clips
 from tokenization.world.events import events
@@ -191,12 +202,38 @@ def test_an_object_is_a_single_place(pool):
         words = chat.text_ids(f"{fact.size} {fact.colour} {fact.shape} {fact.way}")
         assert {*words, *[then] * fact.shot} in told
     asked = questions(known)[:1]
-    talk, own = talk_about(known, asked, np.random.default_rng(0), chat, placed=True, start=3)
-    assert sorted(talk.source[talk.source >= 0]) == [*range(3, 3 + len(own))]
-    rows = jax.tree.map(jnp.asarray, rows_of([[talk]], 40))
-    x = merged(model, rows, jnp.asarray(np.pad(found[: len(own)], [(3, 0), (0, 0)])[None]))
-    place = int(np.flatnonzero(talk.source == 4)[0])
+    talk, own = talk_about(known, asked, np.random.default_rng(0), chat, placed=True)
+    assert sorted(talk.source[talk.source >= 0]) == [*range(len(own))]
+    rows = jax.tree.map(jnp.asarray, rows_of([[talk]], 240))
+    x = merged(model, rows, jnp.asarray(found[: len(own)][None]))
+    place = int(np.flatnonzero(talk.source == 1)[0])
     np.testing.assert_allclose(np.asarray(x)[0, place], found[1], atol=1e-6)
+
+
+def test_places_are_as_many_as_a_clip_s_tokens(pool):
+    """Objects stand anywhere among up to 30 others, now and then among 145, and all fit a row."""
+    settings = TextSettings(rows=64, placed=1.0)
+    chat = ChatTokenizer(word_tokenizer(), llama_settings(settings).vocabulary)
+    comma = chat.text_ids(",")[0]
+    rng, counts, first = np.random.default_rng(2), [], []
+    for scene in pool * 10:
+        known = facts(scene)
+        empty = places_of(known, rng, chat)[:, 0] == comma
+        counts.append(int(empty.sum()))
+        first.append(int(np.flatnonzero(~empty)[0]))
+    few = [count for count in counts if count != 145]
+    assert 0.02 < counts.count(145) / len(counts) < 0.12
+    assert min(few) == 0 and 28 <= max(few) <= 30 and max(first) > 30
+    batch = next(batches([facts(scene) for scene in pool], chat, settings))
+    own = batch.sequences
+    assert own.target.any(1).all() and (own.segment > 0).mean() > 0.7
+    lengths = [
+        ((own.segment[row] == one) & (own.source[row] >= 0)).sum()
+        for row in range(settings.rows)
+        for one in range(1, own.segment[row].max() + 1)
+    ]
+    # None is lost for its length: as frequent in rows as they are drawn.
+    assert 0.02 < np.mean(np.array(lengths) > 144) < 0.12
 
 
 def test_every_training_caption_needs_the_shapes(pool):
@@ -233,7 +270,7 @@ def test_the_language_model_is_asked_in_words(tmp_path):
     chat = ChatTokenizer.load(tmp_path, model.settings.vocabulary)
     for placed in (False, True):
         told = [talk_about(known, [one], rng, chat, placed=placed) for one in asked]
-        places = rows_of_places([[own] for _, own in told], 8)
+        places = rows_of_places([[own] for _, own in told])
         tokens = np.asarray(in_places(model, places))
         right = is_answered(model, [talk for talk, _ in told], tokens)
         assert all(right) and len(right) == len(asked) >= 2
@@ -243,28 +280,57 @@ def test_the_language_model_is_asked_in_words(tmp_path):
     assert sum(count for _, count in by_kind(asked, right).values()) == len(asked)
 
 
-def test_a_language_model_that_cannot_answer_ends_the_run(tmp_path, monkeypatch, capsys):
+def test_a_language_model_that_hardly_answers_ends_the_run(tmp_path, monkeypatch, capsys):
     found = dict.fromkeys(KINDS, (99, 100)) | {"order": (50, 100)}
     monkeypatch.setattr(videollm, "ask_in_words", lambda *args, **options: found)
-    assert videollm.words_known(tmp_path, WORLD, Settings())["order"] == 50
-    found["shape"] = (96, 100)
-    with pytest.raises(NotLearned, match=r"shape 96\.0%.* at least 97% of shape is needed"):
+    shares, few = videollm.words_known(tmp_path, WORLD, Settings())
+    assert shares["order"] == 50 and not few
+    found["shape"] = (59, 100)
+    with pytest.raises(
+        NotLearned, match=rf"shape 59\.0%.*under 60% of shape\).*delete {tmp_path}:"
+    ):
         videollm.words_known(tmp_path, WORLD, Settings())
+    _, few = videollm.words_known(tmp_path, WORLD, Settings(), placed=True)
+    assert len(few) == 1  # of single places it may still learn
 
     def measure(*args):
         videollm.words_known(tmp_path, WORLD, Settings())
 
     monkeypatch.setattr(videollm, "measure", measure)
     assert videollm.main([f"--output={tmp_path}"]) == 1
-    assert "\nerror: the language model answers too little" in capsys.readouterr().err
+    assert "\nerror: the language model hardly answers" in capsys.readouterr().err
 
 
-def test_eyes_that_see_too_little_end_the_run():
+def test_what_the_halves_do_not_reach_is_told_in_the_table(tmp_path, monkeypatch):
+    """And ends no run: it is no bound on what both reach together."""
+    found = dict.fromkeys(KINDS, (240, 240)) | {"shape": (216, 240)}
+    monkeypatch.setattr(videollm, "ask_in_words", lambda *args, **options: found)
+    shares, few = videollm.words_known(tmp_path / "text", WORLD, Settings())
+    assert shares["shape"] == 90 and len(few) == 1
+    assert f"fewer than 97% of shape about scenes in words: {in_line(shares)}" in few[0]
+    assert f"delete {tmp_path / 'text'}: clips and eyes stay" in few[0]
     seen = {"colour": 95.0, "shape": 41.0}
-    with pytest.raises(NotLearned, match=r"told.*at least shape 90%, direction 70% is needed"):
-        videollm.check_seen(seen, Settings().seen, "told")
-    videollm.check_seen(seen | {"shape": 90.0, "direction": 70.0}, Settings().seen, "told")
-    videollm.check_seen({}, videollm.QUICK.seen, "told")
+    few += unseen(seen, Settings().seen, "eyes-trajvit")
+    assert "(shape 90%, direction 70%): colour 95.0%, shape 41.0%" in few[1]
+    assert "delete eyes-trajvit: text, clips and records stay" in few[1]
+    assert not unseen(seen | {"shape": 90.0, "direction": 70.0}, Settings().seen, "")
+    assert not unseen({}, videollm.QUICK.seen, "")
+    one = Score("colour", 4, 4, 75.0, None, None, 25.0)
+    row = Row("trajvit", (one,), {}, {}, seen, 12.0, 1.0, 1.0, 0.1, 50.0, tuple(few))
+    lines = videollm.table([row]).splitlines()
+    assert "75.0% of 4" in lines[1]
+    assert [line[:15] for line in lines[2:]] == ["  not reached: "] * 2
+
+
+def test_chance_alone_is_not_below_what_is_hoped_for():
+    """228 of 240 (95%) come of a model that truly knows 97% now and then, 216 do not."""
+    counts = {"colour": (228, 240), "shape": (216, 240), "order": (0, 240)}
+    assert below(counts, 97.0, ("colour", "shape")) == ["shape"]
+    rng = np.random.default_rng(0)
+    drawn = [{"colour": (int(right), 240)} for right in rng.binomial(240, 0.98, 400)]
+    assert sum(bool(below(one, 97.0, ["colour"])) for one in drawn) < 8
+    assert sum(one["colour"][0] / 240 < 0.97 for one in drawn) > 40
+    assert below({}, 97.0, ["colour"]) == ["colour"] and below({}, 0.0, ["colour"]) == []
 
 
 def test_a_connector_is_trained_on_perfect_facts(tmp_path):
@@ -363,26 +429,50 @@ def test_rows_hold_every_conversation_of_a_batch(tmp_path):
     assert min(share) > 0.5
 
 
-def test_intervals_are_over_clips():
-    """Questions about one clip count as one draw: four equal ones tell no more than one."""
-    names = [str(i) for i in range(50)]
-    right = np.array([i % 2 for i in range(50)], float)
-    low, high = _interval(names, right, 0)
-    assert 30 < low < 50 < high < 70
-    again = _interval([n for n in names for _ in range(4)], np.repeat(right, 4), 0)
-    assert abs(again[0] - low) < 3 and abs(again[1] - high) < 3
-
-
 def test_verdicts_follow_the_bounds():
     def row(right, shuffled):
         scores = tuple(Score(kind, 100, 4, right, 0, 0, shuffled) for kind in KINDS)
         return Row("trajvit", scores, {}, {}, {}, 12.0, 1.0, 1.0, 0.1, 50.0)
 
-    assert all(verdicts([row(95.0, 27.0)], 3500.0).values())
-    held = verdicts([row(80.0, 60.0)], 3700.0)
-    assert not next(holds for text, holds in held.items() if text.startswith("in under 60 min"))
+    assert all(verdicts([row(95.0, 27.0)]).values())
+    held = verdicts([row(80.0, 60.0)])
     assert not held["colour at least 90%"] and held["direction at least 70%"]
     assert not held["count of shuffled clips at chance"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cpu", "others", "holds", "said"),
+    [
+        (3500, 5000, 0.4, True, "in under 60 minutes of 2 processors: 58.3 minutes by the clock"),
+        (3700, 5000, 0.01, False, "in under 60 minutes of 2 processors: 61.7 minutes"),
+        (3700, 5000, 0.4, None, "not judged by the clock (61.7 minutes by the clock, others took"),
+        (3700, 5000, None, None, "how busy others were is not known"),
+    ],
+)
+def test_the_hour_is_judged_by_the_clock_of_a_run_alone(seconds, cpu, others, holds, said):
+    told, found = hour_verdict(seconds, cpu, 2, others)
+    assert found is holds and said in told
+    assert "CPU seconds / 2 processors = 41.7 minutes" in told
+
+
+def test_time_outside_the_stages_counts(tmp_path):
+    for _ in range(2):
+        clock = RunClock(tmp_path / "seconds.json")
+        time.sleep(0.1)
+        with clock.stage("one"):
+            time.sleep(0.1)
+        time.sleep(0.1)
+        clock.finish()
+        outside = clock.seconds["outside every stage"]
+        assert outside > 0.19 and set(clock.cpu_seconds) == set(clock.seconds)
+    assert clock.seconds["one"] > 0.19  # of both runs
+    assert json.loads((tmp_path / "seconds.json").read_text()) == clock.seconds
+    assert clock.others is None or 0 <= clock.others <= 1
+    (tmp_path / "busy_seconds.json").unlink()
+    clock = RunClock(tmp_path / "seconds.json")
+    with clock.stage("one"):
+        pass
+    assert clock.others is None  # of what was kept before nothing is known
 
 
 def test_cost_rows_agree_with_the_formula():
@@ -396,13 +486,24 @@ def test_cost_rows_agree_with_the_formula():
 
 def test_trajectories_are_counted_in_the_mean(tmp_path, monkeypatch):
     """As docs tell of them."""
-    entries = [json.dumps({"id": name, "path": name}) for name in "abc"]
-    (tmp_path / "a.jsonl").write_text("\n".join(entries))
+    entries = [
+        {"id": name, "path": name, "start": 1.5, "end": 2.5 + i} for i, name in enumerate("abc")
+    ]
+    entries.insert(1, {"id": "no", "path": "no", "start": 2, "end": 1})  # ends before it starts
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    spans = []
     counts = iter([10, 11, 36])
     made = types.SimpleNamespace(tokenize=lambda decoded: range(next(counts)))
     monkeypatch.setattr("tokenization.pipeline.build", lambda settings: made)
-    monkeypatch.setattr("tokenization.video.decode", lambda path, **options: None)
+    monkeypatch.setattr(
+        "tokenization.video.decode",
+        lambda path, **options: spans.append((path.name, options["start"], options["end"])),
+    )
     assert count_trajectories(tmp_path / "a.jsonl", [16], 3) == {16: 19}
+    assert spans == [("a", 1.5, 2.5), ("b", 1.5, 3.5), ("c", 1.5, 4.5)]
+    (tmp_path / "a.jsonl").write_text(json.dumps(entries[1]))
+    with pytest.raises(ManifestError, match="names no video that may be opened"):
+        count_trajectories(tmp_path / "a.jsonl", [16], 3)
 
 
 def test_memory_of_a_device_is_that_of_its_share():

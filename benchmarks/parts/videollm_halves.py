@@ -1,12 +1,15 @@
 """What either half can do alone, before a connector joins them.
 
-The language model is asked about held-out scenes in words: it cannot tell more of clips. And what
-the eyes know of an object is read off its token by a linear map, which is all that a connector is.
+The language model is asked about held-out scenes in words, and what the eyes know of an object is
+read off its token by a linear map. Neither bounds what both tell together: the layers behind the
+connector read more than one token, and not only by a linear map. So either is told beside the
+answers, and ends no run; only a language model that hardly answers in words does.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +33,7 @@ from benchmarks.parts.videollm_text import talk_about
 from tokenization.resizing import resize_labels
 from tokenization.world.dataset import load_truth
 from tokenization.world.scenes import WorldSettings
+from trajvit_jax.confidence import wilson
 from trajvit_jax.data.source import Record
 from trajvit_jax.evals import loaded
 from trajvit_jax.llm import hugging_face
@@ -41,12 +45,13 @@ from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_tokens.vit3d import tubelet_labels
 
 _ROWS = 64
+_AT_ONCE = 8  # batches
 PROBED = ("colour", "shape", "direction")
 """What the probe tells of an object."""
 
 
 class NotLearned(Exception):
-    """One half alone knows too little: no connector makes up for it."""
+    """The language model hardly answers in words: what it would say of clips means nothing."""
 
 
 def in_percent(found: Mapping[str, tuple[int, int]]) -> dict[str, float]:
@@ -181,16 +186,36 @@ def probe(
     }
 
 
-def check_seen(probed: Mapping[str, float], least: Mapping[str, float], told: str) -> None:
-    """Raises NotLearned where a probe reads less off the eyes' tokens than is needed."""
-    short = [kind for kind, share in least.items() if probed.get(kind, 0.0) < share]
-    if short:
-        needed = ", ".join(f"{kind} {least[kind]:.0f}%" for kind in short)
-        raise NotLearned(
-            f"a linear map reads too little off the tokens of TrajViT ({told}; at least {needed} "
-            "is needed): no connector makes up for that. Raise eyes_steps, train or image_size of "
-            "benchmarks.videollm, and choose another --output"
-        )
+def below(found: Mapping[str, tuple[int, int]], wanted: float, kinds: Iterable[str]) -> list[str]:
+    """The kinds of which fewer are right than `wanted` percent, and not by chance.
+
+    The upper end of the 95% interval is below: 240 questions to a model that truly knows 98% come
+    out under 97% now and then.
+    """
+    return [
+        kind
+        for kind in kinds
+        if 100 * wilson((of := found.get(kind, (0, 1)))[0] / of[1], of[1])[1] < wanted
+    ]
+
+
+def unseen(probed: Mapping[str, float], wanted: Mapping[str, float], redo: str) -> list[str]:
+    """What is told where a probe reads less off the eyes' tokens than answers are to reach.
+
+    Args:
+      probed: shares in percent, by kind.
+      wanted: likewise.
+      redo: what to delete once the eyes are to be trained for longer.
+    """
+    short = [kind for kind, share in wanted.items() if probed.get(kind, 0.0) < share]
+    if not short:
+        return []
+    needed = ", ".join(f"{kind} {wanted[kind]:.0f}%" for kind in short)
+    return [
+        f"a linear map reads less off an object's token than answers are to reach ({needed}): "
+        f"{in_line(probed)}; the layers behind the connector may read more. For longer training "
+        f"raise eyes_steps in Settings and delete {redo}: text, clips and records stay"
+    ]
 
 
 Objects = Sequence[tuple[Float[np.ndarray, " d"], Fact]]
@@ -214,19 +239,21 @@ def object_states(
       truth: folder of which pixels are whose.
       batch: clips that are seen at once.
     """
-    clips = read_clips(source, video)
-    seen, found = see(clips, eyes, batch=batch), []
-    for name, clip in clips.items():
-        slots = clip.labels
-        if video.name != "trajvit":
-            side = video.image_size
-            sizes = {"tubelet": video.vit3d.tubelet, "patch": video.vit3d.patch}
-            slots = tubelet_labels(len(clip.video), side, side, **sizes)
-        objects = resize_labels(load_truth(truth / name).labels, *slots.shape[1:])
-        states = np.asarray(seen[name][0].states)
-        for fact in known[name]:
-            if fact.named and (slot := slot_of(slots, objects == fact.id)):
-                found.append((states[slot], fact))
+    records, found = iter(source), []
+    # Some clips at a time: pixels and states of thousands are gigabytes.
+    while clips := read_clips(itertools.islice(records, _AT_ONCE * batch), video):
+        seen = see(clips, eyes, batch=batch)
+        for name, clip in clips.items():
+            slots = clip.labels
+            if video.name != "trajvit":
+                side = video.image_size
+                sizes = {"tubelet": video.vit3d.tubelet, "patch": video.vit3d.patch}
+                slots = tubelet_labels(len(clip.video), side, side, **sizes)
+            objects = resize_labels(load_truth(truth / name).labels, *slots.shape[1:])
+            states = np.asarray(seen[name][0].states)
+            for fact in known[name]:
+                if fact.named and (slot := slot_of(slots, objects == fact.id)):
+                    found.append((states[slot].copy(), fact))
     return found
 
 

@@ -1,8 +1,8 @@
 """The second half alone: a connector in front of the frozen language model, and perfect eyes.
 
 Each object of a scene is one token that says what is true of it, a one of 25 numbers for each
-word. What a connector learns of these it may learn of a clip's tokens; what it does not, no eyes
-make up for.
+word. What a connector learns of these it may learn of a clip's tokens; what it does not, it hardly
+learns of them.
 """
 
 from __future__ import annotations

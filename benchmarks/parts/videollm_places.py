@@ -2,7 +2,9 @@
 
 A connector maps an object's token to one embedding. That a language model reads such places is no
 matter of course: in words an object takes four. So it also learns from scenes in which an object
-is the mean of its words' embeddings, which a linear map of its facts can be.
+is the mean of its words' embeddings, which a linear map of its facts can be. Among them are places
+of no object, as many as a clip has tokens beside those of its objects: else the model would never
+have read so many, nor over such distances, when it first sees a clip.
 """
 
 from __future__ import annotations
@@ -19,8 +21,15 @@ from trajvit_jax.llm.sequences import Sequences
 from trajvit_jax.llm.tokenizer import ChatTokenizer
 
 WORDS = 5  # of an object: size, colour, shape, way, and `then` behind a cut
-PLACES = 128  # of a row at most
-_NOTHING = 3  # places at most that are no object, as parts of the background are
+PLACES = 256  # of a row at most
+# Places that are no object: TrajViT's clips have up to 30 trajectories, ViT3D's always 145 tokens,
+# which take most of a row and so come now and then.
+FEW, MANY, OFTEN = 30, 145, 1 / 16
+
+
+def empty_places(rng: np.random.Generator) -> int:
+    """How many places of a scene are no object, as parts of the background are."""
+    return MANY if rng.random() < OFTEN else int(rng.integers(FEW + 1))
 
 
 def places_of(
@@ -29,7 +38,7 @@ def places_of(
     """Word ids of a scene's places, in any order; -1 fills up what has fewer."""
     told = [[fact.size, fact.colour, fact.shape, fact.way] for fact in known]
     told = [words + ["then"] * fact.shot for words, fact in zip(told, known, strict=True)]
-    told += [[","]] * int(rng.integers(_NOTHING + 1))
+    told += [[","]] * empty_places(rng)
     made = np.full((len(told), WORDS), -1, np.int32)
     for row, number in enumerate(rng.permutation(len(told)).tolist()):
         ids = chat.text_ids(" ".join(told[number]))

@@ -42,6 +42,7 @@ from trajvit_jax.evals import loaded
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.llm import hugging_face
 from trajvit_jax.llm.answering import AnswerSettings
+from trajvit_jax.llm.benchmarks.intervals import mean
 from trajvit_jax.llm.conversation import question, to_llava
 from trajvit_jax.llm.experiment import VideoLLMExperiment, WeightSettings
 from trajvit_jax.llm.eyes import Eyes, EyesSettings, Seen, slots_of, token_numbers
@@ -61,7 +62,6 @@ _TEXT, _LONGEST = 31, 80
 _FOLLOWED = 8  # tokens of a clip in TrajViT: 7.2 in the mean of 60 held-out clips, 30 at most
 _BUCKET = 124  # tokens of a prompt: with its answer 128
 _ANSWER = 4  # tokens at most
-_RESAMPLES = 2000
 
 Known = Mapping[str, tuple[Fact, ...]]
 
@@ -75,7 +75,7 @@ class Score:
       asked: how many.
       answers: different right answers, all equally frequent: chance is one of them.
       right: share, in percent.
-      low: of its 95% interval, by bootstrap over clips, as `high`.
+      low: of its 95% interval over clips (`intervals.mean`), as `high`; None = of one clip.
       high: of it.
       shuffled: the share where every question is asked about another clip, in percent.
     """
@@ -84,8 +84,8 @@ class Score:
     asked: int
     answers: int
     right: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     shuffled: float
 
     @property
@@ -308,16 +308,16 @@ def score(
         if not places:
             continue
         own = right[places]
-        low, high = _interval([asked[i][0] for i in places], own, seed)
+        found = mean(own.tolist(), [asked[i][0] for i in places], seed=seed).scaled(100.0)
         answers = 2 if kind == "order" else len({asked[i][1].answer for i in places})
         scores.append(
             Score(
                 kind=kind,
                 asked=len(places),
                 answers=answers,
-                right=100 * float(own.mean()),
-                low=low,
-                high=high,
+                right=found.value,
+                low=found.low,
+                high=found.high,
                 shuffled=100 * float(wrong[places].mean()),
             )
         )
@@ -327,20 +327,6 @@ def score(
 def _right(asked: Sequence[tuple[str, Asked]], answers: Sequence[str]) -> np.ndarray:
     pairs = zip(asked, answers, strict=True)
     return np.array([one.answer == said.strip() for (_, one), said in pairs], float)
-
-
-def _interval(names: Sequence[str], right: np.ndarray, seed: int) -> tuple[float, float]:
-    """The middle 95% of means over clips that are drawn with all their questions."""
-    rng = np.random.default_rng(seed)
-    of = {
-        name: right[[i for i, n in enumerate(names) if n == name]] for name in dict.fromkeys(names)
-    }
-    sums = np.array([own.sum() for own in of.values()])
-    counts = np.array([len(own) for own in of.values()])
-    drawn = rng.integers(len(sums), size=(_RESAMPLES, len(sums)))
-    means = 100 * sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def tokens_read(source: RecordSource, saved: Saved) -> float:

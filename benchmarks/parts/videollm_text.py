@@ -21,6 +21,9 @@ from tqdm import tqdm
 
 from benchmarks.parts.videollm_claim import claim
 from benchmarks.parts.videollm_places import (
+    FEW,
+    MANY,
+    OFTEN,
     PLACES,
     WORDS,
     in_places,
@@ -122,9 +125,8 @@ def talk_about(
     chat: ChatTokenizer,
     *,
     placed: bool,
-    start: int = 0,
 ) -> tuple[Spread, Int32[np.ndarray, "n 5"]]:
-    """A conversation about a scene, and the scene's places, counted in the row from `start` on.
+    """A conversation about a scene, and the scene's places, counted from 0.
 
     In words, or with `placed` in places, where a clip's tokens would stand.
     """
@@ -133,16 +135,15 @@ def talk_about(
         return spread(chat.encode(text), []), np.zeros((0, WORDS), np.int32)
     places = places_of(known, rng, chat)
     text = conversation("text", "<video>", asked, ("scene",))
-    return spread(
-        chat.encode(text), [np.arange(start, start + len(places), dtype=np.int32)]
-    ), places
+    return spread(chat.encode(text), [np.arange(len(places), dtype=np.int32)]), places
 
 
 def batches(
     pool: Sequence[tuple[Fact, ...]], chat: ChatTokenizer, settings: TextSettings
 ) -> Iterator[Batch]:
     """Endless rows, each as full as whole conversations make it."""
-    rng = np.random.default_rng([settings.seed, 1])
+    talks = _talks(pool, chat, settings)
+    talk, more = next(talks)
     while True:
         rows: list[list[Spread]] = []
         places: list[list[Int32[np.ndarray, "n 5"]]] = []
@@ -151,20 +152,35 @@ def batches(
             seen: list[Int32[np.ndarray, "n 5"]] = []
             room, used = settings.length, 0
             while True:
-                known = pool[int(rng.integers(len(pool)))]
-                asked = choose(questions(known), rng, _TURNS)
-                if not asked:
-                    continue
-                placed = bool(rng.random() < settings.placed)
-                talk, more = talk_about(known, asked, rng, chat, placed=placed, start=used)
-                if len(talk) > room or used + len(more) > PLACES:
-                    break
-                own.append(talk)
-                seen.append(more)
-                room, used = room - len(talk), used + len(more)
+                if len(talk) <= room and used + len(more) <= PLACES:
+                    own.append(_behind(talk, used))
+                    seen.append(more)
+                    room, used = room - len(talk), used + len(more)
+                elif own:
+                    break  # it begins the next row: those with many places fit nowhere else
+                talk, more = next(talks)
             rows.append(own)
             places.append(seen)
         yield Batch(rows_of(rows, settings.length), rows_of_places(places))
+
+
+def _talks(
+    pool: Sequence[tuple[Fact, ...]], chat: ChatTokenizer, settings: TextSettings
+) -> Iterator[tuple[Spread, Int32[np.ndarray, "n 5"]]]:
+    """Endless conversations about scenes, and the places of each."""
+    rng = np.random.default_rng([settings.seed, 1])
+    while True:
+        known = pool[int(rng.integers(len(pool)))]
+        if asked := choose(questions(known), rng, _TURNS):
+            placed = bool(rng.random() < settings.placed)
+            yield talk_about(known, asked, rng, chat, placed=placed)
+
+
+def _behind(talk: Spread, used: int) -> Spread:
+    """The same conversation behind others of its row, which have so many places."""
+    return dataclasses.replace(
+        talk, source=np.where(talk.source < 0, talk.source, talk.source + used)
+    )
 
 
 def train(folder: Path, world: WorldSettings, settings: TextSettings) -> None:
@@ -173,7 +189,11 @@ def train(folder: Path, world: WorldSettings, settings: TextSettings) -> None:
     Raises:
       ValueError: the one that is there was made with other settings.
     """
-    made_with = {"text": dataclasses.asdict(settings), "world": dataclasses.asdict(world)}
+    made_with = {
+        "text": dataclasses.asdict(settings),
+        "world": dataclasses.asdict(world),
+        "empty_places": [FEW, MANY, OFTEN],
+    }
     if claim(folder / _SETTINGS, made_with) and (folder / "config.json").is_file():
         return
     with replacing(folder / TOKENIZER) as partial:

@@ -26,7 +26,9 @@ llm), records (of the videos), talks (files of conversations, or patterns of the
 between them), held_out (such a file), epochs (over the conversations that are found there) or
 steps, batch, frames, tokens (trajectories of a video), group (conversations that share rows), rows
 (of a group) and length (of a row), lora (rank; 0 = none), unfreeze (the language model), see (the
-encoder, too), micro_batches, threads, seed, debug.
+encoder, too), micro_batches, threads, seed, debug. Records of the videos of held_out are in the
+split `test` of records; --config.data.evaluation=FOLDER and --config.data.eval_split=SPLIT name
+others.
 """
 
 from __future__ import annotations
@@ -129,6 +131,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.llm = _llm(chosen)
     config.data = {
         "train": chosen.records,
+        "evaluation": "",
+        "eval_split": "test",
         "batch": chosen.batch,
         "threads": chosen.threads,
         "max_bad": 0.01,

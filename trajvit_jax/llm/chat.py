@@ -101,7 +101,9 @@ def talk(
                 "and answers",
                 file=sys.stderr,
             )
-        turns = [*kept, Turn("assistant", answer or ".")]
+        # In an answer a placeholder stands for no video, and the next question would be refused.
+        said = PLACEHOLDER.sub("video", answer).strip()
+        turns = [*kept, Turn("assistant", said or ".")]
 
 
 def without_oldest(turns: Sequence[Turn]) -> list[Turn]:

@@ -6,10 +6,13 @@ not count. `benchmarks/llm_costs.py` has XLA's count beside it.
 
 from __future__ import annotations
 
+import dataclasses
+
 from trajvit_jax.llm.experiment import VideoLLMExperiment
-from trajvit_jax.llm.eyes import slots_of
+from trajvit_jax.llm.eyes import EyesSettings, slots_of
 from trajvit_jax.llm.settings import LlamaSettings
 from trajvit_jax.models.costs import cost_of
+from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.run.throughput import Work
 
 
@@ -33,6 +36,13 @@ def cache_bytes(settings: LlamaSettings, tokens: int) -> int:
     return 2 * settings.depth * tokens * each * number
 
 
+def eyes_flops(video: ModelSettings, eyes: EyesSettings) -> int:
+    """Reading a video with the layers that the eyes have; its tokenizer, where that is known."""
+    encoder = dataclasses.replace(video.encoder, depth=video.encoder.depth - eyes.skip)
+    cost = cost_of(dataclasses.replace(video, encoder=encoder))
+    return cost.transformer if cost.total is None else cost.total
+
+
 def work_of(settings: VideoLLMExperiment) -> Work:
     """What a training step does, on all devices together.
 
@@ -43,8 +53,7 @@ def work_of(settings: VideoLLMExperiment) -> Work:
     tokens = groups * rows.rows * rows.length
     read = settings.llm.depth * layer_flops(settings.llm, tokens, rows.length)
     read += 2 * settings.llm.width * settings.llm.vocabulary * tokens  # the head, of all places
-    video = cost_of(settings.model)
-    seen = settings.data.batch * (video.total if video.total is not None else video.transformer)
+    seen = settings.data.batch * eyes_flops(settings.model, settings.eyes)
     flops = read * (3 if "llm" in settings.train else 2)
     flops += seen * (3 if "eyes" in settings.train else 1)
     slots = settings.data.batch * slots_of(settings.model)

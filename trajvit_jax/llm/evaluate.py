@@ -89,7 +89,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--answers", type=Path, metavar="FILE", help="answers (default: JSON.answers.jsonl)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="forget earlier answers")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="forget earlier answers, and verdicts on them"
+    )
+    parser.add_argument(
+        "--rejudge", action="store_true", help="forget earlier verdicts, and keep the answers"
+    )
     parser.add_argument(
         "--retry_failed",
         action="store_true",
@@ -200,24 +205,27 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult
     checkpoint = fingerprint(options.model)
     of = {
         "benchmark": benchmark.name,
-        "model": options.model,
         "checkpoint": checkpoint,
         "frames": settings.frames,
         "most_tokens": settings.most_tokens,
         "stop": settings.stop,
     }
+    # Where its files tell a model, it may lie anywhere; a function has but its name.
+    model = {"model": options.model}
+    note, of = (model, of) if checkpoint else ({}, model | of)
     path = options.answers or options.json.with_suffix(".answers.jsonl")
     if options.overwrite:
-        for file in (path, _judged(path)):
-            file.unlink(missing_ok=True)
-    answers = _answers(options, questions, settings, path, of)
+        path.unlink(missing_ok=True)
+    if options.overwrite or options.rejudge:
+        _judged(path).unlink(missing_ok=True)
+    answers = _answers(options, questions, settings, path, of, note)
     lines = [(one, answers[one.item.id]) for one in questions]
     answered = [(one, line["prediction"]) for one, line in lines if "prediction" in line]
     failed = [(one, line) for one, line in lines if "failed" in line]
     missing += [
         _left_out(one.item.id, str(one.video), "failed", line["failed"]) for one, line in failed
     ]
-    verdicts = _verdicts(options, benchmark, answered, path, of) if options.judge else {}
+    verdicts = _verdicts(options, benchmark, answered, path, of, note) if options.judge else {}
     scored = [
         Scored(one.item, str(one.video), asking.marks_of(benchmark, one.item, reply, verdicts))
         for one, reply in answered
@@ -276,9 +284,10 @@ def _answers(
     settings: AnswerSettings,
     path: Path,
     of: dict[str, Any],
+    note: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """Answers by question, after those that lacked; the model is loaded for these alone."""
-    with LinesFile(path, of, option="--answers") as file:
+    with LinesFile(path, of, option="--answers", note=note) as file:
         todo = asking.pending(questions, file, retry=options.retry_failed)
         if todo:
             answerer = load_answerer(options.model, batch=options.batch)
@@ -292,13 +301,18 @@ def _verdicts(
     answered: Sequence[tuple[Asked, str]],
     path: Path,
     of: dict[str, Any],
+    note: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """The judge's verdicts by question."""
     settings = of | {"judge": options.judge}
-    with LinesFile(_judged(path), settings, option="--answers") as file:
-        with Judge(options.judge, patience=options.judge_patience) as judge:
-            pairs = [(one.item, reply) for one, reply in answered]
-            asking.ask_judge(benchmark, pairs, judge, file, retry=options.retry_failed)
+    anew = "have this judge asked about all answers, which are kept, with --rejudge"
+    # Before the file, so that a judge that cannot be started leaves no trace.
+    with (
+        Judge(options.judge, patience=options.judge_patience) as judge,
+        LinesFile(_judged(path), settings, option="--answers", note=note, anew=anew) as file,
+    ):
+        pairs = [(one.item, reply) for one, reply in answered]
+        asking.ask_judge(benchmark, pairs, judge, file, retry=options.retry_failed)
         return file.lines
 
 

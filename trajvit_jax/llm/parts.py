@@ -30,6 +30,7 @@ def make(
     *,
     mesh: Mesh,
     seed: int,
+    leave_llm: bool = False,
 ) -> VideoLLM:
     """The model, its arrays on a mesh by the rules of `trajvit_jax.sharding`.
 
@@ -39,6 +40,7 @@ def make(
       llm: a folder as Hugging Face keeps a model; '' = random numbers.
       mesh: of the devices.
       seed: of what is random: the connector always.
+      leave_llm: the language model stays without arrays, for others to fill in.
 
     Raises:
       FileNotFoundError, ValueError: as `hugging_face.load` does.
@@ -51,6 +53,8 @@ def make(
         model.eyes = _drawn(lambda rngs: Eyes(video, eyes, rngs=rngs), mesh, [seed, 0])
     width, out = video.encoder.width, settings.llm.width
     model.connector = _drawn(lambda rngs: nnx.Linear(width, out, rngs=rngs), mesh, [seed, 1])
+    if leave_llm:
+        return model
     if llm:
         model.llm = hugging_face.fill(model.llm, hugging_face.Tensors(llm), mesh, seed=seed)
     else:

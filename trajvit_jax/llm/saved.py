@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 from pathlib import Path
 
 import jax
@@ -19,22 +18,20 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from tokenization.files import write_text
-from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.config import to_settings
 from trajvit_jax.convert.files import read_state_dict, write_state_dict
 from trajvit_jax.convert.pieces import fill, paths
 from trajvit_jax.experiment import TOKENIZATION, has_run, read_settings
-from trajvit_jax.llm import hugging_face
+from trajvit_jax.llm import hugging_face, parts
 from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.llm.eyes import EyesSettings
 from trajvit_jax.llm.llama import without_adapters
 from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
-from trajvit_jax.llm.parts import fingerprint
 from trajvit_jax.llm.tokenizer import TOKENIZER, ChatTokenizer
-from trajvit_jax.llm.train import open_state, resolve
+from trajvit_jax.llm.train import resolve
+from trajvit_jax.llm.trained import read_params
 from trajvit_jax.models.settings import ModelSettings
-from trajvit_jax.optim import optimizer
-from trajvit_jax.sharding import MeshSettings, make_mesh
+from trajvit_jax.sharding import MeshSettings, make_mesh, shardings
 
 _SETTINGS, _EYES, _LLM = "settings.json", "eyes.safetensors", "llm"
 
@@ -110,11 +107,11 @@ def load(
 
 def _of_run(workdir: Path, mesh: Mesh, attention: str) -> Saved:
     settings = read_settings(workdir, VideoLLMExperiment)
-    settings = dataclasses.replace(
-        settings, llm=dataclasses.replace(settings.llm, attention=attention)
-    )
+    # What is no longer trained is kept as layers compute, as in `load`.
+    used = {"attention": attention, "stored": settings.llm.dtype}
+    settings = dataclasses.replace(settings, llm=dataclasses.replace(settings.llm, **used))
     settings, encoder = resolve(settings)
-    made_of = fingerprint(encoder, settings.weights.llm)
+    made_of = parts.fingerprint(encoder, settings.weights.llm)
     noted = json.loads((workdir / _SETTINGS).read_text("utf-8"))["records"]
     if not noted.endswith(made_of):
         raise ValueError(
@@ -122,11 +119,18 @@ def _of_run(workdir: Path, mesh: Mesh, attention: str) -> Saved:
             f"and {settings.weights.llm or 'none'} hold now: put those back"
         )
     with jax.set_mesh(mesh):
-        tx = optimizer(settings.optimizer, settings.steps)
-        state, frozen = open_state(settings, encoder, tx, mesh)
-        with Checkpoints(workdir, read_only=True) as checkpoints:
-            state = checkpoints.restore(state)
-    model = nnx.merge(state.graph, state.params, frozen)
+        # A language model that was trained is in the checkpoint, whole.
+        own, leave = settings.weights, "llm" in settings.train
+        made = parts.make(
+            settings.both, encoder, own.llm, mesh=mesh, seed=settings.seed, leave_llm=leave
+        )
+        graph, params, frozen = nnx.split(made, parts.is_trained(settings.train), ...)
+        where = shardings(params, mesh)
+        like = jax.tree.map(
+            lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), params, where
+        )
+        del made, params
+        model = nnx.merge(graph, read_params(workdir, like), frozen)
     folder = settings.weights.tokenizer or settings.weights.llm
     chat = ChatTokenizer.load(folder, settings.llm.vocabulary, model=settings.weights.llm)
     made = workdir / TOKENIZATION
@@ -152,11 +156,13 @@ def save(saved: Saved, folder: str | os.PathLike[str], *, tokenizer: str) -> Non
     """
     folder, model = Path(folder), saved.model
     chat = saved.chat
+    # It may lie in this very folder.
+    words = (Path(tokenizer) / TOKENIZER).read_bytes()
     # First away and last back: a save that is cut off leaves nothing that loads.
     (folder / _SETTINGS).unlink(missing_ok=True)
     llm = without_adapters(model.llm)
     hugging_face.save(llm, folder / _LLM, begin=chat.begin, stop=chat.stop)
-    shutil.copyfile(Path(tokenizer) / TOKENIZER, folder / _LLM / TOKENIZER)
+    (folder / _LLM / TOKENIZER).write_bytes(words)
     arrays = {}
     for name in ("eyes", "connector"):
         part = paths(getattr(model, name))

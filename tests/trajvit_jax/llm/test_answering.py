@@ -140,6 +140,22 @@ def test_a_chat_that_outgrows_its_context_forgets_the_oldest(model, clips, monke
     assert command.without_oldest(turns) == [Turn("user", "<video>\nc")]
 
 
+def test_a_chat_goes_on_after_an_answer_that_names_a_placeholder(model, clips, monkeypatch, capsys):
+    reply, answers = model.reply, iter(["a <video> of <image>", "<video>", None])
+
+    def said(*args):
+        told = list(reply(*args))  # which refuses what does not hold together
+        return iter([next(answers) or told[-1]])
+
+    lines = iter(["what ?", "and ?", "and then ?", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    monkeypatch.setattr(model, "reply", said)
+    command.talk(model, [str(clips[0])], SHORT, None)
+    told = capsys.readouterr()
+    assert told.out.splitlines()[:2] == ["a <video> of <image>", "<video>"]
+    assert len(told.out.splitlines()) == 3 and not told.err
+
+
 def test_commands_leave_when_interrupted(folder, monkeypatch, capsys):
     def stop(*args, **options):
         raise KeyboardInterrupt
@@ -206,6 +222,18 @@ def test_a_save_that_is_cut_off_leaves_nothing_that_loads(folder, tmp_path, monk
         folders.save(folders.load(folder), moved, tokenizer=str(folder / "llm"))
     with pytest.raises(FileNotFoundError, match="holds no VideoLLM"):
         folders.load(moved)
+
+
+def test_a_save_over_the_folder_that_it_came_from(folder, tmp_path):
+    """The tokenizer lies there, too."""
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    folders.save(folders.load(moved), moved, tokenizer=str(moved / "llm"))
+    one, other = folders.load(folder), folders.load(moved)
+    for a, b in zip(*(jax.tree.leaves(nnx.state(m.model)) for m in (one, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(FileNotFoundError):
+        folders.save(other, moved, tokenizer=str(tmp_path))
+    folders.load(moved)  # nothing was removed
 
 
 def test_manifest_of_a_file_of_conversations(clips, tmp_path, capsys):

@@ -6,21 +6,28 @@ import dataclasses
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from tokenization.shards import write_records
 from trajvit_jax import config as configs
+from trajvit_jax.convert.pieces import paths
 from trajvit_jax.experiment import note, read_settings
-from trajvit_jax.llm import hugging_face, parts, saved
+from trajvit_jax.llm import hugging_face, parts, saved, trained
 from trajvit_jax.llm.conversation import to_llava
-from trajvit_jax.llm.costs import work_of
+from trajvit_jax.llm.costs import eyes_flops, work_of
 from trajvit_jax.llm.experiment import VideoLLMExperiment
+from trajvit_jax.llm.eyes import EyesSettings
 from trajvit_jax.llm.llama import Llama
+from trajvit_jax.llm.lora import LoraSettings
 from trajvit_jax.llm.settings import LlamaSettings, to_hugging_face
 from trajvit_jax.llm.train import train, with_steps
+from trajvit_jax.models.costs import cost_of
 from trajvit_jax.run import interrupts
+from trajvit_jax.run.checkpoint_files import load_arrays
 
 from .conftest import TOKENIZATION
 from .test_talks import talk
@@ -97,6 +104,45 @@ def test_a_run_is_loaded_from_its_workdir(settings, data, tmp_path):
     hugging_face.save(Llama(own, rngs=nnx.Rngs(1)), llm)
     with pytest.raises(ValueError, match=r"was trained between other models than none and .*llm"):
         saved.load(workdir)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_trained_language_model_is_used_as_it_computes(settings, tmp_path, monkeypatch, lora):
+    """Its own parameters alone are read, float32 in training, and none of the optimizer's state."""
+    llm = dataclasses.replace(
+        settings.llm, dtype="bfloat16", lora=LoraSettings(2) if lora else None
+    )
+    train_parts = ("connector", "llm") + ("lora",) * lora
+    changes = {"llm": llm, "train": train_parts, "steps": 2, "held_out": ""}
+    train(dataclasses.replace(settings, **changes), tmp_path)
+    (tmp_path / "tokenization.json").write_text(json.dumps(TOKENIZATION))
+    read, wanted = trained.read_some, []
+
+    def recorded(folder, shapes):
+        wanted.extend(jax.tree.leaves(shapes))
+        return read(folder, shapes)
+
+    monkeypatch.setattr(trained, "read_some", recorded)
+    model = saved.load(tmp_path).model
+    assert model.llm.settings.stored == "bfloat16"
+    assert model.llm.table.embedding[...].dtype == jnp.bfloat16
+    expected = load_arrays(tmp_path)
+    own = {name: x for name, x in expected.items() if name.startswith("params.")}
+    assert len(wanted) == len(own) < len(expected)
+    for name, x in paths(model).items():
+        if not name.startswith("eyes."):
+            there = own.pop(f"params.{name}")
+            np.testing.assert_array_equal(np.asarray(x), there.astype(x.dtype))
+    assert not own
+    # A newest checkpoint that is damaged gives way to the one before.
+    shutil.copytree(tmp_path / "checkpoints/2", tmp_path / "checkpoints/3")
+    (tmp_path / "checkpoints/3/files.json").write_text("{")
+    again = saved.load(tmp_path).model
+    for one, other in zip(*(jax.tree.leaves(nnx.state(m)) for m in (model, again)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    (tmp_path / "checkpoints/2/files.json").write_text("{")
+    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read: files.json is damaged"):
+        saved.load(tmp_path)
 
 
 @pytest.mark.slow
@@ -181,6 +227,8 @@ def test_options_of_the_config_are_read(data):
     assert with_steps(found, 1) == found
     given = configs.to_settings(VideoLLMExperiment, configs.load(f"{CONFIG}:steps=70"))
     assert (given.epochs, given.steps) == (0.0, 70)
+    # Where the videos of held-out conversations are is no argument: --config.data.* says it.
+    assert config.data.evaluation == "" and config.data.eval_split == "test"
 
 
 def test_work_of_a_step_has_the_head(settings):
@@ -188,6 +236,17 @@ def test_work_of_a_step_has_the_head(settings):
     large = dataclasses.replace(settings, llm=dataclasses.replace(settings.llm, vocabulary=640))
     tokens = 2 * 160
     assert work_of(large).flops - work_of(settings).flops == 2 * 2 * 64 * 320 * tokens
+
+
+def test_eyes_cost_no_layer_that_they_leave_out(settings):
+    """By how much: a layer of the encoder, which costs the same wherever it is."""
+    video, depth = settings.model, settings.model.encoder.depth
+    shallow = dataclasses.replace(video.encoder, depth=depth - 1)
+    layer = cost_of(video).total - cost_of(dataclasses.replace(video, encoder=shallow)).total
+    whole, less = (eyes_flops(video, EyesSettings(skip)) for skip in (0, 1))
+    assert whole == cost_of(video).total and whole - less == layer > 0
+    all_of_it = dataclasses.replace(settings, eyes=EyesSettings(0))
+    assert work_of(all_of_it).flops - work_of(settings).flops == settings.data.batch * layer
 
 
 def test_groups_that_devices_cannot_share(settings, tmp_path):

@@ -129,7 +129,7 @@ def ask_judge(
             request = benchmark.judging.request(item, prediction)
             if request is None:
                 continue
-            asked = _digest(request)
+            asked = _asked_of(item, request)
             known = verdicts.lines.get(item.id, {})
             if known.get("asked") == asked and not (retry and "error" in known["reply"]):
                 continue
@@ -153,7 +153,13 @@ def verdict_on(
     if line is None or benchmark.judging is None:
         return {}
     request = benchmark.judging.request(item, prediction)
-    return line if request is not None and line.get("asked") == _digest(request) else {}
+    same = request is not None and line.get("asked") == _asked_of(item, request)
+    return line if same else {}
+
+
+def _asked_of(item: Item, request: Mapping[str, Any]) -> str:
+    """Tells a request from others; kept marks depend on the right answer, told or not."""
+    return _digest(request if "answer" in request else {**request, "right": item.answer})
 
 
 def marks_of(

@@ -16,7 +16,8 @@ about it again.
 | match   | ActivityNet-QA, MovieChat     | "correct": true or false, "score": 0 to 5  |
 | correct | TempCompass, where rules fail | "correct": true or false                   |
 | choice  | TempCompass captions          | "choice": letter of one of the "options" of |
-|         |                               | the request, or null for none              |
+|         |                               | the request, or null for none; it has no    |
+|         |                               | "answer", which the caption alone must give |
 | rate    | MLVU's generation tasks       | the two keys in "ratings" of the request:  |
 |         |                               | 1 to 5; it also has "points" to look for   |
 
@@ -84,8 +85,10 @@ def correct_marks(item: Item, reply: Mapping[str, Any]) -> Marks:
 
 
 def choice_request(item: Item, prediction: str) -> dict[str, Any]:
-    """Asks which option of a multiple-choice question a caption supports."""
-    return _request("choice", CHOICE, item, prediction) | {"options": list(item.options)}
+    """Asks which option of a multiple-choice question a caption supports; tells no right one."""
+    request = _request("choice", CHOICE, item, prediction) | {"options": list(item.options)}
+    del request["answer"]
+    return request
 
 
 def choice_marks(item: Item, reply: Mapping[str, Any]) -> Marks:

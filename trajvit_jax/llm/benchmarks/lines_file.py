@@ -25,14 +25,22 @@ class LinesFile:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], settings: Mapping[str, Any], *, option: str
+        self,
+        path: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        *,
+        option: str,
+        note: Mapping[str, Any] | None = None,
+        anew: str = "start anew with --overwrite",
     ) -> None:
-        """Opens the file, or makes it.
+        """Opens the file, or makes it; one of other settings without any results is made anew.
 
         Args:
           path: of the file.
           settings: that its results depend on (JSON values).
           option: of the command, which names the file.
+          note: what the first line tells, too, and nothing depends on.
+          anew: what to do where its results are of other settings.
 
         Raises:
           ValueError: it has results of other settings, or is no such file.
@@ -46,11 +54,13 @@ class LinesFile:
             self._lock(option)
             found = self._whole_lines()
             # Through JSON, as the file's: a tuple is a list there.
-            settings = json.loads(json.dumps(dict(settings)))
-            if not found:
-                self._write(settings)
-            elif found[0] != settings:
-                raise ValueError(self._other(found[0], settings, option))
+            settings, note = (json.loads(json.dumps(dict(own or {}))) for own in (settings, note))
+            there = {key: x for key, x in found[0].items() if key not in note} if found else None
+            if there != settings:
+                if len(found) > 1:
+                    raise ValueError(self._other(there or {}, settings, option, anew))
+                self._file.truncate(0)
+                self._write(note | settings)
         except BaseException:
             self._file.close()
             raise
@@ -105,9 +115,11 @@ class LinesFile:
             found.append(entry)
         return found
 
-    def _other(self, found: Mapping[str, Any], wanted: Mapping[str, Any], option: str) -> str:
+    def _other(
+        self, found: Mapping[str, Any], wanted: Mapping[str, Any], option: str, anew: str
+    ) -> str:
         name = next(key for key in (*wanted, *found) if found.get(key) != wanted.get(key))
         return (
             f"{self._path} has results of {name}={found.get(name)!r}, not {wanted.get(name)!r}; "
-            f"choose another {option}, or start anew with --overwrite"
+            f"choose another {option}, or {anew}"
         )

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.trajvit_jax.llm.benchmarks.conftest import CHOICE, MLVU, NEXTQA, NEXTQA_OPEN, csv
+from tests.trajvit_jax.llm.benchmarks.conftest import (
+    CAPTIONING,
+    CHOICE,
+    MLVU,
+    NEXTQA,
+    NEXTQA_OPEN,
+    csv,
+)
+from tests.trajvit_jax.llm.benchmarks.scripted import load
 from trajvit_jax.llm import evaluate
 from trajvit_jax.llm.benchmarks.lines_file import LinesFile
 
@@ -254,6 +262,22 @@ def test_what_the_judge_failed_at_can_be_asked_again_and_is_not_wrong(job, monke
     assert result()["metrics"]["accuracy"]["value"] == 0.0
 
 
+def test_a_choice_is_judged_anew_where_another_one_is_right(job):
+    """The request is the same: it does not tell the right one."""
+    job.put("multi-choice.json", {"1": {"action": [CHOICE]}})
+    job.put("captioning.json", {"1": {"action": [CAPTIONING]}})
+    job.put("videos/1.mp4")
+    job.put("script.json", {"": "He is passing it."})
+    where = {"benchmark": "tempcompass_captioning", "files": "captioning.json"}
+    judged = ["--annotations=multi-choice.json", f"--judge={JUDGE}"]
+    assert run(*judged, **where) == 0
+    assert result()["metrics"]["judge_accuracy"]["value"] == 100.0
+    turned = CHOICE | {"answer": "A. dunking"}
+    job.put("multi-choice.json", {"1": {"action": [turned]}})
+    assert run(*judged, **where) == 0
+    assert result()["metrics"]["judge_accuracy"]["value"] == 0.0
+
+
 def test_where_nothing_works_it_ends_at_once(job, capsys):
     rows = [NEXTQA | {"qid": str(n), "video": "broken", "question": "x"} for n in range(30)]
     job.put("b.csv", csv(*rows))
@@ -285,10 +309,40 @@ def test_a_judge_can_come_later_and_is_asked_once(job, capsys):
     assert Path("r.answers.judged.jsonl").read_text() == before
     faulty = f"--judge={JUDGE} --fault=score"
     assert run(faulty, benchmark="activitynet_qa", files="qa") == 2
-    assert "r.answers.judged.jsonl has results of judge=" in capsys.readouterr().err
-    Path("r.answers.judged.jsonl").unlink()
-    assert run(faulty, benchmark="activitynet_qa", files="qa") == 2
+    error = capsys.readouterr().err
+    assert "r.answers.judged.jsonl has results of judge=" in error and "--rejudge" in error
+    assert "--overwrite" not in error
+    assert run(faulty, "--rejudge", benchmark="activitynet_qa", files="qa") == 2
     assert "'q0': its 'score' is 7" in capsys.readouterr().err
+    assert len(calls()) == 3  # the answers are kept
+
+
+@pytest.mark.parametrize("mistyped", ["no-such-program", "false", f"{sys.executable} no_such.py"])
+def test_a_mistyped_judge_does_not_lock_its_file(job, capsys, mistyped):
+    asked = {"video_name": "one", "question": "is first", "question_id": "q"}
+    job.put("qa/test_q.json", [asked])
+    job.put("qa/test_a.json", [{"question_id": "q", "answer": "b", "type": 8}])
+    where = {"benchmark": "activitynet_qa", "files": "qa"}
+    assert run(f"--judge={mistyped}", **where) == 2
+    assert run(f"--judge={JUDGE}", **where) == 0
+    assert result()["metrics"]["judge_accuracy"]["value"] == 100.0
+    assert len(calls()) == 1
+
+
+def test_a_model_that_was_moved_has_its_answers(job, monkeypatch, capsys):
+    """Its files tell it, not the way it is written."""
+    (job.path / "model").mkdir()
+    (job.path / "model" / "settings.json").write_text("{}")
+    monkeypatch.setattr(evaluate, "load_answerer", lambda name, *, batch: load())
+    assert run("--model=model") == 0
+    assert run("--model=model/") == 0
+    (job.path / "model").rename(job.path / "moved")
+    assert run("--model=moved") == 0
+    assert len(calls()) == 3 and result()["model"] == "moved"
+    (job.path / "moved" / "settings.json").write_text("{ }")
+    assert run("--model=moved") == 2
+    assert "has results of checkpoint=" in capsys.readouterr().err
+    assert run(MODEL) == 2
 
 
 def test_answers_that_a_judge_skips_are_counted(job):

@@ -53,6 +53,17 @@ def test_captions_are_judged_by_the_option_they_support(folder):
     assert marks == [{"judge_accuracy": 1.0}, {"judge_accuracy": 0.0}]
 
 
+def test_who_judges_a_caption_is_not_told_the_right_letter(folder):
+    folder.put("multi-choice.json", {"1": {"action": [CHOICE]}})
+    folder.put("captioning.json", {"1": {"action": [CAPTIONING]}})
+    (item,) = folder.read("tempcompass_captioning", folder.path).items
+    judging = registry.find("tempcompass_captioning").judging
+    assert judging is not None
+    request = judging.request(item, "He runs.")
+    assert request is not None
+    assert set(request) == {"task", "id", "question", "prediction", "instructions", "options"}
+
+
 def test_generation_gets_two_ratings_and_their_sum(folder):
     items = folder.read("mlvu_generation", folder.put("8_sub_scene.json", [SCENE])).items
     (marks,) = judged("mlvu_generation", items, ["I see: he runs."])
