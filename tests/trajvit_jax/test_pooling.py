@@ -326,9 +326,6 @@ def test_what_pooling_cannot_do_is_refused():
 )
 def test_a_stage_is_projected_where_that_takes_fewer_products(cells, channels, alone, packed):
     """ResNet-18's stages at width 1024: 151 slots a video, and 8 videos of up to 1,023 in 1,552."""
-    labels = jnp.zeros((8, 1, 1, 1), jnp.int32)
-    plain = Segments.of(labels, 151)
-    row = jnp.zeros(8, jnp.int32)
-    rows = Segments.of(labels, 1552, row=row, rows=1, first=row, span=1024)
-    assert mask_pooling._cells_are_few(cells, channels, 1024, plain) is alone
-    assert mask_pooling._cells_are_few(cells, channels, 1024, rows) is packed
+    few = functools.partial(mask_pooling.cells_are_few, cells, channels, 1024)
+    assert few(span=151) is alone
+    assert few(span=1024, own=1552 / 8) is packed
