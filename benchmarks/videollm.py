@@ -403,8 +403,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if options.quick or all(held) else 1
         rows = measure(output, options.models, settings, clock)
     except NotLearned as error:
+        clock.finish()
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        clock.finish()
+        raise
     print(table(rows))
     print(_spent(clock))
     processors = available_cores()

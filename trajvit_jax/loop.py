@@ -16,7 +16,7 @@ from trajvit_jax.config import nearest
 from trajvit_jax.data.unusable import BadRecord
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.failures import ComesAgain
-from trajvit_jax.pod.agreement import Agreement
+from trajvit_jax.pod.agreement import Agreement, numbers_of_first_process
 from trajvit_jax.run.compile_watch import CompileWatch
 from trajvit_jax.run.interrupts import StopRequest
 from trajvit_jax.run.run_log import Clock, InFlight, RunLog, StepWatch
@@ -109,6 +109,8 @@ def train_loop(
 
             with stop.at_once(), watch.paused():
                 found = run.evaluate(state, leave_if_asked)
+            # All must know one best checkpoint.
+            found = numbers_of_first_process(found)
             run.log.results(step, found)
             if saved and found:
                 checkpoints.add_metrics(step, found)

@@ -41,7 +41,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from tokenization import interrupts
+from tokenization import exit_codes, interrupts
 from trajvit_jax.command_flags import reader
 from trajvit_jax.config import to_settings
 from trajvit_jax.pod import cluster
@@ -166,8 +166,8 @@ def _reader(program: Program) -> Callable[[list[str]], list[str]]:
         if flags.FLAGS["only_check_args"].value and program.check:
             try:
                 program.check(_CONFIG.value)
-            except ValueError as error:
-                _fail(error, _COMES_AGAIN, alone=True)
+            except (ValueError, OSError) as error:
+                _fail(error, exit_codes.code_of(error), alone=True)
         return rest
 
     return checked

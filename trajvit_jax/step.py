@@ -179,8 +179,7 @@ def used_slots(batch: Batch, model: ModelSettings) -> jax.Array:
 def dropped_tokens(batch: Batch, model: ModelSettings) -> jax.Array:
     """Tokens of the batch, as it enters the model, that have no slot in its rows.
 
-    Of trajectories; and RLT's, which are chosen in the model: those of the whole batch's rows, of
-    which micro-batches that groups do not divide have others. No other model drops any.
+    Of trajectories; and RLT's, which are chosen in the model. No other model drops any.
     """
     if model.name == "trajvit":
         return batch.dropped.sum()

@@ -99,10 +99,10 @@ def train(settings: ExperimentSettings, workdir: Path) -> dict[str, float]:
 
     Raises:
       ValueError: the workdir is that of a run with other settings, the records do not fit the
-        model, or too many of them cannot be used (see `run.bad_records`).
+        model, or too many of them cannot be used (see `run.bad_records`); nothing is where
+        `initial` says; or a protocol cannot be measured (see `during_training.check`).
       RuntimeError: anything else that does not fit, after the first finished step.
-      OSError: storage that cannot be read or written; the last checkpoint stays. Or nothing where
-        `initial` says.
+      OSError: storage that cannot be read or written; the last checkpoint stays.
       KeyboardInterrupt: Ctrl-C; the message names the step.
       FloatingPointError: losses or gradients that are not finite, `max_skipped` steps in a row;
         the last checkpoint stays.

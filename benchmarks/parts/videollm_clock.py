@@ -52,12 +52,14 @@ class RunClock(StageClock):
             self._keep_busy(name, earlier + float(spent[2]))
 
     def finish(self) -> None:
-        """Counts what of this run was in no stage, as a stage of its own."""
+        """Counts what of this run was in no stage, as a stage of its own; call it once."""
         rest = _now() - self._began - self._counted
-        self._kept[OUTSIDE], self._cpu[OUTSIDE] = float(rest[0]), float(rest[1])
+        busy = self._before(OUTSIDE) + float(rest[2])
+        for kept, spent in ((self._kept, rest[0]), (self._cpu, rest[1])):
+            kept[OUTSIDE] = kept.get(OUTSIDE, 0.0) + float(spent)
         with super().stage(OUTSIDE):  # which writes them, and adds nothing
             pass
-        self._keep_busy(OUTSIDE, float(rest[2]))
+        self._keep_busy(OUTSIDE, busy)
 
     @property
     def others(self) -> float | None:

@@ -3,7 +3,7 @@
   python left_evaluation.py retrieval|head [ADDRESS PROCESSES PROCESS]
 
 Prints after how many batches this process left retrieval, or after how many steps the training of a
-head, which each process has on one device of its own.
+head, which each process has on one device of its own; and a number of the first process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trajvit_jax.evals.probing import HeadSettings, train_head
 from trajvit_jax.evals.token_store import Features
 from trajvit_jax.models.settings import EncoderSettings, ModelSettings, TextSettings, ViT3DSettings
 from trajvit_jax.models.video_text import VideoTextModel
-from trajvit_jax.pod.agreement import Agreement
+from trajvit_jax.pod.agreement import Agreement, numbers_of_first_process
 from trajvit_jax.run.interrupts import StopRequest
 from trajvit_jax.sharding import MeshSettings, make_mesh
 
@@ -86,7 +86,8 @@ def main(what: str, *cluster: str) -> None:
                 learn(between)
             dict(retrieval.evaluate(model, source, text, batch=BATCH, mesh=mesh, between=between))
         except KeyboardInterrupt:
-            print(json.dumps({"left after": seen}))
+            agreed = numbers_of_first_process({"third": 1 / 3 + jax.process_index()})
+            print(json.dumps({"left after": seen} | agreed))
         if cluster:
             multihost_utils.sync_global_devices("end")
 

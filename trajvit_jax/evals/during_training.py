@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 from jax.sharding import Mesh
 
 from tokenization.arguments import ArgumentParser
@@ -49,6 +50,7 @@ from trajvit_jax.evals.protocol import (
     reads_frames,
 )
 from trajvit_jax.evals.settings import CommonSettings
+from trajvit_jax.failures import ComesAgain
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
 
@@ -57,7 +59,8 @@ PROTOCOLS: Mapping[str, Protocol[Any]] = {
     for module in (retrieval, classification, probing, detection, temporal_clips, scaling)
 }
 
-_TRIED = 10  # records, before a run begins
+_NAMED_WRONG = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+_TRIED = 10  # records of all, evenly spread, before a run begins
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +113,7 @@ def _named(line: str) -> Iterator[None]:
     """Within this, what is wrong is told with the line."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, *_NAMED_WRONG) as error:
         raise ValueError(f"config.protocols: {line!r}: {error}") from error
 
 
@@ -173,16 +176,16 @@ def _sources(one: Planned) -> Iterator[tuple[int, RecordSource]]:
 
 
 def _try(source: RecordSource, wants: Callable[[Record], Any]) -> None:
-    """Reads the first few records; raises ValueError if a protocol can use none of them."""
+    """Reads some records; raises ValueError if a protocol can use none of them."""
     unusable: list[UnusableRecord] = []
     tried = min(len(source), _TRIED)
-    for number in range(tried):
+    for number in np.linspace(0, len(source) - 1, tried).astype(int).tolist():
         try:
             wants(read_record(source, number))
         except UnusableRecord as error:
             unusable.append(error)
     if tried and len(unusable) == tried:
-        raise ValueError(f"none of the first {tried} records can be used: {unusable[0]}")
+        raise ValueError(f"none of {tried} records that were tried can be used: {unusable[0]}")
 
 
 def missing(one: Planned) -> list[str]:
@@ -229,13 +232,16 @@ def evaluate(
         the evaluation.
 
     Raises:
-      ValueError: more than a tenth of the records cannot be used, or as the protocol says.
+      ComesAgain: more than a tenth of the records cannot be used, or what the protocol says.
       OSError: storage that cannot be read.
       FloatingPointError: embeddings or losses that are not finite.
     """
     loaded, found = Loaded(model, text, str(workdir)), {}
     for one in planned:
-        own = reads_frames(loaded, one.settings.frames)
-        measured = one.protocol.measure(Job(one.settings, own, one.records, mesh, between))
+        try:
+            own = reads_frames(loaded, one.settings.frames)
+            measured = one.protocol.measure(Job(one.settings, own, one.records, mesh, between))
+        except ValueError as error:  # of its records or files, which no restart mends
+            raise ComesAgain(f"config.protocols: {one.line!r}: {error}") from error
         found |= {f"{one.name}/{name}": value for name, value in measured.values()}
     return found

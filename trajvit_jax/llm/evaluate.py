@@ -151,6 +151,8 @@ def _checked(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name}={value} must be at least {least}")
+    if options.rejudge and not options.judge:
+        raise ValueError("--rejudge asks a judge anew: name it by --judge")
     if not options.judge_patience > 0:
         raise ValueError(f"--judge_patience={options.judge_patience:g} must be more than 0")
 
@@ -216,7 +218,6 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult
     path = options.answers or options.json.with_suffix(".answers.jsonl")
     if options.overwrite:
         path.unlink(missing_ok=True)
-    if options.overwrite or options.rejudge:
         _judged(path).unlink(missing_ok=True)
     answers = _answers(options, questions, settings, path, of, note)
     lines = [(one, answers[one.item.id]) for one in questions]
@@ -306,14 +307,14 @@ def _verdicts(
     """The judge's verdicts by question."""
     settings = of | {"judge": options.judge}
     anew = "have this judge asked about all answers, which are kept, with --rejudge"
-    # Before the file, so that a judge that cannot be started leaves no trace.
-    with (
-        Judge(options.judge, patience=options.judge_patience) as judge,
-        LinesFile(_judged(path), settings, option="--answers", note=note, anew=anew) as file,
-    ):
-        pairs = [(one.item, reply) for one, reply in answered]
-        asking.ask_judge(benchmark, pairs, judge, file, retry=options.retry_failed)
-        return file.lines
+    # Before the file, so that a judge that cannot be started leaves no trace, and takes none away.
+    with Judge(options.judge, patience=options.judge_patience) as judge:
+        if options.rejudge:
+            _judged(path).unlink(missing_ok=True)
+        with LinesFile(_judged(path), settings, option="--answers", note=note, anew=anew) as file:
+            pairs = [(one.item, reply) for one, reply in answered]
+            asking.ask_judge(benchmark, pairs, judge, file, retry=options.retry_failed)
+            return file.lines
 
 
 def _judged(answers: Path) -> Path:

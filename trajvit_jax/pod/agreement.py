@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,3 +48,13 @@ def from_first_process(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def numbers_of_first_process(values: Mapping[str, float]) -> dict[str, float]:
+    """The numbers that process 0 has, of names that all have: clocks and sums of others differ."""
+    if jax.process_count() == 1 or not values:
+        return dict(values)
+    own = np.array(list(values.values()), np.float64)
+    # As whole numbers: JAX would round to float32.
+    sent = multihost_utils.broadcast_one_to_all(own.view(np.uint32))
+    return dict(zip(values, np.asarray(sent).view(np.float64).tolist(), strict=True))

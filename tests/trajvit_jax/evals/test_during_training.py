@@ -14,6 +14,7 @@ from tokenization.shards import write_records
 from trajvit_jax.evals import command, during_training
 from trajvit_jax.evals.loaded import load
 from trajvit_jax.evals.results import read_result
+from trajvit_jax.failures import ComesAgain
 from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.sharding import MeshSettings, make_mesh
 
@@ -144,6 +145,7 @@ def test_what_will_fail_is_told_before_a_run_begins(
         (f"probing {of_long} --views=1 --classes=no.txt", "no.txt"),
         (f"classification {of_toys} --prompts=no.txt", "no.txt"),
         (f"detection --records={boxed_records} --boxes=no.csv", "no.csv"),
+        (f"detection --records={boxed_records} --boxes={tmp_path}", str(tmp_path)),
         (f"detection {of_long}", "can be used: record 'clip00' has no boxes"),
         (f"temporal_clips {of_toys}", "does not say which video"),
         (f"classification --records={boxed_records}", "can be used: record 'clip00' has no label"),
@@ -152,8 +154,21 @@ def test_what_will_fail_is_told_before_a_run_begins(
             check(line)
         assert repr(line) in str(told.value) and reason in str(told.value)
     with pytest.raises(ValueError, match="'grey', which is none of the 4 classes"):
-        relabelled = f"classification {of_toys} --classes={tmp_path / 'classes.txt'}"
-        during_training.check(during_training.plan([relabelled.replace("blue", "")]), model)
+        check(f"classification {of_toys} --classes={tmp_path / 'classes.txt'}")
+
+
+def test_what_no_restart_mends_is_told_as_such(runs, toy_record, tmp_path, one_device):
+    """A label that is in no record that was tried, in the middle of a run."""
+    labels = ["red"] * 12
+    labels[5] = "grey"
+    made = [dataclasses.replace(toy_record(i), label=label) for i, label in enumerate(labels)]
+    write_records(tmp_path / "records", made, split="test")
+    (tmp_path / "classes.txt").write_text("red\n")
+    line = f"classification --records={tmp_path}/records --classes={tmp_path}/classes.txt"
+    planned, loaded = during_training.plan([line]), load(runs("vit3d"))
+    how = {"mesh": one_device, "between": lambda: None}
+    with jax.set_mesh(one_device), pytest.raises(ComesAgain, match=r"config\.protocols: .*'grey'"):
+        during_training.evaluate(planned, loaded.model, loaded.words(), tmp_path, **how)
 
 
 def test_one_bad_record_is_no_reason_to_refuse_all(tiny, toy_record, tmp_path):

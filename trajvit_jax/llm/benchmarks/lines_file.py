@@ -57,7 +57,8 @@ class LinesFile:
             settings, note = (json.loads(json.dumps(dict(own or {}))) for own in (settings, note))
             there = {key: x for key, x in found[0].items() if key not in note} if found else None
             if there != settings:
-                if len(found) > 1:
+                # A file of nothing but such a first line has no results to lose.
+                if len(found) > 1 or (there and not there.keys() <= settings.keys()):
                     raise ValueError(self._other(there or {}, settings, option, anew))
                 self._file.truncate(0)
                 self._write(note | settings)

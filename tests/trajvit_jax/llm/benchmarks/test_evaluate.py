@@ -312,6 +312,9 @@ def test_a_judge_can_come_later_and_is_asked_once(job, capsys):
     error = capsys.readouterr().err
     assert "r.answers.judged.jsonl has results of judge=" in error and "--rejudge" in error
     assert "--overwrite" not in error
+    for judge in ([], ["--judge=no-such-program"]):  # nothing that could take their place
+        assert run("--rejudge", *judge, benchmark="activitynet_qa", files="qa") == 2
+        assert Path("r.answers.judged.jsonl").read_text() == before
     assert run(faulty, "--rejudge", benchmark="activitynet_qa", files="qa") == 2
     assert "'q0': its 'score' is 7" in capsys.readouterr().err
     assert len(calls()) == 3  # the answers are kept
@@ -442,6 +445,14 @@ def test_benchmarks_load_no_array_framework():
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_file_of_something_else_is_not_emptied(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"important": 1}\n')
+    with pytest.raises(ValueError, match=r"mine\.jsonl"):
+        LinesFile(path, {"frames": 16}, option="--answers")
+    assert path.read_text() == '{"important": 1}\n'
 
 
 def test_one_process_has_a_file_at_a_time_and_others_are_refused(tmp_path):
