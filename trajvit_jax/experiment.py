@@ -222,7 +222,7 @@ def _noted(workdir: Path, kind: type[ExperimentSettings]) -> dict[str, Any]:
     values = json.loads((workdir / _FILE).read_text("utf-8"))
     try:
         noted = _plain(read_settings(workdir, kind), values.get("records", ""))
-        return noted | {name: values[name] for name in ("devices",) if name in values}
+        return noted | ({"devices": values["devices"]} if "devices" in values else {})
     except ValueError:  # of another kind, or with settings that are no more: what differs tells
         return values
 

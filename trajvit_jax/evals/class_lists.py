@@ -10,6 +10,7 @@ from typing import Any
 
 from trajvit_jax.config import nearest
 from trajvit_jax.evals.text_files import read_text
+from trajvit_jax.failures import ComesAgain
 
 _SYNSET = re.compile(r"(n\d{8}) (.+)")
 _NUMBERED = re.compile(r"\d+ (\S+)")
@@ -99,11 +100,11 @@ def name_of(label: str) -> str:
 
 
 def check_labels(found: Sequence[str], classes: Collection[str], where: str) -> None:
-    """Raises ValueError for a label that is no class; the message names the nearest."""
+    """Raises ComesAgain for a label that is no class; the message names the nearest."""
     known = set(classes)
     for label in dict.fromkeys(found):
         if label not in known:
-            raise ValueError(
+            raise ComesAgain(
                 f"{where} is labelled {label!r}, which is none of the {len(known)} classes; "
                 f"{nearest(label, known)}"
             )

@@ -58,6 +58,7 @@ from trajvit_jax.evals.protocol import Job, Protocol
 from trajvit_jax.evals.regions import box_tokens, way_of, width_of
 from trajvit_jax.evals.results import Measured, Metric
 from trajvit_jax.evals.token_store import Features, Store
+from trajvit_jax.failures import ComesAgain
 from trajvit_jax.models.settings import ModelSettings
 
 Given = Mapping[tuple[str, float], GivenBoxes]
@@ -226,7 +227,7 @@ def _computed(
 
 
 def check_given(source: Sequence[Record], given: Given) -> None:
-    """Raises ValueError if no annotated frame has given boxes: reads records until one has."""
+    """Raises ComesAgain if no annotated frame has given boxes: reads records until one has."""
     annotated: list[tuple[str, float]] = []
     for number in range(len(source)):
         try:
@@ -238,7 +239,7 @@ def check_given(source: Sequence[Record], given: Given) -> None:
             return
     if not annotated:  # which all of the records tell later
         return
-    raise ValueError(
+    raise ComesAgain(
         f"none of {len(given)} frames with given boxes is among the {len(annotated)} annotated "
         f"ones; the first is {next(iter(given))}, the first annotated one {annotated[0]}: videos "
         "and seconds must be the dataset's"

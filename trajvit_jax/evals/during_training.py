@@ -232,7 +232,9 @@ def evaluate(
         the evaluation.
 
     Raises:
-      ComesAgain: more than a tenth of the records cannot be used, or what the protocol says.
+      ComesAgain: more than a tenth of the records cannot be used, or labels or boxes are others
+        than the protocol's files have; the message names the line.
+      ValueError: as the protocol says.
       OSError: storage that cannot be read.
       FloatingPointError: embeddings or losses that are not finite.
     """
@@ -241,7 +243,7 @@ def evaluate(
         try:
             own = reads_frames(loaded, one.settings.frames)
             measured = one.protocol.measure(Job(one.settings, own, one.records, mesh, between))
-        except ValueError as error:  # of its records or files, which no restart mends
+        except ComesAgain as error:
             raise ComesAgain(f"config.protocols: {one.line!r}: {error}") from error
         found |= {f"{one.name}/{name}": value for name, value in measured.values()}
     return found
