@@ -200,7 +200,7 @@ def run(options: argparse.Namespace, output: Path) -> Told:
     clips, seeds, how = captioned_clips.folder(), seeds_of(options), kind_of_rows(options)
     chosen, trained = rows(options.rows, output, **how), Trained()
     known = options.ledger.with_name("tracking_errors.json")
-    if not options.table:
+    if not options.table and not options.made:
         needed = {row.name for row, _ in unfinished(Ledger(options.ledger), chosen, seeds)}
         needed |= {name for name in options.rows if ABLATIONS[name].table == "trajectories"} - set(
             read_measures(known, TrackingError)
@@ -209,6 +209,7 @@ def run(options: argparse.Namespace, output: Path) -> Told:
         for variant in dict.fromkeys(ABLATIONS[name].variant for name in names):
             table_records.make_records(output, variant, clips, quick=options.quick)
         add_measures(known, errors(names, output), TrackingError)
+    if not options.table:
         trained = train_rows(chosen, seeds, options.ledger, output, code=code)
         trained.tell()
     every, every_seed = rows(list(ABLATIONS), output, **how), range(max(options.seeds, SEEDS))

@@ -120,7 +120,7 @@ def run(options: argparse.Namespace, output: Path) -> Told:
     trained, how = Trained(), kind_of_rows(options)
     chosen = rows(options.models, output, **how)
     costs = options.ledger.with_name(f"{options.ledger.stem}_costs.json")
-    if not options.table:
+    if not options.table and not options.made:
         left = {row.name for row, _ in unfinished(Ledger(options.ledger), chosen, seeds)}
         needed = [name for name in options.models if options.costs or name in left]
         for variant in dict.fromkeys(_VARIANTS.get(name, "trajectories") for name in needed):

@@ -112,7 +112,7 @@ def test_rows_of_other_clips_do_not_stand_in_one_table(rows, tmp_path):
     again = finished(rows[1], 0, [0], commits=("abd", "abe"), contents={"world": {"train": "z"}})
     ledger.add(again)
     said = text().splitlines()[-1]
-    assert said.startswith("Trained at abc, abd, abe. Seeds read records that differ")
+    assert said.startswith("Trained at abc, abd, abe, on cpu (3 runs). Seeds read records that")
     assert said.endswith(": ViT3D.")
 
 
@@ -262,7 +262,7 @@ def test_the_table_has_recalls_of_all_seeds_and_differences_from_its_reference(r
     ledger = Ledger(tmp_path / "rows.jsonl")
     for seed, ranks in enumerate(([0, 4, 5, 9], [0, 1, 2, 3])):
         ledger.add(finished(rows[0], seed, ranks))
-    ledger.add(finished(rows[1], 0, [5, 6, 7, 8]))
+    ledger.add(finished(rows[1], 0, [5, 6, 7, 8], device="NVIDIA H200"))
     lines = lines_of(rows, comparison.MODELS, range(3), ledger, {}, reference="trajvit")
     assert [line.seeds for line in lines] == [2, 1]
     assert lines[0].recalls["world txt2vid"].value == 75 and lines[0].average.value == 75
@@ -271,7 +271,8 @@ def test_the_table_has_recalls_of_all_seeds_and_differences_from_its_reference(r
     assert not lines[1].differences["mean"].seeds
     text = table(lines).splitlines()
     assert "75.0 ± 25.0" in text[2] and text[3].startswith("| ViT3D")
-    assert len({len(line) for line in text[:-2]}) == 1 and text[-1] == "Trained at abc."
+    assert len({len(line) for line in text[:-2]}) == 1
+    assert text[-1] == "Trained at abc, on NVIDIA H200 (1 runs), cpu (2 runs)."
     assert "clips and seeds" in text[0] and "clips alone" in text[3]
     curve = [line.replace(" ", "") for line in curves(lines).splitlines()]
     assert curve[0] == "|model|after1|after2|lastloss|"

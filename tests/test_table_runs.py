@@ -304,3 +304,27 @@ def test_a_command_that_failed_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(table_runs, "train", fails)
     assert comparison.main(["--quick", "--models=rlt", f"--output={tmp_path}"]) == 1
     assert "no row is finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [comparison, ablations])
+def test_made_records_are_trained_on_where_the_clips_are_not(command, tmp_path, monkeypatch):
+    def make(*_, **__):
+        raise AssertionError("makes records")
+
+    page = tmp_path / "PAGE.md"
+    page.write_text("as it is")
+    monkeypatch.setattr(table_records, "make_records", make)
+    monkeypatch.delenv(captioned_clips.VARIABLE, raising=False)
+    seen = []
+
+    def train(rows, *_, **__):
+        seen.extend(row.config for row in rows)
+        return table_runs.Trained()
+
+    monkeypatch.setattr(command, "train_rows", train)
+    where = [f"--output={tmp_path}", f"--ledger={tmp_path / 'rows.jsonl'}", f"--page={page}"]
+    assert command.main(["--made", *where]) == 0
+    # The real clips are in those records: rows of the world alone are others.
+    assert seen and "exercises=0.0" not in seen[0] and page.read_text() == "as it is"
+    with pytest.raises(SystemExit):
+        command.main(["--made", "--table", *where])

@@ -47,16 +47,23 @@ def parser_of(file: str, about: str | None, *, quick: str, page: str) -> argpars
         help="of finished rows; what else is measured lies beside it (docs/comparison.jsonl)",
     )
     parser.add_argument("--page", type=Path, default=page, help=f"with the tables ({page})")
-    parser.add_argument("--table", action="store_true", help="train nothing")
+    does = parser.add_mutually_exclusive_group()
+    does.add_argument("--table", action="store_true", help="train nothing")
+    does.add_argument(
+        "--made",
+        action="store_true",
+        help="make no records: --output has them, of a machine with the clips; keeps the page",
+    )
     return parser
 
 
 def kind_of_rows(options: argparse.Namespace) -> dict[str, Any]:
     """How the rows are made that these options ask for: whether of real clips, steps, size."""
-    if captioned_clips.folder() is None and not options.table:
+    real = captioned_clips.folder() is not None or options.table or options.made
+    if not real:
         _LOG.warning("%s", captioned_clips.MISSING)
     return {
-        "real": captioned_clips.folder() is not None or options.table,
+        "real": real,
         "steps": 2 if options.quick else options.steps,
         "quick": options.quick,
     }
@@ -85,10 +92,11 @@ def finish(options: argparse.Namespace, work: Callable[[argparse.Namespace, Path
             told = work(options, options.output or Path(folder))
     else:
         told = work(options, options.output or Path("runs/comparison"))
-        if (options.table or captioned_clips.folder()) and options.steps is None:
+        here = options.table or (captioned_clips.folder() and not options.made)
+        if here and options.steps is None:
             for name, text in told.blocks.items():
                 replace_block(options.page, name, text)
-        else:
+        elif not options.made:
             _LOG.warning("rows of other steps or data: %s stays as it is", options.page)
     for name, text in told.blocks.items():
         print(f"\n{name}\n{text}")

@@ -121,6 +121,8 @@ class Finished:
       loss: of the last steps, mean.
       ranks: source -> way -> rank of each query's best match, from 0; equal ones share the middle.
         Of txt2vid queries are captions, of vid2txt clips.
+      device: what it was trained on, as JAX names its kind; older lines, which do not say, are of
+        CPUs.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Finished:
     learned: tuple[tuple[int, float], ...]
     loss: float
     ranks: Mapping[str, Mapping[str, tuple[float, ...]]]
+    device: str = "cpu"
 
     def hits(self, source: str, way: str, k: int) -> Float64[np.ndarray, " q"]:
         """Of each query, 1 where its match is among the first k."""

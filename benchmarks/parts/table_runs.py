@@ -171,6 +171,7 @@ def run_row(row: Row, seed: int, output: Path, *, code: str) -> Finished:
         owners=owners,
         **_logged(workdir, settings.model),
         ranks=ranks,
+        device=jax.devices()[0].device_kind,
     )
     write_text(kept, finished.line() + "\n")
     jax.clear_caches()

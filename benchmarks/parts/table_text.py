@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import re
@@ -49,6 +50,7 @@ class Line:
       title: of the row.
       seeds: how many.
       commits: of the code, of any seed.
+      devices: that its seeds were trained on.
       alike: whether all seeds read the same pixels and labels.
       parameters: of video and text side.
       tokens: mean of the held-out clips, before the first layer and after the last.
@@ -67,6 +69,7 @@ class Line:
     title: str
     seeds: int
     commits: tuple[str, ...]
+    devices: tuple[str, ...]
     alike: bool
     parameters: int
     tokens: tuple[float, float]
@@ -130,6 +133,7 @@ def lines_of(
                 title=titles[row.name],
                 seeds=len(finished),
                 commits=tuple(sorted({commit for one in finished for commit in one.commits})),
+                devices=tuple(one.device for one in finished),
                 alike=all(one.contents == finished[0].contents for one in finished),
                 parameters=finished[0].parameters,
                 tokens=finished[0].tokens,
@@ -223,7 +227,9 @@ def table(
     more = columns or {}
     cells = [{what: line.title} | more.get(line.title, {}) | _cells(line) for line in lines]
     text = _aligned(cells, what)
-    said = f"Trained at {', '.join(commits)}."
+    runs = collections.Counter(device for line in lines for device in line.devices)
+    devices = ", ".join(f"{device} ({count} runs)" for device, count in sorted(runs.items()))
+    said = f"Trained at {', '.join(commits)}, on {devices}."
     if mixed := [line.title for line in lines if not line.alike]:
         said += f" Seeds read records that differ in pixels or labels: {', '.join(mixed)}."
     return f"{text}\n\n{said}"
