@@ -21,12 +21,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.comparison import MODELS, table_row
-from benchmarks.parts import captioned_clips, table_command, table_records
+from benchmarks.parts import captioned_clips, table_command, table_costs, table_records
 from benchmarks.parts.arguments import some_of
 from benchmarks.parts.command import run_command
 from benchmarks.parts.kept_measures import add_measures, read_measures
 from benchmarks.parts.paired import rank_correlation
 from benchmarks.parts.table_command import SEEDS, Told, finish, kind_of_rows, seeds_of
+from benchmarks.parts.table_costs import StepCost
 from benchmarks.parts.table_rows import Ledger, Row, unfinished
 from benchmarks.parts.table_runs import Trained, train_rows
 from benchmarks.parts.table_text import SOURCES, Line, lines_of, table
@@ -143,20 +144,30 @@ def errors(names: Sequence[str], output: Path) -> dict[str, TrackingError]:
 
 
 def tables(
-    chosen: Sequence[Row], seeds: Sequence[int], ledger: Ledger, wrong: Mapping[str, TrackingError]
+    chosen: Sequence[Row],
+    seeds: Sequence[int],
+    ledger: Ledger,
+    wrong: Mapping[str, TrackingError],
+    costs: Mapping[str, StepCost],
 ) -> dict[str, str]:
     """Table 5, Table 6, and the last one, by the name of their place on the page."""
     found = {}
     for place in ("table5", "table6", "trajectories"):
         own = [row for row in chosen if ABLATIONS[row.name].table in (place, "both")]
-        if place == "trajectories":
-            own = [row for row in own if row.name in wrong]
+        by_error = place == "trajectories"
+        unknown = [row for row in own if by_error and row.name not in wrong]
+        own = [row for row in own if row not in unknown]
         titles = {row.name: ABLATIONS[row.name].title for row in own}
-        reference = "world_truth" if place == "trajectories" else "trajvit"
-        lines = lines_of(own, titles, seeds, ledger, {}, reference=reference)
-        if place == "trajectories":
+        reference = "world_truth" if by_error else "trajvit"
+        lines = lines_of(own, titles, seeds, ledger, costs, reference=reference)
+        if by_error:
             by_title = {titles[name]: wrong[name] for name in titles}
             found[place] = _by_error(lines, by_title)
+            if left := [row.name for row in unknown if ledger.of(row, seeds)]:
+                found[place] += (
+                    f"\n\nTrained, and left out as the error of their trajectories is not known: "
+                    f"{', '.join(left)}. The command without --made and --table finds it."
+                )
         else:
             found[place] = table(lines, "row")
     return found
@@ -214,7 +225,8 @@ def run(options: argparse.Namespace, output: Path) -> Told:
         trained.tell()
     every, every_seed = rows(list(ABLATIONS), output, **how), range(max(options.seeds, SEEDS))
     wrong = read_measures(known, TrackingError)
-    found = tables(every, every_seed, Ledger(options.ledger), wrong)
+    costs = read_measures(table_costs.path_beside(options.ledger), StepCost)
+    found = tables(every, every_seed, Ledger(options.ledger), wrong, costs)
     return Told(found, found, trained)
 
 

@@ -110,7 +110,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--costs", action="store_true", help="time the steps instead of training")
     parser.add_argument("--rounds", type=count, default=5, help="of --costs (5)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.costs and (options.made or options.table):
+        parser.error("--costs makes records and measures, on this machine: give it alone")
+    return options
 
 
 def run(options: argparse.Namespace, output: Path) -> Told:
@@ -119,7 +122,7 @@ def run(options: argparse.Namespace, output: Path) -> Told:
     clips, seeds = captioned_clips.folder(), seeds_of(options)
     trained, how = Trained(), kind_of_rows(options)
     chosen = rows(options.models, output, **how)
-    costs = options.ledger.with_name(f"{options.ledger.stem}_costs.json")
+    costs = table_costs.path_beside(options.ledger)
     if not options.table and not options.made:
         left = {row.name for row, _ in unfinished(Ledger(options.ledger), chosen, seeds)}
         needed = [name for name in options.models if options.costs or name in left]

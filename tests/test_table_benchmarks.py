@@ -35,6 +35,7 @@ def finished(row, seed, of, **changed):
         "clips": {"world": {"train": "a", "test": "b"}},
         "contents": {"world": {"train": "c", "test": "d"}},
         "owners": {"world": tuple(range(len(of)))},
+        "devices": ("cpu",),
         "learned": ((1, 10.0), (2, 20.0)),
         "loss": 1.5,
         "ranks": {"world": {"txt2vid": tuple(of), "vid2txt": tuple(of)}},
@@ -112,7 +113,9 @@ def test_rows_of_other_clips_do_not_stand_in_one_table(rows, tmp_path):
     again = finished(rows[1], 0, [0], commits=("abd", "abe"), contents={"world": {"train": "z"}})
     ledger.add(again)
     said = text().splitlines()[-1]
-    assert said.startswith("Trained at abc, abd, abe, on cpu (3 runs). Seeds read records that")
+    assert said.startswith(
+        "Trained at abc, abd, abe; runs: 3 on cpu. Seeds read records that differ"
+    )
     assert said.endswith(": ViT3D.")
 
 
@@ -262,7 +265,7 @@ def test_the_table_has_recalls_of_all_seeds_and_differences_from_its_reference(r
     ledger = Ledger(tmp_path / "rows.jsonl")
     for seed, ranks in enumerate(([0, 4, 5, 9], [0, 1, 2, 3])):
         ledger.add(finished(rows[0], seed, ranks))
-    ledger.add(finished(rows[1], 0, [5, 6, 7, 8], device="NVIDIA H200"))
+    ledger.add(finished(rows[1], 0, [5, 6, 7, 8], devices=("NVIDIA H200",)))
     lines = lines_of(rows, comparison.MODELS, range(3), ledger, {}, reference="trajvit")
     assert [line.seeds for line in lines] == [2, 1]
     assert lines[0].recalls["world txt2vid"].value == 75 and lines[0].average.value == 75
@@ -272,7 +275,7 @@ def test_the_table_has_recalls_of_all_seeds_and_differences_from_its_reference(r
     text = table(lines).splitlines()
     assert "75.0 ± 25.0" in text[2] and text[3].startswith("| ViT3D")
     assert len({len(line) for line in text[:-2]}) == 1
-    assert text[-1] == "Trained at abc, on NVIDIA H200 (1 runs), cpu (2 runs)."
+    assert text[-1] == "Trained at abc; runs: 1 on NVIDIA H200, 2 on cpu."
     assert "clips and seeds" in text[0] and "clips alone" in text[3]
     curve = [line.replace(" ", "") for line in curves(lines).splitlines()]
     assert curve[0] == "|model|after1|after2|lastloss|"
@@ -364,10 +367,21 @@ def test_recall_is_set_against_tracking_error(tmp_path):
         name: table_truth.TrackingError(lost, 10 * lost)
         for name, lost in zip(names, (0.0, 0.3, 0.2), strict=True)
     }
-    text = ablations.tables(chosen, (0,), ledger, wrong)["trajectories"]
+    text = ablations.tables(chosen, (0,), ledger, wrong, {})["trajectories"]
     assert "| tube lost | switches |" in text and "|      0.30 |      3.0 |" in text
     assert "over 3 rows: with the part of tubes that is lost -0.50" in text
     assert "with the number of tokens +nan" in text
+    # A row whose error is not known is not lost silently.
+    unknown = {name: wrong[name] for name in names[:2]}
+    text = ablations.tables(chosen, (0,), ledger, unknown, {})["trajectories"]
+    assert "left out as the error of their trajectories is not known: world_cut." in text
+
+
+def test_costs_are_measured_where_the_records_are_made(capsys):
+    for other in ("--made", "--table"):
+        with pytest.raises(SystemExit):
+            comparison.parse(["--costs", other])
+        assert "give it alone" in capsys.readouterr().err
 
 
 def test_the_kept_rows_of_the_docs_are_those_of_the_tables():

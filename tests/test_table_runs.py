@@ -6,6 +6,7 @@ import functools
 import threading
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -47,6 +48,7 @@ def finished(row, seed):
         learned=((1, 10.0), (2, 20.0)),
         loss=1.5,
         ranks={"world": {"txt2vid": (0,), "vid2txt": (0,)}},
+        devices=("cpu",),
     )
 
 
@@ -170,6 +172,8 @@ def test_commands_of_one_folder_of_records_wait_for_each_other(tmp_path):
 def test_ranks_of_a_row_survive_its_line(rows):
     row = finished(rows[0], 1)
     assert Finished.read(row.line()) == row
+    # Lines from before a row told its devices.
+    assert Finished.read(row.line().replace(',"devices":["cpu"]', "")).devices == ("cpu",)
     assert np.isclose(row.recall("world", "txt2vid"), 100)
 
 
@@ -234,6 +238,7 @@ def test_a_row_is_kept_before_anything_can_be_lost(tmp_path, monkeypatch):
 
     def train(_, folder):
         calls.append("train")
+        assert jax.config.jax_default_matmul_precision == "highest"
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         log = [
             {"step": 1, "loss": 2.0, "dropped": 3, "tokens": 17},
@@ -254,13 +259,17 @@ def test_a_row_is_kept_before_anything_can_be_lost(tmp_path, monkeypatch):
     for name, fake in {"train": train, "compare": compare, "load": lambda _: model}.items():
         monkeypatch.setattr(table_runs, name, fake)
     path = tmp_path / "rows.jsonl"
-    with pytest.raises(KeyboardInterrupt):  # stopped in the evaluation: the run is still there
+    lent = types.SimpleNamespace(device_kind="NVIDIA H200")
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as context:
+        context.setattr(table_runs.jax, "devices", lambda: [lent])
+        # Stopped in the evaluation: the run is still there.
         train_rows([row], (0,), path, tmp_path, code="abc")
     assert (workdir / "checkpoints").exists() and not path.exists()
     found = run_row(row, 0, tmp_path, code="abd")
     assert found.ranks["world"] == {"txt2vid": (0, 0, 2), "vid2txt": (1, 1, 0)}
     assert found.owners == {"world": (0, 1, 2)} and found.parameters == 7
     assert found.learned == ((2, 20.0),) and (found.loss, found.dropped) == (2.0, 15.0)
+    assert found.devices == ("NVIDIA H200", "cpu")
     assert found.commits == ("abc", "abd") and set(found.clips["world"]) == {"train", "test"}
     assert (workdir / "row/found.json").exists() and (workdir / "checkpoints").exists()
     trained = train_all([row], (0,), path, tmp_path)  # stopped before the ledger had it

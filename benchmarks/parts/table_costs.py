@@ -40,6 +40,11 @@ class StepCost:
     commit: str
 
 
+def path_beside(ledger: Path) -> Path:
+    """Where costs are kept: beside the file of finished rows."""
+    return ledger.with_name(f"{ledger.stem}_costs.json")
+
+
 def measure(rows: Sequence[Row], output: Path, rounds: int, *, code: str) -> dict[str, StepCost]:
     """Steps of all rows in turn, on the records' first batches; what compiled once is kept.
 

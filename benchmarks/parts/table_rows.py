@@ -121,8 +121,7 @@ class Finished:
       loss: of the last steps, mean.
       ranks: source -> way -> rank of each query's best match, from 0; equal ones share the middle.
         Of txt2vid queries are captions, of vid2txt clips.
-      device: what it was trained on, as JAX names its kind; older lines, which do not say, are of
-        CPUs.
+      devices: kinds that it was trained on, as JAX names them, several where it was interrupted.
     """
 
     name: str
@@ -140,7 +139,7 @@ class Finished:
     learned: tuple[tuple[int, float], ...]
     loss: float
     ranks: Mapping[str, Mapping[str, tuple[float, ...]]]
-    device: str = "cpu"
+    devices: tuple[str, ...]
 
     def hits(self, source: str, way: str, k: int) -> Float64[np.ndarray, " q"]:
         """Of each query, 1 where its match is among the first k."""
@@ -171,7 +170,7 @@ class Finished:
 
     @classmethod
     def read(cls, line: str) -> Finished:
-        """Undoes `line`.
+        """Undoes `line`; older ones, which name no device, are of CPUs.
 
         Raises:
           ValueError: it is none.
@@ -184,6 +183,7 @@ class Finished:
             }
             tuples = {
                 "commits": tuple(values["commits"]),
+                "devices": tuple(values.get("devices", ("cpu",))),
                 "tokens": tuple(values["tokens"]),
                 "learned": tuple(tuple(one) for one in values["learned"]),
                 "owners": {source: tuple(own) for source, own in values["owners"].items()},

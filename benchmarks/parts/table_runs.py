@@ -29,6 +29,7 @@ from trajvit_jax.data.source import open_records
 from trajvit_jax.data.streams import trajectory_counts
 from trajvit_jax.evals.loaded import load
 from trajvit_jax.evals.retrieval import compare
+from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.metrics import retrieval_ranks
 from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.settings import ModelSettings
@@ -135,10 +136,44 @@ def run_row(row: Row, seed: int, output: Path, *, code: str) -> Finished:
         finished = Finished.read(kept.read_text("utf-8"))
         check_clips([(row.name, clips.named), (row.name, finished.clips)])
         return finished
-    commits = _note_commit(workdir / _OWN / "commits.json", code)
+    commits = _note(workdir / _OWN / "commits.json", code)
+    devices = _note(workdir / _OWN / "devices.json", jax.devices()[0].device_kind)
     compile_once(output)
     _LOG.info("%s, seed %d: %d steps", row.name, seed, settings.steps)
-    results = train(settings, workdir)
+    # Of some devices the default is narrower than float32, and rows would not be alike.
+    with jax.default_matmul_precision("highest"):
+        results = train(settings, workdir)
+        ranks, owners, tokens = _ranked(settings, workdir)
+    mean = np.mean(tokens, axis=0)
+    finished = Finished(
+        name=row.name,
+        seed=seed,
+        made_of=row.made_of(),
+        commits=commits,
+        steps=settings.steps,
+        parameters=int(results["parameters"]),
+        tokens=(round(float(mean[0]), 2), round(float(mean[1]), 2)),
+        minutes=round((time.process_time() - begin) / 60, 2),
+        clips=clips.named,
+        contents=clips.contents,
+        owners=owners,
+        **_logged(workdir, settings.model),
+        ranks=ranks,
+        devices=devices,
+    )
+    write_text(kept, finished.line() + "\n")
+    jax.clear_caches()
+    return finished
+
+
+def _ranked(
+    settings: ExperimentSettings, workdir: Path
+) -> tuple[dict[str, Any], dict[str, tuple[int, ...]], list[tuple[float, float]]]:
+    """Of a finished run, `Finished.ranks` and `Finished.owners`, and each held-out clip's tokens.
+
+    Raises:
+      ValueError: a held-out record cannot be used.
+    """
     found = load(workdir)
     ranks, owners, tokens = {}, {}, []
     for of in settings.data.train_sources:
@@ -156,34 +191,15 @@ def run_row(row: Row, seed: int, output: Path, *, code: str) -> Finished:
         }
         owners[name] = tuple(positives.argmax(0).tolist())
         tokens += count_tokens(settings.model, source)
-    mean = np.mean(tokens, axis=0)
-    finished = Finished(
-        name=row.name,
-        seed=seed,
-        made_of=row.made_of(),
-        commits=commits,
-        steps=settings.steps,
-        parameters=int(results["parameters"]),
-        tokens=(round(float(mean[0]), 2), round(float(mean[1]), 2)),
-        minutes=round((time.process_time() - begin) / 60, 2),
-        clips=clips.named,
-        contents=clips.contents,
-        owners=owners,
-        **_logged(workdir, settings.model),
-        ranks=ranks,
-        device=jax.devices()[0].device_kind,
-    )
-    write_text(kept, finished.line() + "\n")
-    jax.clear_caches()
-    return finished
+    return ranks, owners, tokens
 
 
-def _note_commit(path: Path, code: str) -> tuple[str, ...]:
-    """Adds the commit to those at which this row was trained before."""
+def _note(path: Path, name: str) -> tuple[str, ...]:
+    """Adds the commit, or the device, to those by which this row was trained before."""
     before = json.loads(path.read_text("utf-8")) if path.exists() else []
-    commits = tuple(dict.fromkeys((*before, code)))
-    write_text(path, json.dumps(commits))
-    return commits
+    names = tuple(dict.fromkeys((*before, name)))
+    write_text(path, json.dumps(names))
+    return names
 
 
 def compile_once(output: Path) -> None:

@@ -50,7 +50,7 @@ class Line:
       title: of the row.
       seeds: how many.
       commits: of the code, of any seed.
-      devices: that its seeds were trained on.
+      devices: kinds of each seed, joined by '+' where there are several.
       alike: whether all seeds read the same pixels and labels.
       parameters: of video and text side.
       tokens: mean of the held-out clips, before the first layer and after the last.
@@ -133,7 +133,7 @@ def lines_of(
                 title=titles[row.name],
                 seeds=len(finished),
                 commits=tuple(sorted({commit for one in finished for commit in one.commits})),
-                devices=tuple(one.device for one in finished),
+                devices=tuple("+".join(one.devices) for one in finished),
                 alike=all(one.contents == finished[0].contents for one in finished),
                 parameters=finished[0].parameters,
                 tokens=finished[0].tokens,
@@ -228,8 +228,8 @@ def table(
     cells = [{what: line.title} | more.get(line.title, {}) | _cells(line) for line in lines]
     text = _aligned(cells, what)
     runs = collections.Counter(device for line in lines for device in line.devices)
-    devices = ", ".join(f"{device} ({count} runs)" for device, count in sorted(runs.items()))
-    said = f"Trained at {', '.join(commits)}, on {devices}."
+    devices = ", ".join(f"{count} on {device}" for device, count in sorted(runs.items()))
+    said = f"Trained at {', '.join(commits)}; runs: {devices}."
     if mixed := [line.title for line in lines if not line.alike]:
         said += f" Seeds read records that differ in pixels or labels: {', '.join(mixed)}."
     return f"{text}\n\n{said}"
