@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from trajvit_jax.models.costs import cost_of
-from trajvit_jax.models.flops import count_forward
+from trajvit_jax.models.flops import count_flops, count_forward
 from trajvit_jax.models.settings import (
     NAMES,
     SIZES,
@@ -50,6 +52,21 @@ def test_the_formula_is_near_xla_s_count(name):
     # XLA counts norms and softmax, too, and no products with the padding of convolutions.
     assert formula.total == pytest.approx(found.total, rel=0.07)
     assert formula.transformer == pytest.approx(found.transformer, rel=0.05)
+
+
+def test_flops_are_counted_on_a_cpu_whatever_device_computes(monkeypatch):
+    x, y = jnp.ones((3, 5)), jax.ShapeDtypeStruct((5, 7), jnp.float32)
+    assert count_flops(jnp.matmul, x, y) == 2 * 3 * 5 * 7
+    asked = []
+
+    def none(*, backend):
+        asked.append(backend)
+        raise RuntimeError("Unknown backend")
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    with pytest.raises(RuntimeError, match="JAX_PLATFORMS=cuda,cpu"):
+        count_flops(jnp.matmul, x, y)
+    assert asked == ["cpu"]
 
 
 @pytest.mark.parametrize("trajectories", [196, 400])

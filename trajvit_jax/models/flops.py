@@ -35,7 +35,7 @@ def count_forward(settings: ModelSettings) -> ForwardCost:
     Layers are unrolled for it: XLA counts the body of a loop once.
 
     Raises:
-      RuntimeError: a backend without cost analysis.
+      RuntimeError: as `count_flops`.
     """
     encoder = dataclasses.replace(settings.encoder, unroll=settings.encoder.depth)
     settings = dataclasses.replace(settings, encoder=encoder)
@@ -59,8 +59,8 @@ def count_forward(settings: ModelSettings) -> ForwardCost:
         return model.tokenizer.encode(model.encoder, tokens, b)[0]
 
     tokens = jax.eval_shape(tokenize, state, video, labels)
-    whole = _flops(embed, state, video, labels)
-    return ForwardCost(whole / b, _flops(encode, state, tokens) / b)
+    whole = count_flops(embed, state, video, labels)
+    return ForwardCost(whole / b, count_flops(encode, state, tokens) / b)
 
 
 def count_embedding(
@@ -86,7 +86,7 @@ def count_embedding(
     def captions(state: nnx.State, *text: Any) -> jax.Array:
         return nnx.merge(graph, state).embed_text(*text)
 
-    return _flops(videos, state, *inputs) + _flops(captions, state, *text)
+    return count_flops(videos, state, *inputs) + count_flops(captions, state, *text)
 
 
 def count_transformer(settings: ModelSettings, rows: int, slots: int) -> float:
@@ -101,11 +101,28 @@ def count_transformer(settings: ModelSettings, rows: int, slots: int) -> float:
     def encode(state: nnx.State, tokens: Tokens) -> jax.Array:
         return nnx.merge(graph, state)(tokens)
 
-    return _flops(encode, state, Tokens(values, place, place))
+    return count_flops(encode, state, Tokens(values, place, place))
 
 
-def _flops(function: Callable[..., jax.Array], *arguments: Any) -> float:
-    analysis = jax.jit(function).lower(*arguments).cost_analysis()
-    if not analysis or "flops" not in analysis:
-        raise RuntimeError(f"XLA counts no FLOPs on {jax.default_backend()}")
-    return float(analysis["flops"])
+def count_flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """XLA's count of FLOPs of a function as it is written, before it is optimized.
+
+    A loop's body counts once.
+
+    Args:
+      function: to be compiled.
+      arguments: its arrays, or their shapes.
+
+    Raises:
+      RuntimeError: JAX was told to do without CPUs, for which alone XLA counts so.
+    """
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise RuntimeError(
+            "XLA counts FLOPs on CPUs alone, and JAX has none here; let JAX_PLATFORMS name them, "
+            "too: JAX_PLATFORMS=cuda,cpu"
+        ) from error
+    with jax.default_device(cpu):
+        return float(jax.jit(function).lower(*shapes).cost_analysis()["flops"])
