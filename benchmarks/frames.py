@@ -3,8 +3,10 @@
 FLOPs are those of the paper's size (ViT-L, 224 pixels), by formula. Time and memory are measured
 at the size of configs/comparison.py (width 192, 112 pixels), of one clip, in float32: memory is
 what XLA's program needs beside weights and pixels. Trajectories are taken to be 150 (at the small
-size 50) whatever the number of frames; making them is not in here. RLT finds nothing that repeats.
-Writes docs/FRAMES.md and docs/frames.svg, where it is of all models and lengths.
+size 50) whatever the number of frames, of which a frame shows 40%: so many segments a frame has
+segmentation only. Tracking only follows the squares of 16 pixels of one frame. Making trajectories
+is not in here, and RLT finds nothing that repeats. Writes docs/FRAMES.md and docs/frames.svg, where
+it is of all models and lengths.
 
   python -m benchmarks.frames
   python -m benchmarks.frames --flops      # tokens and FLOPs alone: seconds; keeps measured pages
@@ -34,14 +36,16 @@ from trajvit_jax import config as configs
 from trajvit_jax.demo.page import TITLES, line_chart, text_table
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.costs import cost_of, tokens_of
-from trajvit_jax.models.settings import NAMES, ModelSettings
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, ModelSettings, settings_of_fed
 from trajvit_jax.models.summary import with_frames
 from trajvit_jax.models.video_text import VideoTextModel
 
-MODELS = tuple(name for name in NAMES if name != "vit")
+MODELS = (*(name for name in NAMES if name != "vit"), *FED_TRAJVIT)
 FRAMES = (16, 32, 64, 128)
 PAPER, SMALL = "configs/models.py:trajectories=150", "configs/comparison.py:tokens=128"
 SMALL_TRAJECTORIES = 50
+SHOWN = 0.4  # of a clip's trajectories, by a frame: 24.6 of 61 in Panda-70M's (docs/COMPARISON.md)
+SQUARE = 16  # pixels a side, of what tracking only follows
 _STYLE = "<style>text { font: 11px sans-serif; fill: #888 }</style>"
 
 
@@ -103,10 +107,17 @@ def at(settings: ModelSettings, name: str, frames: int) -> ModelSettings:
     Raises:
       ValueError: a number of frames that it does not read.
     """
-    found = with_frames(settings, name, frames)
+    found = with_frames(settings, FED_TRAJVIT.get(name, name), frames)
     if found is None:
         raise ValueError(f"{name} does not read {frames} frames; change --frames")
-    return found
+    if name not in FED_TRAJVIT:
+        return found
+    tokens = {
+        "segmentation_only": round(SHOWN * found.trajvit.max_trajectories) * frames,
+        "tracking_only": (found.image_size // SQUARE) ** 2,
+    }[name]
+    own = dataclasses.replace(found.trajvit, max_trajectories=tokens, **settings_of_fed(name))
+    return dataclasses.replace(found, trajvit=own)
 
 
 def count_flops(names: Sequence[str], frames: Sequence[int]) -> list[Cost]:

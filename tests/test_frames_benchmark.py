@@ -10,7 +10,7 @@ import pytest
 from benchmarks import frames
 from benchmarks.parts import table_text
 from trajvit_jax.models.costs import tokens_of
-from trajvit_jax.models.settings import NAMES
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES
 
 
 def cost(model, length, **changed):
@@ -19,17 +19,28 @@ def cost(model, length, **changed):
 
 
 def test_every_model_of_videos_has_its_sizes_at_all_lengths():
-    assert set(frames.MODELS) == set(NAMES) - {"vit"}
+    assert set(frames.MODELS) == {*NAMES, *FED_TRAJVIT} - {"vit"}
     paper, small = frames.paper_settings(), frames.small_settings()
     assert (paper.encoder.width, small.encoder.width) == (1024, 192)
     tokens = {
         name: [tokens_of(frames.at(paper, name, length)).first - 1 for length in frames.FRAMES]
         for name in frames.MODELS
     }
-    assert tokens["trajvit"] == [150] * 4
+    assert tokens["trajvit"] == [150] * 4 and tokens["tracking_only"] == [196] * 4
+    assert tokens["segmentation_only"] == [960, 1920, 3840, 7680]
+    assert frames.at(small, "segmentation_only", 16).trajvit.position == "boxes_and_frames"
     assert tokens["vit3d"] == tokens["rlt"] == [1568, 3136, 6272, 12544]
     with pytest.raises(ValueError, match="vit3d does not read 17 frames"):
         frames.at(small, "vit3d", 17)
+
+
+def test_time_and_memory_are_measured(monkeypatch):
+    small = frames.small_settings()
+    encoder = dataclasses.replace(small.encoder, depth=1)
+    tiny = dataclasses.replace(small, image_size=32, encoder=encoder)
+    monkeypatch.setattr(frames, "small_settings", lambda: tiny)
+    [one] = frames.measure(["tracking_only"], [16], 1)
+    assert one.tokens == 196 and one.milliseconds > 0 and one.megabytes > 0
 
 
 def test_the_charts_are_one_picture_with_a_line_a_model():

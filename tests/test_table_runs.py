@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks import ablations, comparison
-from benchmarks.parts import captioned_clips, table_records, table_runs
+from benchmarks.parts import captioned_clips, table_costs, table_records, table_runs
+from benchmarks.parts.kept_measures import read_measures
 from benchmarks.parts.table_clips import Clips, check_clips, clips_of
+from benchmarks.parts.table_costs import StepCost
 from benchmarks.parts.table_rows import Finished, Ledger
 from benchmarks.parts.table_runs import run_row, train_rows, workdir_of
 from tokenization.engines.inline import InlineEngine
@@ -293,6 +295,18 @@ def test_the_comparison_trains_what_it_names(tmp_path, monkeypatch):
     # What changed is what RLT reads: fewer tubelets than there are, each clip its own number.
     assert 49 < trained.done[0].tokens[0] < 196 == trained.done[1].tokens[0]
     assert not comparison.run(options, tmp_path).trained.done
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few")
+def test_costs_of_steps_are_measured_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_records, "QUICK", ",train=16,test=3")
+    options = comparison.parse(["--quick", "--costs", "--models=rlt", "--rounds=1"])
+    options.ledger = tmp_path / "rows.jsonl"
+    comparison.run(options, tmp_path)
+    [row] = comparison.rows(["rlt"], tmp_path, real=False, steps=2, quick=True)
+    cost = read_measures(table_costs.path_beside(options.ledger), StepCost)["rlt"]
+    assert cost.made_of == row.made_of() and cost.seconds > 0 and cost.megabytes > 0
 
 
 @pytest.mark.slow
