@@ -298,7 +298,11 @@ def test_the_transfer_from_images_says_what_it_starts_from():
 
 def test_segments_of_all_frames_have_rows_as_long_as_a_video_may_need():
     [stream] = resolve("panda4m.py:model=segmentation_only").data.streams
-    assert (stream.packing.rows, stream.packing.slots) == (8, 1024)
+    assert stream.packing == PackingSettings(8, 8, 1024)
+    # What the configs name where nothing is to be cut: 16 frames of 128 segments, and CLS.
+    whole = resolve("ablation880k.py:model=segmentation_only,tokens=2048,slots=2049")
+    assert whole.data.streams[0].packing == PackingSettings(8, 8, 16 * 128 + 1)
+    assert whole.model.trajvit.max_trajectories == 16 * 128
 
 
 @pytest.mark.parametrize("config", ["panda4m.py", "comparison.py", "models.py"])
