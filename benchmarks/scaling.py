@@ -119,9 +119,10 @@ def settings_of(case: Case) -> ExperimentSettings:
 
     size = "S" if case.size == "small" else case.size
     arguments = (
-        f"model={case.model},size={size},batch={case.batch},group={case.group},"
-        f"micro_batches={case.micro_batches}"
+        f"model={case.model},size={size},batch={case.batch},micro_batches={case.micro_batches}"
     )
+    if case.model == "trajvit":  # of no other do videos share rows
+        arguments += f",group={case.group}"
     config = pretraining(arguments, videos=2_000_000, records="none")
     settings = to_settings(ExperimentSettings, config)
     model = dataclasses.replace(

@@ -11,6 +11,9 @@ Table 5, each with records of its own where it says so (see configs/tokenization
   segmentation only         :model=segmentation_only   records by :tracker=none,split=stride,limit=1
   tracking only             :model=tracking_only       records by
                                              :segmenter=patches,tracker=patches,resolution=224
+Segmentation only may lose segments: 16 frames of up to 128 make up to 2,048, and a video keeps its
+1,023 largest, in a row of 1,024 slots; a run logs how many it dropped (`dropped`).
+tokens=2048,slots=2049 keeps them all, in rows twice as long.
 Table 6, the trajectories (the same model on other records):
   resolution 1024           records by :resolution=1024
   segments by SAM           records by :segmenter=sam2
@@ -31,9 +34,10 @@ The paper's results (SSV2, K400, average retrieval): TrajViT 22.7, 25.9, 17.8; V
 pixels 18.0, SAM 16.7, key frames 17.6, stride 17.3, last stage 17.5, no position 17.4, Hiera 16.0,
 mean 16.5, two queries 17.8, four 17.9.
 
-Arguments (see `trajvit_jax.recipe.pretraining`): model, size (B), ablation, initial, records,
-videos (how many they hold), evaluation, vocabulary, epochs or steps, batch, frames, tokens, group,
-rows, slots, micro_batches, threads, workers, seed, debug.
+Arguments (see `trajvit_jax.recipe.pretraining`): model (as in panda4m.py), fuse (of
+token_learner), size (B), ablation, initial, records, videos (how many they hold), evaluation,
+vocabulary, epochs or steps, batch, frames, tokens, group, rows, slots, micro_batches, threads,
+workers, seed, debug.
 """
 
 from __future__ import annotations

@@ -25,11 +25,21 @@ VATEX 36.19 / 61.02, MSR-VTT 31.71 / 60.52, Charades 14.81 / 14.81. ViT3D-L: Act
 34.54, VATEX 35.00 / 59.11, MSR-VTT 30.90 / 56.61, Charades 12.61 / 12.61.
 
 Arguments (see `trajvit_jax.recipe.pretraining`): model (trajvit, vit3d, vivit, token_learner,
-tome, rlt, automerge, segmentation_only, tracking_only), size (S, B, L, H), ablation (of trajvit's
-encoder), initial (what the run starts from), records (folders with ':' between them), videos (how
-many they hold), evaluation, vocabulary, epochs or steps, batch, frames, tokens (trajectories of a
-video), group (videos that share rows of slots), rows and slots (of a group), micro_batches,
-threads, workers, seed, debug.
+tome, rlt, automerge, segmentation_only, tracking_only; vit, which reads images alone, is one of
+datacomp50m.py), fuse (token_learner with TokenFuser, as in the paper's row of AVA), size (S, B, L,
+H), ablation (of trajvit's encoder), initial (what the run starts from), records (folders with ':'
+between them), videos (how many they hold), evaluation, vocabulary, epochs or steps, batch, frames,
+tokens (trajectories of a video; automerge's tokens), group (videos that share rows of slots), rows
+and slots (of a group), micro_batches, threads, workers, seed, debug. An argument that the model
+does not read is refused.
+
+rlt, left alone, has a row of 1,569 slots for each clip and costs what vit3d does. With
+group=8,slots=N eight clips share a row of N slots; patches that changed least find no place in it,
+and a run logs how many (`dropped`).
+
+segmentation_only may lose segments: 16 frames of up to 128 make up to 2,048, and a video keeps its
+1,023 largest, in a row of 1,024 slots; a run logs how many it dropped. tokens=2048,slots=2049 keeps
+them all, in rows twice as long.
 """
 
 from __future__ import annotations

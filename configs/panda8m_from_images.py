@@ -35,7 +35,8 @@ VATEX 47.16 / 70.70, MSR-VTT 41.16 / 68.74, Charades 21.25 / 20.50; without imag
 
 Arguments (see `trajvit_jax.recipe.pretraining`): model (vit3d, token_learner, tome, rlt), initial,
 size (that of the images' run), records, videos, evaluation, vocabulary, epochs or steps, batch,
-frames, micro_batches, threads, workers, seed, debug.
+frames, group and slots (of rlt's rows, see panda4m.py), micro_batches, threads, workers, seed,
+debug.
 """
 
 from __future__ import annotations

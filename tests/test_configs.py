@@ -19,7 +19,9 @@ from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.models.settings import (
     FED_TRAJVIT,
     NAMES,
+    AutoMergeSettings,
     ModelSettings,
+    RLTSettings,
     TokenLearnerSettings,
 )
 from trajvit_jax.recipe import ENCODER_ABLATIONS
@@ -188,7 +190,7 @@ def test_both_streams_of_a_joint_run_see_all_their_records_equally_often(
 def test_arguments_of_a_run():
     settings = resolve(
         "panda4m.py:model=vit3d,size=B,records=/a:/b,evaluation=/c,batch=512,epochs=10,"
-        "micro_batches=4,tokens=127"
+        "micro_batches=4"
     )
     assert (settings.model.name, settings.model.encoder.width) == ("vit3d", 768)
     [stream] = settings.data.streams
@@ -197,16 +199,27 @@ def test_arguments_of_a_run():
     assert settings.data.evaluation_folder == "/c"
     assert settings.steps == round(4e6 * 10 / 512)
     assert settings.step.micro_batches == 4
+    settings = resolve("panda4m.py:rows=3,slots=400,tokens=127,steps=7")
+    assert settings.data.streams[0].packing == PackingSettings(8, 3, 400)
     assert settings.model.trajvit.max_trajectories == 127
-    packing = resolve("panda4m.py:rows=3,slots=400,steps=7").data.streams[0].packing
-    assert (packing.group, packing.rows, packing.slots) == (8, 3, 400)
     for name in ("vit", "vit3d"):
         assert resolve(f"datacomp50m.py:model={name}").model.vit3d.tubelet == 1
     for argument, fused in (("", False), (",fuse", True)):
         own = resolve(f"panda4m.py:model=token_learner{argument}").model.token_learner
         assert own == TokenLearnerSettings(fuse=fused)
-    with pytest.raises(ValueError, match="fuse is of token_learner, not of tome"):
-        resolve("panda4m.py:model=tome,fuse")
+
+
+def test_rows_of_rlt_and_tokens_of_automerge_are_those_named():
+    assert resolve("panda4m.py:model=rlt").model.rlt == RLTSettings()
+    assert resolve("panda4m.py:model=rlt,debug").model.rlt == RLTSettings()
+    for debug in ("", ",debug"):
+        rows = resolve(f"panda4m.py:model=rlt,group=8,slots=6000{debug}").model.rlt
+        assert (rows.group, rows.slots) == (8, 6000)
+        merged = resolve(f"panda4m.py:model=automerge,tokens=99{debug}").model.automerge
+        assert merged.tokens == 99
+    assert resolve("panda4m.py:model=rlt,slots=900").model.rlt == RLTSettings(group=1, slots=900)
+    assert resolve("datacomp50m.py:model=rlt,group=4").model.rlt == RLTSettings(group=4)
+    assert resolve("panda4m.py:model=automerge").model.automerge == AutoMergeSettings()
 
 
 @pytest.mark.parametrize("name", [*NAMES, *FED_TRAJVIT])
@@ -285,7 +298,11 @@ def test_the_transfer_from_images_says_what_it_starts_from():
 
 def test_segments_of_all_frames_have_rows_as_long_as_a_video_may_need():
     [stream] = resolve("panda4m.py:model=segmentation_only").data.streams
-    assert (stream.packing.rows, stream.packing.slots) == (8, 1024)
+    assert stream.packing == PackingSettings(8, 8, 1024)
+    # What the configs name where nothing is to be cut: 16 frames of 128 segments, and CLS.
+    whole = resolve("ablation880k.py:model=segmentation_only,tokens=2048,slots=2049")
+    assert whole.data.streams[0].packing == PackingSettings(8, 8, 16 * 128 + 1)
+    assert whole.model.trajvit.max_trajectories == 16 * 128
 
 
 @pytest.mark.parametrize("config", ["panda4m.py", "comparison.py", "models.py"])
@@ -362,7 +379,6 @@ def test_slots_grow_with_the_group():
     assert shapes == [(4, 1, 448), (4, 1, 328)]
     [images] = resolve("datacomp50m.py:group=16,slots=900").data.streams
     assert (images.packing.group, images.packing.slots) == (16, 900)
-    assert resolve("panda4m.py:group=7,model=vit3d").data.streams[0].packing is None
 
 
 @pytest.mark.parametrize(
@@ -378,6 +394,13 @@ def test_slots_grow_with_the_group():
         ("datacomp50m.py:group=3", "image_batch=4096 is not a multiple of group=3"),
         ("panda4m.py:image_records=x", "images=0 and image_records='x' belong together"),
         ("panda4m.py:debug,batch=15", "batch=15 is not a multiple of group=2"),
+        ("panda4m.py:model=rlt,group=3", "batch=256 is not a multiple of group=3"),
+        ("panda4m.py:model=tome,fuse", "fuse is of token_learner, not of tome"),
+        ("panda4m.py:group=8,model=vit3d", "group is of trajvit and rlt, not of vit3d"),
+        ("panda4m.py:model=automerge,slots=9", "slots is of trajvit and rlt, not of automerge"),
+        ("panda4m.py:model=rlt,tokens=9", "tokens is of trajvit and automerge, not of rlt"),
+        ("panda4m.py:model=rlt,rows=2", "rows is of trajvit, not of rlt"),
+        ("datacomp50m.py:model=vit,image_slots=9", "image_slots is of trajvit, not of vit"),
         ("panda4m.py:image_slots=600", "image_slots=600, but the run has no images"),
         ("datacomp50m.py:slots=600,image_slots=700", "slots and image_slots are the same"),
         ("panda8m_datacomp50m.py:model=vit3d", "vit3d does not train on images and videos"),

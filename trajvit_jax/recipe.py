@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +17,7 @@ from trajvit_jax.models.settings import (
     SIZES,
     EncoderSettings,
     ModelSettings,
+    RLTSettings,
     settings_of_fed,
 )
 
@@ -25,6 +27,16 @@ GROUP = 8
 
 # Models with settings of their own, beside those of their patches.
 BASELINES = ("vivit", "token_learner", "tome", "rlt", "automerge")
+
+# Arguments that no other model reads; models of `FED_TRAJVIT` read those of trajvit.
+_OWN_ARGUMENTS = {
+    "fuse": ("token_learner",),
+    "tokens": ("trajvit", "automerge"),
+    "group": ("trajvit", "rlt"),
+    "rows": ("trajvit",),
+    "slots": ("trajvit", "rlt"),
+    "image_slots": ("trajvit",),
+}
 
 # What reads images as TrajViT does, frame by frame, and so both in one run.
 _BY_FRAME = ("trajvit", "automerge", *FED_TRAJVIT)
@@ -114,10 +126,14 @@ def pretraining(
       epochs: over all records; `steps` instead sets the number of updates.
       batch, image_batch: videos and images of a step.
       frames: of a video's records.
-      tokens: trajectories that a video has at most; it drops its smallest.
+      tokens: trajectories that a video has at most; it drops its smallest. Of automerge: the
+        tokens that it makes, 1,024 by default.
       group: videos that share rows of slots; a device owns whole groups. Groups of fewer than 8
         let more devices share a batch, and drop more trajectories (`benchmarks.packing --group`).
       rows, slots: of a group of videos (without videos: images); 0 = one row of the tested length.
+        Of rlt, whose groups have one row: by default a group is one video, and its row has slots
+        for all its patches, so that it costs what vit3d does. `group=8,slots=N` makes it cheaper:
+        eight share N slots, and patches that changed least find none (a run logs `dropped`).
       image_slots: likewise of a group of images, with videos and without.
       micro_batches: parts of a step, for less memory.
       threads, workers: of each process, to read; 0 threads = one for each core of its share
@@ -168,10 +184,13 @@ def pretraining(
         "seed": 0,
         "debug": False,
     }
+    given = {item.partition("=")[0].strip() for item in (arg or "").split(",")}
     chosen = parse_arg(arg, **defaults)
     if chosen.debug:
         chosen = parse_arg(arg, **defaults | _DEBUG)
-    _check(chosen)
+    if chosen.model == "rlt" and "group" not in given:
+        chosen.group = RLTSettings().group
+    _check(chosen, given)
     streams, an_epoch = _streams(chosen)
 
     config = ml_collections.ConfigDict()
@@ -186,7 +205,7 @@ def pretraining(
     config.optimize = not chosen.debug
     config.profile = {"start": 0, "steps": 3}
     config.max_skipped = 10
-    config.model = _model(chosen)
+    config.model = _model(chosen, given)
     config.data = {
         "streams": streams,
         "evaluation": chosen.evaluation,
@@ -237,11 +256,13 @@ def _schedule(chosen: ml_collections.ConfigDict, steps: int) -> dict[str, int]:
     }
 
 
-def _check(chosen: ml_collections.ConfigDict) -> None:
+def _check(chosen: ml_collections.ConfigDict, given: Collection[str]) -> None:
     check_known(chosen, model=(*NAMES, *FED_TRAJVIT), size=SIZES, ablation=ENCODER_ABLATIONS)
     check_ablation(chosen.model, chosen.ablation)
-    if chosen.fuse and chosen.model != "token_learner":
-        raise ValueError(f"fuse is of token_learner, not of {chosen.model}")
+    kind = FED_TRAJVIT.get(chosen.model, chosen.model)
+    for argument, models in _OWN_ARGUMENTS.items():
+        if argument in given and kind not in models:
+            raise ValueError(f"{argument} is of {' and '.join(models)}, not of {chosen.model}")
     if chosen.videos and chosen.model == "vit":
         raise ValueError("vit reads images: train it with configs/datacomp50m.py:model=vit")
     if chosen.videos and chosen.images and chosen.model not in _BY_FRAME:
@@ -267,8 +288,8 @@ def _check(chosen: ml_collections.ConfigDict) -> None:
     if chosen.group < 1:
         raise ValueError(f"group must be at least 1, got {chosen.group}")
     for count, name in (("videos", "batch"), ("images", "image_batch")):
-        packed = FED_TRAJVIT.get(chosen.model, chosen.model) == "trajvit"
-        if chosen[count] and packed and chosen[name] % chosen.group:
+        shared = kind in _OWN_ARGUMENTS["group"]
+        if chosen[count] and shared and chosen[name] % chosen.group:
             raise ValueError(
                 f"{name}={chosen[name]} is not a multiple of group={chosen.group}: change either"
             )
@@ -339,7 +360,7 @@ def check_ablation(model: str, ablation: str) -> None:
         raise ValueError(f"ablation={ablation} is one of trajvit, not of {model}")
 
 
-def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
+def _model(chosen: ml_collections.ConfigDict, given: Collection[str]) -> dict[str, Any]:
     name = FED_TRAJVIT.get(chosen.model, chosen.model)
     model = {"name": name, "frames": chosen.frames if chosen.videos else 1}
     # All of them, so that a command can change each: --config.model.tome.merged=32
@@ -353,6 +374,8 @@ def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
         model[name] = dataclasses.asdict(getattr(defaults, name))
     if chosen.fuse:
         model["token_learner"]["fuse"] = True
+    if name == "rlt":
+        model["rlt"] |= {"group": chosen.group, "slots": chosen.slots}
     tiny: dict[str, Any] = _DEBUG_MODEL if chosen.debug else {}
     ablation = ENCODER_ABLATIONS[chosen.ablation]
     values = {
@@ -364,4 +387,7 @@ def _model(chosen: ml_collections.ConfigDict) -> dict[str, Any]:
         | settings_of_fed(chosen.model)
         | ablation,
     }
-    return model | tiny | values
+    model |= tiny | values
+    if name == "automerge" and "tokens" in given:
+        model["automerge"] = model["automerge"] | {"tokens": chosen.tokens}
+    return model

@@ -101,9 +101,11 @@ def measure(attempt: Attempt) -> dict[str, Any]:
 def prepare(attempt: Attempt, mesh: jax.sharding.Mesh) -> Prepared:
     """Makes the state and the batch of an attempt."""
     size = DEBUG if attempt.size == DEBUG else f"size={attempt.size}"
+    arguments = f"model={attempt.model},{size},batch={attempt.batch}"
+    if attempt.model == "trajvit":  # of no other do videos share rows
+        arguments += f",group={attempt.group}"
     config = pretraining(
-        f"model={attempt.model},{size},batch={attempt.batch},group={attempt.group},"
-        f"micro_batches={attempt.micro_batches}",
+        f"{arguments},micro_batches={attempt.micro_batches}",
         videos=2_000_000,
         records="none",
     )

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES
+
 ROOT = Path(__file__).parents[2]
 MODELS = "--config=configs/models.py"
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess:
+def command(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", "trajvit_jax.models.summary", *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -47,10 +49,24 @@ def test_an_argument_that_is_no_flag():
     assert "unknown argument 'extra'; settings are --config.NAME=VALUE" in done.stdout + done.stderr
 
 
-def test_without_a_config_it_teaches():
-    done = command()
+def test_without_a_config_it_is_the_table_of_all_models():
+    """With as many trajectories as the paper's figure is made of here; other flags count."""
+    done = command("--frames=2", "--config.model.encoder.depth=2")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert set(rows) >= {*NAMES, *FED_TRAJVIT}
+    assert rows["trajvit"][1:3] == ["2", "151"]
+    alone = command("--models=vivit", "--frames=2", "--config.model.encoder.depth=2")
+    assert [line.split() for line in alone.stdout.splitlines()][1:] == [["vivit", *rows["vivit"]]]
+
+
+def test_without_a_config_where_there_is_none_it_teaches(tmp_path):
+    done = command(folder=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: --config is missing\n")
+    assert done.stderr.startswith(
+        "error: --config is missing, and there is no configs/models.py here: name a config, "
+        "or run this where that is\n"
+    )
     assert f"python -m trajvit_jax.models.summary {MODELS}" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -1,4 +1,8 @@
-"""The released ViT3D's and ViViT's outputs, through the entries for parity."""
+"""The released ViT3D's and ViViT's outputs, through the entries for parity.
+
+Of ViViT the factorised encoder with a CLS (model 2) is what is built: the file's arrays of mean
+pooling and of factorised self-attention are compared with nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 import os
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -14,7 +19,7 @@ from tests.array_names import below
 from trajvit_jax.convert import released
 from trajvit_jax.convert.official import encode_vit3d, encode_vivit
 from trajvit_jax.convert.official_patches import ReleasedPatches
-from trajvit_jax.convert.pieces import paths, their_shapes
+from trajvit_jax.convert.pieces import fill, paths, read, their_shapes
 from trajvit_jax.convert.sizes import vivit_settings
 
 GOLDENS = Path(os.environ.get("TRAJVIT_GOLDENS", Path(__file__).parents[1] / "goldens"))
@@ -60,6 +65,17 @@ def test_vivit(g, video, assert_golden):
     for name, frames in (("out_t8", 8), ("out_t16_interp", 16)):
         states = encode_vivit(state, video[:, :, :frames], heads=heads(g))
         assert_golden(states, outputs[name], name)
+
+
+def test_vivit_s_patches(g, video, assert_golden):
+    state, expected = below(g, "vivit/sd/"), g["vivit_factorized_encoder_cls/patch_embed"]
+    settings = vivit_settings(state, heads=heads(g), image_size=video.shape[-1])
+    shapes = nnx.eval_shape(lambda: ReleasedPatches(settings, rngs=nnx.Rngs(0)))
+    arrays, _ = read(tuple(released.vivit(settings)), state, paths(shapes))
+    tokenizer = fill(shapes.tokenizer, below(arrays, "tokenizer."))
+    clip = np.moveaxis(video[:, :, : expected.shape[1] * tokenizer.tubelet], 1, -1)
+    patches = tokenizer.embed_blocks(tokenizer.blocks(jnp.asarray(clip)))
+    assert_golden(patches.reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("size", ["base", "large"])

@@ -24,6 +24,7 @@ from trajvit_jax.models.footprints import (
     at_pixels,
     dense_by_labels,
     dense_by_weights,
+    footprint,
     labels_of,
 )
 from trajvit_jax.models.settings import (
@@ -40,6 +41,7 @@ from trajvit_jax.models.settings import (
 from trajvit_jax.models.tokens import cls_states
 from trajvit_jax.models.video_text import TOKENIZERS, VideoTextModel, plain_slots
 from trajvit_jax.models.video_tokens.tome import tokens_by_layer
+from trajvit_jax.ops.resampler_attention import attention_of_queries
 from trajvit_jax.ops.run_length import run_lengths, run_starts
 from trajvit_jax.ops.token_merging import can_merge, match_tokens, merge_tokens
 from trajvit_jax.step import dropped_tokens
@@ -142,6 +144,26 @@ def test_cells_are_divided_among_tokens(encoded, name):
         low, high = states[:, 1:].min(1), states[:, 1:].max(1)
         assert (dense >= low[:, None, None, None] - 1e-4).all()
         assert (dense <= high[:, None, None, None] + 1e-4).all()
+
+
+def test_cells_of_trajectories_are_where_their_slots_are_present(sizes, random_model):
+    """TrajViT's labels are what it is given: no cell feeds more, or other, than they say."""
+    settings = sizes("trajvit")
+    video, labels = clip(settings)
+    most = settings.trajvit.max_trajectories
+    labels = np.random.default_rng(1).integers(0, most + 1, labels.shape, dtype=np.int32)
+    labels[:, 1][labels[:, 1] == 2] = 0  # one that is gone for a frame
+    labels[0][labels[0] == most] = 0  # and one that is in one video alone
+    _, tokens, named, _ = encode(random_model(settings), video, jnp.asarray(labels))
+    np.testing.assert_array_equal(footprint(named, jnp.asarray(labels)), labels)
+    slots = np.arange(1, most + 1)
+    fed = labels[:, None] == slots[:, None, None, None]  # [b, n, t, y, x]
+    present = np.asarray(named["present"])[:, 1:]
+    np.testing.assert_array_equal(present, fed.any((3, 4)))
+    np.testing.assert_array_equal(np.asarray(tokens.video)[:, 1:] > 0, fed.any((2, 3, 4)))
+    # Each cell of a trajectory lies in a frame where its slot is present, and feeds it alone.
+    shared = (fed & present[..., None, None]).sum(1)
+    np.testing.assert_array_equal(shared, labels > 0)
 
 
 def test_dense_maps_put_tokens_back_to_their_cells():
@@ -364,6 +386,21 @@ def test_automerge_has_trajvit_s_parameters_but_for_queries(sizes):
     assert {p: s for p, s in ours.items() if p not in queries} == {
         p: s for p, s in theirs.items() if p not in queries
     }
+
+
+def test_automerge_s_weights_are_what_its_queries_read_of_patches(encoded, random_model):
+    settings, _, _, named, _ = encoded("automerge")
+    summary = random_model(settings).tokenizer.appearance.summary
+    [layer] = summary.layers
+    patches = np.asarray(named["pooled"])[:, 1:].swapaxes(1, 2)  # [b, t, cells, d]
+    patches = jnp.asarray(patches.reshape(VIDEOS, -1, patches.shape[-1]))
+    queries = layer.norm_query(summary.query[...][None])
+    everywhere = jnp.ones(patches.shape[:2], bool)
+    read = np.asarray(attention_of_queries(layer.weights(), queries, patches, everywhere))
+    assert read.sum(-1).max() < 0.999  # the rest is read of the queries themselves
+    expected = (read / read.sum(-1, keepdims=True)).reshape(named["weights"].shape)
+    np.testing.assert_allclose(named["weights"], expected, rtol=1e-4, atol=1e-6)
+    assert expected.std(-1).max() > 1e-3
 
 
 def test_automerge_s_tokens_do_not_begin_alike(sizes):

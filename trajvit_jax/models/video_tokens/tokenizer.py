@@ -30,6 +30,10 @@ class VideoTokenizer(nnx.Module):
     neither: their labels are what the model is given. `models.footprints` turns both into
     pictures and dense maps.
 
+    One exception: ViViT's states are of time steps, and its `labels` number the tubelets of a
+    third intermediate, `spatial` [b, n, d], from 1. Where `spatial` is named, labels are not to be
+    looked up in the states.
+
     Attributes:
       merges: tokens become fewer inside the encoder.
     """
