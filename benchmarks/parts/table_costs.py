@@ -81,7 +81,8 @@ def _contender(row: Row) -> Contender:
     steps.close()  # type: ignore[attr-defined]
     tx = optimizer(settings.optimizer, settings.steps)
     rate = schedule(settings.optimizer, settings.steps)
-    with jax.set_mesh(mesh):
+    # As rows are trained.
+    with jax.set_mesh(mesh), jax.default_matmul_precision("highest"):
         state = TrainState.initialize(model, tx, 0, mesh=mesh)
         where = jax.tree.map(lambda x: x.sharding, state)
         # As `trajvit_jax.train` makes it: what a row compiled is not compiled again.

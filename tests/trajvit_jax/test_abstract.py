@@ -75,3 +75,13 @@ def test_work_grows_with_the_batch_and_counts_slots(tiny):
     assert work_of(PACKED, patches).slots == work_of(PLAIN, patches).slots == 4 * (1 + 2 * 2 * 2)
     # Up to what captions share: their positions are read once a batch.
     assert work_of(PACKED, patches).flops == pytest.approx(work_of(PLAIN, patches).flops, rel=1e-3)
+
+
+def test_a_run_that_may_not_use_cpus_trains_without_a_count(tiny, monkeypatch, caplog):
+    def none(*, backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    work = work_of(PACKED, tiny())
+    assert np.isnan(work.flops) and work.videos == 4
+    assert "utilization is not told" in caplog.text and "JAX_PLATFORMS=cuda,cpu" in caplog.text

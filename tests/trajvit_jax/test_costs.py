@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from trajvit_jax.models.costs import cost_of
-from trajvit_jax.models.flops import count_flops, count_forward
+from trajvit_jax.models.flops import NoFlopCount, count_flops, count_forward
 from trajvit_jax.models.settings import (
     NAMES,
     SIZES,
@@ -23,6 +23,7 @@ from trajvit_jax.models.settings import (
     ViT3DSettings,
 )
 from trajvit_jax.models.summary import comparison
+from trajvit_jax.sharding import MeshSettings, make_mesh
 
 # GFLOPs of a clip of 16 frames at 224 px, counted by hand of the architectures (2 a product).
 BY_HAND = {
@@ -57,6 +58,13 @@ def test_the_formula_is_near_xla_s_count(name):
 def test_flops_are_counted_on_a_cpu_whatever_device_computes(monkeypatch):
     x, y = jnp.ones((3, 5)), jax.ShapeDtypeStruct((5, 7), jnp.float32)
     assert count_flops(jnp.matmul, x, y) == 2 * 3 * 5 * 7
+
+    def product(x, y):  # An ambient mesh would choose the device.
+        assert jax.sharding.get_abstract_mesh().empty
+        return x @ y
+
+    with jax.set_mesh(make_mesh(MeshSettings(), jax.devices()[:1])):
+        assert count_flops(product, x, y) == 2 * 3 * 5 * 7
     asked = []
 
     def none(*, backend):
@@ -64,7 +72,7 @@ def test_flops_are_counted_on_a_cpu_whatever_device_computes(monkeypatch):
         raise RuntimeError("Unknown backend")
 
     monkeypatch.setattr(jax, "local_devices", none)
-    with pytest.raises(RuntimeError, match="JAX_PLATFORMS=cuda,cpu"):
+    with pytest.raises(NoFlopCount, match="JAX_PLATFORMS=cuda,cpu"):
         count_flops(jnp.matmul, x, y)
     assert asked == ["cpu"]
 

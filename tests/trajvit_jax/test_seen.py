@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import itertools
+import math
 import re
 import types
 
@@ -54,9 +55,10 @@ def test_hardware_that_is_not_known_has_no_utilization():
     assert peak_flops([device("NVIDIA H100 PCIe")]) == 756e12  # the longer name, not the shorter
     assert peak_flops([device("NVIDIA H100 NVL")]) == 835e12
     assert peak_flops([device("NVIDIA H200"), device("cpu")]) is None
-    meter = Meter(peak=None)
-    meter.add(Work(1, 1, 1.0), tokens=1, seconds=1.0, waited=0.0)
-    assert "mfu" not in meter.read()
+    for peak, flops in ((None, 1.0), (1.0, math.nan)):
+        meter = Meter(peak)
+        meter.add(Work(1, 1, flops), tokens=1, seconds=1.0, waited=0.0)
+        assert "mfu" not in meter.read()
 
 
 def test_a_compilation_after_warm_up_is_told_with_its_shapes(caplog):

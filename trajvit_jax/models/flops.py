@@ -16,6 +16,10 @@ from trajvit_jax.models.transformer import Encoder
 from trajvit_jax.models.video_text import VideoTextModel
 
 
+class NoFlopCount(RuntimeError):
+    """No device is at hand for which XLA counts."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ForwardCost:
     """FLOPs of embedding one video.
@@ -35,7 +39,7 @@ def count_forward(settings: ModelSettings) -> ForwardCost:
     Layers are unrolled for it: XLA counts the body of a loop once.
 
     Raises:
-      RuntimeError: as `count_flops`.
+      NoFlopCount: as `count_flops`.
     """
     encoder = dataclasses.replace(settings.encoder, unroll=settings.encoder.depth)
     settings = dataclasses.replace(settings, encoder=encoder)
@@ -114,15 +118,16 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> float:
       arguments: its arrays, or their shapes.
 
     Raises:
-      RuntimeError: JAX was told to do without CPUs, for which alone XLA counts so.
+      NoFlopCount: JAX was told to do without CPUs, for which alone XLA counts so.
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
     try:
         cpu = jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
-        raise RuntimeError(
+        raise NoFlopCount(
             "XLA counts FLOPs on CPUs alone, and JAX has none here; let JAX_PLATFORMS name them, "
             "too: JAX_PLATFORMS=cuda,cpu"
         ) from error
-    with jax.default_device(cpu):
+    # An ambient mesh would decide on the device.
+    with jax.set_mesh(None), jax.default_device(cpu):
         return float(jax.jit(function).lower(*shapes).cost_analysis()["flops"])

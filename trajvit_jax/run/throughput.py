@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +12,11 @@ import jax
 
 from trajvit_jax.data.abstract import abstract_batch
 from trajvit_jax.data.schedule import StreamSettings
-from trajvit_jax.models.flops import count_embedding
+from trajvit_jax.models.flops import NoFlopCount, count_embedding
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import plain_slots
+
+_LOG = logging.getLogger(__name__)
 
 # Dense bfloat16 FLOP/s of one device, from the makers' data sheets, by JAX's name of it.
 PEAKS: Mapping[str, float] = {
@@ -50,7 +54,7 @@ class Work:
       videos: embedded.
       slots: that the encoder reads, empty ones included.
       flops: of the model, forward and backward; what is computed twice to save memory does not
-        count.
+        count. NaN where they could not be counted.
     """
 
     videos: int
@@ -67,7 +71,12 @@ def work_of(stream: StreamSettings, model: ModelSettings) -> Work:
     groups = stream.batch // stream.group
     one = abstract_batch(dataclasses.replace(stream, batch=stream.group), model)
     slots = stream.group * plain_slots(model) if one.rows is None else one.rows.video.size
-    flops = 3 * count_embedding(model, (one.video, one.labels, one.rows), (one.text, one.text_mask))
+    try:
+        count = count_embedding(model, (one.video, one.labels, one.rows), (one.text, one.text_mask))
+    except NoFlopCount as error:
+        _LOG.warning("utilization is not told: %s", error)
+        count = math.nan
+    flops = 3 * count
     return Work(stream.batch, groups * slots, groups * flops)
 
 
@@ -111,7 +120,7 @@ class Meter:
             "slot_use": self._tokens / max(self._slots, 1),
             "data_wait": self._waited / seconds,
         }
-        if self._peak:
+        if self._peak and not math.isnan(self._flops):
             rates["mfu"] = self._flops / seconds / self._peak
         self._clear()
         return rates
