@@ -8,15 +8,19 @@
 The step is that of the paper's recipe (configs/panda4m.py): records of 16 frames of 256 pixels,
 augmented and cropped to 224 in the step, packed rows, contrastive loss, AdamW. One device. The
 batch is the largest that fits: doubled until the device has no memory left, then bisected in whole
-groups of videos; each attempt is a process of its own. Data is noise that lies on the device,
-with the token counts of Panda-70M clips.
+groups of videos; each attempt is a process of its own, with as much of the memory as
+launch/run_host.sh gives to training. One whose coarse masks are more than 32-bit indices can number
+does not fit, either; --micro_batches=2 halves them. Data is noise that lies on the device, with the
+token counts of Panda-70M clips. 'compiling s' is of the search, as what comes after it loads the
+program; with JAX_COMPILATION_CACHE_DIR set, the search may do so, too.
 
 MFU is 3 x the FLOPs that XLA counts, before it optimizes, for embedding the videos and captions,
 over time and the device's dense bfloat16 peak by its data sheet; what is computed twice does not
 count. The time of the step's parts is told twice: from a profile of three steps, by the scopes that
 operations come from; and of programs of their own, forward and backward, timed in turn on the same
 batch (or a half of it, where they do not fit). These need not add up to the step, in which XLA
-fuses across their borders.
+fuses across their borders. While it is profiled, a GPU is given operations one by one, not in the
+command buffers of the timed steps, and is `idle` for longer than in these.
 
 On a CPU: float32, the tiny model of `debug`, a batch of 16, and no verdict.
 """
@@ -49,6 +53,9 @@ from trajvit_jax.run.provenance import commit
 MODELS = {"trajvit": "TrajViT", "vit3d": "ViT3D"}
 PROFILED = 3  # steps
 TRANSFORMER_MFU, TIMES_FASTER = 0.45, 4.0  # the bounds: at least
+MEMORY = "0.92"  # of a GPU's, as in launch/run_host.sh; JAX's own is 0.75
+# Names of it, the new one first; JAX ends where both are set.
+FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
 def in_process(attempt: Attempt) -> dict[str, Any]:
@@ -58,19 +65,19 @@ def in_process(attempt: Attempt) -> dict[str, Any]:
     optimizations: its times mean nothing.
 
     Raises:
-      RuntimeError: it failed for another reason than memory.
+      RuntimeError: it failed for another reason than its size.
     """
     command = [sys.executable, "-m", "benchmarks.train_step"]
     command += ["--attempt", json.dumps(dataclasses.asdict(attempt))]
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", _cache())
-    }
+    environment = {"JAX_COMPILATION_CACHE_DIR": _cache()} | os.environ
+    if not any(os.environ.get(name) for name in FRACTIONS):
+        environment[FRACTIONS[-1]] = MEMORY
     if attempt.size == DEBUG:
         environment = quick_programs(environment)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
-    if out_of_memory(done.stderr) or done.returncode == -9:
+    if too_large(done.stderr) or done.returncode == -9:
         return {"attempt": dataclasses.asdict(attempt), "fits": False}
     raise RuntimeError(f"{attempt} failed:\n{done.stderr[-2000:]}")
 
@@ -82,9 +89,10 @@ def _cache() -> str:
     return folder
 
 
-def out_of_memory(text: str) -> bool:
-    """Whether an error message is of a device without memory left."""
-    return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+def too_large(text: str) -> bool:
+    """Whether an error message is of a device without memory left, or of masks without a number."""
+    told = ("resource_exhausted", "out of memory", "32-bit indices")
+    return any(words in text.lower() for words in told)
 
 
 def largest(fits: Callable[[int], bool], group: int, most: int) -> int:
@@ -223,16 +231,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             profiled=0 if options.no_parts else PROFILED,
             deterministic=options.deterministic,
         )
+        first: dict[str, float] = {}
         if not batch:
-            attempt = dataclasses.replace(attempt, batch=_largest(attempt, options.most))
-        steps.append(_fitting(attempt))
+            most, first = _largest(attempt, options.most)
+            attempt = dataclasses.replace(attempt, batch=most)
+        steps.append(_fitting(attempt) | first)
         print(f"{_name(steps[-1])}: {steps[-1]['videos_a_second']:.1f} videos/s", flush=True)
         if not options.no_parts:
             parts.append(_fitting(dataclasses.replace(attempt, parts=True)))
     print("\n" + table(steps))
     profiles = [one | {"parts": one["profile"]} for one in steps if one.get("profile")]
     if profiles:
-        print(f"\nms a video of {PROFILED} profiled steps\n\n{parts_table(profiles, profiles)}")
+        print(f"\nms a video of {PROFILED} profiled steps, on a GPU without command buffers\n")
+        print(parts_table(profiles, profiles))
     elif not options.no_parts:
         print("\nno profile: the profiler saw no operation of the steps")
     if parts:
@@ -245,14 +256,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _largest(attempt: Attempt, most: int) -> int:
+def _largest(attempt: Attempt, most: int) -> tuple[int, dict[str, float]]:
+    """The largest batch, and `compiling` of its first attempt: a later one loads the program."""
+    compiling: dict[int, float] = {}
+
     def fits(batch: int) -> bool:
         print(f"{attempt.model}: a batch of {batch} ...", file=sys.stderr, flush=True)
-        return in_process(dataclasses.replace(attempt, batch=batch, steps=1, rounds=1, profiled=0))[
-            "fits"
-        ]
+        one = dataclasses.replace(attempt, batch=batch, steps=1, rounds=1, profiled=0)
+        found = in_process(one)
+        if found["fits"]:
+            compiling[batch] = found["compiling"]
+        return found["fits"]
 
-    return largest(fits, attempt.group, most)
+    batch = largest(fits, attempt.group, most)
+    return batch, {"compiling": compiling[batch]}
 
 
 def _fitting(attempt: Attempt) -> dict[str, Any]:

@@ -96,11 +96,22 @@ gpu_environment() {
   # for good; the run then starts again from its last checkpoint.
   xla_flag --xla_gpu_nccl_termination_timeout_seconds=1200
   # JAX takes 75 % of the memory of each of its GPUs; the rest is only needed by NCCL, cuDNN and the
-  # driver.
-  export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
-  # A restart loads the compiled steps instead of compiling for minutes; process 0 writes them for
-  # all.
+  # driver. The variable has an old and a new name, and JAX ends at both.
+  [[ -n ${XLA_CLIENT_MEM_FRACTION:-}${XLA_PYTHON_CLIENT_MEM_FRACTION:-} ]] ||
+    export XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
+  # A checkpoint goes through pinned memory of the host, all of it at once, and XLA has 64 GB of that
+  # for a process: an 8B model and its moments are 96. It is taken as it is needed, unless XLA is
+  # told to take it at once.
+  local pinned
+  read -r _ pinned _ </proc/meminfo # the first line: all that the host has, in kB
+  pinned=$((pinned / 2 ** 21 / per_host)) # half of it, in GB
+  ((pinned <= 64)) ||
+    [[ -n ${XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB:-}${XLA_PJRT_GPU_HOST_MEMORY_PREALLOCATE:-} ]] ||
+    export XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB=$pinned
+  # A restart loads the compiled steps instead of compiling for minutes, and the many small programs
+  # of checksums, which JAX by itself does not keep; process 0 writes them for all.
   export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$workdir/compiled}
+  export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0}
   # NCCL says why it failed, and nothing else.
   export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
   # Hosts with several networks: NCCL may pick one that does not lead to the others.

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from benchmarks import train_step
 from benchmarks.parts.train_step_run import Attempt
+from trajvit_jax.ops.segments import Segments
 
 
 @pytest.mark.parametrize(
@@ -32,9 +37,49 @@ def test_a_model_too_large_for_one_group_says_so():
         train_step.largest(lambda batch: False, 8, 1024)
 
 
-def test_only_memory_ends_the_search():
-    assert train_step.out_of_memory("XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory ...")
-    assert not train_step.out_of_memory("ValueError: frames")
+def test_what_is_too_large_ends_the_search_and_nothing_else():
+    assert train_step.too_large("XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory ...")
+    assert not train_step.too_large("ValueError: frames")
+    labels = jax.ShapeDtypeStruct((256, 16, 56, 56), jnp.int32)
+    with pytest.raises(ValueError, match="split the batch") as error:
+        jax.eval_shape(lambda x: Segments.of(x, 896).coarse_masks(28, 28), labels)
+    assert train_step.too_large(f"error: {error.value}")
+
+
+@pytest.mark.parametrize("own", ["", *train_step.FRACTIONS])
+def test_attempts_have_the_memory_of_training(monkeypatch, own: str):
+    for name in train_step.FRACTIONS:
+        monkeypatch.delenv(name, raising=False)
+    if own:
+        monkeypatch.setenv(own, "0.5")
+
+    def run(command, env, **_: object) -> subprocess.CompletedProcess:
+        fractions = {name: env[name] for name in train_step.FRACTIONS if name in env}
+        return subprocess.CompletedProcess(command, 0, json.dumps(fractions), "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    [(name, fraction)] = train_step.in_process(Attempt("vit3d", "L", 8)).items()
+    assert (name, fraction) == ((own, "0.5") if own else (name, train_step.MEMORY))
+    script = Path(__file__).parent.parent / "launch" / "run_host.sh"
+    assert f"{train_step.FRACTIONS[-1]}={train_step.MEMORY}\n" in script.read_text("utf-8")
+
+
+def test_the_time_of_compiling_is_that_of_the_search(monkeypatch, capsys, tmp_path):
+    """Later attempts load the program."""
+    tried: set[int] = set()
+
+    def measured(attempt: Attempt) -> dict[str, object]:
+        compiling = 0.1 if attempt.batch in tried else float(attempt.batch)
+        tried.add(attempt.batch)
+        told = {"attempt": dataclasses.asdict(attempt), "compiling": compiling}
+        return step("vit3d", 2.0) | told | {"fits": attempt.batch <= 24}
+
+    monkeypatch.setattr(train_step, "in_process", measured)
+    monkeypatch.setattr(train_step, "_device", lambda: ("gpu", "0.11.2", "NVIDIA H200"))
+    file = tmp_path / "step.json"
+    train_step.main(["--models=vit3d", "--no_parts", f"--json={file}"])
+    [found] = json.loads(file.read_text("utf-8"))["steps"]
+    assert found["attempt"]["batch"] == 24 == found["compiling"]
 
 
 def result(model: str, seconds: float, **more: object) -> dict[str, object]:

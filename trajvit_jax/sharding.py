@@ -84,12 +84,12 @@ def make_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None) -> M
       ValueError: devices that do not fill it.
     """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh(
-        settings.shape(len(devices)),
-        (DATA, FSDP, TENSOR),
-        axis_types=(AxisType.Auto,) * 3,
-        devices=devices,
-    )
+    shape, axes, types = settings.shape(len(devices)), (DATA, FSDP, TENSOR), (AxisType.Auto,) * 3
+    if devices[0].platform == "tpu":  # their order follows the wires between them
+        return jax.make_mesh(shape, axes, axis_types=types, devices=devices)
+    # JAX's own takes several hosts of GPUs for slices, and refuses those. `jax.devices()` come
+    # process by process: the last axes stay within a host, and each reads its batch in one piece.
+    return Mesh(np.asarray(devices).reshape(shape), axes, axis_types=types)
 
 
 def batch_parts(mesh: Mesh) -> int:

@@ -135,6 +135,17 @@ def test_blocks_add_up_to_the_plain_loss(absent):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
+def test_no_product_is_left_to_what_hardware_takes_for_float32():
+    """At a temperature of 0.001, TF32 could move a logit by a whole unit."""
+
+    def loss(vectors):
+        return blockwise_contrastive_loss(*vectors, jnp.asarray(0.001), jnp.arange(4)[:, None])[0]
+
+    lowered = jax.jit(jax.value_and_grad(loss)).lower(jnp.ones((2, 4, 8)))
+    products = [line for line in lowered.as_text().splitlines() if "dot_general" in line]
+    assert len(products) >= 4 and all("HIGHEST" in line for line in products)
+
+
 @pytest.mark.parametrize("block", [16, None])
 def test_blocks_never_hold_the_similarities_of_all_pairs(block):
     """In the compiled gradient, too; the plain loss shows that the test would see them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -87,6 +89,29 @@ def test_a_mesh_fills_its_devices():
         MeshSettings(data=-1, fsdp=-1)
     with pytest.raises(ValueError, match="at least 1"):
         MeshSettings(data=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """A GPU as XLA names it: every host is a slice, and ids need not go host by host."""
+
+    id: int
+    process_index: int
+    platform: str = "gpu"
+    device_kind: str = "NVIDIA H100 80GB HBM3"
+
+    @property
+    def slice_index(self) -> int:
+        return self.process_index
+
+
+def test_hosts_of_gpus_are_one_mesh():
+    """JAX's own `make_mesh` refuses them."""
+    gpus = [Gpu(id=(i + 4) % 8, process_index=i // 4) for i in range(8)]
+    mesh = make_mesh(MeshSettings(data=-1, tensor=2), gpus)
+    assert mesh.shape == {"data": 4, "fsdp": 1, "tensor": 2}
+    assert list(mesh.devices.flat) == gpus
+    assert mesh.axis_types == (jax.sharding.AxisType.Auto,) * 3
 
 
 def test_batches_that_devices_cannot_share_are_told(annotations_unchecked):

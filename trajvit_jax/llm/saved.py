@@ -71,7 +71,8 @@ def load(
 
     Raises:
       FileNotFoundError: the folder, or one that a run was made with, is not there.
-      ValueError: files that are damaged or do not belong together.
+      ValueError: files that are damaged or do not belong together, or a model that `attention`
+        is not for.
     """
     folder = Path(folder)
     mesh = mesh or make_mesh(MeshSettings(data=1), jax.local_devices()[:1])
@@ -91,7 +92,8 @@ def load(
         raise ValueError(f"{path} cannot be read ({error})") from error
     # As the eyes compute, so does the language model, which is no longer trained.
     dtype = own.video.dtype
-    llm = hugging_face.read_settings(folder / _LLM, dtype=dtype, stored=dtype, attention=attention)
+    llm = hugging_face.read_settings(folder / _LLM, dtype=dtype, stored=dtype)
+    llm = dataclasses.replace(llm, attention=attention)
     settings = VideoLLMSettings(own.video, own.eyes, llm)
     model = nnx.eval_shape(lambda: VideoLLM(settings, rngs=nnx.Rngs(0)))
     arrays = read_state_dict(folder / _EYES)

@@ -48,11 +48,14 @@ class LlamaSettings:
       stored: dtype of the parameters; a model that is not trained may be kept in bfloat16.
       remat: as in `EncoderSettings`.
       unroll: as in `EncoderSettings`.
-      attention: 'xla', or 'cudnn' (bfloat16 on a GPU alone): XLA writes all scores to memory.
+      attention: 'xla', which writes all scores to memory, or 'cudnn': in bfloat16 on a GPU alone,
+        with heads whose width is a multiple of 8. Training with it wants JAX 0.11: 0.10 computes
+        a gradient of the mask, too, as large as the scores.
       lora: adapters of the layers, or None.
 
     Raises:
-      ValueError: a count under 1, heads that do not fit, an unknown choice.
+      ValueError: a count under 1, heads that do not fit, an unknown choice, or what cuDNN's
+        attention cannot do.
     """
 
     vocabulary: int = 128_256
@@ -89,6 +92,12 @@ class LlamaSettings:
             )
         if self.each_head % 2:
             raise ValueError(f"llm: rotary positions need heads of even width: {self.each_head}")
+        # JAX would tell while it traces, which a launcher takes for a failure to try again.
+        if self.attention == "cudnn" and (self.dtype != "bfloat16" or self.each_head % 8):
+            raise ValueError(
+                "llm.attention='cudnn' is for dtype='bfloat16' and heads whose width is a multiple "
+                f"of 8, not for {self.dtype!r} and {self.each_head}: set llm.attention='xla'"
+            )
 
     @property
     def each_head(self) -> int:

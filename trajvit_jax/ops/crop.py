@@ -31,6 +31,8 @@ def crop_pixels(
     The filter is a triangle, widened when shrinking: bilinear with antialiasing, as torchvision's
     `resized_crop` of tensors and Pillow's `resize`. Pixels outside the box are not seen, which is
     why this is not `jax.image.scale_and_translate`: there, the neighbourhood leaks into the border.
+    The products take JAX's default precision: TF32 on a GPU, which rounds finer than the 8 bits
+    that pixels have.
 
     Args:
       video: frames in any unit.

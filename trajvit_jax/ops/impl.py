@@ -2,7 +2,8 @@
 
 Both ways of mask pooling and of resampler attention, and the resizing that they share, multiply
 float32 numbers as such (`EXACT`), also on hardware whose default is narrower (TF32, bfloat16
-passes): they could not be equal otherwise. The layers of models take JAX's default.
+passes): they could not be equal otherwise. So does the contrastive loss. The layers of models take
+JAX's default.
 """
 
 from __future__ import annotations

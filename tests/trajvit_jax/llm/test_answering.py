@@ -211,6 +211,12 @@ def test_damaged_folders(folder, tmp_path):
         folders.load(moved)
 
 
+def test_attention_that_is_not_for_a_model_is_told_when_it_is_loaded(folder):
+    """It computes in float32, as its eyes do."""
+    with pytest.raises(ValueError, match=r"^llm\.attention='cudnn' is for dtype='bfloat16'"):
+        videollm.load(folder, attention="cudnn")
+
+
 def test_a_save_that_is_cut_off_leaves_nothing_that_loads(folder, tmp_path, monkeypatch):
     moved = shutil.copytree(folder, tmp_path / "moved")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 
 from trajvit_jax.llm.llama import Cache, Llama, positions_in
 from trajvit_jax.llm.rotary import frequencies
+from trajvit_jax.llm.settings import LlamaSettings
 
 NAMES = ["llama", "llama_noscale"]
 
@@ -145,3 +147,11 @@ def test_bfloat16_is_near(ids, golden_llama):
     b = run(rough, rough.embed(ids), *plain(ids))
     assert b.dtype == jnp.float32
     assert 1e-4 < jnp.abs(a - b).max() / jnp.abs(a).max() < 0.03
+
+
+@pytest.mark.parametrize("change", [{"dtype": "float32"}, {"head_width": 20}])
+def test_attention_that_cudnn_lacks_is_told_before_anything_is_traced(change):
+    fits = LlamaSettings(attention="cudnn")
+    assert fits.each_head == 128
+    with pytest.raises(ValueError, match=r"multiple of 8, not for .*: set llm\.attention='xla'"):
+        dataclasses.replace(fits, **change)

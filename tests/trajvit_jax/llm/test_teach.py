@@ -23,6 +23,7 @@ from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.llm.eyes import EyesSettings
 from trajvit_jax.llm.llama import Llama
 from trajvit_jax.llm.lora import LoraSettings
+from trajvit_jax.llm.packing import RowSettings
 from trajvit_jax.llm.settings import LlamaSettings, to_hugging_face
 from trajvit_jax.llm.train import train, with_steps
 from trajvit_jax.models.costs import cost_of
@@ -205,6 +206,10 @@ def test_a_fingerprint_tells_numbers_apart(written, golden_settings):
         ({"micro_batches": 0}, "micro_batches"),
         ({"epochs": 3.0}, "epochs=3 and steps=6: set epochs=0"),
         ({"epochs": -1.0}, "epochs must be at least 0"),
+        (
+            {"llm": LlamaSettings(attention="cudnn"), "rows": RowSettings(group=4, length=161)},
+            "rows.length=161: .* even length",
+        ),
     ],
 )
 def test_settings_that_make_no_run(settings, change, told):
