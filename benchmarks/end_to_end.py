@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -287,6 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--dtype=bfloat16: {missing}")
     dtypes = [args.dtype] if args.dtype else ["float32", *([] if missing else ["bfloat16"])]
     cv2.setNumThreads(1)
+    jax.config.update("jax_platforms", "cpu")  # ours would run on a GPU, where there is one
     report: dict[str, Any] = {
         "frames": frames,
         "tokenizer": dataclasses.asdict(settings),

@@ -1,12 +1,12 @@
 """What more frames cost each model: tokens, FLOPs, time and memory of a forward pass (Figure 6).
 
 FLOPs are those of the paper's size (ViT-L, 224 pixels), by formula. Time and memory are measured
-at the size of configs/comparison.py (width 192, 112 pixels), of one clip, in float32: memory is
-what XLA's program needs beside weights and pixels. Trajectories are taken to be 150 (at the small
-size 50) whatever the number of frames, of which a frame shows 40%: so many segments a frame has
-segmentation only. Tracking only follows the squares of 16 pixels of one frame. Making trajectories
-is not in here, and RLT finds nothing that repeats. Writes docs/FRAMES.md and docs/frames.svg, where
-it is of all models and lengths.
+at the size of configs/comparison.py (width 192, 112 pixels), of one clip, in float32, which a GPU
+multiplies as such, too: memory is what XLA's program needs beside weights and pixels. Trajectories
+are taken to be 150 (at the small size 50) whatever the number of frames, of which a frame shows
+40%: so many segments a frame has segmentation only. Tracking only follows the squares of 16 pixels
+of one frame. Making trajectories is not in here, and RLT finds nothing that repeats. Writes
+docs/FRAMES.md and docs/frames.svg, where it is of all models and lengths.
 
   python -m benchmarks.frames
   python -m benchmarks.frames --flops      # tokens and FLOPs alone: seconds; keeps measured pages
@@ -135,10 +135,11 @@ def count_flops(names: Sequence[str], frames: Sequence[int]) -> list[Cost]:
 def measure(names: Sequence[str], frames: Sequence[int], rounds: int) -> list[Cost]:
     """The same with time and memory at the small size, all models and lengths in turn."""
     counted, small = count_flops(names, frames), small_settings()
-    contenders = [
-        _contender(at(small, one.model, one.frames), one.model)
-        for one in tqdm(counted, desc="compile", unit="program", leave=False, disable=None)
-    ]
+    with jax.default_matmul_precision("highest"):  # a GPU would take TF32 for float32
+        contenders = [
+            _contender(at(small, one.model, one.frames), one.model)
+            for one in tqdm(counted, desc="compile", unit="program", leave=False, disable=None)
+        ]
     return [
         dataclasses.replace(
             one, milliseconds=1e3 * timing.median, megabytes=(timing.memory or 0) / 1e6
@@ -269,18 +270,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.compiled:
         jax.config.update("jax_compilation_cache_dir", str(options.compiled.absolute()))
     if options.flops:
-        costs = count_flops(options.models, options.frames)
+        costs, where = count_flops(options.models, options.frames), ""
     else:
         costs = measure(options.models, options.frames, options.rounds)
+        where = f"\n\nMeasured on {jax.devices()[0].device_kind}."
     rows = [one.cells() for one in costs]
-    print(text_table(rows))
+    print(text_table(rows) + where)
     write_json(options.json, [dataclasses.asdict(one) for one in costs])
     if options.quick or not {"trajvit", "vit3d"} <= set(options.models):
         return 0
     if why := not_for_page(costs, options.page):
         print(f"{options.page} stays as it is: {why}")
     else:
-        replace_block(options.page, "frames", markdown(rows))
+        replace_block(options.page, "frames", markdown(rows) + where)
         write_text(options.page.with_name("frames.svg"), charts(costs))
     bounds = verdict(costs)
     return tell_bounds(bounds)

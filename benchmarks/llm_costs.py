@@ -174,7 +174,7 @@ def memory(devices: int, argument: str) -> dict[str, float]:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.llm_costs", f"--worker={argument}"],
-        env=os.environ | {"XLA_FLAGS": flags.strip()},
+        env=os.environ | {"XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=False,

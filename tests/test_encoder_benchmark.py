@@ -26,6 +26,12 @@ def timing(stage, name, *seconds):
     return Timing(stage, name, seconds, flops=2e9, memory=None, traffic=None)
 
 
+def test_the_ceiling_multiplies_numbers_that_differ():
+    """A GPU multiplies equal ones faster than those of any model."""
+    product, _ = encoder.ceilings("float32")
+    assert len(np.unique(np.asarray(product.run())[0])) > 1000
+
+
 TIMES = [
     # The third round met another program: both sides took long.
     timing("pooling", "plain", 10.0, 12.0, 900.0),

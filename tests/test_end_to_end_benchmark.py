@@ -66,8 +66,10 @@ def test_the_table_marks_what_one_layer_stands_for():
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[Row | BaseException]:
+def measured(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Row | BaseException]]:
     """What `measure` gives in place of rows that take minutes."""
+    platforms = jax.config.jax_platforms
+    jax.config.update("jax_platforms", None)
     given: list[Row | BaseException] = []
 
     def rows(*_: object) -> Iterator[Row]:
@@ -78,7 +80,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Row | BaseException]:
 
     monkeypatch.setattr(end_to_end, "measure", rows)
     monkeypatch.setattr(end_to_end, "no_bfloat16", lambda: "no units")
-    return given
+    yield given
+    jax.config.update("jax_platforms", platforms)
 
 
 def test_what_is_done_is_printed_and_kept(
@@ -91,6 +94,7 @@ def test_what_is_done_is_printed_and_kept(
     assert [(one["frames"], one["speedup"]) for one in kept] == [(16, 4), (32, 4)]
     said = capsys.readouterr().out
     assert line(row(16, 2, 8)) in said and line(row(32, 2, 8)) in said
+    assert jax.config.jax_platforms == "cpu"  # as PyTorch's side
 
 
 @pytest.mark.parametrize(("theirs", "code"), [(8.0, 0), (1.5, 1)])

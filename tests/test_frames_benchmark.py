@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from xml.etree import ElementTree
 
+import jax
 import pytest
 
 from benchmarks import frames
@@ -39,8 +40,16 @@ def test_time_and_memory_are_measured(monkeypatch):
     encoder = dataclasses.replace(small.encoder, depth=1)
     tiny = dataclasses.replace(small, image_size=32, encoder=encoder)
     monkeypatch.setattr(frames, "small_settings", lambda: tiny)
+    contender, precisions = frames._contender, []
+
+    def noted(*arguments):
+        precisions.append(jax.config.jax_default_matmul_precision)
+        return contender(*arguments)
+
+    monkeypatch.setattr(frames, "_contender", noted)
     [one] = frames.measure(["tracking_only"], [16], 1)
     assert one.tokens == 196 and one.milliseconds > 0 and one.megabytes > 0
+    assert precisions == ["highest"]  # float32 on a GPU, too
 
 
 def test_the_charts_are_one_picture_with_a_line_a_model():
@@ -70,8 +79,10 @@ def page(tmp_path):
 
 def test_flops_alone_make_a_page_with_one_chart(page, capsys):
     code = frames.main(["--flops", f"--page={page}"])
-    assert code == 0 and "holds: TrajViT's FLOPs at 128 frames" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert code == 0 and "holds: TrajViT's FLOPs at 128 frames" in said
     assert "| ToMe | 128 | 12,544 |" in page.read_text()
+    assert "Measured on" not in said + page.read_text()
     assert page.with_name("frames.svg").read_text().count("<polyline") == len(frames.MODELS)
 
 
@@ -83,12 +94,15 @@ def test_some_models_or_lengths_leave_the_page_as_it_is(page, capsys, some):
     assert page.read_text() == before and not page.with_name("frames.svg").exists()
 
 
-def test_flops_alone_take_no_times_from_a_page(page, capsys):
+def test_flops_alone_take_no_times_from_a_page(page, capsys, monkeypatch):
     counted = frames.count_flops(frames.MODELS, frames.FRAMES)
     timed = [dataclasses.replace(one, milliseconds=12.0, megabytes=34.0) for one in counted]
-    assert frames.not_for_page(timed, page) is None
-    table_text.replace_block(page, "frames", frames.markdown([one.cells() for one in timed]))
+    monkeypatch.setattr(frames, "measure", lambda *_: timed)
+    frames.main([f"--page={page}"])
+    where = f"Measured on {jax.devices()[0].device_kind}."
     before = page.read_text()
+    assert where in capsys.readouterr().out
+    assert table_text.read_block(page, "frames").endswith(f"|\n\n{where}")
     assert frames.main(["--flops", f"--page={page}"]) == 0
     assert "stays as it is: it has times and memory" in capsys.readouterr().out
     assert page.read_text() == before

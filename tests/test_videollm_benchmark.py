@@ -506,8 +506,9 @@ def test_trajectories_are_counted_in_the_mean(tmp_path, monkeypatch):
         count_trajectories(tmp_path / "a.jsonl", [16], 3)
 
 
-def test_memory_of_a_device_is_that_of_its_share():
-    """Compiled in a process of its own, by the debug model's table of 128,256 x 64."""
+def test_memory_of_a_device_is_that_of_its_share(monkeypatch):
+    """Compiled in a process of its own, by the debug model's table of 128,256 x 64, for CPUs."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     sizes = "debug,frames=4,length=64,tokens=15,group=1,rows=1,batch=2"
     one, two = (memory(devices, sizes)["arguments"] for devices in (1, 2))
     table = 128_256 * 64 * 4 / 2**30
