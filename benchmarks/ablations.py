@@ -153,8 +153,9 @@ def tables(
     """Table 5, Table 6, and the last one, by the name of their place on the page."""
     found = {}
     for place in ("table5", "table6", "trajectories"):
-        own = [row for row in chosen if ABLATIONS[row.name].table in (place, "both")]
         by_error = place == "trajectories"
+        here = (place,) if by_error else (place, "both")
+        own = [row for row in chosen if ABLATIONS[row.name].table in here]
         unknown = [row for row in own if by_error and row.name not in wrong]
         own = [row for row in own if row not in unknown]
         titles = {row.name: ABLATIONS[row.name].title for row in own}

@@ -373,6 +373,8 @@ def test_recall_is_set_against_tracking_error(tmp_path):
     assert "with the number of tokens +nan" in text
     # A row whose error is not known is not lost silently.
     unknown = {name: wrong[name] for name in names[:2]}
+    chosen += ablations.rows(["trajvit"], tmp_path, real=False, steps=None)
+    ledger.add(finished(chosen[-1], 0, [0, 0]))  # which is in the other tables alone
     text = ablations.tables(chosen, (0,), ledger, unknown, {})["trajectories"]
     assert "left out as the error of their trajectories is not known: world_cut." in text
 
