@@ -28,7 +28,8 @@ Arguments (see `trajvit_jax.recipe.pretraining`): model (as in panda4m.py), size
 ablation (of trajvit's encoder), initial (what the run starts from), records (folders with ':'
 between them), videos (how many they hold), evaluation, vocabulary, epochs or steps, batch, frames,
 tokens (trajectories of a video), group (videos that share rows of slots), rows and slots (of a
-group), micro_batches, threads, workers, seed, debug.
+group), micro_batches, threads, workers, seed, debug. What they mean for other models than trajvit,
+and fuse of token_learner: panda4m.py.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ datacomp50m.py), fuse (token_learner with TokenFuser, as in the paper's row of A
 H), ablation (of trajvit's encoder), initial (what the run starts from), records (folders with ':'
 between them), videos (how many they hold), evaluation, vocabulary, epochs or steps, batch, frames,
 tokens (trajectories of a video; automerge's tokens), group (videos that share rows of slots), rows
-and slots (of a group), micro_batches, threads, workers, seed, debug. An argument that the model
-does not read is refused.
+and slots (of a group), micro_batches, threads, workers, seed, debug. Of fuse, tokens, group, rows
+and slots, those that the model does not read are refused.
 
 rlt, left alone, has a row of 1,569 slots for each clip and costs what vit3d does. With
 group=8,slots=N eight clips share a row of N slots; patches that changed least find no place in it,

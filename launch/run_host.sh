@@ -100,10 +100,10 @@ gpu_environment() {
   [[ -n ${XLA_CLIENT_MEM_FRACTION:-}${XLA_PYTHON_CLIENT_MEM_FRACTION:-} ]] ||
     export XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
   # A checkpoint goes through pinned memory of the host, all of it at once, and XLA has 64 GB of that
-  # for a process: an 8B model and its moments are 96. It is taken as it is needed, unless XLA is
-  # told to take it at once.
-  local pinned
-  read -r _ pinned _ </proc/meminfo # the first line: all that the host has, in kB
+  # for a process: an 8B model and its moments are 96. It is taken as it is needed. Who says
+  # anything of it has the last word; so should jobs that may use a part of the host's memory alone.
+  local pinned=0
+  { read -r _ pinned _ </proc/meminfo; } 2>/dev/null || : # the first line: all of it, in kB
   pinned=$((pinned / 2 ** 21 / per_host)) # half of it, in GB
   ((pinned <= 64)) ||
     [[ -n ${XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB:-}${XLA_PJRT_GPU_HOST_MEMORY_PREALLOCATE:-} ]] ||

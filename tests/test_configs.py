@@ -218,7 +218,10 @@ def test_rows_of_rlt_and_tokens_of_automerge_are_those_named():
         merged = resolve(f"panda4m.py:model=automerge,tokens=99{debug}").model.automerge
         assert merged.tokens == 99
     assert resolve("panda4m.py:model=rlt,slots=900").model.rlt == RLTSettings(group=1, slots=900)
-    assert resolve("datacomp50m.py:model=rlt,group=4").model.rlt == RLTSettings(group=4)
+    images = resolve("datacomp50m.py:model=rlt,group=4,slots=790").model.rlt
+    assert images == RLTSettings(group=4, slots=790)
+    with pytest.raises(ValueError, match="group=8 of rlt needs slots"):
+        resolve("panda4m.py:model=rlt,group=8")
     assert resolve("panda4m.py:model=automerge").model.automerge == AutoMergeSettings()
 
 
@@ -394,7 +397,7 @@ def test_slots_grow_with_the_group():
         ("datacomp50m.py:group=3", "image_batch=4096 is not a multiple of group=3"),
         ("panda4m.py:image_records=x", "images=0 and image_records='x' belong together"),
         ("panda4m.py:debug,batch=15", "batch=15 is not a multiple of group=2"),
-        ("panda4m.py:model=rlt,group=3", "batch=256 is not a multiple of group=3"),
+        ("panda4m.py:model=rlt,group=3,slots=600", "batch=256 is not a multiple of group=3"),
         ("panda4m.py:model=tome,fuse", "fuse is of token_learner, not of tome"),
         ("panda4m.py:group=8,model=vit3d", "group is of trajvit and rlt, not of vit3d"),
         ("panda4m.py:model=automerge,slots=9", "slots is of trajvit and rlt, not of automerge"),

@@ -261,9 +261,9 @@ def test_a_row_is_kept_before_anything_can_be_lost(tmp_path, monkeypatch):
     for name, fake in {"train": train, "compare": compare, "load": lambda _: model}.items():
         monkeypatch.setattr(table_runs, name, fake)
     path = tmp_path / "rows.jsonl"
-    lent = types.SimpleNamespace(device_kind="NVIDIA H200")
+    gpu = types.SimpleNamespace(device_kind="NVIDIA H200")
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as context:
-        context.setattr(table_runs.jax, "devices", lambda: [lent])
+        context.setattr(table_runs.jax, "devices", lambda: [gpu])
         # Stopped in the evaluation: the run is still there.
         train_rows([row], (0,), path, tmp_path, code="abc")
     assert (workdir / "checkpoints").exists() and not path.exists()

@@ -285,6 +285,11 @@ def _check(chosen: ml_collections.ConfigDict, given: Collection[str]) -> None:
         raise ValueError(f"image_slots={chosen.image_slots}, but the run has no images: slots=")
     if chosen.image_slots and chosen.slots and not chosen.videos:
         raise ValueError("slots and image_slots are the same in a run on images alone: name one")
+    if kind == "rlt" and chosen.group > 1 and not chosen.slots:
+        raise ValueError(
+            f"group={chosen.group} of rlt needs slots, of all its videos together: a row of all "
+            "their patches costs more than one for each video"
+        )
     if chosen.group < 1:
         raise ValueError(f"group must be at least 1, got {chosen.group}")
     for count, name in (("videos", "batch"), ("images", "image_batch")):

@@ -88,7 +88,8 @@ def make_mesh(settings: MeshSettings, devices: Sequence[Any] | None = None) -> M
     if devices[0].platform == "tpu":  # their order follows the wires between them
         return jax.make_mesh(shape, axes, axis_types=types, devices=devices)
     # JAX's own takes several hosts of GPUs for slices, and refuses those. `jax.devices()` come
-    # process by process: the last axes stay within a host, and each reads its batch in one piece.
+    # process by process: each reads its batch in one piece, and axes that divide a host's devices
+    # stay within it, where its processes are numbered one after the other.
     return Mesh(np.asarray(devices).reshape(shape), axes, axis_types=types)
 
 

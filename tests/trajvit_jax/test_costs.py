@@ -65,6 +65,7 @@ def test_flops_are_counted_on_a_cpu_whatever_device_computes(monkeypatch):
 
     with jax.set_mesh(make_mesh(MeshSettings(), jax.devices()[:1])):
         assert count_flops(product, x, y) == 2 * 3 * 5 * 7
+        assert not jax.sharding.get_abstract_mesh().empty
     asked = []
 
     def none(*, backend):

@@ -102,11 +102,6 @@ class VideoLLMExperiment(ExperimentSettings):
                 f"rows.length={self.rows.length} exceeds the language model's context of "
                 f"{self.llm.context}"
             )
-        if self.llm.attention == "cudnn" and self.rows.length % 2:
-            raise ValueError(
-                f"rows.length={self.rows.length}: llm.attention='cudnn' trains on rows of even "
-                "length; add one, or set llm.attention='xla'"
-            )
 
     @property
     def both(self) -> VideoLLMSettings:

@@ -49,8 +49,8 @@ class LlamaSettings:
       remat: as in `EncoderSettings`.
       unroll: as in `EncoderSettings`.
       attention: 'xla', which writes all scores to memory, or 'cudnn': in bfloat16 on a GPU alone,
-        with heads whose width is a multiple of 8. Training with it wants JAX 0.11: 0.10 computes
-        a gradient of the mask, too, as large as the scores.
+        with heads whose width is a multiple of 8 up to 256 (128 before Hopper). Training
+        with it wants JAX 0.11: 0.10 computes a gradient of the mask, too, as large as the scores.
       lora: adapters of the layers, or None.
 
     Raises:
@@ -93,10 +93,12 @@ class LlamaSettings:
         if self.each_head % 2:
             raise ValueError(f"llm: rotary positions need heads of even width: {self.each_head}")
         # JAX would tell while it traces, which a launcher takes for a failure to try again.
-        if self.attention == "cudnn" and (self.dtype != "bfloat16" or self.each_head % 8):
+        fits = self.each_head % 8 == 0 and self.each_head <= 256
+        if self.attention == "cudnn" and not (fits and self.dtype == "bfloat16"):
             raise ValueError(
                 "llm.attention='cudnn' is for dtype='bfloat16' and heads whose width is a multiple "
-                f"of 8, not for {self.dtype!r} and {self.each_head}: set llm.attention='xla'"
+                f"of 8 up to 256, not for {self.dtype!r} and {self.each_head}: set "
+                "llm.attention='xla'"
             )
 
     @property

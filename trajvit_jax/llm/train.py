@@ -150,6 +150,7 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         mesh = make_mesh(settings.mesh)
         part, processes = part_of_process(mesh)
         _check_groups(settings, mesh)
+        _check_length(settings)
 
         # What was trained before
         settings, encoder = resolve(settings)
@@ -264,6 +265,15 @@ def _check_groups(settings: VideoLLMExperiment, mesh: Mesh) -> None:
             f"{groups} groups ({settings.data.batch} conversations in groups of "
             f"{settings.rows.group}) cannot be shared by {devices} devices in "
             f"{settings.micro_batches} micro-batches: their number must be a multiple of both"
+        )
+
+
+def _check_length(settings: VideoLLMExperiment) -> None:
+    # Not among the settings' own checks: a run that was trained otherwise may answer with cuDNN.
+    if settings.llm.attention == "cudnn" and settings.rows.length % 2:
+        raise ValueError(
+            f"rows.length={settings.rows.length}: llm.attention='cudnn' trains on rows of even "
+            "length; add one, or set llm.attention='xla'"
         )
 
 

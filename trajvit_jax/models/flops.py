@@ -119,6 +119,7 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> float:
 
     Raises:
       NoFlopCount: JAX was told to do without CPUs, for which alone XLA counts so.
+      ValueError: within a function that is being traced.
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
     try:

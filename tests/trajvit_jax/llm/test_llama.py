@@ -149,9 +149,11 @@ def test_bfloat16_is_near(ids, golden_llama):
     assert 1e-4 < jnp.abs(a - b).max() / jnp.abs(a).max() < 0.03
 
 
-@pytest.mark.parametrize("change", [{"dtype": "float32"}, {"head_width": 20}])
+@pytest.mark.parametrize("change", [{"dtype": "float32"}, {"head_width": 20}, {"head_width": 264}])
 def test_attention_that_cudnn_lacks_is_told_before_anything_is_traced(change):
     fits = LlamaSettings(attention="cudnn")
     assert fits.each_head == 128
-    with pytest.raises(ValueError, match=r"multiple of 8, not for .*: set llm\.attention='xla'"):
+    with pytest.raises(
+        ValueError, match=r"multiple of 8 up to 256, not for .*: set llm\.attention='xla'"
+    ):
         dataclasses.replace(fits, **change)
