@@ -35,6 +35,7 @@ def test_every_model_of_videos_has_its_sizes_at_all_lengths():
         frames.at(small, "vit3d", 17)
 
 
+@pytest.mark.slow
 def test_time_and_memory_are_measured(monkeypatch):
     small = frames.small_settings()
     encoder = dataclasses.replace(small.encoder, depth=1)
