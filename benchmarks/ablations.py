@@ -151,26 +151,24 @@ def tables(
     costs: Mapping[str, StepCost],
 ) -> dict[str, str]:
     """Table 5, Table 6, and the last one, by the name of their place on the page."""
-    found = {}
-    for place in ("table5", "table6", "trajectories"):
-        by_error = place == "trajectories"
-        here = (place,) if by_error else (place, "both")
-        own = [row for row in chosen if ABLATIONS[row.name].table in here]
-        unknown = [row for row in own if by_error and row.name not in wrong]
-        own = [row for row in own if row not in unknown]
+
+    def lines(own: Sequence[Row], reference: str) -> list[Line]:
         titles = {row.name: ABLATIONS[row.name].title for row in own}
-        reference = "world_truth" if by_error else "trajvit"
-        lines = lines_of(own, titles, seeds, ledger, costs, reference=reference)
-        if by_error:
-            by_title = {titles[name]: wrong[name] for name in titles}
-            found[place] = _by_error(lines, by_title)
-            if left := [row.name for row in unknown if ledger.of(row, seeds)]:
-                found[place] += (
-                    f"\n\nTrained, and left out as the error of their trajectories is not known: "
-                    f"{', '.join(left)}. The command without --made and --table finds it."
-                )
-        else:
-            found[place] = table(lines, "row")
+        return lines_of(own, titles, seeds, ledger, costs, reference=reference)
+
+    found = {}
+    for place in ("table5", "table6"):
+        own = [row for row in chosen if ABLATIONS[row.name].table in (place, "both")]
+        found[place] = table(lines(own, "trajvit"), "row")
+    last = [row for row in chosen if ABLATIONS[row.name].table == "trajectories"]
+    known = [row for row in last if row.name in wrong]
+    by_title = {ABLATIONS[row.name].title: wrong[row.name] for row in known}
+    found["trajectories"] = _by_error(lines(known, "world_truth"), by_title)
+    if left := [row.name for row in last if row not in known and ledger.of(row, seeds)]:
+        found["trajectories"] += (
+            "\n\nTrained, and left out as the error of their trajectories is not known: "
+            f"{', '.join(left)}. The command without --made and --table finds it."
+        )
     return found
 
 

@@ -72,12 +72,11 @@ def work_of(stream: StreamSettings, model: ModelSettings) -> Work:
     one = abstract_batch(dataclasses.replace(stream, batch=stream.group), model)
     slots = stream.group * plain_slots(model) if one.rows is None else one.rows.video.size
     try:
-        count = count_embedding(model, (one.video, one.labels, one.rows), (one.text, one.text_mask))
+        flops = count_embedding(model, (one.video, one.labels, one.rows), (one.text, one.text_mask))
     except NoFlopCount as error:
         _LOG.warning("utilization is not told: %s", error)
-        count = math.nan
-    flops = 3 * count
-    return Work(stream.batch, groups * slots, groups * flops)
+        flops = math.nan
+    return Work(stream.batch, groups * slots, groups * 3 * flops)
 
 
 class Meter:
