@@ -13,7 +13,7 @@ import difflib
 import importlib.util
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,9 +69,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
         one of another type.
     """
     parsed, seen = dict(defaults), set[str]()
-    for item in filter(None, (arg or "").split(",")):
-        key, given, text = item.partition("=")
-        key = key.strip()
+    for key, given, text in _items(arg):
         if key not in defaults:
             known = nearest(key, defaults) if defaults else "this config takes none"
             raise ValueError(f"unknown config argument {key!r}: {known}")
@@ -100,6 +98,18 @@ def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
             )
         parsed[key] = value
     return ml_collections.ConfigDict(parsed)
+
+
+def named_in(arg: str | None) -> frozenset[str]:
+    """The keys that such a text names, whatever their values."""
+    return frozenset(key for key, _, _ in _items(arg))
+
+
+def _items(arg: str | None) -> Iterator[tuple[str, str, str]]:
+    """Key, '=' or nothing, and text of each item."""
+    for item in filter(None, (arg or "").split(",")):
+        key, given, text = item.partition("=")
+        yield key.strip(), given, text
 
 
 def file_of(path: str) -> Path:

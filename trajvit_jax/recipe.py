@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from trajvit_jax.config import check_known, parse_arg
+from trajvit_jax.config import check_known, named_in, parse_arg
 from trajvit_jax.models.settings import (
     FED_TRAJVIT,
     NAMES,
@@ -184,7 +184,7 @@ def pretraining(
         "seed": 0,
         "debug": False,
     }
-    given = {item.partition("=")[0].strip() for item in (arg or "").split(",")}
+    given = named_in(arg)
     chosen = parse_arg(arg, **defaults)
     if chosen.debug:
         chosen = parse_arg(arg, **defaults | _DEBUG)
