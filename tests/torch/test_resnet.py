@@ -33,7 +33,12 @@ def module_names(settings):
 
 
 def random_images():
-    return np.random.default_rng(0).normal(size=(BATCH, HEIGHT, WIDTH, 3)).astype(np.float32)
+    """Images that keep every ReLU and every maximum of these models clear of where it turns.
+
+    One that rounding tips over changes gradients by 10% of their greatest: with others than these
+    it happens on some processors.
+    """
+    return np.random.default_rng(6).normal(size=(BATCH, HEIGHT, WIDTH, 3)).astype(np.float32)
 
 
 @pytest.fixture(params=[BASIC, BOTTLENECK], ids=lambda settings: settings.block)
@@ -67,13 +72,34 @@ def pyramid(model, images):
     return [state.permute(0, 2, 3, 1) for state in states[1:]]
 
 
+def margins(torch, model):
+    """Collects how near to a turn its ReLUs and maxima come, whenever the model is called."""
+    found = []
+
+    def note(module, inputs):
+        x = inputs[0].detach()
+        if isinstance(module, torch.nn.ReLU):
+            found.append(x.abs()[x != 0].min().item())
+        if isinstance(module, torch.nn.MaxPool2d):
+            windows = torch.nn.functional.unfold(x, 3, padding=1, stride=2)
+            windows = windows.reshape(x.shape[0], x.shape[1], 9, -1)
+            first, second = windows.topk(2, dim=2).values.unbind(2)
+            found.append((first - second)[first > 0].min().item())
+
+    for module in model.modules():
+        module.register_forward_pre_hook(note)
+    return found
+
+
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 def test_features_and_gradients(
     torch, theirs, ours, settings, renamed, gradients_of, flat, close, train
 ):
     images = random_images()
     leaf = torch.tensor(images, requires_grad=True)
+    near = margins(torch, theirs)
     expected = pyramid(theirs.train(train), leaf)
+    assert min(near) > 5e-5, "rounding may tip a ReLU or a maximum over: draw other images"
     rng = np.random.default_rng(1)
     # Some gradients are zero but for rounding: keep that small beside the bound.
     probes = [rng.normal(size=f.shape).astype(np.float32) / 4 for f in expected]
