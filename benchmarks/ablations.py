@@ -1,9 +1,10 @@
 """Every row of the paper's Tables 5 and 6, and how much depends on good trajectories.
 
 All rows train as in benchmarks.comparison, whose engine, records and finished rows this shares:
-configs/comparison.py, three seeds. Tables 5 and 6 use real clips and the world; the last table the
-world alone, whose true trajectories are known: the same model on true trajectories, on those of
-the built-in tokenizer, and on true ones that were spoilt on purpose. Writes docs/ABLATIONS.md.
+configs/comparison.py, three seeds. One table has both of the paper's, on real clips and the world;
+the other is of the world alone, whose true trajectories are known: the same model on these, on
+those of the built-in tokenizer, and on true ones that were spoilt on purpose. Writes
+docs/ABLATIONS.md.
 
   TRAJVIT_TEST_DATA=FOLDER python -m benchmarks.ablations
   python -m benchmarks.ablations --rows=trajvit,mean,queries4     # some rows
@@ -21,13 +22,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.comparison import MODELS, table_row
-from benchmarks.parts import captioned_clips, table_command, table_costs, table_records
+from benchmarks.parts import captioned_clips, table_command, table_records
 from benchmarks.parts.arguments import some_of
 from benchmarks.parts.command import run_command
 from benchmarks.parts.kept_measures import add_measures, read_measures
 from benchmarks.parts.paired import rank_correlation
 from benchmarks.parts.table_command import SEEDS, Told, finish, kind_of_rows, seeds_of
-from benchmarks.parts.table_costs import StepCost
 from benchmarks.parts.table_rows import Ledger, Row, unfinished
 from benchmarks.parts.table_runs import Trained, train_rows
 from benchmarks.parts.table_text import SOURCES, Line, lines_of, table
@@ -39,10 +39,11 @@ from trajvit_jax.run.provenance import commit
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """A row of Table 5, of Table 6, or of the last table.
+    """A row of the first table, which has the paper's Tables 5 and 6, or of the last one.
 
     Attributes:
-      table: 'table5', 'table6' or 'trajectories'.
+      table: which the paper has it in, '5', '6' or '5, 6'; '-' in none; 'trajectories', of the
+        last table.
       title: what the table says.
       arguments: of configs/comparison.py.
       variant: of the records.
@@ -56,23 +57,23 @@ class Ablation:
 
 _TABLE_5 = ("vit3d", "segmentation_only", "tracking_only")
 ABLATIONS: Mapping[str, Ablation] = {
-    "trajvit": Ablation("both", "TrajViT"),
+    "trajvit": Ablation("5, 6", "TrajViT"),
     **{
         name: Ablation(
-            "table5",
+            "5",
             MODELS[name],
             f"model={name}",
             "trajectories" if name == "vit3d" else name,
         )
         for name in _TABLE_5
     },
-    "finer": Ablation("table6", "resolution: twice as fine", variant="finer"),
-    "coarser": Ablation("table6", "segments: a coarser segmenter", variant="coarser"),
-    "joined": Ablation("table6", "tracking: from three frames, joined", variant="joined"),
-    "keyframes": Ablation("table6", "clips: key frames only", variant="keyframes"),
-    "stride": Ablation("table6", "clips: fixed stride only", variant="stride"),
+    "finer": Ablation("6", "resolution: twice as fine", variant="finer"),
+    "coarser": Ablation("6", "segments: a coarser segmenter", variant="coarser"),
+    "joined": Ablation("-", "tracking: from three frames, joined", variant="joined"),
+    "keyframes": Ablation("6", "clips: key frames only", variant="keyframes"),
+    "stride": Ablation("6", "clips: fixed stride only", variant="stride"),
     **{
-        name: Ablation("table6", title, f"model=trajvit,ablation={name}")
+        name: Ablation("6", title, f"model=trajvit,ablation={name}")
         for name, title in {
             "last_stage": "hierarchical features: no",
             "no_position": "position branch: no",
@@ -148,18 +149,16 @@ def tables(
     seeds: Sequence[int],
     ledger: Ledger,
     wrong: Mapping[str, TrackingError],
-    costs: Mapping[str, StepCost],
 ) -> dict[str, str]:
-    """Table 5, Table 6, and the last one, by the name of their place on the page."""
+    """Tables 5 and 6 as one, and the last one, by the name of their place on the page."""
 
     def lines(own: Sequence[Row], reference: str) -> list[Line]:
         titles = {row.name: ABLATIONS[row.name].title for row in own}
-        return lines_of(own, titles, seeds, ledger, costs, reference=reference)
+        return lines_of(own, titles, seeds, ledger, {}, reference=reference)
 
-    found = {}
-    for place in ("table5", "table6"):
-        own = [row for row in chosen if ABLATIONS[row.name].table in (place, "both")]
-        found[place] = table(lines(own, "trajvit"), "row")
+    own = [row for row in chosen if ABLATIONS[row.name].table != "trajectories"]
+    places = {ABLATIONS[row.name].title: {"Table": ABLATIONS[row.name].table} for row in own}
+    found = {"paper": table(lines(own, "trajvit"), "row", places)}
     last = [row for row in chosen if ABLATIONS[row.name].table == "trajectories"]
     known = [row for row in last if row.name in wrong]
     by_title = {ABLATIONS[row.name].title: wrong[row.name] for row in known}
@@ -224,8 +223,7 @@ def run(options: argparse.Namespace, output: Path) -> Told:
         trained.tell()
     every, every_seed = rows(list(ABLATIONS), output, **how), range(max(options.seeds, SEEDS))
     wrong = read_measures(known, TrackingError)
-    costs = read_measures(table_costs.path_beside(options.ledger), StepCost)
-    found = tables(every, every_seed, Ledger(options.ledger), wrong, costs)
+    found = tables(every, every_seed, Ledger(options.ledger), wrong)
     return Told(found, found, trained)
 
 

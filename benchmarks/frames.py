@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -36,16 +37,15 @@ from trajvit_jax import config as configs
 from trajvit_jax.demo.page import TITLES, line_chart, text_table
 from trajvit_jax.experiment import ExperimentSettings
 from trajvit_jax.models.costs import cost_of, tokens_of
-from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, ModelSettings, settings_of_fed
+from trajvit_jax.models.settings import FED_TRAJVIT, NAMES, ModelSettings
 from trajvit_jax.models.summary import with_frames
 from trajvit_jax.models.video_text import VideoTextModel
+from trajvit_jax.run.provenance import commit
 
 MODELS = (*(name for name in NAMES if name != "vit"), *FED_TRAJVIT)
 FRAMES = (16, 32, 64, 128)
 PAPER, SMALL = "configs/models.py:trajectories=150", "configs/comparison.py:tokens=128"
 SMALL_TRAJECTORIES = 50
-SHOWN = 0.4  # of a clip's trajectories, by a frame: 24.6 of 61 in Panda-70M's (docs/COMPARISON.md)
-SQUARE = 16  # pixels a side, of what tracking only follows
 _STYLE = "<style>text { font: 11px sans-serif; fill: #888 }</style>"
 
 
@@ -56,7 +56,8 @@ class Cost:
     Attributes:
       model: its name.
       frames: of a clip.
-      tokens: that the first layer reads at the paper's size, CLS aside.
+      tokens: that the first layer reads at the paper's size, and that are left after the last, CLS
+        aside.
       gflops: forward, at the paper's size; by formula.
       milliseconds: of a forward pass at the small size: median over rounds; None = not timed.
       megabytes: that it needs beside weights and pixels; None likewise.
@@ -64,17 +65,18 @@ class Cost:
 
     model: str
     frames: int
-    tokens: int
+    tokens: tuple[int, int]
     gflops: float
     milliseconds: float | None = None
     megabytes: float | None = None
 
     def cells(self) -> dict[str, str]:
         """Column title -> text."""
+        first, last = self.tokens
         return {
             "model": TITLES[self.model],
             "frames": str(self.frames),
-            "tokens": f"{self.tokens:,}",
+            "tokens": f"{first:,}" if first == last else f"{first:,} to {last:,}",
             "GFLOP": f"{self.gflops:,.0f}",
             "ms (small)": _whole(self.milliseconds),
             "MB (small)": _whole(self.megabytes),
@@ -101,34 +103,16 @@ def small_settings() -> ModelSettings:
     return dataclasses.replace(model, encoder=encoder, trajvit=own, rlt=rlt)
 
 
-def at(settings: ModelSettings, name: str, frames: int) -> ModelSettings:
-    """Another model of the same sizes.
-
-    Raises:
-      ValueError: a number of frames that it does not read.
-    """
-    found = with_frames(settings, FED_TRAJVIT.get(name, name), frames)
-    if found is None:
-        raise ValueError(f"{name} does not read {frames} frames; change --frames")
-    if name not in FED_TRAJVIT:
-        return found
-    tokens = {
-        "segmentation_only": round(SHOWN * found.trajvit.max_trajectories) * frames,
-        "tracking_only": (found.image_size // SQUARE) ** 2,
-    }[name]
-    own = dataclasses.replace(found.trajvit, max_trajectories=tokens, **settings_of_fed(name))
-    return dataclasses.replace(found, trajvit=own)
-
-
 def count_flops(names: Sequence[str], frames: Sequence[int]) -> list[Cost]:
     """Tokens and FLOPs at the paper's size, by formula."""
     paper, found = paper_settings(), []
     for name in names:
         for length in frames:
-            own = at(paper, name, length)
-            flops = cost_of(own).total
+            own = with_frames(paper, name, length)
+            flops, tokens = cost_of(own).total, tokens_of(own)
             assert flops is not None  # the paper's models have formulas
-            found.append(Cost(name, length, tokens_of(own).first - 1, flops / 1e9))
+            both = (tokens.first - 1, tokens.last - 1)
+            found.append(Cost(name, length, both, flops / 1e9))
     return found
 
 
@@ -137,7 +121,7 @@ def measure(names: Sequence[str], frames: Sequence[int], rounds: int) -> list[Co
     counted, small = count_flops(names, frames), small_settings()
     with jax.default_matmul_precision("highest"):  # a GPU would take TF32 for float32
         contenders = [
-            _contender(at(small, one.model, one.frames), one.model)
+            _contender(with_frames(small, one.model, one.frames), one.model)
             for one in tqdm(counted, desc="compile", unit="program", leave=False, disable=None)
         ]
     return [
@@ -172,6 +156,16 @@ def _contender(settings: ModelSettings, name: str) -> Contender:
 
 def _waiting(program: Callable, *arguments: object) -> Callable[[], object]:
     return lambda: jax.block_until_ready(program(*arguments))
+
+
+def _protocol(rounds: int) -> str:
+    """What the figures of time are of."""
+    device = jax.devices()[0]
+    cores = f" ({os.cpu_count()} cores)" if device.platform == "cpu" else ""
+    return (
+        f"Median of {rounds} rounds, all models in turn, on {device.device_kind}{cores}, "
+        f"at {commit()}."
+    )
 
 
 def growth(costs: Sequence[Cost], name: str, what: str) -> float:
@@ -273,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         costs, where = count_flops(options.models, options.frames), ""
     else:
         costs = measure(options.models, options.frames, options.rounds)
-        where = f"\n\nMeasured on {jax.devices()[0].device_kind}."
+        where = f"\n\n{_protocol(options.rounds)}"
     rows = [one.cells() for one in costs]
     print(text_table(rows) + where)
     write_json(options.json, [dataclasses.asdict(one) for one in costs])

@@ -12,10 +12,11 @@ from benchmarks import frames
 from benchmarks.parts import table_text
 from trajvit_jax.models.costs import tokens_of
 from trajvit_jax.models.settings import FED_TRAJVIT, NAMES
+from trajvit_jax.models.summary import with_frames
 
 
 def cost(model, length, **changed):
-    values = {"tokens": 150, "gflops": 1.0 * length, "milliseconds": 2.0, "megabytes": 3.0}
+    values = {"tokens": (150, 150), "gflops": 1.0 * length, "milliseconds": 2.0, "megabytes": 3.0}
     return frames.Cost(model, length, **values | changed)
 
 
@@ -24,15 +25,15 @@ def test_every_model_of_videos_has_its_sizes_at_all_lengths():
     paper, small = frames.paper_settings(), frames.small_settings()
     assert (paper.encoder.width, small.encoder.width) == (1024, 192)
     tokens = {
-        name: [tokens_of(frames.at(paper, name, length)).first - 1 for length in frames.FRAMES]
+        name: [tokens_of(with_frames(paper, name, length)).first - 1 for length in frames.FRAMES]
         for name in frames.MODELS
     }
     assert tokens["trajvit"] == [150] * 4 and tokens["tracking_only"] == [196] * 4
     assert tokens["segmentation_only"] == [960, 1920, 3840, 7680]
-    assert frames.at(small, "segmentation_only", 16).trajvit.position == "boxes_and_frames"
+    assert with_frames(small, "segmentation_only", 16).trajvit.position == "boxes_and_frames"
     assert tokens["vit3d"] == tokens["rlt"] == [1568, 3136, 6272, 12544]
     with pytest.raises(ValueError, match="vit3d does not read 17 frames"):
-        frames.at(small, "vit3d", 17)
+        with_frames(small, "vit3d", 17)
 
 
 @pytest.mark.slow
@@ -49,7 +50,7 @@ def test_time_and_memory_are_measured(monkeypatch):
 
     monkeypatch.setattr(frames, "_contender", noted)
     [one] = frames.measure(["tracking_only"], [16], 1)
-    assert one.tokens == 196 and one.milliseconds > 0 and one.megabytes > 0
+    assert one.tokens == (196, 196) and one.milliseconds > 0 and one.megabytes > 0
     assert precisions == ["highest"]  # float32 on a GPU, too
 
 
@@ -82,8 +83,8 @@ def test_flops_alone_make_a_page_with_one_chart(page, capsys):
     code = frames.main(["--flops", f"--page={page}"])
     said = capsys.readouterr().out
     assert code == 0 and "holds: TrajViT's FLOPs at 128 frames" in said
-    assert "| ToMe | 128 | 12,544 |" in page.read_text()
-    assert "Measured on" not in said + page.read_text()
+    assert "| ToMe | 128 | 12,544 to 10,984 |" in page.read_text()
+    assert "Median of" not in said + page.read_text()
     assert page.with_name("frames.svg").read_text().count("<polyline") == len(frames.MODELS)
 
 
@@ -100,7 +101,8 @@ def test_flops_alone_take_no_times_from_a_page(page, capsys, monkeypatch):
     timed = [dataclasses.replace(one, milliseconds=12.0, megabytes=34.0) for one in counted]
     monkeypatch.setattr(frames, "measure", lambda *_: timed)
     frames.main([f"--page={page}"])
-    where = f"Measured on {jax.devices()[0].device_kind}."
+    where = frames._protocol(5)
+    assert where.startswith("Median of 5 rounds, all models in turn, on ")
     before = page.read_text()
     assert where in capsys.readouterr().out
     assert table_text.read_block(page, "frames").endswith(f"|\n\n{where}")

@@ -367,7 +367,7 @@ def test_recall_is_set_against_tracking_error(tmp_path):
         name: table_truth.TrackingError(lost, 10 * lost)
         for name, lost in zip(names, (0.0, 0.3, 0.2), strict=True)
     }
-    text = ablations.tables(chosen, (0,), ledger, wrong, {})["trajectories"]
+    text = ablations.tables(chosen, (0,), ledger, wrong)["trajectories"]
     assert "| tube lost | switches |" in text and "|      0.30 |      3.0 |" in text
     assert "over 3 rows: with the part of tubes that is lost -0.50" in text
     assert "with the number of tokens +nan" in text
@@ -375,7 +375,9 @@ def test_recall_is_set_against_tracking_error(tmp_path):
     unknown = {name: wrong[name] for name in names[:2]}
     chosen += ablations.rows(["trajvit"], tmp_path, real=False, steps=None)
     ledger.add(finished(chosen[-1], 0, [0, 0]))  # which is in the other tables alone
-    text = ablations.tables(chosen, (0,), ledger, unknown, {})["trajectories"]
+    text = ablations.tables(chosen, (0,), ledger, unknown)
+    assert "| TrajViT |  5, 6 |" in text["paper"] and "world" not in text["paper"].splitlines()[2]
+    text = text["trajectories"]
     assert "left out as the error of their trajectories is not known: world_cut." in text
 
 

@@ -224,8 +224,10 @@ def table(
     if not lines:
         return NOTHING
     commits = sorted({commit for line in lines for commit in line.commits})
-    more = columns or {}
-    cells = [{what: line.title} | more.get(line.title, {}) | _cells(line) for line in lines]
+    more, timed = columns or {}, any(line.step for line in lines)
+    cells = [
+        {what: line.title} | more.get(line.title, {}) | _cells(line, timed=timed) for line in lines
+    ]
     text = _aligned(cells, what)
     runs = collections.Counter(device for line in lines for device in line.devices)
     devices = ", ".join(f"{count} on {device}" for device, count in sorted(runs.items()))
@@ -257,7 +259,8 @@ def _aligned(rows: Sequence[Mapping[str, str]], what: str) -> str:
     return markdown_table(names, cells, padded=True)
 
 
-def _cells(line: Line) -> dict[str, str]:
+def _cells(line: Line, *, timed: bool) -> dict[str, str]:
+    """Column title -> text; `timed`: with those of a step's costs."""
     first, last = line.tokens
     tokens = f"{first:.0f}" if first == last else f"{first:.0f} to {last:.0f}"
     cells = {
@@ -265,9 +268,10 @@ def _cells(line: Line) -> dict[str, str]:
         "tokens": tokens,
         "% dropped": f"{line.dropped:.1f}",
         "GFLOP": f"{line.gflops:.2f}",
-        "s a step": f"{line.step.seconds:.2f}" if line.step else "-",
-        "MB a step": f"{line.step.megabytes:.0f}" if line.step else "-",
     }
+    if timed:
+        cells["s a step"] = f"{line.step.seconds:.2f}" if line.step else "-"
+        cells["MB a step"] = f"{line.step.megabytes:.0f}" if line.step else "-"
     cells |= {name: str(recall) for name, recall in line.recalls.items()}
     cells["mean"] = str(line.average)
     cells |= {f"{name}: {COVERED}": str(own) for name, own in line.differences.items()}

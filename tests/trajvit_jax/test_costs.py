@@ -132,13 +132,17 @@ def test_the_table_of_all_models(tiny):
     assert len(lines) == 1 + 2 + 1 + 2
     assert [line.split()[0] for line in lines[1:]] == ["trajvit"] * 2 + ["vit"] + ["tome"] * 2
     assert "33 -> 23" in lines[4] and "65 -> 55" in lines[5]
-    # The network of TrajViT, whatever its records are.
-    names = ("trajvit", "segmentation_only", "tracking_only")
-    ours, *others, note = (line.split() for line in comparison(sizes, names, (4,)).splitlines()[1:])
-    assert [name for name, *_ in others] == list(names[1:]) and "segments" in note
-    assert all(numbers == ours[1:] for _, *numbers in others)
     with pytest.raises(ValueError, match="vit3d does not read 3 frames"):
         comparison(sizes, ("vit3d",), (3,))
+
+
+def test_what_trajvit_is_fed_decides_how_many_tokens_there_are(tiny):
+    sizes = tiny(image_size=64, trajvit=TrajViTSettings(max_trajectories=10))
+    names = ("trajvit", "segmentation_only", "tracking_only")
+    lines = comparison(sizes, names, (2, 4)).splitlines()[1:]
+    # CLS, and 10 trajectories, or of them 4 in each frame, or squares of 16 pixels.
+    tokens = [int(line.split()[3]) for line in lines]
+    assert tokens == [11, 11, 1 + 4 * 2, 1 + 4 * 4, 17, 17]
 
 
 def test_settings_of_one_model_and_length_do_not_leak_into_others(tiny):

@@ -368,6 +368,8 @@ def test_fused_tokens_leave_all_patches(sizes, random_model):
     assert states.shape[1] == 1 + TUBELETS == tokens_of(settings).last
     assert named["labels"].shape == (VIDEOS, STEPS, SIDE, SIDE)
     assert (tokens.video > 0).all()
+    for labels in named["labels"]:
+        assert sorted(np.asarray(labels).flat) == list(range(1, TUBELETS + 1))
 
 
 def test_automerge_has_trajvit_s_parameters_but_for_queries(sizes):
@@ -451,6 +453,10 @@ def test_images_start_videos(sizes, random_model):
     for step in range(STEPS):
         own = named["patches"].reshape(VIDEOS, STEPS, SIDE**2, -1)[:, step]
         np.testing.assert_allclose(own, expected["patches"], atol=1e-5)
+    # Each time step has the positions of the image, in their order.
+    positions = inflated["tokenizer.position"].reshape(STEPS, SIDE**2, -1)
+    for own in positions:
+        np.testing.assert_array_equal(own, arrays["tokenizer.position"])
 
 
 def test_a_folder_of_an_image_vit_starts_a_model_of_videos(golden, random_model, tiny, tmp_path):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tokenization.explore.items import Item
 from tokenization.manifest import read_manifest
 from tokenization.shards import write_records
 from tokenization.world.dataset import write_split
 from tokenization.world.scenes import WorldSettings
+from trajvit_jax.convert.conversion import convert
+from trajvit_jax.convert.kinds import Choices
+from trajvit_jax.convert.stored import write_folder
 from trajvit_jax.demo import tokens
+from trajvit_jax.demo.page import TITLES
 from trajvit_jax.models.settings import (
     FED_TRAJVIT,
     AutoMergeSettings,
@@ -119,6 +125,25 @@ def test_the_command_writes_a_page_of_records(
     assert [video["madeBy"] for video in videos] == ["TrajViT", "ToMe"]
     assert [len(video["colours"]) for video in videos] == [3, 23]
     assert all(zlib.decompress(base64.b64decode(video["labels"])) for video in videos)
+
+
+@pytest.mark.parametrize("name", ["vit", "vit3d"])
+def test_an_image_vit_of_weights_has_a_token_a_patch(name, golden, tmp_path, capsys):
+    state = {
+        name.removeprefix("vit/sd/"): array
+        for name, array in golden("hf_tiny").items()
+        if name.startswith("vit/sd/")
+    }
+    converted = convert(state, choices=Choices(heads=4))
+    settings = dataclasses.replace(converted.settings, name=name)
+    write_folder(tmp_path / "vit", dataclasses.replace(converted, settings=settings))
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    page = str(tmp_path / "tokens.html")
+    arguments = ["--weights", str(tmp_path / "vit"), "--output", page]
+    assert tokens.main([str(tmp_path / "image.png"), *arguments]) == 0
+    patches = (settings.image_size // settings.vit3d.patch) ** 2
+    assert f"{TITLES[name]}: image: {patches} tokens" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,10 @@ Any setting can be changed, too: --config.model.encoder.depth=6. All are in mode
 With --models, one table of several models instead: parameters of the video side, tokens, and
 FLOPs by frames (the paper's Figure 6a). Tokens are slots, CLS included: all that there may be of
 TrajViT's and RLT's, whose number depends on the video. Two numbers are before and after merging.
-segmentation_only and tracking_only are TrajViT's network on other records: they have its slots
-here, and `trajectories` sets these. How many they use is the records' affair: segments of single
-frames are several times as many as trajectories, and grow with the frames (docs/COMPARISON.md).
+segmentation_only and tracking_only are TrajViT's network on other records, whose affair it is how
+many tokens there are. Here a frame shows 40% of a clip's trajectories, as in Panda-70M's clips
+(docs/COMPARISON.md): the former has a token for each, of every frame. The latter has one for each
+square of 16 pixels of a frame; squares that come into view later are not counted.
 
 Nothing is allocated: shapes are enough. FLOPs are those of products of matrices and convolutions
 by formula, and those that XLA counts in the forward pass before it optimizes; a multiplication
@@ -53,6 +54,7 @@ from trajvit_jax.models.settings import (
     ModelSettings,
     ViT3DSettings,
     check_choice,
+    settings_of_fed,
 )
 
 # What Table 8 of the paper counts for TrajViT-L, in millions. Two of its numbers take an
@@ -80,6 +82,10 @@ _PARTS = (
     ("text.", "text encoder"),
     ("", "text projection, temperature"),
 )
+
+# Of a clip's trajectories, how many a frame shows: 24.6 of 61 in Panda-70M's (docs/COMPARISON.md).
+_SHOWN = 0.4
+_SQUARE = 16  # pixels a side, of what tracking only follows
 
 # What it prints where no config is named: the table of the paper's Figure 6a.
 _OTHERWISE = ("--config=configs/models.py:trajectories=150", "--models=all")
@@ -145,22 +151,39 @@ def table(settings: ModelSettings) -> str:
     return "\n".join(lines)
 
 
-def with_frames(settings: ModelSettings, name: str, frames: int) -> ModelSettings | None:
-    """The settings of another model of the same sizes; None where it does not read so many.
+def with_frames(settings: ModelSettings, name: str, frames: int) -> ModelSettings:
+    """The settings of another model of the same sizes.
 
     What a config sets for its own number of frames, rows of run-length tokens, does not count.
+    `settings.trajvit.max_trajectories` are TrajViT's; those of `FED_TRAJVIT` follow from them.
+
+    Args:
+      settings: the sizes.
+      name: of the model.
+      frames: of a clip.
+
+    Raises:
+      ValueError: an unknown name, or a number of frames that the model does not read.
     """
-    patches = settings.vit3d
+    check_choice("--models", name, (*NAMES, *FED_TRAJVIT))
+    network, patches = FED_TRAJVIT.get(name, name), settings.vit3d
     if name == "vit":
         patches = dataclasses.replace(patches, tubelet=1)
-        if frames > 1:
-            return None
     elif settings.name == "vit":
         patches = dataclasses.replace(patches, tubelet=ViT3DSettings().tubelet)
-    if name not in ("trajvit", "automerge") and frames % patches.tubelet:
-        return None
+    whole = network in ("trajvit", "automerge") or frames % patches.tubelet == 0
+    if not whole or (name == "vit" and frames > 1):
+        raise ValueError(f"{name} does not read {frames} frames; change --frames")
+    own = settings.trajvit
+    tokens = {
+        "segmentation_only": round(_SHOWN * own.max_trajectories) * frames,
+        "tracking_only": (settings.image_size // _SQUARE) ** 2,
+    }.get(name, own.max_trajectories)
+    own = dataclasses.replace(own, max_trajectories=tokens, **settings_of_fed(name))
     rlt = dataclasses.replace(settings.rlt, group=1, slots=0)
-    return dataclasses.replace(settings, name=name, frames=frames, vit3d=patches, rlt=rlt)
+    return dataclasses.replace(
+        settings, name=network, frames=frames, vit3d=patches, trajvit=own, rlt=rlt
+    )
 
 
 def comparison(settings: ModelSettings, names: Sequence[str], frames: Sequence[int]) -> str:
@@ -179,11 +202,8 @@ def comparison(settings: ModelSettings, names: Sequence[str], frames: Sequence[i
 
     rows = [("model", "M parameters", "frames", "tokens", "GFLOPs", "by XLA")]
     for name in names:
-        check_choice("--models", name, (*NAMES, *FED_TRAJVIT))
         for count in (1,) if name == "vit" else frames:
-            own = with_frames(settings, FED_TRAJVIT.get(name, name), count)
-            if own is None:
-                raise ValueError(f"{name} does not read {count} frames; change --frames")
+            own = with_frames(settings, name, count)
             video = sum(part.parameters for part in parts(own) if not part.name.startswith("text"))
             tokens, cost = tokens_of(own), cost_of(own).total
             slots = f"{tokens.first:,}"
@@ -200,15 +220,9 @@ def comparison(settings: ModelSettings, names: Sequence[str], frames: Sequence[i
                 )
             )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
+    return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
-    if "segmentation_only" in names and max(frames) > 1:
-        lines.append(
-            "segmentation_only: here as many tokens as TrajViT, whatever the frames; its records "
-            "have the segments of all frames, so set `trajectories` to their number"
-        )
-    return "\n".join(lines)
+    )
 
 
 def _giga(flops: float) -> str:
