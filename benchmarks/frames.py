@@ -247,7 +247,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--models", type=some_of(MODELS), default=MODELS, help=f"of {','.join(MODELS)} (all)"
     )
     parser.add_argument("--frames", type=counts, default=FRAMES, help="of the clips (16,32,64,128)")
-    parser.add_argument("--rounds", type=count, default=5, help="runs of each (5)")
+    parser.add_argument("--rounds", type=count, default=7, help="runs of each (7)")
     parser.add_argument(
         "--page", type=Path, default=Path("docs/FRAMES.md"), help="(docs/FRAMES.md)"
     )

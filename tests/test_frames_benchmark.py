@@ -101,8 +101,8 @@ def test_flops_alone_take_no_times_from_a_page(page, capsys, monkeypatch):
     timed = [dataclasses.replace(one, milliseconds=12.0, megabytes=34.0) for one in counted]
     monkeypatch.setattr(frames, "measure", lambda *_: timed)
     frames.main([f"--page={page}"])
-    where = frames._protocol(5)
-    assert where.startswith("Median of 5 rounds, all models in turn, on ")
+    where = frames._protocol(7)
+    assert where.startswith("Median of 7 rounds, all models in turn, on ")
     before = page.read_text()
     assert where in capsys.readouterr().out
     assert table_text.read_block(page, "frames").endswith(f"|\n\n{where}")

@@ -22,11 +22,11 @@ ROOT = Path(__file__).parent.parent.parent / "configs"
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("panda2m.py", "records={0}/videos"),
+        pytest.param("panda2m.py", "records={0}/videos", marks=pytest.mark.slow),
         ("panda4m.py", "records={0}/videos"),
         ("panda8m.py", "group=16,records={0}/videos"),
         ("panda8m_datacomp50m.py", "steps=5,records={0}/videos,image_records={0}/images"),
-        ("datacomp50m.py", "image_records={0}/images"),
+        pytest.param("datacomp50m.py", "image_records={0}/images", marks=pytest.mark.slow),
     ],
 )
 def test_the_debug_form_trains(name, arguments, toys, tmp_path, caplog):

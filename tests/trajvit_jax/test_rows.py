@@ -228,7 +228,7 @@ def test_other_videos_of_the_row_change_nothing(embed, seed):
     assert not np.allclose(after[1:], before[1:], atol=1e-4)
 
 
-@pytest.mark.parametrize("queries", [1, 4])
+@pytest.mark.parametrize("queries", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_whole_model_equals_reference_in_value_and_gradient(
     assert_close, tiny, random_model, queries
 ):

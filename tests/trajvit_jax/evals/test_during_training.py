@@ -35,7 +35,7 @@ def one_device():
     return make_mesh(MeshSettings(data=1), jax.devices()[:1])
 
 
-@pytest.mark.parametrize("model", ["trajvit", "vit3d"])
+@pytest.mark.parametrize("model", [pytest.param("trajvit", marks=pytest.mark.slow), "vit3d"])
 def test_they_find_what_their_commands_find(
     runs, long_records, boxed_records, tmp_path, one_device, model
 ):

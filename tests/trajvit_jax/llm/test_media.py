@@ -62,7 +62,7 @@ def test_an_image_is_seen(model, image, world_clips, tmp_path):
     np.testing.assert_array_equal(np.asarray(model._look(bitmap, 0)[0].states), states[0])
 
 
-@pytest.mark.parametrize("frames", [0, 8])
+@pytest.mark.parametrize("frames", [0, pytest.param(8, marks=pytest.mark.slow)])
 def test_clips_and_images_together_are_answered_as_alone(model, world_clips, image, frames):
     settings = AnswerSettings(most_tokens=6, frames=frames)
     questions = [

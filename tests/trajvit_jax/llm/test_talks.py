@@ -264,8 +264,9 @@ def test_an_image_among_videos_is_read(records, reader, tiny, toy_record, name):
     if name == "trajvit":
         assert labels[0].any() and not labels[1:].any()
         eyes = Eyes(model, EyesSettings(), rngs=nnx.Rngs(0))
-        padded = eyes(video[None], labels[None], groups=1)
-        alone = eyes(video[None, :1], labels[None, :1], groups=1)
+        see = nnx.jit(lambda eyes, *clip: eyes(*clip, groups=1))
+        padded = see(eyes, video[None], labels[None])
+        alone = see(eyes, video[None, :1], labels[None, :1])
         np.testing.assert_array_equal(padded.valid, alone.valid)
         there = np.asarray(alone.valid)
         np.testing.assert_allclose(

@@ -107,7 +107,7 @@ def test_a_run_is_loaded_from_its_workdir(settings, data, tmp_path):
         saved.load(workdir)
 
 
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("lora", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_trained_language_model_is_used_as_it_computes(settings, tmp_path, monkeypatch, lora):
     """Its own parameters alone are read, float32 in training, and none of the optimizer's state."""
     llm = dataclasses.replace(
