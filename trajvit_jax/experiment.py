@@ -85,6 +85,7 @@ class ExperimentSettings:
 
 E = TypeVar("E", bound=ExperimentSettings)
 _FILE = "settings.json"
+MADE_BY = "settings.json"  # beside records: what made them
 _SAVED = re.compile(r"\d+(\.broken\d*)?")  # folder of a checkpoint, also of one that was set aside
 TOKENIZATION = "tokenization.json"  # how the videos of the first source became records
 # What may change between the parts of a run: how it is told of and kept, how it reads, and how
@@ -171,7 +172,7 @@ def note(workdir: Path, settings: ExperimentSettings, records: str) -> None:
     made alike. Only process 0 of a run may call this.
     """
     write_text(workdir / _FILE, json.dumps(_plain(settings, records), indent=2) + "\n")
-    made_by = Path(settings.data.train_sources[0].path) / _FILE
+    made_by = Path(settings.data.train_sources[0].path) / MADE_BY
     if made_by.is_file():
         write_text(workdir / TOKENIZATION, made_by.read_text("utf-8"))
 

@@ -11,7 +11,8 @@ Records:
   python -m tokenization.annotations activitynet --annotations=val_1.json \\
       --media=ActivityNet --output=ActivityNet/test.jsonl
   python -m tokenization.extract --input=ActivityNet/test.jsonl --split=test \\
-      --output=data/activitynet
+      --output=data/activitynet \\
+      --config=configs/tokenization/paper.py
 
 Command:
   python -m trajvit_jax.evals.retrieval --workdir=runs/panda4m --records=data/activitynet \\

@@ -10,7 +10,8 @@ Records:
   python -m tokenization.annotations activitynet --annotations=val_1.json \\
       --media=ActivityNet --per=event --output=ActivityNet/test.jsonl
   python -m tokenization.extract --input=ActivityNet/test.jsonl --split=test \\
-      --output=data/activitynet_clips
+      --output=data/activitynet_clips \\
+      --config=configs/tokenization/paper.py
 
 Command:
   python -m trajvit_jax.evals.temporal_clips --workdir=runs/panda4m \\

@@ -12,7 +12,8 @@ Records:
       --labels=ava_action_list_v2.2_for_activitynet_2019.pbtxt --per=keyframe \\
       --excluded=ava_val_excluded_timestamps_v2.2.csv --output=ava/test.jsonl
   python -m tokenization.extract --input=ava/test.jsonl --split=test \\
-      --output=data/ava
+      --output=data/ava \\
+      --config=configs/tokenization/paper.py
   ... and the same of ava_train_v2.2.csv with --split=train
 
 Command:

@@ -11,7 +11,8 @@ Records:
   python -m tokenization.annotations charades --annotations=Charades_v1_test.csv \\
       --media=Charades --output=Charades/test.jsonl
   python -m tokenization.extract --input=Charades/test.jsonl --split=test \\
-      --output=data/charades
+      --output=data/charades \\
+      --config=configs/tokenization/paper.py
 
 Command:
   python -m trajvit_jax.evals.retrieval --workdir=runs/panda4m --records=data/charades \\

@@ -11,7 +11,8 @@ Records:
   python -m tokenization.annotations coco --annotations=dataset_coco.json \\
       --media=coco --split=test --output=coco/test.jsonl
   python -m tokenization.extract --input=coco/test.jsonl --split=test \\
-      --output=data/coco
+      --output=data/coco \\
+      --config=configs/tokenization/paper.py
 
 Command:
   python -m trajvit_jax.evals.retrieval --workdir=runs/datacomp50m --records=data/coco \\

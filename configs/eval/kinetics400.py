@@ -12,7 +12,7 @@ Records:
       --media=k400 --labels=label_map_k400.txt --output=k400/test.jsonl
   python -m tokenization.extract --input=k400/test.jsonl --split=test \\
       --output=data/kinetics400 \\
-      --config=configs/tokenization/classical.py:frames=64
+      --config=configs/tokenization/paper.py:frames=64
   ... and the same of the training list with --split=train
 
 Command:

@@ -11,7 +11,8 @@ Records:
   python -m tokenization.annotations msrvtt --annotations=test_videodatainfo.json \\
       --media=MSRVTT --split=test --output=MSRVTT/test.jsonl
   python -m tokenization.extract --input=MSRVTT/test.jsonl --split=test \\
-      --output=data/msrvtt
+      --output=data/msrvtt \\
+      --config=configs/tokenization/paper.py
 
 Command:
   python -m trajvit_jax.evals.retrieval --workdir=runs/panda4m --records=data/msrvtt \\

@@ -12,7 +12,7 @@ Records:
       --media=ssv2 --labels=something-something-v2-labels.json --output=ssv2/test.jsonl
   python -m tokenization.extract --input=ssv2/test.jsonl --split=test \\
       --output=data/ssv2 \\
-      --config=configs/tokenization/classical.py:frames=64
+      --config=configs/tokenization/paper.py:frames=64
   ... and the same of the training list with --split=train
 
 Command:

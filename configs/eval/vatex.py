@@ -11,7 +11,8 @@ Records:
   python -m tokenization.annotations vatex --annotations=vatex_public_test_english_v1.1.json \\
       --media=VATEX --output=VATEX/test.jsonl
   python -m tokenization.extract --input=VATEX/test.jsonl --split=test \\
-      --output=data/vatex
+      --output=data/vatex \\
+      --config=configs/tokenization/paper.py
 
 Command:
   python -m trajvit_jax.evals.retrieval --workdir=runs/panda4m --records=data/vatex \\

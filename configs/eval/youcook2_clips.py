@@ -10,7 +10,8 @@ Records:
   python -m tokenization.annotations youcook2 --annotations=youcookii_annotations_trainval.json \\
       --media=YouCook2 --split=validation --output=YouCook2/test.jsonl
   python -m tokenization.extract --input=YouCook2/test.jsonl --split=test \\
-      --output=data/youcook2_clips
+      --output=data/youcook2_clips \\
+      --config=configs/tokenization/paper.py
 
 Command:
   python -m trajvit_jax.evals.temporal_clips --workdir=runs/panda4m --records=data/youcook2_clips \\

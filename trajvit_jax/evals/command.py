@@ -27,13 +27,14 @@ from trajvit_jax.data.absent import absent_records
 from trajvit_jax.data.index import read_index, record_ids
 from trajvit_jax.data.source import Record, RecordSource, open_records
 from trajvit_jax.data.unusable import BadRecord
+from trajvit_jax.evals.cut import cut_of, cut_otherwise
 from trajvit_jax.evals.loaded import Loaded, load
 from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.protocol import Job, Protocol, folders_of, name_of_data, reads_frames
 from trajvit_jax.evals.results import Result, with_intervals
 from trajvit_jax.evals.settings import CommonSettings
-from trajvit_jax.evals.variant import ablation_of, made_by, size_of
-from trajvit_jax.experiment import ExperimentSettings, has_run, read_settings, recipe_of
+from trajvit_jax.evals.variant import ablation_of, made_by, read_made_by, size_of
+from trajvit_jax.experiment import MADE_BY, ExperimentSettings, has_run, read_settings, recipe_of
 from trajvit_jax.pod import cluster
 from trajvit_jax.run.provenance import commit, versions
 from trajvit_jax.sharding import MeshSettings, make_mesh
@@ -84,6 +85,13 @@ def evaluate(
     count, gone = _counted(sources, measured.bad, listed)
     stored = read_index(source).frames
     draws, seed = settings.draws, settings.seed
+    trained, read = made_by(Path(loaded.source)), read_made_by(Path(next(iter(folders))) / MADE_BY)
+    notes = dict(measured.notes)
+    # Other models read pixels alone.
+    follows = loaded.model.settings.name == "trajvit"
+    if follows and (otherwise := cut_otherwise(read, trained)):
+        _LOG.warning("trajectories were cut otherwise than those of training: %s", otherwise)
+        notes["cut otherwise than in training"] = otherwise
     return Result(
         protocol=protocol.name,
         dataset=name_of_data(records, settings),
@@ -106,7 +114,7 @@ def evaluate(
         records=records,
         fingerprint=source.fingerprint if isinstance(source, RecordSource) else "",
         settings=dataclasses.asdict(settings),
-        notes=dict(measured.notes),
+        notes=notes,
         interval=f"{LEVEL:.0%} bootstrap, {draws} draws" if draws else "",
         command=command,
         commit=commit(),
@@ -114,7 +122,9 @@ def evaluate(
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         seconds=round(time.perf_counter() - started, 1),
         size=size_of(loaded.model.settings),
-        ablation=ablation_of(loaded.model.settings, made_by(Path(loaded.source))),
+        ablation=ablation_of(loaded.model.settings, trained),
+        cut=cut_of(read) if follows else "",
+        train_cut=cut_of(trained) if follows else "",
         samples={one.name: one.parts for one in measured.metrics if one.parts is not None},
     )
 

@@ -277,7 +277,8 @@ _FOOT = """
   `python -m trajvit_jax.convert --from=bert-base-uncased/model.safetensors --to=weights/bert` and
   add `initial=weights/bert,vocabulary=bert-base-uncased/vocab.txt` to the config.
 - *Templates.* The released program averages the unit vectors of a class's sentences and does not
-  normalize the mean; its list of sentences is not among its files. CLIP's for Kinetics stand in.
+  normalize the mean, of Kinetics' list for every set of classes; that list is not among its files.
+  CLIP's for Kinetics stand in; `prompts=` of a config takes CLIP's for UCF-101 and ImageNet.
 - *Probing.* A constant learning rate, an attention-pooling head with an MLP (Zhai et al.), views
   that are consecutive quarters of the video: the paper says none of it.
 - *AVA.* The paper puts TokenLearner's tokens back to their places by TokenFuser; whether the model

@@ -8,7 +8,8 @@ A RUN is a workdir, whose `evals` folder holds results, or a result itself. The 
 shown where it has one of the same protocol, dataset, metric, tokenization, size, ablation and
 training data (by the names of the folders: panda4m; of weights of other programs, which do not say,
 those of all), with which settings were others: what was measured in another way (MSR-VTT's 1k-A,
-other frames, dual softmax) is not comparable, and the table says so.
+other frames, dual softmax, trajectories by other programs) is not comparable, and the table says
+so.
 Runs that differ only in the seed of their training are one line: their mean, the mean of their 95%
 intervals (the interval of the mean is no wider), and the lowest and highest.
 """
@@ -25,9 +26,11 @@ from tokenization.arguments import ArgumentParser
 from tokenization.files import write_text
 from tokenization.markdown import markdown_table
 from trajvit_jax.evals import differences
+from trajvit_jax.evals.cut import papers_cut
 from trajvit_jax.evals.paper import numbers, settings_of
 from trajvit_jax.evals.results import Result, Value, read_result
 
+_SPLIT = "test"  # what every config of configs/eval calls the split of the paper's numbers
 _NOT_ALIKE = (
     "No two models were measured alike on the same records: there is no difference to tell "
     "(results of earlier versions did not keep their samples)."
@@ -146,11 +149,18 @@ def paper_of(result: Result, metric: str) -> str:
 def _other_settings(result: Result) -> list[str]:
     """What was measured in another way than the paper's numbers: no number to compare."""
     own = {**result.settings, "frames": result.frames, "views": result.views}
-    return [
+    found = [
         f"{name} {own[name]}, the paper's {value}"
         for name, value in settings_of(result.protocol, result.dataset).items()
         if name in own and own[name] != value
     ]
+    if result.split != _SPLIT:
+        found.append(f"split {result.split}, the paper's is {_SPLIT!r} in configs/eval")
+    papers = papers_cut(result.ablation)
+    for what, cut in (("trajectories", result.cut), ("training's", result.train_cut)):
+        if cut and cut != papers:
+            found.append(f"{what} by {cut}, the paper's {papers}")
+    return found
 
 
 def table(made: Sequence[dict[str, str]]) -> str:

@@ -204,6 +204,8 @@ class Result:
       format: of this file.
       size: of the encoder, see `variant`; '' = a result of an earlier version does not say.
       ablation: likewise.
+      cut: what made the trajectories that were read, 'SEGMENTER + TRACKER'; '' = not known.
+      train_cut: likewise of those that the model learned from.
       samples: of metrics that are means, what each sample brings, in the order of the records: in a
         file beside the JSON, NAME.samples.npz.
     """
@@ -239,6 +241,8 @@ class Result:
     format: int = FORMAT
     size: str = ""
     ablation: str = ""
+    cut: str = ""
+    train_cut: str = ""
     samples: Mapping[str, Float64[np.ndarray, "samples 2"]] = dataclasses.field(
         default_factory=dict, compare=False
     )

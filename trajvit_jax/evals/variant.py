@@ -32,8 +32,13 @@ def size_of(model: ModelSettings) -> str:
 
 def made_by(workdir: Path) -> Mapping[str, Any]:
     """What made a run's records, as JSON; empty where that is not known."""
+    return read_made_by(workdir / TOKENIZATION)
+
+
+def read_made_by(path: Path) -> Mapping[str, Any]:
+    """The same of a file that says it."""
     try:
-        found = json.loads((workdir / TOKENIZATION).read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

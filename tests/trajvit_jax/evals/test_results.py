@@ -395,6 +395,11 @@ def test_a_number_that_was_measured_in_another_way_says_so():
     assert report.paper_of(first, "txt2vid_r5") == (
         f"{theirs}; frames 8, the paper's 16; captions first, the paper's all"
     )
+    ours = result(split="train", cut="classical + flow", train_cut="directsam + sam2")
+    assert report.paper_of(ours, "txt2vid_r5") == (
+        f"{theirs}; split train, the paper's is 'test' in configs/eval; "
+        "trajectories by classical + flow, the paper's directsam + sam2"
+    )
 
 
 def test_the_paper_s_settings_are_those_of_the_configs():

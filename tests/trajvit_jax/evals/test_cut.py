@@ -1,0 +1,56 @@
+"""How records were cut is said beside every number of a model that reads trajectories."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from trajvit_jax.evals import command, retrieval
+from trajvit_jax.evals.cut import cut_of, cut_otherwise, papers_cut
+from trajvit_jax.evals.results import read_result
+
+
+def made_by(segmenter="classical", tracker="flow", **more):
+    return {"pipeline": {"segmenter": segmenter, "tracker": tracker, **more}, "record_size": 128}
+
+
+def test_a_cut_is_called_by_its_programs():
+    assert cut_of(made_by()) == "classical + flow"
+    assert cut_of({}) == cut_of({"pipeline": {"tracker": "flow"}}) == ""
+    assert papers_cut("none") == papers_cut("queries4") == "directsam + sam2"
+    assert papers_cut("segmentation_only") == "directsam + none"
+
+
+def test_what_differs_is_named_programs_first():
+    read = made_by(flow={"edge": 6.0, "side": 256, "grow": 1, "new": 2}, frames=64, link_iou=0.8)
+    same = made_by(flow={"edge": 6.0, "side": 256, "grow": 1, "new": 2}, frames=16, link_iou=0.8)
+    assert cut_otherwise(read, same) == ""  # other frames are not another cut
+    assert cut_otherwise(read, {}) == ""  # nothing is known
+    other = made_by(
+        tracker="sam2", flow={"edge": 5.0, "side": 128, "grow": 2, "new": 2}, learned={"old": 1}
+    )
+    assert cut_otherwise(read, other) == (
+        "tracker flow (training's sam2), flow.edge 6.0 (training's 5.0), "
+        "flow.side 256 (training's 128) and 1 more"
+    )
+
+
+@pytest.mark.parametrize("model", ["trajvit", "vit3d"])
+def test_a_result_says_how_its_records_and_those_of_training_were_cut(
+    model, runs, toy_records, tmp_path, capsys
+):
+    run, records, path = tmp_path / "run", tmp_path / "records", tmp_path / "result.json"
+    shutil.copytree(runs(model), run)
+    shutil.copytree(toy_records, records)
+    (run / "tokenization.json").write_text(json.dumps(made_by("directsam", "sam2")), "utf-8")
+    (records / "settings.json").write_text(json.dumps(made_by()), "utf-8")
+    given = [f"--workdir={run}", f"--records={records}", f"--json={path}", "--draws=0"]
+    assert command.main(retrieval.PROTOCOL, given) == 0
+    found, said = read_result(path), capsys.readouterr().out
+    if model == "vit3d":  # it reads no trajectories
+        assert (found.cut, found.train_cut) == ("", "") and "otherwise" not in said
+        return
+    assert (found.cut, found.train_cut) == ("classical + flow", "directsam + sam2")
+    assert "cut otherwise than in training: segmenter classical (training's directsam)" in said
