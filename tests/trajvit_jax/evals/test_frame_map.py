@@ -230,7 +230,8 @@ def test_a_frame_that_counts_twice_is_there_twice(scene, weights):
 
 def test_a_public_implementation_gives_the_same():
     """`object-detection-metrics` (podm), where it is installed; its scores have no ties here."""
-    podm = pytest.importorskip("podm.metrics", reason="pip install object-detection-metrics")
+    reason = "pip install object-detection-metrics shapely"
+    podm = pytest.importorskip("podm.metrics", reason=reason)
 
     def boxes(frame, corners, scores=None):
         return [
