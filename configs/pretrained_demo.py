@@ -4,8 +4,8 @@ Command (records as configs/tokenization/pretrained_demo.py says):
   python -m trajvit_jax.main --workdir=runs/pretrained/demo --config=configs/pretrained_demo.py
   python -m trajvit_jax.export --workdir=runs/pretrained/demo --output=models/demo --dtype=float16
 
-Cost: 8 minutes of two busy cores, and 9 for the records. Expected on 512 held-out clips: R@5 64.3 of
-captions, 63.7 of clips (chance 1.0; its card, trajvit_jax/pretrained/demo/README.md).
+Cost: 8 minutes of two busy cores, and 9 for the records. Expected on 512 held-out clips: R@5 64.3
+of captions, 63.7 of clips (chance 1.0; its card, trajvit_jax/pretrained/demo/README.md).
 
 Arguments: model (trajvit or vit3d), records (their folder), steps, seed.
 """
