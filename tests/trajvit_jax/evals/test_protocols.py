@@ -15,8 +15,10 @@ import pytest
 from tokenization.missing import keep, read_beside
 from tokenization.records import Boxes
 from tokenization.shards import write_records
-from trajvit_jax.evals import command, detection, scaling
+from trajvit_jax.data.source import open_records
+from trajvit_jax.evals import classification, command, detection, scaling
 from trajvit_jax.evals.embedding import Embedder
+from trajvit_jax.evals.loaded import load
 from trajvit_jax.evals.results import read_result
 
 PROTOCOLS = ("retrieval", "classification", "probing", "detection", "temporal_clips", "scaling")
@@ -132,9 +134,35 @@ def test_synsets_are_called_by_their_names(
     assert "is of class 'n01440764'" in said and "--classes=LOC_synset_mapping.txt" in said
 
 
-def test_views_are_averaged(evaluated, long_records):
+def test_views_are_averaged(evaluated, runs, long_records, monkeypatch):
+    """Scores are products of a class's sentence and the mean of both halves' embeddings."""
+    found = []
+    measure = classification.measure
+    monkeypatch.setattr(classification, "measure", lambda one: found.append(one) or measure(one))
     result = evaluated("classification", "vit3d", long_records, "--views=2", "--prompts=none")
     assert (result.count, result.views, result.stored, result.frames) == (8, 2, 8, 4)
+    loaded, records = load(runs("vit3d")), open_records(long_records, "test")
+    embedder = Embedder(loaded.model, batch=8)
+    halves = [
+        embedder.videos(
+            [
+                dataclasses.replace(
+                    record,
+                    frames=record.frames[half],
+                    trajectories=record.trajectories.take_frames(np.arange(8)[half]),
+                )
+                for record in records
+            ]
+        ).vectors
+        for half in (slice(0, 4), slice(4, 8))
+    ]
+    sentences = embedder.texts(["green", "red"], loaded.words())
+    first, second, both = (x @ sentences.T for x in (*halves, np.mean(halves, 0)))
+    assert min(np.abs(first - both).max(), np.abs(second - both).max()) > 1e-3
+    [classified] = found
+    # Records come back in the order of their ids, as these are.
+    np.testing.assert_allclose(classified.scores, both, atol=1e-5)
+    assert [classified.labels[one] for one in classified.truth] == [one.label for one in records]
 
 
 @pytest.mark.parametrize("model", ["vit3d", "trajvit"])

@@ -63,23 +63,38 @@ def test_a_class_of_one_video_makes_the_mean_over_classes_less_sure():
 class _Known(Embedder):
     """Has embedded videos already."""
 
-    def __init__(self, kept):
+    def __init__(self, kept, vectors=None):
         self.kept = tuple(kept)
+        self.vectors = np.eye(len(self.kept), 4) if vectors is None else np.array(vectors)
 
     def videos(self, source, keep=None):
-        return Embedded(np.eye(len(self.kept), 4, dtype=np.float32), self.kept, ())
+        return Embedded(self.vectors.astype(np.float32), self.kept, ())
 
     def texts(self, captions, text):
         return np.eye(len(captions), 4, dtype=np.float32)
 
 
+@pytest.fixture(scope="module")
+def no_words():
+    return WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]"], 4)
+
+
 @pytest.mark.parametrize("views", [1, 2])
-def test_more_records_of_one_id_than_views_are_refused(views):
-    text = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]"], 4)
+def test_more_records_of_one_id_than_views_are_refused(no_words, views):
     kept = [("a", label, label) for label in "xyx"[: views + 1]]
     with pytest.raises(ValueError, match=rf"has {views + 1} records of one id, not {views}"):
-        classify(_Known(kept), [], text, views=views)
-    assert len(classify(_Known(kept[:views]), [], text, views=views).truth) == 1
+        classify(_Known(kept), [], no_words, views=views)
+    assert len(classify(_Known(kept[:views]), [], no_words, views=views).truth) == 1
+
+
+def test_views_that_are_left_are_averaged(no_words):
+    """In each video another view decides; of the last one a view could not be read."""
+    views = [("a", 0.9, 0.1), ("a", 0.0, 0.2), ("b", 0.6, 0.4), ("b", 0.1, 0.9), ("c", 0.2, 0.7)]
+    kept = [(name, "x" if name == "a" else "y", "-") for name, *_ in views]
+    vectors = [[x, y, 0, 0] for _, x, y in views]
+    found = classify(_Known(kept, vectors), [], no_words, views=2)
+    np.testing.assert_allclose(found.scores, [[0.45, 0.15], [0.35, 0.65], [0.2, 0.7]], atol=1e-6)
+    assert found.labels == ("x", "y") and found.truth.tolist() == [0, 1, 1]
 
 
 @settings(deadline=None, max_examples=100)
