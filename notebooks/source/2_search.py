@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from ipywidgets import interact_manual
 
 import trajvit_jax
 from tokenization.manifest import read_manifest
@@ -62,9 +63,10 @@ print(len(index), "embeddings of", index.embeddings.shape[1], "numbers")
 def show(text, k=5):
     """The best clips for a text: a frame of each, its score, and its caption if it has one."""
     hits = model.search(text, index, k)
-    figure, axes = plt.subplots(1, k, figsize=(2.6 * k, 3.8), layout="constrained")
+    size = (2.6 * k, 3.8)
+    figure, axes = plt.subplots(1, k, figsize=size, layout="constrained", squeeze=False)
     figure.suptitle(text, fontsize=13)
-    for axis, hit in zip(axes, hits):
+    for axis, hit in zip(axes[0], hits):
         axis.imshow(decode(hit.path, frames=3, max_side=160).rgb[1])
         told = captions.get(Path(hit.path).name, Path(hit.path).name)
         axis.set_title(f"{hit.score:.2f}", fontsize=11)
@@ -78,24 +80,24 @@ show(first)
 show(second)
 
 # %% [markdown]
-# A search box, where ipywidgets is installed; anywhere else `show("your text")` does the same.
-# The demo model understands the world's own words: sizes (small, medium, large), eight colours,
-# six shapes, what they do (moves, enters, leaves, spins), and the backgrounds.
+# In words of your own. The demo model understands those of its world: sizes (small, medium, large),
+# eight colours, six shapes, what they do (moves, enters, leaves, spins), and the backgrounds.
 
 # %%
-try:
-    import ipywidgets
-except ImportError:
-    show("a large red star spins over a brick background")
-else:
-    ipywidgets.interact_manual(show, text="a large red star spins", k=(1, 8))
+show("a large red star spins over a brick background")
+
+# %% [markdown]
+# The same as a search box, while the notebook runs:
+
+# %%
+interact_manual(show, text="a small blue circle enters", k=(1, 8));
 
 # %% [markdown]
 # ## How well does it find them?
 #
 # Every caption against all clips: the rank of its own.
 
-# %%
+# %% [scores]
 names = [Path(path).name for path in index.paths]
 ranks = []
 for name, caption in captions.items():

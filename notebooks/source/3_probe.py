@@ -82,6 +82,7 @@ def interval(right, draws=2000):
     return np.percentile(100 * right[picks].mean(1), [2.5, 97.5])
 
 
+# %% [scores]
 told = {name: probe(x) for name, x in features.items()}
 usual = Counter(labels).most_common(1)[0][1] / len(labels)
 for name, guess in told.items():

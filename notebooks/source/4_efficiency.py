@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from tokenization.pipeline import PipelineSettings, build
+from tokenization.trackers.tubes import TubeSettings
 from tokenization.video import decode
 from trajvit_jax.demo.clips import CREDITS, real_clips
 from trajvit_jax.models.costs import cost_of, tokens_of
@@ -25,13 +26,14 @@ FRAMES = (16, 32, 64, 128, 256)
 # ## Trajectories of a real clip
 #
 # The more frames are sampled of one clip, the more tubelets there are; the things in it stay the
-# same, so their trajectories grow longer, not more.
+# same, so their trajectories grow longer, and hardly more. By default pieces are joined until a
+# shot has at most 50, which would be 50 each time: here that limit is out of reach.
 
 # %%
 clip = real_clips()[1]
 counts = {}
 for sampled in (8, 16, 32):
-    settings = PipelineSettings(frames=sampled, max_side=224)
+    settings = PipelineSettings(frames=sampled, max_side=224, tubes=TubeSettings(most=1000))
     frames = decode(clip, frames=sampled, between=settings.between, max_side=224)
     counts[sampled] = len(build(settings).tokenize(frames))
 print(CREDITS[clip.stem])
