@@ -121,7 +121,7 @@ def test_images_are_classified(evaluated, alone, tmp_path, name):
     embedder, words, expected = alone[name]
     of_classes = []
     for own in SYNSETS.values():
-        sentences = [one.replace("{}", own.split(",")[0]) for one in TEMPLATES["imagenet"]]
+        sentences = [one.replace("{}", own.split(",")[0]) for one in TEMPLATES["kinetics"]]
         of_classes.append(embedder.texts(sentences, words).mean(0))
     scores = expected @ np.stack(of_classes).T
     np.testing.assert_allclose(found.scores, scores, atol=1e-5)
