@@ -44,7 +44,7 @@ test-slow: $(BASE) ## tests that take minutes
 test-torch: $(TORCH) ## parity with PyTorch
 	$(PYTEST) -m torch -n 2 --dist loadfile tests/torch
 
-test-notebooks: $(BASE) ## every notebook, from top to bottom
+test-notebooks: $(BASE) ## every notebook, and that it prints what is committed
 	$(PYTEST) -m notebook -n 2 tests/test_notebooks.py
 
 test-ray: $(RAY) ## extraction on a Ray cluster

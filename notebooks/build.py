@@ -33,11 +33,11 @@ ROOT = FOLDER.parent
 NAMES = sorted(path.stem for path in (FOLDER / "source").glob("*.py"))
 SECONDS = 300  # that a cell may take
 SCORES = "scores"  # tag of cells whose percentages a processor's rounding may tip
-POINTS = 6  # that a score may be off: two of 36 clips
+POINTS = 6  # that a score may be off: two of 36 clips, four of 72
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _ROUNDING = re.compile(r"\d(\.\d+)?e-(0[4-9]|[1-9]\d)|0\.0e\+00")  # none above 1e-03
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?=%| to )|(?<= to )\d+(?:\.\d+)?")  # shares, intervals
 
 _COLAB = "https://colab.research.google.com/"
 _BADGE = "[![Open in Colab]({colab}assets/colab-badge.svg)]({target})"

@@ -95,4 +95,4 @@ def test_drift_is_told_by_the_cell_and_not_of_rounding(build):
     assert drift("off by 3.3e-06", "off by 3.5e-06") == drift("by 0.0e+00", "by 1.1e-07") == []
     assert drift("off by 3.3e-06", "off by 3.3e-02")
     assert drift("R@1:  9%", "R@1: 12%", "scores") == []
-    assert drift("R@1: 44%", "R@1: 54%", "scores") and drift("R@1: 4%", "R@5: 4% x", "scores")
+    assert drift("R@1: 44%", "R@1: 54%", "scores") and drift("R@1: 4%", "R@5: 4%", "scores")

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import ablations, comparison
 from benchmarks.parts import paired, table_text, table_truth
+from benchmarks.parts.table_costs import StepCost
 from benchmarks.parts.table_rows import Finished, Ledger, unfinished
 from benchmarks.parts.table_text import curves, lines_of, replace_block, table
 from trajvit_jax import config as configs
@@ -277,6 +278,15 @@ def test_the_table_has_recalls_of_all_seeds_and_differences_from_its_reference(r
     assert len({len(line) for line in text[:-2]}) == 1
     assert text[-1] == "Trained at abc; runs: 1 on NVIDIA H200, 2 on cpu."
     assert "clips and seeds" in text[0] and "clips alone" in text[3]
+    assert "a step" not in text[0]
+    costs = {
+        row.name: StepCost(made_of, 0.25, 120.0, "1 cpu", "abc")
+        for row, made_of in zip(rows, (rows[0].made_of(), "of other settings"), strict=False)
+    }
+    lines = lines_of(rows, comparison.MODELS, range(3), ledger, costs, reference="trajvit")
+    costly = [line.replace(" ", "") for line in table(lines).splitlines()]
+    assert "|GFLOP|sastep|MBastep|" in costly[0]
+    assert "|0.25|120|" in costly[2] and "|-|-|" in costly[3]
     curve = [line.replace(" ", "") for line in curves(lines).splitlines()]
     assert curve[0] == "|model|after1|after2|lastloss|"
     assert curve[2] == "|TrajViT|10.0±0.0|20.0±0.0|1.50|"
@@ -376,7 +386,8 @@ def test_recall_is_set_against_tracking_error(tmp_path):
     chosen += ablations.rows(["trajvit"], tmp_path, real=False, steps=None)
     ledger.add(finished(chosen[-1], 0, [0, 0]))  # which is in the other tables alone
     text = ablations.tables(chosen, (0,), ledger, unknown)
-    assert "| TrajViT |  5, 6 |" in text["paper"] and "world" not in text["paper"].splitlines()[2]
+    rows = [line for line in text["paper"].splitlines() if line.startswith("|")]
+    assert len(rows) == 3 and rows[-1].startswith("| TrajViT |  5, 6 |")
     text = text["trajectories"]
     assert "left out as the error of their trajectories is not known: world_cut." in text
 

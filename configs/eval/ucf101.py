@@ -2,7 +2,7 @@
 
 Split: trainlist01 trains the head, testlist01 tests it (the paper does not say which list).
 Captions: none; zero-shot reads the classes' names in the sentences of Kinetics, as the released
-program reads every set of classes; prompts=ucf101: in CLIP's own for UCF-101.
+program reads every set of classes; zero_shot,prompts=ucf101: in CLIP's own for UCF-101.
 Sampling: 4 views of 16 frames: quarters of 64 sampled frames; zero-shot one view of 16.
 Paper, panda4m, top-1: probing TrajViT 84.5, ViT3D 83.8; zero-shot 42.1 and 40.4.
 Cost: one pass of the model over the records, not measured; then the head, 108 s on 10,000 clips of
@@ -34,6 +34,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """Probing; with `zero_shot`, classification by sentences."""
     chosen = parse_arg(arg, zero_shot=False, prompts="kinetics")
     common = {"dataset": "ucf101", "split": "test"}
+    if chosen.prompts != "kinetics" and not chosen.zero_shot:
+        raise ValueError(f"prompts={chosen.prompts} is of zero_shot,prompts={chosen.prompts}")
     if chosen.zero_shot:
         own = {"protocol": "classification", "prompts": chosen.prompts, "ensemble": "mean"}
     else:

@@ -9,7 +9,8 @@ Command (the procedural world that it learned from, then its records, both split
         --config=configs/tokenization/pretrained_demo.py
   done
 
-Cost: not measured. Expected: 2,176 and 512 records, 13 trajectories each on average.
+Cost: 9 minutes of two busy cores for both splits. Expected: 2,176 and 512 records, 13
+trajectories each on average.
 
 The model reads 64 pixels: details that it cannot see need no trajectories.
 """

@@ -85,11 +85,11 @@ def evaluate(
     count, gone = _counted(sources, measured.bad, listed)
     stored = read_index(source).frames
     draws, seed = settings.draws, settings.seed
-    trained, read = made_by(Path(loaded.source)), read_made_by(Path(next(iter(folders))) / MADE_BY)
-    notes = dict(measured.notes)
+    trained, notes = made_by(Path(loaded.source)), dict(measured.notes)
     # Other models read pixels alone.
     follows = loaded.model.settings.name == "trajvit"
-    if follows and (otherwise := cut_otherwise(read, trained)):
+    read = [read_made_by(Path(folder) / MADE_BY) for folder in folders] if follows else []
+    if otherwise := next(filter(None, (cut_otherwise(one, trained) for one in read)), ""):
         _LOG.warning("trajectories were cut otherwise than those of training: %s", otherwise)
         notes["cut otherwise than in training"] = otherwise
     return Result(
@@ -123,7 +123,7 @@ def evaluate(
         seconds=round(time.perf_counter() - started, 1),
         size=size_of(loaded.model.settings),
         ablation=ablation_of(loaded.model.settings, trained),
-        cut=cut_of(read) if follows else "",
+        cut=" and ".join(dict.fromkeys(filter(None, map(cut_of, read)))),
         train_cut=cut_of(trained) if follows else "",
         samples={one.name: one.parts for one in measured.metrics if one.parts is not None},
     )

@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# As Table 5 has them, by the ablation's name; all other rows of the paper read DirectSAM's segments
-# as SAM 2 follows them.
+# As Table 5 has them, by the ablation's name. All other rows that a result can stand beside read
+# DirectSAM's segments as SAM 2 follows them; Table 6's row of SAM's segments has no name here.
 _PAPER = {"segmentation_only": "directsam + none", "tracking_only": "patches + patches"}
 _USUAL = "directsam + sam2"
-# Of the frames that are read, and of the machine: they say nothing about how trajectories are made.
-_ELSEWHERE = ("frames", "max_side", "learned.running")
+# Groups of settings that a segmenter or a tracker reads; records note those of all.
+_READ_BY = {
+    "classical": ("classical.",),
+    "directsam": ("learned.directsam.",),
+    "sam2": ("learned.sam2.", "learned.point_grid."),
+    "edgetam": ("learned.edgetam.",),
+    "flow": ("flow.", "tubes."),
+    "patches": ("walk.",),
+}
+_PROGRAMS = ("segmenter", "tracker")
 _SHOWN = 3
 
 
 def cut_of(made_by: Mapping[str, Any]) -> str:
     """'SEGMENTER + TRACKER' of an extraction's settings; '' where they do not say."""
     pipeline = _pipeline(made_by)
-    parts = [pipeline.get(name) for name in ("segmenter", "tracker")]
+    parts = [pipeline.get(name) for name in _PROGRAMS]
     return " + ".join(map(str, parts)) if all(parts) else ""
 
 
@@ -29,20 +37,19 @@ def papers_cut(ablation: str) -> str:
 def cut_otherwise(read: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
     """In which settings records were cut in another way than those of training; '' = in none.
 
-    Settings that only one of two programs has do not count.
+    How many frames there are is no difference, nor are settings that neither reads, or that only
+    one of two versions has.
 
     Args:
       read: what made the records that are evaluated on, as JSON.
       trained: what made those of training.
     """
-    ours, theirs = (dict(_flat(_pipeline(one))) for one in (read, trained))
+    ours, theirs = (_settings(_pipeline(one)) for one in (read, trained))
     found = [
         f"{name} {ours[name]} (training's {theirs[name]})"
-        for name in ours
+        for name in sorted(ours, key=lambda name: name not in _PROGRAMS)  # the weightiest first
         if name in theirs and ours[name] != theirs[name]
     ]
-    # The weightiest first: which programs they were.
-    found.sort(key=lambda told: not told.startswith(("segmenter ", "tracker ")))
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ", ".join(found[:_SHOWN]) + more
 
@@ -52,12 +59,23 @@ def _pipeline(made_by: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def _settings(pipeline: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that decide how trajectories are made, by dotted name."""
+    programs = [pipeline.get(name) for name in _PROGRAMS]
+    read = ("keyframes.", *(group for one in programs for group in _READ_BY.get(one, ())))
+    found = dict(_flat(pipeline))
+    if not found.get("discover"):
+        read = tuple(group for group in read if group != "tubes.")
+    return {
+        name: value
+        for name, value in found.items()
+        if name != "frames" and ("." not in name or name.startswith(read))
+    }
+
+
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
-        name = f"{prefix}{name}"
-        if name in _ELSEWHERE:
-            continue
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
+            yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield name, value
+            yield f"{prefix}{name}", value

@@ -29,11 +29,41 @@ def test_what_differs_is_named_programs_first():
     assert cut_otherwise(read, same) == ""  # other frames are not another cut
     assert cut_otherwise(read, {}) == ""  # nothing is known
     other = made_by(
-        tracker="sam2", flow={"edge": 5.0, "side": 128, "grow": 2, "new": 2}, learned={"old": 1}
+        tracker="sam2", flow={"edge": 5.0}, learned={"sam2": {"size": "tiny"}}, link_iou=0.5
     )
     assert cut_otherwise(read, other) == (
-        "tracker flow (training's sam2), flow.edge 6.0 (training's 5.0), "
-        "flow.side 256 (training's 128) and 1 more"
+        "tracker flow (training's sam2), link_iou 0.8 (training's 0.5)"
+    )
+    more = made_by(flow={"edge": 5.0, "side": 128, "grow": 2, "new": 3}, link_iou=0.5)
+    assert cut_otherwise(read, more) == (
+        "flow.edge 6.0 (training's 5.0), flow.side 256 (training's 128), "
+        "flow.grow 1 (training's 2) and 2 more"
+    )
+
+
+def test_what_no_program_reads_is_no_difference():
+    ours = made_by("directsam", "sam2", flow={"edge": 6.0}, tubes={"most": 50}, walk={"radius": 1})
+    theirs = made_by("directsam", "sam2", flow={"edge": 5.0}, tubes={"most": 9}, walk={"radius": 2})
+    assert cut_otherwise(ours, theirs) == ""
+    running = {"learned": {"running": {"device": "cpu"}, "sam2": {"size": "small"}}}
+    other = {"learned": {"running": {"device": "cuda"}, "sam2": {"size": "tiny"}}}
+    assert (
+        cut_otherwise(
+            made_by("directsam", "sam2", **running), made_by("directsam", "sam2", **other)
+        )
+        == "learned.sam2.size small (training's tiny)"
+    )
+    # Pieces are joined where trajectories are followed from several frames.
+    pieces = [made_by(tubes={"most": most}) for most in (50, 9)]
+    assert cut_otherwise(*pieces) == ""
+    for one in pieces:
+        one["pipeline"]["discover"] = True
+    assert cut_otherwise(*pieces) == "tubes.most 50 (training's 9)"
+
+
+def test_the_size_that_is_segmented_is_a_difference():
+    assert cut_otherwise(made_by(max_side=128), made_by(max_side=512)) == (
+        "max_side 128 (training's 512)"
     )
 
 

@@ -268,6 +268,7 @@ def test_fewer_frames_of_the_same_records(evaluated, long_records, model):
     else:  # a trajectory is one token, however long it is
         assert values["2/tokens"] == values["8/tokens"] == 3
     assert values["8/memory_mib"] > values["2/memory_mib"] and values["8/seconds"] > 0
+    assert ("whose making is in no FLOP" in result.notes["trajectories"]) == (model == "trajvit")
 
 
 # Bad input
