@@ -50,7 +50,6 @@ from benchmarks.parts.videollm_run import known_of, rows_for, write_talks
 from benchmarks.parts.videollm_text import (
     TextSettings,
     batches,
-    lessons,
     llama_settings,
     talk_about,
     train,
@@ -181,27 +180,6 @@ def test_text_rows_hold_whole_conversations(pool):
         assert ((batch.places[row] >= 0).any(-1) == (np.arange(PLACES) < len(used))).all()
     words = next(batches([facts(pool[0])], chat, dataclasses.replace(settings, placed=0.0)))
     assert (words.sequences.source == -1).all() and (words.places == -1).all()
-
-
-def test_telling_objects_apart_comes_first(pool):
-    """So many steps ask nothing that is told without it, and show nothing where all are alike."""
-    settings = TextSettings(rows=8, steps=4, telling_apart=0.5, placed=1.0)
-    chat = ChatTokenizer(word_tokenizer(), llama_settings(settings).vocabulary)
-    all_kinds = {chat.text_ids(word)[0] for word in ("many", "count", "first")}
-    told = [facts(scene) for scene in pool]
-    steps = list(lessons(told, chat, settings))
-    assert len(steps) == 4
-    of_any = [bool(all_kinds & set(step.sequences.ids.flat)) for step in steps]
-    assert of_any == [False, False, True, True]
-    for step in steps[:2]:  # a place of an object has more words than a comma
-        objects = (step.places >= 0).sum(-1) > 1
-        own = step.sequences
-        for row in range(settings.rows):
-            for one in range(1, own.segment[row].max() + 1):
-                seen = own.source[row][own.segment[row] == one]
-                assert objects[row][seen[seen >= 0]].sum() > 1
-    whole = dataclasses.replace(settings, telling_apart=0.0)
-    assert len(list(lessons(told[:1], chat, whole))) == 4
 
 
 def test_an_object_is_a_single_place(pool):

@@ -19,8 +19,6 @@ from tokenization.world.scenes import COLOURS, SHAPES, SIZES, ObjectSpec, Scene,
 from trajvit_jax.llm.conversation import Conversation, Turn
 
 KINDS = ("colour", "shape", "direction", "order", "count")
-TOLD_APART = KINDS[:3]
-"""Who answers these must find the object that is meant, wherever there are several."""
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 _HEADINGS = {"left": "left", "right": "right", "top": "up", "bottom": "down"}
 _ASKED = {

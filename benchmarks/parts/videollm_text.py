@@ -6,7 +6,6 @@ In a part of the scenes each object is a single place (`videollm_places`), as it
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,8 +32,6 @@ from benchmarks.parts.videollm_places import (
     rows_of_places,
 )
 from benchmarks.parts.videollm_questions import (
-    KINDS,
-    TOLD_APART,
     Asked,
     Fact,
     choose,
@@ -68,9 +65,6 @@ class TextSettings:
       rows: of a step.
       length: tokens of a row.
       placed: share of the conversations whose scene's objects are single places.
-      telling_apart: share of the steps, the first ones, that ask only which of several objects has
-        what. With all questions from the start the model learns to name some object of the scene,
-        and no more: colours were 75% right after 600 steps and 77% after 2,000.
     """
 
     width: int = 128
@@ -82,8 +76,7 @@ class TextSettings:
     steps: int = 2000
     rows: int = 16
     length: int = 256
-    placed: float = 0.75
-    telling_apart: float = 0.6
+    placed: float = 0.5
     learning_rate: float = 2e-3
     seed: int = 0
 
@@ -145,25 +138,11 @@ def talk_about(
     return spread(chat.encode(text), [np.arange(len(places), dtype=np.int32)]), places
 
 
-def lessons(
+def batches(
     pool: Sequence[tuple[Fact, ...]], chat: ChatTokenizer, settings: TextSettings
 ) -> Iterator[Batch]:
-    """The rows of all steps: first those that ask which of several objects has what, then all."""
-    first = round(settings.telling_apart * settings.steps)
-    several = [known for known in pool if len(known) > 1] or pool
-    apart = batches(several, chat, settings, TOLD_APART) if first else iter(())
-    yield from itertools.islice(apart, first)
-    yield from itertools.islice(batches(pool, chat, settings), settings.steps - first)
-
-
-def batches(
-    pool: Sequence[tuple[Fact, ...]],
-    chat: ChatTokenizer,
-    settings: TextSettings,
-    kinds: Sequence[str] = KINDS,
-) -> Iterator[Batch]:
-    """Endless rows of questions of these kinds, each as full as whole conversations make it."""
-    talks = _talks(pool, chat, settings, kinds)
+    """Endless rows, each as full as whole conversations make it."""
+    talks = _talks(pool, chat, settings)
     talk, more = next(talks)
     while True:
         rows: list[list[Spread]] = []
@@ -186,16 +165,13 @@ def batches(
 
 
 def _talks(
-    pool: Sequence[tuple[Fact, ...]],
-    chat: ChatTokenizer,
-    settings: TextSettings,
-    kinds: Sequence[str],
+    pool: Sequence[tuple[Fact, ...]], chat: ChatTokenizer, settings: TextSettings
 ) -> Iterator[tuple[Spread, Int32[np.ndarray, "n 5"]]]:
     """Endless conversations about scenes, and the places of each."""
     rng = np.random.default_rng([settings.seed, 1])
     while True:
         known = pool[int(rng.integers(len(pool)))]
-        if asked := choose(questions(known), rng, _TURNS, kinds):
+        if asked := choose(questions(known), rng, _TURNS):
             placed = bool(rng.random() < settings.placed)
             yield talk_about(known, asked, rng, chat, placed=placed)
 
@@ -237,7 +213,9 @@ def train(folder: Path, world: WorldSettings, settings: TextSettings) -> None:
     step, opt_state = _step(graph, tx), tx.init(state)
     bar = tqdm(total=settings.steps, desc="train tiny llama", unit="step", mininterval=1)
     with bar:
-        for number, batch in enumerate(lessons(known, chat, settings)):
+        for number, batch in zip(
+            range(settings.steps), batches(known, chat, settings), strict=False
+        ):
             state, opt_state, loss, accuracy = step(state, opt_state, batch)
             bar.update()
             if number % 20 == 0:
