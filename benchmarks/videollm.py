@@ -1,8 +1,7 @@
 """A tiny VideoLLM on the procedural world: does the connector alone teach text to see?
 
   1. trains a tiny Llama on scenes written as text, with questions and answers: it sees no clip;
-     in most of the scenes an object is a single place, the mean of its words' embeddings; the
-     first steps ask only which of several objects has what;
+     in half of the scenes an object is a single place, the mean of its words' embeddings;
   2. asks it about held-out scenes, and stops where it hardly answers;
   3. renders clips and cuts them into trajectories (configs/videollm/world.py);
   4. trains TrajViT and ViT3D on captions that all need the shapes, by the demo's recipe on larger
