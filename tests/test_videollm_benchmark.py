@@ -104,8 +104,8 @@ def test_questions_have_one_right_answer(pool):
                 colour = one.text.split()[4]
                 assert [f.shape for f in known if f.colour == colour] == [one.answer]
             if one.kind == "order":
-                first = {f.thing for f in known if f.shot == 0}
-                assert one.answer in first
+                first, last = ({f.thing for f in known if f.shot == shot} for shot in (0, 1))
+                assert one.answer in first - last and set(one.things) - {one.answer} <= last - first
 
 
 def test_no_answer_is_told_by_earlier_turns(pool):

@@ -140,6 +140,7 @@ def questions(known: Sequence[Fact]) -> list[Asked]:
     found = []
     colours = collections.Counter(fact.colour for fact in known)
     shapes = collections.Counter(fact.shape for fact in known)
+    things = collections.Counter(fact.thing for fact in known)
     for fact in known:
         if not fact.named:
             continue
@@ -152,7 +153,7 @@ def questions(known: Sequence[Fact]) -> list[Asked]:
     before = [fact for fact in known if fact.named and fact.shot == 0]
     after = [fact for fact in known if fact.named and fact.shot == 1]
     for one, other in itertools.product(before, after):
-        if one.thing != other.thing:
+        if things[one.thing] == things[other.thing] == 1:  # else it comes twice
             for first, second in ((one.thing, other.thing), (other.thing, one.thing)):
                 found.append(_ask("order", one.thing, first, second, one=first, other=second))
     if not after:
