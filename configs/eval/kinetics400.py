@@ -4,7 +4,7 @@ Split: training videos train the head, validation videos test it.
 Captions: none; zero-shot reads the classes' names in sentences.
 Sampling: 4 views of 16 frames: quarters of 64 sampled frames; zero-shot one view of 16.
 Paper, panda4m, top-1: probing TrajViT 55.6, ViT3D 53.4; zero-shot 42.4 and 42.0.
-Cost: one pass of the model over the records, not measured; then the head, 108 s on 10,000 clips of
+Cost: one pass of the model over the records, not measured; then the head, 43 s on 10,000 clips of
 150 tokens of 384 numbers (docs/EVALUATION.md).
 
 Records:

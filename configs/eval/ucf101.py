@@ -5,7 +5,7 @@ Captions: none; zero-shot reads the classes' names in the sentences of Kinetics,
 program reads every set of classes; zero_shot,prompts=ucf101: in CLIP's own for UCF-101.
 Sampling: 4 views of 16 frames: quarters of 64 sampled frames; zero-shot one view of 16.
 Paper, panda4m, top-1: probing TrajViT 84.5, ViT3D 83.8; zero-shot 42.1 and 40.4.
-Cost: one pass of the model over the records, not measured; then the head, 108 s on 10,000 clips of
+Cost: one pass of the model over the records, not measured; then the head, 43 s on 10,000 clips of
 150 tokens of 384 numbers (docs/EVALUATION.md).
 
 Records:

@@ -21,6 +21,8 @@ from flax import nnx
 from tokenization.records import Record
 from tokenization.shards import write_records
 from tokenization.trajectories import Trajectories, VideoInfo
+from trajvit_jax.convert.conversion import Converted, convert
+from trajvit_jax.convert.kinds import Choices
 from trajvit_jax.data.batch import Batch
 from trajvit_jax.data.pipeline import DataSettings
 from trajvit_jax.data.steps import train_steps
@@ -240,3 +242,13 @@ def train_batches() -> Callable[..., Iterator[Batch]]:
         return (loaded.batch for loaded in steps)
 
     return read
+
+
+@pytest.fixture(scope="session")
+def image_vit(golden: Callable[[str], dict[str, np.ndarray]]) -> Converted:
+    """An image ViT of Hugging Face's names at random weights, converted."""
+    prefix = "vit/sd/"
+    arrays = {
+        k.removeprefix(prefix): v for k, v in golden("hf_tiny").items() if k.startswith(prefix)
+    }
+    return convert(arrays, choices=Choices(heads=4))

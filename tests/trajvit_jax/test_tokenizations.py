@@ -13,9 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from trajvit_jax.convert.conversion import convert
 from trajvit_jax.convert.inflation import inflate, is_inflatable
-from trajvit_jax.convert.kinds import Choices
 from trajvit_jax.convert.pieces import fill, paths
 from trajvit_jax.convert.stored import initialize_from, write_folder
 from trajvit_jax.data.batch import Batch
@@ -459,15 +457,9 @@ def test_images_start_videos(sizes, random_model):
         np.testing.assert_array_equal(own, arrays["tokenizer.position"])
 
 
-def test_a_folder_of_an_image_vit_starts_a_model_of_videos(golden, random_model, tiny, tmp_path):
-    state = {
-        name.removeprefix("vit/sd/"): array
-        for name, array in golden("hf_tiny").items()
-        if name.startswith("vit/sd/")
-    }
-    converted = convert(state, choices=Choices(heads=4))
-    write_folder(tmp_path / "vit", converted)
-    image = converted.settings
+def test_a_folder_of_an_image_vit_starts_a_model_of_videos(image_vit, random_model, tiny, tmp_path):
+    write_folder(tmp_path / "vit", image_vit)
+    image = image_vit.settings
     patches = dataclasses.replace(image.vit3d, tubelet=2)
     for name in ("vit3d", "tome"):
         settings = dataclasses.replace(
@@ -476,9 +468,9 @@ def test_a_folder_of_an_image_vit_starts_a_model_of_videos(golden, random_model,
         own = paths(initialize_from(random_model(settings), tmp_path / "vit"))
         kernel = np.asarray(own["tokenizer.embed.kernel"]).reshape(2, -1, image.encoder.width)
         np.testing.assert_array_equal(kernel[0], 0)
-        np.testing.assert_array_equal(kernel[1], converted.arrays["tokenizer.embed.kernel"])
+        np.testing.assert_array_equal(kernel[1], image_vit.arrays["tokenizer.embed.kernel"])
         layers = "encoder.layers.mlp_in.kernel"
-        np.testing.assert_array_equal(own[layers], converted.arrays[layers])
+        np.testing.assert_array_equal(own[layers], image_vit.arrays[layers])
 
 
 @pytest.mark.parametrize("name", ["tome", "token_learner"])

@@ -17,8 +17,6 @@ from tokenization.manifest import read_manifest
 from tokenization.shards import write_records
 from tokenization.world.dataset import write_split
 from tokenization.world.scenes import WorldSettings
-from trajvit_jax.convert.conversion import convert
-from trajvit_jax.convert.kinds import Choices
 from trajvit_jax.convert.stored import write_folder
 from trajvit_jax.demo import tokens
 from trajvit_jax.demo.page import TITLES
@@ -128,15 +126,9 @@ def test_the_command_writes_a_page_of_records(
 
 
 @pytest.mark.parametrize("name", ["vit", "vit3d"])
-def test_an_image_vit_of_weights_has_a_token_a_patch(name, golden, tmp_path, capsys):
-    state = {
-        name.removeprefix("vit/sd/"): array
-        for name, array in golden("hf_tiny").items()
-        if name.startswith("vit/sd/")
-    }
-    converted = convert(state, choices=Choices(heads=4))
-    settings = dataclasses.replace(converted.settings, name=name)
-    write_folder(tmp_path / "vit", dataclasses.replace(converted, settings=settings))
+def test_an_image_vit_of_weights_has_a_token_a_patch(name, image_vit, tmp_path, capsys):
+    settings = dataclasses.replace(image_vit.settings, name=name)
+    write_folder(tmp_path / "vit", dataclasses.replace(image_vit, settings=settings))
     pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     page = str(tmp_path / "tokens.html")

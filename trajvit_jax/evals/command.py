@@ -27,14 +27,21 @@ from trajvit_jax.data.absent import absent_records
 from trajvit_jax.data.index import read_index, record_ids
 from trajvit_jax.data.source import Record, RecordSource, open_records
 from trajvit_jax.data.unusable import BadRecord
-from trajvit_jax.evals.cut import cut_of, cut_otherwise
+from trajvit_jax.evals.cut import Cuts, made_by
 from trajvit_jax.evals.loaded import Loaded, load
 from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.protocol import Job, Protocol, folders_of, name_of_data, reads_frames
 from trajvit_jax.evals.results import Result, with_intervals
 from trajvit_jax.evals.settings import CommonSettings
-from trajvit_jax.evals.variant import ablation_of, made_by, read_made_by, size_of
-from trajvit_jax.experiment import MADE_BY, ExperimentSettings, has_run, read_settings, recipe_of
+from trajvit_jax.evals.variant import ablation_of, size_of
+from trajvit_jax.experiment import (
+    MADE_BY,
+    TOKENIZATION,
+    ExperimentSettings,
+    has_run,
+    read_settings,
+    recipe_of,
+)
 from trajvit_jax.pod import cluster
 from trajvit_jax.run.provenance import commit, versions
 from trajvit_jax.sharding import MeshSettings, make_mesh
@@ -81,17 +88,19 @@ def evaluate(
         loaded = reads_frames(loaded, settings.frames)
         protocol.check(settings, loaded.model.settings)
         _LOG.info("%s of %s: %d records", loaded.model.settings.name, workdir, len(source))
+        trained = made_by(Path(loaded.source) / TOKENIZATION)
+        cuts = Cuts()
+        if loaded.model.settings.name == "trajvit":  # others read pixels alone
+            cuts = Cuts.of([made_by(Path(folder) / MADE_BY) for folder in folders], trained)
+        if cuts.otherwise:
+            _LOG.warning("trajectories are cut otherwise than in training: %s", cuts.otherwise)
         measured = protocol.measure(Job(settings, loaded, records, mesh))
     count, gone = _counted(sources, measured.bad, listed)
     stored = read_index(source).frames
     draws, seed = settings.draws, settings.seed
-    trained, notes = made_by(Path(loaded.source)), dict(measured.notes)
-    # Other models read pixels alone.
-    follows = loaded.model.settings.name == "trajvit"
-    read = [read_made_by(Path(folder) / MADE_BY) for folder in folders] if follows else []
-    if otherwise := next(filter(None, (cut_otherwise(one, trained) for one in read)), ""):
-        _LOG.warning("trajectories were cut otherwise than those of training: %s", otherwise)
-        notes["cut otherwise than in training"] = otherwise
+    notes = dict(measured.notes)
+    if cuts.otherwise:
+        notes["cut otherwise than in training"] = cuts.otherwise
     return Result(
         protocol=protocol.name,
         dataset=name_of_data(records, settings),
@@ -123,8 +132,8 @@ def evaluate(
         seconds=round(time.perf_counter() - started, 1),
         size=size_of(loaded.model.settings),
         ablation=ablation_of(loaded.model.settings, trained),
-        cut=" and ".join(dict.fromkeys(filter(None, map(cut_of, read)))),
-        train_cut=cut_of(trained) if follows else "",
+        cut=cuts.read,
+        train_cut=cuts.trained,
         samples={one.name: one.parts for one in measured.metrics if one.parts is not None},
     )
 

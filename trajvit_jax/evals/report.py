@@ -157,7 +157,7 @@ def _other_settings(result: Result) -> list[str]:
     if result.split != _SPLIT:
         found.append(f"split {result.split}, the paper's is {_SPLIT!r} in configs/eval")
     papers = papers_cut(result.ablation)
-    for what, cut in (("trajectories", result.cut), ("training's", result.train_cut)):
+    for what, cut in (("trajectories", result.cut), ("trajectories of training", result.train_cut)):
         if cut and cut != papers:
             found.append(f"{what} by {cut}, the paper's {papers}")
     return found

@@ -232,9 +232,9 @@ def _measure(job: Job[ScalingSettings]) -> Measured:
         counts[frames] = found.count
         bad |= {one.id: one for one in found.bad}
     made = "each its own" if "{frames}" in job.folder else f"those of {Path(job.folder).name}"
-    notes: dict[str, Any] = {"trajectories": made, "seconds and memory": "of a video, in batches"}
     if job.loaded.model.settings.name == "trajvit":
-        notes["trajectories"] += ", whose making is in no FLOP, second or byte here"
+        made += ", whose making is in no FLOP, second or byte here"
+    notes: dict[str, Any] = {"trajectories": made, "seconds and memory": "of a video, in batches"}
     if len(set(counts.values())) > 1:
         notes["videos by frames"] = counts
     return Measured(metrics, min(counts.values()), tuple(bad.values()), notes)

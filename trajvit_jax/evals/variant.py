@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from trajvit_jax.config import to_settings
-from trajvit_jax.experiment import TOKENIZATION
 from trajvit_jax.models.settings import (
     FED_TRAJVIT,
     SIZES,
@@ -28,20 +25,6 @@ def size_of(model: ModelSettings) -> str:
     own = (model.encoder.width, model.encoder.depth)
     named = {(one.width, one.depth): name for name, one in SIZES.items()}
     return named.get(own, f"{own[0]} x {own[1]}")
-
-
-def made_by(workdir: Path) -> Mapping[str, Any]:
-    """What made a run's records, as JSON; empty where that is not known."""
-    return read_made_by(workdir / TOKENIZATION)
-
-
-def read_made_by(path: Path) -> Mapping[str, Any]:
-    """The same of a file that says it."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def ablation_of(model: ModelSettings, made_by: Mapping[str, Any] | None = None) -> str:

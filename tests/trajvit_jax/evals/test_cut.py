@@ -31,13 +31,10 @@ def test_what_differs_is_named_programs_first():
     other = made_by(
         tracker="sam2", flow={"edge": 5.0}, learned={"sam2": {"size": "tiny"}}, link_iou=0.5
     )
-    assert cut_otherwise(read, other) == (
-        "tracker flow (training's sam2), link_iou 0.8 (training's 0.5)"
-    )
+    assert cut_otherwise(read, other) == ("tracker: 'sam2', now 'flow'; link_iou: 0.5, now 0.8")
     more = made_by(flow={"edge": 5.0, "side": 128, "grow": 2, "new": 3}, link_iou=0.5)
     assert cut_otherwise(read, more) == (
-        "flow.edge 6.0 (training's 5.0), flow.side 256 (training's 128), "
-        "flow.grow 1 (training's 2) and 2 more"
+        "flow.edge: 5.0, now 6.0; flow.grow: 2, now 1; flow.new: 3, now 2 and 2 more"
     )
 
 
@@ -51,20 +48,18 @@ def test_what_no_program_reads_is_no_difference():
         cut_otherwise(
             made_by("directsam", "sam2", **running), made_by("directsam", "sam2", **other)
         )
-        == "learned.sam2.size small (training's tiny)"
+        == "learned.sam2.size: 'tiny', now 'small'"
     )
     # Pieces are joined where trajectories are followed from several frames.
     pieces = [made_by(tubes={"most": most}) for most in (50, 9)]
     assert cut_otherwise(*pieces) == ""
     for one in pieces:
         one["pipeline"]["discover"] = True
-    assert cut_otherwise(*pieces) == "tubes.most 50 (training's 9)"
+    assert cut_otherwise(*pieces) == "tubes.most: 9, now 50"
 
 
 def test_the_size_that_is_segmented_is_a_difference():
-    assert cut_otherwise(made_by(max_side=128), made_by(max_side=512)) == (
-        "max_side 128 (training's 512)"
-    )
+    assert cut_otherwise(made_by(max_side=128), made_by(max_side=512)) == ("max_side: 512, now 128")
 
 
 @pytest.mark.parametrize("model", ["trajvit", "vit3d"])
@@ -83,4 +78,4 @@ def test_a_result_says_how_its_records_and_those_of_training_were_cut(
         assert (found.cut, found.train_cut) == ("", "") and "otherwise" not in said
         return
     assert (found.cut, found.train_cut) == ("classical + flow", "directsam + sam2")
-    assert "cut otherwise than in training: segmenter classical (training's directsam)" in said
+    assert "cut otherwise than in training: segmenter: 'directsam', now 'classical'" in said

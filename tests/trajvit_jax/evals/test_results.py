@@ -19,10 +19,11 @@ from trajvit_jax.convert.kinds import Layout
 from trajvit_jax.convert.stored import Stored, write_stored
 from trajvit_jax.evals import paper, report
 from trajvit_jax.evals.command import trained_on
+from trajvit_jax.evals.cut import made_by
 from trajvit_jax.evals.loaded import Loaded
 from trajvit_jax.evals.options import parser_of, settings_of
 from trajvit_jax.evals.results import Measured, Metric, Result, Value, read_result, with_intervals
-from trajvit_jax.evals.variant import ablation_of, made_by, size_of
+from trajvit_jax.evals.variant import ablation_of, size_of
 from trajvit_jax.experiment import ExperimentSettings, note
 from trajvit_jax.models.settings import (
     SIZES,
@@ -236,11 +237,11 @@ def test_of_one_checkpoint_the_newest_result_counts(tmp_path):
 
 def test_records_tell_what_was_made_of_them(tmp_path):
     model = ModelSettings(encoder=SIZES["B"])
-    assert ablation_of(model, made_by(tmp_path)) == "none"
+    assert ablation_of(model, made_by(tmp_path / "tokenization.json")) == "none"
     for tracker, name in (("patches", "tracking_only"), ("none", "segmentation_only")):
         text = json.dumps({"pipeline": {"tracker": tracker}})
         (tmp_path / "tokenization.json").write_text(text, "utf-8")
-        assert ablation_of(model, made_by(tmp_path)) == name
+        assert ablation_of(model, made_by(tmp_path / "tokenization.json")) == name
     small = {"protocol": "classification", "dataset": "ssv2", "size": "B"}
     own = result(**small, ablation="tracking_only", train_records=["data/panda880k"])
     numbers = [one for one in paper.numbers() if one.model == "tracking_only"]
