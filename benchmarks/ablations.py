@@ -102,7 +102,7 @@ ABLATIONS: Mapping[str, Ablation] = {
         "trajectories", "true, a new identity in every frame", variant="truth_cut"
     ),
 }
-QUICK = ("trajvit", "mean", "world_cut")
+QUICK = ("trajvit", "world_cut")
 
 
 def rows(
@@ -206,7 +206,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace, output: Path) -> Told:
     """What `main` does."""
     code = commit()  # what is imported by now; others may change the files meanwhile
-    clips, seeds, how = captioned_clips.folder(), seeds_of(options), kind_of_rows(options)
+    seeds, how = seeds_of(options), kind_of_rows(options)
     chosen, trained = rows(options.rows, output, **how), Trained()
     known = options.ledger.with_name("tracking_errors.json")
     if not options.table and not options.made:
@@ -215,6 +215,7 @@ def run(options: argparse.Namespace, output: Path) -> Told:
             read_measures(known, TrackingError)
         )
         names = [name for name in options.rows if name in needed]
+        clips = captioned_clips.folder()
         for variant in dict.fromkeys(ABLATIONS[name].variant for name in names):
             table_records.make_records(output, variant, clips, quick=options.quick)
         add_measures(known, errors(names, output), TrackingError)

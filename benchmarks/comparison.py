@@ -11,7 +11,7 @@ trained; the exit code is then 1.
   python -m benchmarks.comparison --models=trajvit,vit3d --seeds=1  # some rows
   python -m benchmarks.comparison --costs                           # time and memory of a step
   python -m benchmarks.comparison --table                           # the table alone
-  python -m benchmarks.comparison --quick                           # two steps of each model
+  python -m benchmarks.comparison --quick                           # two steps of two models
 
 Without TRAJVIT_TEST_DATA models train on the world alone, which makes other rows.
 """
@@ -45,6 +45,7 @@ _OWN = {
 }
 MODELS = _PAPER | {name: title for name, (title, _) in _OWN.items()}
 DEFAULT = tuple(name for name in MODELS if name != "automerge16")
+QUICK = ("trajvit", "vit3d")
 LIKE = ("trajvit", "trajvit_wide")
 _VARIANTS = {name: name for name in ("segmentation_only", "tracking_only")}
 
@@ -102,15 +103,18 @@ def table_row(
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = table_command.parser_of(
-        __file__, __doc__, quick="two steps of each model, few clips", page="docs/COMPARISON.md"
+        __file__, __doc__, quick="two steps of some models, few clips", page="docs/COMPARISON.md"
     )
     names = ",".join(MODELS)
     parser.add_argument(
-        "--models", type=some_of(MODELS), default=DEFAULT, help=f"to train, of {names}"
+        "--models",
+        type=some_of(MODELS),
+        help=f"to train, of {names} (all but automerge16; {' and '.join(QUICK)} with --quick)",
     )
     parser.add_argument("--costs", action="store_true", help="time the steps instead of training")
     parser.add_argument("--rounds", type=count, default=5, help="of --costs (5)")
     options = parser.parse_args(arguments)
+    options.models = options.models or (QUICK if options.quick else DEFAULT)
     if options.costs and (options.made or options.table):
         parser.error("--costs makes records and measures, on this machine: give it alone")
     return options
@@ -119,13 +123,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace, output: Path) -> Told:
     """What `main` does."""
     code = commit()  # what is imported by now; others may change the files meanwhile
-    clips, seeds = captioned_clips.folder(), seeds_of(options)
-    trained, how = Trained(), kind_of_rows(options)
+    trained, seeds, how = Trained(), seeds_of(options), kind_of_rows(options)
     chosen = rows(options.models, output, **how)
     costs = table_costs.path_beside(options.ledger)
     if not options.table and not options.made:
         left = {row.name for row, _ in unfinished(Ledger(options.ledger), chosen, seeds)}
         needed = [name for name in options.models if options.costs or name in left]
+        clips = captioned_clips.folder()
         for variant in dict.fromkeys(_VARIANTS.get(name, "trajectories") for name in needed):
             table_records.make_records(output, variant, clips, quick=options.quick)
     if options.costs:

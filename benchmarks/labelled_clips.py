@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
     clips = captioned_clips.folder()
     if clips is None:
-        print(captioned_clips.MISSING.partition(";")[0], file=sys.stderr)
+        print(captioned_clips.MISSING, file=sys.stderr)
         return 2
     output = options.output or Path("runs") / ("labelled_quick" if options.quick else "labelled")
     steps, batch, seeds, epochs = options.steps, options.batch, options.seeds, EPOCHS

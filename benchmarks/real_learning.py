@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
     clips = captioned_clips.folder()
     if clips is None:
-        print(captioned_clips.MISSING, file=sys.stderr)
+        print(f"{captioned_clips.MISSING}; --quick runs on the world alone", file=sys.stderr)
         if not options.quick:
             return 2
     output = options.output or Path("runs") / ("real_quick" if options.quick else "real")

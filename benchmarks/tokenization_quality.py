@@ -392,14 +392,18 @@ def sequences_of(args: argparse.Namespace) -> list[annotated.Sequence]:
     """The annotated sequences that the arguments ask for.
 
     Raises:
-      ValueError: a folder without sequences, or without one that is named.
+      ValueError: a folder without sequences, or without one that is named; or nothing is left to
+        measure.
     """
     root = args.davis
     if root is None and "TRAJVIT_TEST_DATA" in os.environ:
         root = Path(os.environ["TRAJVIT_TEST_DATA"]) / "davis"
         root = root if root.is_dir() else None
     if root is None:
-        print("\nannotated sequences: skipped, give --davis or set $TRAJVIT_TEST_DATA")
+        needed = "give --davis=FOLDER, or set TRAJVIT_TEST_DATA to a folder with davis/"
+        if args.no_world:
+            raise ValueError(f"--no_world leaves the annotated sequences alone: {needed}")
+        print(f"\nannotated sequences: skipped, {needed}")
         return []
     found = annotated.find_sequences(root)
     if args.sequences:

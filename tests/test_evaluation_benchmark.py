@@ -72,6 +72,6 @@ def test_classes_of_the_held_out_clips_alone_are_classes(monkeypatch, tmp_path):
 
 
 def test_without_clips_it_says_what_is_missing(monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("TRAJVIT_TEST_DATA", str(tmp_path))
+    monkeypatch.delenv("TRAJVIT_TEST_DATA", raising=False)
     assert labelled_clips.main([f"--output={tmp_path}"]) == 2
     assert "exercises.jsonl and panda.jsonl" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def test_the_split_depends_on_nothing_but_the_clip():
 def test_real_clips_are_split_without_overlap():
     root = captioned_clips.folder()
     if root is None:
-        pytest.skip(f"{captioned_clips.VARIABLE} does not name a folder with real clips")
+        pytest.skip(captioned_clips.MISSING)
     for name in captioned_clips.GROUPS:
         entries = read_manifest(root / f"{name}.jsonl")
         train, test = captioned_clips.splits(name, entries).values()
@@ -67,9 +67,18 @@ def test_scores_of_a_model_that_is_always_right_and_of_one_that_never_is():
 
 
 def test_without_real_clips_the_full_run_says_what_is_missing(monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("TRAJVIT_TEST_DATA", str(tmp_path))
+    monkeypatch.delenv("TRAJVIT_TEST_DATA", raising=False)
     assert real_learning.main(["--output", str(tmp_path)]) == 2
     assert "exercises.jsonl and panda.jsonl" in capsys.readouterr().err
+
+
+def test_a_folder_without_clips_is_not_the_same_as_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRAJVIT_TEST_DATA", str(tmp_path))
+    (tmp_path / "exercises.jsonl").touch()
+    with pytest.raises(ValueError, match=r"TRAJVIT_TEST_DATA=.*no .*panda\.jsonl"):
+        captioned_clips.folder()
+    (tmp_path / "panda.jsonl").touch()
+    assert captioned_clips.folder() == tmp_path
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import types
 
@@ -17,7 +16,6 @@ from benchmarks.parts.table_clips import Clips, check_clips, clips_of
 from benchmarks.parts.table_costs import StepCost
 from benchmarks.parts.table_rows import Finished, Ledger
 from benchmarks.parts.table_runs import run_row, train_rows, workdir_of
-from tokenization.engines.inline import InlineEngine
 from tokenization.folder_lock import held, only_writer
 from trajvit_jax.data.source import open_records
 from trajvit_jax.evals.retrieval import Comparison
@@ -182,8 +180,6 @@ def test_ranks_of_a_row_survive_its_line(rows):
 @pytest.fixture
 def few(monkeypatch):
     """Four clips of the world to train on, three to be asked about; cut in this process."""
-    inline = functools.partial(table_records.extract, engine=InlineEngine())
-    monkeypatch.setattr(table_records, "extract", inline)
     monkeypatch.setattr(table_records, "QUICK", ",train=4,test=3")
     monkeypatch.delenv(captioned_clips.VARIABLE, raising=False)
 
@@ -282,7 +278,6 @@ def test_a_row_is_kept_before_anything_can_be_lost(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_the_comparison_trains_what_it_names(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_records, "QUICK", ",train=16,test=3")  # a batch is 16
     options = comparison.parse(["--quick", "--models=rlt,vivit"])
     options.ledger = tmp_path / "rows.jsonl"
     told = comparison.run(options, tmp_path)
@@ -300,7 +295,6 @@ def test_the_comparison_trains_what_it_names(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_costs_of_steps_are_measured_and_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_records, "QUICK", ",train=16,test=3")
     options = comparison.parse(["--quick", "--costs", "--models=rlt", "--rounds=1"])
     options.ledger = tmp_path / "rows.jsonl"
     comparison.run(options, tmp_path)
@@ -312,7 +306,6 @@ def test_costs_of_steps_are_measured_and_kept(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_the_ablations_train_what_they_name(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(table_records, "QUICK", ",train=16,test=3")
     arguments = ["--quick", "--rows=world_truth,world_cut", f"--output={tmp_path}"]
     assert ablations.main(arguments) == 0
     said = capsys.readouterr().out

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from tokenization.engines.protocol import Engine
 from tokenization.extract import ExtractSettings, Summary, extract
 from tokenization.manifest import Entry, read_manifest
 
@@ -36,17 +37,24 @@ def _youtube_video(entry: Entry) -> str:
 GROUPS: Mapping[str, Callable[[Entry], str]] = {"exercises": _exercise, "panda": _youtube_video}
 """Of each set, what its clips must not have in common across splits."""
 
-MISSING = (
-    f"no real clips: set {VARIABLE} to a folder with "
-    f"{' and '.join(f'{name}.jsonl' for name in GROUPS)}; --quick runs on the world alone"
-)
+_MANIFESTS = " and ".join(f"{name}.jsonl" for name in GROUPS)
+MISSING = f"no real clips: set {VARIABLE} to a folder with {_MANIFESTS}"
 
 
 def folder() -> Path | None:
-    """Where the clips are; None where the variable is not set or a manifest is missing."""
+    """Where the clips are; None where the variable is not set.
+
+    Raises:
+      ValueError: the variable names a folder without a manifest.
+    """
     root = os.environ.get(VARIABLE)
-    if not root or not all(Path(root, f"{name}.jsonl").is_file() for name in GROUPS):
+    if not root:
         return None
+    if missing := [name for name in GROUPS if not Path(root, f"{name}.jsonl").is_file()]:
+        raise ValueError(
+            f"{VARIABLE}={root}: there is no {Path(root, f'{missing[0]}.jsonl')}; set it to a "
+            f"folder with {_MANIFESTS}, or unset it"
+        )
     return Path(root)
 
 
@@ -72,7 +80,12 @@ def splits(name: str, entries: Sequence[Entry]) -> dict[Split, list[Entry]]:
 
 
 def make_records(
-    root: Path, output: Path, settings: ExtractSettings, *, most: int | None = None
+    root: Path,
+    output: Path,
+    settings: ExtractSettings,
+    *,
+    most: int | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, dict[str, Summary]]:
     """Extracts what is missing of `output/SET`, splits train and test; returns what is there.
 
@@ -81,12 +94,13 @@ def make_records(
       output: folder of all records.
       settings: of the extraction.
       most: clips of each split of a set; None = all.
+      engine: what runs the extraction; None = as `extract` has it.
     """
     made: dict[str, dict[str, Summary]] = {}
     for name in GROUPS:
         parts = splits(name, read_manifest(root / f"{name}.jsonl"))
         made[name] = {
-            split: extract(parts[split][:most], output / name, settings, split=split)
+            split: extract(parts[split][:most], output / name, settings, split=split, engine=engine)
             for split in SPLITS
         }
     return made

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.parts import captioned_clips, command
 from benchmarks.parts.arguments import count
+from benchmarks.parts.quick_programs import use_quick_programs
 from benchmarks.parts.table_runs import Trained
 from benchmarks.parts.table_text import replace_block
 
@@ -59,9 +60,12 @@ def parser_of(file: str, about: str | None, *, quick: str, page: str) -> argpars
 
 def kind_of_rows(options: argparse.Namespace) -> dict[str, Any]:
     """How the rows are made that these options ask for: whether of real clips, steps, size."""
-    real = captioned_clips.folder() is not None or options.table or options.made
+    real = options.table or options.made or captioned_clips.folder() is not None
     if not real:
-        _LOG.warning("%s", captioned_clips.MISSING)
+        _LOG.warning(
+            "%s; without them rows are of the world alone: other rows than the page's",
+            captioned_clips.MISSING,
+        )
     return {
         "real": real,
         "steps": 2 if options.quick else options.steps,
@@ -87,12 +91,13 @@ def finish(options: argparse.Namespace, work: Callable[[argparse.Namespace, Path
     logging.basicConfig(format="%(message)s", force=True)  # a library may have been first
     logging.getLogger("trajvit_jax").setLevel(logging.INFO)
     if options.quick:
+        use_quick_programs()
         with tempfile.TemporaryDirectory() as folder:
             options.ledger = Path(folder, "rows.jsonl")
             told = work(options, options.output or Path(folder))
     else:
         told = work(options, options.output or Path("runs/comparison"))
-        here = options.table or (captioned_clips.folder() and not options.made)
+        here = options.table or (not options.made and captioned_clips.folder() is not None)
         if here and options.steps is None:
             for name, text in told.blocks.items():
                 replace_block(options.page, name, text)

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.parts import captioned_clips
 from benchmarks.parts.table_truth import SPOILT, Spoiling, TruthTokenizer
+from tokenization.engines.inline import InlineEngine
 from tokenization.extract import Summary, extract
 from tokenization.folder_lock import held
 from tokenization.manifest import read_manifest
@@ -23,7 +24,7 @@ from trajvit_jax.demo.chain import DataSettings
 
 WORLD = "world"
 CONFIG = "configs/tokenization/comparison.py"
-QUICK = ",train=32,test=16"
+QUICK = ",train=16,test=4"  # a batch is 16
 
 
 def make_world(settings: DataSettings, output: Path) -> dict[str, Path]:
@@ -58,15 +59,23 @@ def _make_records(
 ) -> dict[str, dict[str, Summary]]:
     settings, folder = _settings(variant, quick=quick), output / "records" / variant
     made = {}
+    # Few clips take less time than processes take to start.
+    engine = InlineEngine() if quick else None
     if clips is not None and variant not in SPOILT:
-        most = 16 if quick else None
-        made = captioned_clips.make_records(clips, folder, settings.extract, most=most)
+        made = captioned_clips.make_records(
+            clips, folder, settings.extract, most=4 if quick else None, engine=engine
+        )
     build = None
     if variant in SPOILT:
         build = functools.partial(_truth, output / WORLD, SPOILT[variant])
     made[WORLD] = {
         split: extract(
-            read_manifest(manifest), folder / WORLD, settings.extract, split=split, build=build
+            read_manifest(manifest),
+            folder / WORLD,
+            settings.extract,
+            split=split,
+            build=build,
+            engine=engine,
         )
         for split, manifest in make_world(settings, output).items()
     }
