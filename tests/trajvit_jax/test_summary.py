@@ -89,7 +89,8 @@ def test_the_paper_s_model_has_the_parameters_of_its_table():
 
 def test_the_table_names_the_paper_s_numbers_beside_the_paper_s_model_alone():
     text = table(ModelSettings())
-    assert "304 M" in text and "GFLOPs" in text
+    assert "304 M" in text and "16 frames, 256 tokens with CLS" in text
+    assert text.count("GFLOPs by ") == 2
     small = ModelSettings(encoder=dataclasses.replace(SIZES["S"], depth=1))
     assert "304 M" not in table(small)
 

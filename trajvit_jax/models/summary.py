@@ -23,15 +23,16 @@ Any setting can be changed, too: --config.model.encoder.depth=6. All are in mode
 
 With --models, one table of several models instead: parameters of the video side, tokens, and
 FLOPs by frames (the paper's Figure 6a). Tokens are slots, CLS included: all that there may be of
-TrajViT's and RLT's, whose number depends on the video. Two numbers are before and after merging.
-segmentation_only and tracking_only are TrajViT's network on other records, whose affair it is how
-many tokens there are. Here a frame shows 40% of a clip's trajectories, as in Panda-70M's clips
-(docs/COMPARISON.md): the former has a token for each, of every frame. The latter has one for each
-square of 16 pixels of a frame; squares that come into view later are not counted.
+TrajViT's and RLT's, whose number depends on the video. configs/models.py has 255 of TrajViT's, as
+training has; the table without --config, and docs/FRAMES.md, have 150. Two numbers are before and
+after merging. segmentation_only and tracking_only are TrajViT's network on other records, whose
+affair it is how many tokens there are. Here a frame shows 40% of a clip's trajectories, as in
+Panda-70M's clips (docs/COMPARISON.md): the former has a token for each, of every frame. The latter
+has one for each square of 16 pixels of a frame; squares that come into view later are not counted.
 
-Nothing is allocated: shapes are enough. FLOPs are those of products of matrices and convolutions
-by formula, and those that XLA counts in the forward pass before it optimizes; a multiplication
-and an addition are two.
+Nothing is allocated: shapes are enough; all models take a minute. FLOPs are those of products of
+matrices and convolutions by formula, and those that XLA counts in the forward pass before it
+optimizes; a multiplication and an addition are two.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import ml_collections
 from absl import app, flags
@@ -86,6 +87,9 @@ _PARTS = (
 # Of a clip's trajectories, how many a frame shows: 24.6 of 61 in Panda-70M's (docs/COMPARISON.md).
 _SHOWN = 0.4
 _SQUARE = 16  # pixels a side, of what tracking only follows
+
+# Of the columns of numbers: a row is printed before the next is known.
+_WIDTHS = (12, 6, 16, 8, 8)
 
 # What it prints where no config is named: the table of the paper's Figure 6a.
 _OTHERWISE = ("--config=configs/models.py:trajectories=150", "--models=all")
@@ -137,16 +141,16 @@ def table(settings: ModelSettings) -> str:
     for part in found:
         said = f"{paper[part.name]:g} M" if part.name in paper else ""
         rows.append((part.name, f"{part.parameters:,}", said))
-    video = sum(part.parameters for part in found if not part.name.startswith("text"))
-    rows.append(("video side", f"{video:,}", "~324 M" if paper else ""))
+    rows.append(("video side", f"{_video_side(found):,}", "~324 M" if paper else ""))
     rows.append(("all", f"{sum(part.parameters for part in found):,}", ""))
     cost = count_forward(settings)
     lines = [f"{name:28} {count:>14} {said:>9}".rstrip() for name, count, said in rows]
+    lines.append(f"a video of {settings.frames} frames, {_slots(settings)} tokens with CLS:")
     if (formula := cost_of(settings).total) is not None:
-        lines.append(f"{formula / 1e9:,.1f} GFLOPs by formula; by XLA's count:")
+        lines.append(f"{formula / 1e9:,.1f} GFLOPs by formula")
     lines.append(
-        f"{cost.total / 1e9:,.1f} GFLOPs a video of {settings.frames} frames, "
-        f"{cost.transformer / 1e9:,.1f} of them in the transformer over all slots"
+        f"{cost.total / 1e9:,.1f} GFLOPs by XLA's count, "
+        f"{cost.transformer / 1e9:,.1f} of them in the transformer"
     )
     return "\n".join(lines)
 
@@ -186,8 +190,10 @@ def with_frames(settings: ModelSettings, name: str, frames: int) -> ModelSetting
     )
 
 
-def comparison(settings: ModelSettings, names: Sequence[str], frames: Sequence[int]) -> str:
-    """What one video costs each model, by frames, as text.
+def comparison(
+    settings: ModelSettings, names: Sequence[str], frames: Sequence[int]
+) -> Iterator[str]:
+    """What one video costs each model, by frames: the lines of a table, each as it is found.
 
     Args:
       settings: the sizes that all models have.
@@ -195,34 +201,51 @@ def comparison(settings: ModelSettings, names: Sequence[str], frames: Sequence[i
       frames: of the rows; a model of images has a row of one.
 
     Raises:
-      ValueError: an unknown name, or settings of no model.
+      ValueError: an unknown name, or settings of no model; before the first line.
     """
-    from trajvit_jax.models.costs import cost_of, tokens_of
+    chosen = [
+        (name, with_frames(settings, name, count))
+        for name in names
+        for count in ((1,) if name == "vit" else frames)
+    ]
+    width = max(len(name) for name, _ in chosen)
+    yield _row(width, ("model", "M parameters", "frames", "tokens", "GFLOPs", "by XLA"))
+    for name, own in chosen:
+        yield _row(width, (name, *_costs(own)))
+
+
+def _costs(settings: ModelSettings) -> tuple[str, str, str, str, str]:
+    """The numbers of a row."""
+    from trajvit_jax.models.costs import cost_of
     from trajvit_jax.models.flops import count_forward
 
-    rows = [("model", "M parameters", "frames", "tokens", "GFLOPs", "by XLA")]
-    for name in names:
-        for count in (1,) if name == "vit" else frames:
-            own = with_frames(settings, name, count)
-            video = sum(part.parameters for part in parts(own) if not part.name.startswith("text"))
-            tokens, cost = tokens_of(own), cost_of(own).total
-            slots = f"{tokens.first:,}"
-            if tokens.last != tokens.first:
-                slots += f" -> {tokens.last:,}"
-            rows.append(
-                (
-                    name,
-                    f"{video / 1e6:.1f}",
-                    str(count),
-                    slots,
-                    "-" if cost is None else _giga(float(cost)),
-                    _giga(count_forward(own).total),
-                )
-            )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    cost = cost_of(settings).total
+    return (
+        f"{_video_side(parts(settings)) / 1e6:.1f}",
+        str(settings.frames),
+        _slots(settings),
+        "-" if cost is None else _giga(float(cost)),
+        _giga(count_forward(settings).total),
     )
+
+
+def _row(width: int, cells: Sequence[str]) -> str:
+    name, *numbers = cells
+    return "  ".join([name.ljust(width), *map(str.rjust, numbers, _WIDTHS)])
+
+
+def _video_side(found: Sequence[Part]) -> int:
+    return sum(part.parameters for part in found if not part.name.startswith("text"))
+
+
+def _slots(settings: ModelSettings) -> str:
+    """How many tokens there may be, before and after merging where these differ."""
+    from trajvit_jax.models.costs import tokens_of
+
+    tokens = tokens_of(settings)
+    if tokens.last == tokens.first:
+        return f"{tokens.first:,}"
+    return f"{tokens.first:,} -> {tokens.last:,}"
 
 
 def _giga(flops: float) -> str:
@@ -231,8 +254,10 @@ def _giga(flops: float) -> str:
     return f"{giga:,.0f}" if giga >= 100 else f"{giga:.3g}"
 
 
-def report(config: ml_collections.ConfigDict, models: Sequence[str], frames: Sequence[str]) -> str:
-    """What the command prints.
+def report(
+    config: ml_collections.ConfigDict, models: Sequence[str], frames: Sequence[str]
+) -> Iterator[str]:
+    """What the command prints, each line as it is found.
 
     Args:
       config: with a model.
@@ -246,11 +271,12 @@ def report(config: ml_collections.ConfigDict, models: Sequence[str], frames: Seq
         raise ValueError("this config has no model; take configs/models.py or configs/demo.py")
     settings = to_settings(ModelSettings, config.model, "config.model")
     if not models:
-        return f"{settings.name}, {settings.dtype}\n{table(settings)}"
+        yield f"{settings.name}, {settings.dtype}\n{table(settings)}"
+        return
     if not all(one.isdecimal() and int(one) for one in frames):
         raise ValueError(f"--frames={','.join(frames)}: give whole numbers from 1, as 16,32")
     names = (*NAMES, *FED_TRAJVIT) if models == ["all"] else models
-    return comparison(settings, names, [int(one) for one in frames])
+    yield from comparison(settings, names, [int(one) for one in frames])
 
 
 def run() -> None:
@@ -269,7 +295,8 @@ def run() -> None:
                 exit_codes.ASKED_WRONG,
             )
         try:
-            print(report(config.value, models.value, frames.value))
+            for line in report(config.value, models.value, frames.value):
+                print(line, flush=True)
         except ValueError as error:
             sys.exit(exit_codes.tell(error))
 
