@@ -71,7 +71,7 @@ clean: ## removes the environment and the demo's output
 $(BASE): setup.py pyproject.toml $(wildcard constraints/*.txt)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -f $(BUILD_LOCK) || { echo "$(PYTHON) is Python $(VERSION); 3.11 or 3.12 is needed: make PYTHON=python3.11"; exit 1; }
-	@echo "Setting up $(VENV): about 1.4 GB, one to two minutes"
+	@echo "Setting up $(VENV): about 1.4 GB, one to five minutes"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet pip==26.3
 	$(INSTALL) --editable '.[demo,notebooks,test]'

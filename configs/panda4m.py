@@ -37,9 +37,11 @@ rlt, left alone, has a row of 1,569 slots for each clip and costs what vit3d doe
 group=8,slots=N eight clips share a row of N slots; patches that changed least find no place in it,
 and a run logs how many (`dropped`).
 
-segmentation_only may lose segments: 16 frames of up to 128 make up to 2,048, and a video keeps its
-1,023 largest, in a row of 1,024 slots; a run logs how many it dropped. tokens=2048,slots=2049 keeps
-them all, in rows twice as long.
+segmentation_only and tracking_only are trajvit on records of their own, which python -m
+tokenization.extract makes with configs/tokenization/paper.py:tracker=none,split=stride,limit=1 and
+with :segmenter=patches,tracker=patches,resolution=224. segmentation_only may lose segments: 16
+frames of up to 128 make up to 2,048, and a video keeps its 1,023 largest, in a row of 1,024 slots;
+a run logs how many it dropped. tokens=2048,slots=2049 keeps them all, in rows twice as long.
 """
 
 from __future__ import annotations

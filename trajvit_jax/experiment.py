@@ -15,7 +15,7 @@ import jax
 from tokenization.files import write_text
 from trajvit_jax.config import changed, differences, require_positive, to_settings
 from trajvit_jax.data.pipeline import DataSettings
-from trajvit_jax.models.settings import ModelSettings, check_choice
+from trajvit_jax.models.settings import FED_TRAJVIT, ModelSettings, check_choice
 from trajvit_jax.models.video_text import TOKENIZERS
 from trajvit_jax.optim import OptimizerSettings
 from trajvit_jax.run.profiling import ProfileSettings
@@ -78,6 +78,11 @@ class ExperimentSettings:
     def __post_init__(self) -> None:
         require_positive(self, "steps", "log_every", "checkpoint_every", "keep", "max_skipped")
         model = self.model
+        if model.name in FED_TRAJVIT:
+            raise ValueError(
+                f"model.name={model.name!r} is trajvit on records of its own: configs/panda4m.py "
+                "and ablation880k.py say which, and know it by this name"
+            )
         check_choice("model.name", model.name, tuple(TOKENIZERS))
         if self.keep_best and not self.evaluate_every:
             raise ValueError(f"keep_best={self.keep_best!r} needs evaluations: set evaluate_every")

@@ -22,7 +22,7 @@ Exit codes: 0 done; 75 preempted (SIGTERM or SIGUSR1) and 130 Ctrl-C: the runnin
 finished and saved, and the same command goes on; 2 an error that will come again (of settings,
 records, numbers), 1 any other, as what a disk or a library does after the first step.
 On many hosts, launch/run_pod.sh starts this on each. --only_check_args checks the config, and the
-evaluation's records where their folder is on this machine, and ends.
+evaluation's records where their folder is on this machine, names what is not there, and ends.
 """
 
 from __future__ import annotations
@@ -152,7 +152,9 @@ def _check_records(config: Any) -> None:
     data = settings.data
     if Path(data.evaluation_folder).is_dir():
         open_held_out(data)
-    for path in (data.evaluation_folder, settings.initial, data.vocabulary):
+    folders = [source.path for source in data.train_sources]
+    named = dict.fromkeys([*folders, data.evaluation_folder, settings.initial, data.vocabulary])
+    for path in named:
         if path and not Path(path).exists():
             print(f"not checked: {path} is not on this machine", file=sys.stderr)
 
@@ -163,11 +165,13 @@ def _reader(program: Program) -> Callable[[list[str]], list[str]]:
 
     def checked(argv: list[str]) -> list[str]:
         rest = read(argv)
-        if flags.FLAGS["only_check_args"].value and program.check:
+        if flags.FLAGS["only_check_args"].value:
             try:
-                program.check(_CONFIG.value)
+                if program.check:
+                    program.check(_CONFIG.value)
             except (ValueError, OSError) as error:
                 _fail(error, exit_codes.code_of(error), alone=True)
+            print("checked: nothing is wrong with the config and what is here", file=sys.stderr)
         return rest
 
     return checked

@@ -382,6 +382,14 @@ def test_an_evaluation_leaves_bad_records_out_and_says_so(
     assert "1 of 24 records cannot be evaluated" in caplog.text and "'clip07'" in caplog.text
 
 
+def test_too_many_end_an_evaluation_as_soon_as_that_is_certain(
+    tiny, random_model, toy_record, text
+):
+    silent = [dataclasses.replace(toy_record(number), captions=()) for number in range(24)]
+    with pytest.raises(ValueError, match="at least 4 of 24 records cannot be evaluated"):
+        dict(retrieval.evaluate(random_model(tiny("vit3d")), silent, text, batch=4))
+
+
 def test_a_vocabulary_is_learned_past_damaged_records(settings, folder, tmp_path):
     damage(folder, 4)
     assert len(training.vocabulary_of(settings(folder, folder), tmp_path)) > 10

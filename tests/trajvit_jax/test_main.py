@@ -40,6 +40,7 @@ def command(*arguments: str) -> subprocess.Popen:
         (["--config=configs/demo.py", "--config.stepz=3"], "the config names no setting 'stepz'"),
         (["--config=configs/none.py"], "config file 'configs/none.py' does not exist"),
         (["--config=configs/demo.py:model=vitt"], "model.name must be one of trajvit, vit3d"),
+        (["--config=configs/demo.py:model=tracking_only"], "is trajvit on records of its own"),
     ],
 )
 def test_what_is_wrong_with_a_config_is_one_line(arguments, reason, tmp_path):
@@ -82,10 +83,11 @@ def test_a_check_of_the_arguments_opens_the_records_that_are_here(
     )
     _, stderr = process.communicate()
     assert process.returncode == 0, stderr
-    elsewhere = ["/no.txt", "/weights"]
-    if gone:
-        elsewhere = [f"{tmp_path}/held_out"] * 2 + ["/no.txt", f"{tmp_path}/held_out", "/weights"]
-    assert stderr == "".join(f"not checked: {one} is not on this machine\n" for one in elsewhere)
+    held_out = [f"{tmp_path}/held_out"] * gone
+    elsewhere = [*held_out * 2, "/no.txt", "/none", *held_out, "/weights"]
+    *missing, last = stderr.splitlines()
+    assert missing == [f"not checked: {one} is not on this machine" for one in elsewhere]
+    assert last.startswith("checked: nothing is wrong")
     assert not (tmp_path / "run").exists()
 
 

@@ -2,7 +2,8 @@
 
 Trajectories are what the model is given. The tokens of other models are shown by their own
 footprints: tubelets, runs, merged patches; where a token weighs many cells, each cell has the
-colour of the token that has most of it.
+colour of the token that has most of it. Tokens that have most of no cell are not on the page, and
+not counted: AutoMerge may have more.
 
   python -m trajvit_jax.demo.tokens clip.mp4 --output=tokens.html
   python -m trajvit_jax.demo.tokens runs/demo/records --split=test --models=trajvit,tome,rlt
@@ -191,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         return exit_codes.tell(error)
     for item in shown:
-        print(f"{item.trajectories.video.id}: {len(item.trajectories)} tokens")
+        print(f"{item.trajectories.video.id}: {len(item.trajectories)} tokens on the page")
     print(f"page: {options.output.resolve()}")
     return 0
 

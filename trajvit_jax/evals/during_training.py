@@ -162,7 +162,7 @@ def _check(one: Planned, model: ModelSettings) -> None:
     for at, source in _sources(one):
         frames = at or own.frames or model.frames
         check_frames(dataclasses.replace(model, frames=frames))
-        as_read(source, frames, views=views)
+        as_read(source, frames, views=views, option="--at" if at else "--frames")
         _try(source, wants)
 
 

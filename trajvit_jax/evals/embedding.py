@@ -114,6 +114,10 @@ class Embedder:
           source: the records.
           keep: what is wanted of a record besides its frames.
           name: of the bar.
+
+        Raises:
+          ValueError: more than a tenth cannot be used: as soon as that is certain.
+          OSError: the storage cannot be read.
         """
         settings = self.model.settings
         # Videos share rows where their numbers of tokens differ; a device has rows of its own.
@@ -122,7 +126,11 @@ class Embedder:
         total = -(-len(source) // self.batch)
         shown = jax.process_index() == 0
         bar = {"total": total, "unit": "batch", "leave": False, "mininterval": 1}
+        bad: list[BadRecord] = []
         for videos in tqdm(read, desc=name, disable=not shown, **bar):
+            bad += [one for one in videos.bad if one is not None]
+            if len(bad) > len(source) / 10:
+                raise ComesAgain(f"at least {_said(bad, len(source))}; extract them again")
             yield videos
             self.between()
 
@@ -132,8 +140,7 @@ class Embedder:
         """Embeds all records that can be used.
 
         Raises:
-          ValueError: more than a tenth cannot be used.
-          OSError: the storage cannot be read.
+          ValueError, OSError: as `batches` says.
         """
         vectors: list[np.ndarray] = []
         kept: list[Any] = []
@@ -170,16 +177,12 @@ class Embedder:
 
 
 def tell_bad(bad: Sequence[BadRecord], count: int) -> None:
-    """Names records that cannot be used in a warning.
+    """Names records that cannot be used in a warning."""
+    if bad:
+        _LOG.warning("%s: they are left out", _said(bad, count))
 
-    Raises:
-      ComesAgain: they are more than a tenth.
-    """
-    if not bad:
-        return
+
+def _said(bad: Sequence[BadRecord], count: int) -> str:
     first = "; ".join(f"{one.file}: record {one.id!r}: {one.reason}" for one in bad[:3])
     first += "; .." if len(bad) > 3 else ""
-    message = f"{len(bad)} of {count} records cannot be evaluated ({first})"
-    if len(bad) > count / 10:
-        raise ComesAgain(f"{message}; extract them again")
-    _LOG.warning("%s: they are left out", message)
+    return f"{len(bad)} of {count} records cannot be evaluated ({first})"

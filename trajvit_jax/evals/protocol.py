@@ -99,8 +99,16 @@ class Protocol(Generic[S]):
     check: Callable[[S, ModelSettings], None] = lambda settings, model: None
 
 
-def as_read(source: Sequence[Record], frames: int, *, views: int = 1) -> Sequence[Record]:
+def as_read(
+    source: Sequence[Record], frames: int, *, views: int = 1, option: str = "--frames"
+) -> Sequence[Record]:
     """Records as a model reads them that takes so many frames of each view.
+
+    Args:
+      source: the records.
+      frames: of each view.
+      views: of a video.
+      option: what sets the number of frames.
 
     Raises:
       ValueError: a record with too few frames.
@@ -112,7 +120,7 @@ def as_read(source: Sequence[Record], frames: int, *, views: int = 1) -> Sequenc
             needs = f"{views} views of {frames} frames" if views > 1 else f"{frames} frames"
             raise ValueError(
                 f"{place.file}: record {place.id!r} has {stored} frames, {needs} are to be read; "
-                "lower --frames, or extract again with more "
+                f"lower {option}, or extract again with more "
                 f"(--config=configs/tokenization/classical.py:frames={views * frames})"
             )
     if views == 1 and set(index.frames) == {frames}:

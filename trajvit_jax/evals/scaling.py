@@ -79,7 +79,7 @@ def _sources(
     """Records as they are read at each number of frames: all that cannot be is told beforehand."""
     for frames in stored:
         check_frames(dataclasses.replace(model.settings, frames=frames))
-    return {frames: as_read(source, frames) for frames, source in stored.items()}
+    return {frames: as_read(source, frames, option="--at") for frames, source in stored.items()}
 
 
 def measure_at(
