@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -197,7 +198,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = table_command.parser_of(
         __file__, __doc__, quick="two steps of some rows, few clips", page="docs/ABLATIONS.md"
     )
-    parser.add_argument("--rows", type=some_of(ABLATIONS), help=f"some of {','.join(ABLATIONS)}")
+    names = ",".join(ABLATIONS)
+    parser.add_argument(
+        "--rows",
+        type=some_of(ABLATIONS),
+        help=f"some of {names} (all; {' and '.join(QUICK)} with --quick)",
+    )
     options = parser.parse_args(arguments)
     options.rows = options.rows or list(QUICK if options.quick else ABLATIONS)
     return options
@@ -234,4 +240,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main, resumes=True)
+    run_command(main, resumes="--quick" not in sys.argv)

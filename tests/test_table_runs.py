@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from benchmarks import ablations, comparison
-from benchmarks.parts import captioned_clips, table_costs, table_records, table_runs
+from benchmarks.parts import (
+    captioned_clips,
+    table_command,
+    table_costs,
+    table_records,
+    table_runs,
+)
 from benchmarks.parts.kept_measures import read_measures
 from benchmarks.parts.table_clips import Clips, check_clips, clips_of
 from benchmarks.parts.table_costs import StepCost
@@ -178,10 +184,16 @@ def test_ranks_of_a_row_survive_its_line(rows):
 
 
 @pytest.fixture
-def few(monkeypatch):
-    """Four clips of the world to train on, three to be asked about; cut in this process."""
-    monkeypatch.setattr(table_records, "QUICK", ",train=4,test=3")
+def world_alone(monkeypatch):
+    """No real clips; programs of other tests compile as they do."""
+    monkeypatch.setattr(table_command, "use_quick_programs", lambda: None)
     monkeypatch.delenv(captioned_clips.VARIABLE, raising=False)
+
+
+@pytest.fixture
+def few(monkeypatch, world_alone):
+    """Four clips of the world to train on, three to be asked about."""
+    monkeypatch.setattr(table_records, "QUICK", ",train=4,test=3")
 
 
 @pytest.mark.usefixtures("few")
@@ -276,8 +288,8 @@ def test_a_row_is_kept_before_anything_can_be_lost(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few")
-def test_the_comparison_trains_what_it_names(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("world_alone")
+def test_the_comparison_trains_what_it_names(tmp_path):
     options = comparison.parse(["--quick", "--models=rlt,vivit"])
     options.ledger = tmp_path / "rows.jsonl"
     told = comparison.run(options, tmp_path)
@@ -285,7 +297,7 @@ def test_the_comparison_trains_what_it_names(tmp_path, monkeypatch):
     assert [one.name for one in trained.done] == ["rlt", "vivit"] and len(told.numbers) == 2
     for one in trained.done:
         ranks = one.ranks["world"]
-        assert len(ranks["txt2vid"]) == len(one.owners["world"]) and len(ranks["vid2txt"]) == 3
+        assert len(ranks["txt2vid"]) == len(one.owners["world"]) and len(ranks["vid2txt"]) == 4
         assert [step for step, _ in one.learned] == [2] and one.loss > 0
     # What changed is what RLT reads: fewer tubelets than there are, each clip its own number.
     assert 49 < trained.done[0].tokens[0] < 196 == trained.done[1].tokens[0]
@@ -293,8 +305,8 @@ def test_the_comparison_trains_what_it_names(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few")
-def test_costs_of_steps_are_measured_and_kept(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("world_alone")
+def test_costs_of_steps_are_measured_and_kept(tmp_path):
     options = comparison.parse(["--quick", "--costs", "--models=rlt", "--rounds=1"])
     options.ledger = tmp_path / "rows.jsonl"
     comparison.run(options, tmp_path)
@@ -304,8 +316,8 @@ def test_costs_of_steps_are_measured_and_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few")
-def test_the_ablations_train_what_they_name(tmp_path, capsys, monkeypatch):
+@pytest.mark.usefixtures("world_alone")
+def test_the_ablations_train_what_they_name(tmp_path, capsys):
     arguments = ["--quick", "--rows=world_truth,world_cut", f"--output={tmp_path}"]
     assert ablations.main(arguments) == 0
     said = capsys.readouterr().out

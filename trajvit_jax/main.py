@@ -22,7 +22,7 @@ Exit codes: 0 done; 75 preempted (SIGTERM or SIGUSR1) and 130 Ctrl-C: the runnin
 finished and saved, and the same command goes on; 2 an error that will come again (of settings,
 records, numbers), 1 any other, as what a disk or a library does after the first step.
 On many hosts, launch/run_pod.sh starts this on each. --only_check_args checks the config, and the
-evaluation's records where their folder is on this machine, names what is not there, and ends.
+records where their folder is on this machine, names what is not there, and ends.
 """
 
 from __future__ import annotations
@@ -138,25 +138,30 @@ def _video_text() -> Any:
 
 
 def _check_records(config: Any) -> None:
-    """Whether there is something to evaluate on; other machines may have other folders."""
+    """Whether there are records to train and evaluate on; other machines may have other folders."""
     from trajvit_jax.data.held_out import open_held_out
+    from trajvit_jax.data.source import open_records
     from trajvit_jax.evals import during_training
     from trajvit_jax.experiment import ExperimentSettings
 
     settings = to_settings(ExperimentSettings, config)
-    for one in during_training.plan(settings.protocols):
-        if elsewhere := during_training.missing(one):
-            print(f"not checked: {elsewhere[0]} is not on this machine", file=sys.stderr)
-        else:
-            during_training.check([one], settings.model)
-    data = settings.data
+    data, elsewhere = settings.data, []
+    for source in data.train_sources:
+        if Path(source.path).is_dir():
+            open_records(source.path, source.split)
     if Path(data.evaluation_folder).is_dir():
         open_held_out(data)
-    folders = [source.path for source in data.train_sources]
-    named = dict.fromkeys([*folders, data.evaluation_folder, settings.initial, data.vocabulary])
-    for path in named:
-        if path and not Path(path).exists():
-            print(f"not checked: {path} is not on this machine", file=sys.stderr)
+    for one in during_training.plan(settings.protocols):
+        if missing := during_training.missing(one):
+            elsewhere += missing[:1]
+        else:
+            during_training.check([one], settings.model)
+    named = [source.path for source in data.train_sources]
+    named += [data.evaluation_folder, settings.initial, data.vocabulary]
+    elsewhere += [path for path in named if path and not Path(path).exists()]
+    for path in dict.fromkeys(map(str, elsewhere)):
+        print(f"not checked: {path} is not on this machine", file=sys.stderr)
+    print("checked: nothing is wrong with the config and what is here", file=sys.stderr)
 
 
 def _reader(program: Program) -> Callable[[list[str]], list[str]]:
@@ -165,13 +170,11 @@ def _reader(program: Program) -> Callable[[list[str]], list[str]]:
 
     def checked(argv: list[str]) -> list[str]:
         rest = read(argv)
-        if flags.FLAGS["only_check_args"].value:
+        if flags.FLAGS["only_check_args"].value and program.check:
             try:
-                if program.check:
-                    program.check(_CONFIG.value)
+                program.check(_CONFIG.value)
             except (ValueError, OSError) as error:
                 _fail(error, exit_codes.code_of(error), alone=True)
-            print("checked: nothing is wrong with the config and what is here", file=sys.stderr)
         return rest
 
     return checked

@@ -51,9 +51,8 @@ def run_command(main: Callable[[], int], *, resumes: bool = False) -> NoReturn:
       main: returns the exit code. What it raises as asked wrong ends it with 2, see
         `tokenization.exit_codes`.
       resumes: the same command goes on after an interruption, so that a scheduler may take the
-        machine back, too; with --quick, which keeps nothing, none does.
+        machine back, too.
     """
-    resumes = resumes and "--quick" not in sys.argv[1:]
     interrupts.install(
         "stopping; what is finished is kept" if resumes else "stopping", preemption=resumes
     )

@@ -24,7 +24,9 @@ from trajvit_jax.demo.chain import DataSettings
 
 WORLD = "world"
 CONFIG = "configs/tokenization/comparison.py"
-QUICK = ",train=16,test=4"  # a batch is 16
+# Of --quick, whose batch of 16 takes up to 8 clips of a set and may take all of the world.
+QUICK = ",train=16,test=4"
+_FEW = 8
 
 
 def make_world(settings: DataSettings, output: Path) -> dict[str, Path]:
@@ -63,7 +65,7 @@ def _make_records(
     engine = InlineEngine() if quick else None
     if clips is not None and variant not in SPOILT:
         made = captioned_clips.make_records(
-            clips, folder, settings.extract, most=4 if quick else None, engine=engine
+            clips, folder, settings.extract, most=_FEW if quick else None, engine=engine
         )
     build = None
     if variant in SPOILT:

@@ -201,7 +201,8 @@ def comparison(
       frames: of the rows; a model of images has a row of one.
 
     Raises:
-      ValueError: an unknown name, or settings of no model; before the first line.
+      ValueError: an unknown name, or frames that a model does not read, before the first line;
+        settings of no model.
     """
     chosen = [
         (name, with_frames(settings, name, count))
