@@ -10,7 +10,8 @@ On your own captioned records (16 frames each, splits train and test):
 
 Cost: `make demo` takes under 6 minutes on two free cores, both models and their data together.
 Expected, of 200 steps: held-out R@5 of TrajViT 54.7 and 52.3, of ViT3D 51.6 and 45.3 (chance 3.9);
-over three seeds 39.8 to 59.4 for TrajViT, by an earlier tracker.
+on another processor TrajViT had 51.6 and 47.7, and over three seeds 39.8 to 59.4, by an earlier
+tracker.
 
 Arguments: model (trajvit or vit3d), records (their folder), frames, trajectories (slots for
 them), steps, seed, image_size (pixels a side that models see), cache (clips that stay in memory),

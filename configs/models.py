@@ -6,9 +6,9 @@ Command (parameters part by part, and FLOPs of one video):
   python -m trajvit_jax.models.summary --config=configs/models.py:size=B,ablation=hiera
   python -m trajvit_jax.models.summary --config=configs/models.py:trajectories=150 --models=all
 
-Cost: seconds, a minute for all models; nothing is trained or even allocated. Expected: 323.2 M
-parameters for the video side of TrajViT-L (the paper's Table 8: about 324 M), beside BERT-base's
-109 M.
+Cost: seconds, one to three minutes for all models; nothing is trained or even allocated.
+Expected: 323.2 M parameters for the video side of TrajViT-L (the paper's Table 8: about 324 M),
+beside BERT-base's 109 M.
 
 Arguments: model (trajvit, vit3d, vit, vivit, token_learner, tome, rlt, automerge,
 segmentation_only or tracking_only), size (S, B, L, H), ablation (none, resnet50, hiera,

@@ -9,7 +9,7 @@ vocabulary=data/vocab.txt
 vocabulary=/data/vocab.txt
 Under SLURM: sbatch --ntasks-per-node=8 --cpus-per-task=12 launch/slurm.sbatch, with the same
 --workdir and --config.
-To try it first, two steps of a tiny model on the records of `make demo` (a minute on a CPU):
+To try it first, two steps of a tiny model on the records of `make demo` (a minute or two on a CPU):
   python -m trajvit_jax.main --workdir=runs/try \\
       --config=configs/panda4m.py:debug,records=runs/demo/records,frames=8
 

@@ -165,6 +165,6 @@ def _import(module: str) -> ModuleType:
 def _missing(module: str, package: str | None) -> MissingBackend:
     return MissingBackend(
         f"{module} needs the package {package!r}, which is not installed: `make sam2` installs "
-        "what the learned segmenters and trackers need; or choose segmenter 'classical' and "
-        "tracker 'flow', which need neither weights nor torch"
+        "what the learned segmenters and trackers need; or choose segmenter 'classical' or "
+        "'patches' and tracker 'flow', 'patches' or 'none', which need neither weights nor torch"
     )

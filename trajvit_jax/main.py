@@ -140,15 +140,18 @@ def _video_text() -> Any:
 def _check_records(config: Any) -> None:
     """Whether there are records to train and evaluate on; other machines may have other folders."""
     from trajvit_jax.data.held_out import open_held_out
+    from trajvit_jax.data.index import check_index, read_index
     from trajvit_jax.data.source import open_records
     from trajvit_jax.evals import during_training
     from trajvit_jax.experiment import ExperimentSettings
 
     settings = to_settings(ExperimentSettings, config)
     data, elsewhere = settings.data, []
-    for source in data.train_sources:
-        if Path(source.path).is_dir():
-            open_records(source.path, source.split)
+    for stream in data.train_streams(settings.model.frames):
+        for own in stream.sources:
+            if Path(own.path).is_dir():
+                source = open_records(own.path, own.split)
+                check_index(source, read_index(source), stream.frames)
     if Path(data.evaluation_folder).is_dir():
         open_held_out(data)
     for one in during_training.plan(settings.protocols):

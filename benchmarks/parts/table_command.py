@@ -107,5 +107,5 @@ def finish(options: argparse.Namespace, work: Callable[[argparse.Namespace, Path
         print(f"\n{name}\n{text}")
     command.write_json(options.json, told.numbers)
     if options.quick:
-        print("two steps teach nothing: the tables need the full run")
+        print("two steps teach nothing, and few clips are all among five: take the full run")
     return 1 if told.trained.failed else 0

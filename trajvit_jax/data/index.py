@@ -103,7 +103,7 @@ def frames_misfit(name: str, frames: int, wanted: int) -> str:
         )
     return (
         f"record {name!r} has {frames} frames, the model reads {wanted}; "
-        f"train with model.frames = {frames} (configs/demo.py:frames={frames}), or "
+        f"train with model.frames = {frames} (frames={frames} behind the config's name), or "
         f"extract again with --config=configs/tokenization/classical.py:frames={wanted} "
         "and another --output"
     )

@@ -3,7 +3,7 @@
 Trajectories are what the model is given. The tokens of other models are shown by their own
 footprints: tubelets, runs, merged patches; where a token weighs many cells, each cell has the
 colour of the token that has most of it. Tokens that have most of no cell are not on the page, and
-not counted: of AutoMerge and TokenLearner there may be more.
+not counted: of AutoMerge and TokenLearner there may be more. ViViT's are those of its first stage.
 
   python -m trajvit_jax.demo.tokens clip.mp4 --output=tokens.html
   python -m trajvit_jax.demo.tokens runs/demo/records --split=test --models=trajvit,tome,rlt

@@ -89,7 +89,7 @@ def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
                 {
                     "protocol": first.protocol,
                     "dataset": f"{first.dataset}, {first.split}",
-                    "model": first.model,
+                    "model": _named(first),
                     "trained on": ", ".join(Path(p).name for p in first.train_records) or "?",
                     "step": "-" if first.step is None else str(first.step),
                     "frames x views": f"{first.frames} x {first.views}",
@@ -103,6 +103,12 @@ def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
                 }
             )
     return made
+
+
+def _named(result: Result) -> str:
+    """The model, and the ablation that it is where that has a name."""
+    ablation = result.ablation or "none"
+    return result.model if ablation in ("none", "other") else f"{result.model}, {ablation}"
 
 
 def _age(found: tuple[Path, Result]) -> float:
