@@ -137,6 +137,10 @@ class Model:
         self._check_has("embed videos", "project_video")
         if isinstance(videos, ONE_VIDEO):
             return self._embed_samples([self._reader.read(videos)], 1)[0]
+        if not isinstance(videos, Iterable):
+            raise ValueError(
+                f"{videos!r} is no video; give a path, an array [t, h, w, 3] or several"
+            )
         sources = list(videos)
         found = np.zeros((len(sources), self.settings.projection), np.float32)
         for number, result in self._embed_all(sources, batch, progress):

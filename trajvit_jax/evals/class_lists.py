@@ -105,6 +105,7 @@ def check_labels(found: Sequence[str], classes: Collection[str], where: str) -> 
     for label in dict.fromkeys(found):
         if label not in known:
             raise ComesAgain(
-                f"{where} is labelled {label!r}, which is none of the {len(known)} classes; "
+                f"{where} is labelled {label!r}, which is none of the {len(known)} classes (of "
+                "--classes, or else of the split that is learned from); "
                 f"{nearest(label, known)}"
             )

@@ -253,9 +253,10 @@ Evaluation costs little beside: in four views, all of Kinetics-400 is under two 
 ViT3D-L. Rows of Table 6 that have the config of TrajViT differ in their records, which the config's
 first lines tell.
 
-Every command takes `--workdir=RUN --records=FOLDER` besides; each config's first lines name the
-split, the captions, the sampling, and the commands that make its records. Where the videos are
-had is in [DATA.md](DATA.md).
+Every command takes `--workdir=RUN --records=FOLDER` besides; each evaluation's config names in its
+first lines the split, the captions, the sampling, and the commands that make its records; rows that
+train on records cut otherwise are evaluated on records cut alike. Where videos are had, and how
+those to train on become records, is in [DATA.md](DATA.md).
 """
 
 _FOOT = """

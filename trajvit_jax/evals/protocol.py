@@ -120,7 +120,7 @@ def as_read(
             needs = f"{views} views of {frames} frames" if views > 1 else f"{frames} frames"
             raise ValueError(
                 f"{place.file}: record {place.id!r} has {stored} frames, {needs} are to be read; "
-                f"lower {option}, or extract again with more "
+                f"lower {option}{' or --views' if views > 1 else ''}, or extract again with more "
                 f"(--config=configs/tokenization/classical.py:frames={views * frames})"
             )
     if views == 1 and set(index.frames) == {frames}:

@@ -10,6 +10,7 @@ training data (by the names of the folders: panda4m; of weights of other program
 those of all), with which settings were others: what was measured in another way (MSR-VTT's 1k-A,
 other frames, dual softmax, trajectories by other programs) is not comparable, and the table says
 so.
+Settings in which the results of a dataset differ (prompts, epochs) have a column of their own.
 Runs that differ only in the seed of their training are one line: their mean, the mean of their 95%
 intervals (the interval of the mean is no wider), and the lowest and highest.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tokenization import exit_codes
@@ -80,8 +81,9 @@ def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
             )
         of_checkpoints[one.checkpoint] = (path, one)
     made = []
-    for of_checkpoints in groups.values():
-        own = [one for _, one in of_checkpoints.values()]
+    together = [[one for _, one in of_checkpoints.values()] for of_checkpoints in groups.values()]
+    apart = _set_apart([own[0] for own in together])
+    for own in together:
         first = own[0]
         for name, metric in first.metrics.items():
             values = [one.metrics[name] for one in own if name in one.metrics]
@@ -92,7 +94,8 @@ def rows(results: Sequence[tuple[Path, Result]]) -> list[dict[str, str]]:
                     "model": _named(first),
                     "trained on": ", ".join(Path(p).name for p in first.train_records) or "?",
                     "step": "-" if first.step is None else str(first.step),
-                    "frames x views": f"{first.frames} x {first.views}",
+                    "frames x views": f"{_frames_of(first, name)} x {first.views}",
+                    **({"settings": _told(first, apart)} if apart else {}),
                     "seeds": str(len(own)),
                     "n of m": " of ".join(
                         _range([getattr(one, name) for one in own]) for name in ("count", "of")
@@ -109,6 +112,31 @@ def _named(result: Result) -> str:
     """The model, and the ablation that it is where that has a name."""
     ablation = result.ablation or "none"
     return result.model if ablation in ("none", "other") else f"{result.model}, {ablation}"
+
+
+def _set_apart(firsts: Sequence[Result]) -> Mapping[tuple[str, str], list[str]]:
+    """By protocol and dataset, the settings that are not the same in all that was measured."""
+    values: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for one in firsts:
+        of_kind = values.setdefault((one.protocol, one.dataset), {})
+        for name, value in one.decisive.items():
+            of_kind.setdefault(name, set()).add(str(value))
+    found = {
+        kind: [name for name, said in of_kind.items() if len(said) > 1]
+        for kind, of_kind in values.items()
+    }
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _told(result: Result, apart: Mapping[tuple[str, str], Sequence[str]]) -> str:
+    names = apart.get((result.protocol, result.dataset), ())
+    own = result.decisive
+    return ", ".join(f"{name} {own[name]}" for name in names if name in own) or "-"
+
+
+def _frames_of(result: Result, metric: str) -> str:
+    """Of scaling, whose metrics are like '32/txt2vid_r5', those that the metric is of."""
+    return metric.partition("/")[0] if result.protocol == "scaling" else str(result.frames)
 
 
 def _age(found: tuple[Path, Result]) -> float:

@@ -113,6 +113,11 @@ class TrainedHeadSettings(CommonSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "epochs")
+        if self.train_split == self.split:
+            raise ValueError(
+                f"--train-split={self.train_split} is the split that is measured: the head would "
+                "be asked what it has learned from"
+            )
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"--learning-rate={self.learning_rate} must be above 0")
         if not 0 <= self.weight_decay < float("inf"):
@@ -229,6 +234,8 @@ class ScalingSettings(CommonSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("captions", self.captions, CAPTIONS)
+        if self.frames:
+            raise ValueError(f"--frames={self.frames} is not read here: give --at={self.frames}")
         self.frame_counts()
 
     def frame_counts(self) -> list[int]:

@@ -300,13 +300,16 @@ def test_a_label_outside_the_list_is_named(runs, toy_records, tmp_path, capsys):
     assert not target.exists()
 
 
-def test_too_few_frames_are_told_before_anything_is_compiled(runs, toy_records, capsys):
+def test_too_few_frames_are_told_before_anything_is_compiled(
+    runs, toy_records, long_records, capsys
+):
     where = (f"--workdir={runs('vit3d')}", f"--records={toy_records}")
     said = fails("retrieval", capsys, *where, "--frames=8")
     assert "record 'clip00' has 4 frames, 8 frames are to be read" in said
     assert "frames=8)" in said
     assert "multiples of 2 frames, not 3" in fails("retrieval", capsys, *where, "--frames=3")
-    assert "4 views of 4 frames" in fails("probing", capsys, *where, "--train-split=test")
+    said = fails("probing", capsys, where[0], f"--records={long_records}")
+    assert "has 8 frames, 4 views of 4 frames" in said and "lower --frames or --views" in said
 
 
 def test_heads_that_cannot_be_trained_are_told_before_features(runs, boxed_records, capsys):
@@ -331,13 +334,19 @@ def test_frames_that_cannot_be_read_are_told_before_others_are_measured(
     where = (f"--workdir={runs('vit3d')}", f"--records={long_records}")
     assert "multiples of 2 frames, not 3" in fails("scaling", capsys, *where, "--at=4,3")
     assert "has 8 frames, 16 frames are" in fails("scaling", capsys, *where, "--at=4,16")
+    assert "lower --at" in fails("scaling", capsys, *where, "--at=4,16")
+    assert "give --at=4" in fails("scaling", capsys, *where, "--frames=4")
+    assert "is the split that is measured" in fails(
+        "probing", capsys, *where, "--split=train", "--views=1"
+    )
 
 
 def test_records_without_what_a_protocol_reads(runs, toy_records, long_records, capsys):
-    where = (f"--workdir={runs('vit3d')}", f"--records={toy_records}", "--train-split=test")
-    assert "has no boxes; add 'boxes'" in fails("detection", capsys, *where)
-    assert "does not say which video" in fails("temporal_clips", capsys, *where[:2])
-    assert "has no split 'tset'" in fails("retrieval", capsys, *where[:2], "--split=tset")
+    where = (f"--workdir={runs('vit3d')}", f"--records={toy_records}")
+    without_boxes = (where[0], f"--records={long_records}")
+    assert "has no boxes; add 'boxes'" in fails("detection", capsys, *without_boxes)
+    assert "does not say which video" in fails("temporal_clips", capsys, *where)
+    assert "has no split 'tset'" in fails("retrieval", capsys, *where, "--split=tset")
 
 
 def test_boxes_that_leave_the_frame_are_counted_and_named(
@@ -359,9 +368,9 @@ def test_boxes_that_leave_the_frame_are_counted_and_named(
 
 def test_an_annotated_frame_must_be_among_the_sampled_ones(runs, toy_record, tmp_path, capsys):
     boxes = Boxes(np.array([LEFT], np.float32), np.array([20.0], np.float32), ("walk",))
-    write_records(tmp_path, [dataclasses.replace(toy_record(0), boxes=boxes)], split="test")
-    where = (f"--workdir={runs('vit3d')}", f"--records={tmp_path}", "--train-split=test")
-    said = fails("detection", capsys, *where)
+    for split in ("train", "test"):
+        write_records(tmp_path, [dataclasses.replace(toy_record(0), boxes=boxes)], split=split)
+    said = fails("detection", capsys, f"--workdir={runs('vit3d')}", f"--records={tmp_path}")
     assert "is annotated at 20.000 s, its nearest frame is at 3.000 s" in said
 
 

@@ -205,6 +205,24 @@ def test_seeds_of_other_settings_are_other_lines(tmp_path):
     assert [row["seeds"] for row in made] == ["1", "1"]
 
 
+def test_settings_that_differ_are_told_where_they_do(tmp_path):
+    same = {"views": 1, "classes": ""}
+    of = (
+        result(checkpoint="a", settings=same | {"epochs": 3}),
+        result(checkpoint="b", settings=same | {"epochs": 30}),
+        result(checkpoint="a", dataset="other", settings=same | {"epochs": 3}),
+    )
+    made = report.rows([(tmp_path / str(i), one) for i, one in enumerate(of)])
+    assert [row["settings"] for row in made] == ["epochs 3", "epochs 30", "-"]
+    assert "settings" not in report.rows([(tmp_path, of[0])])[0]
+
+
+def test_scaling_tells_the_frames_of_each_metric(tmp_path):
+    at = {f"{frames}/txt2vid_r5": Value(30.0, None, None) for frames in (8, 32)}
+    made = report.rows([(tmp_path, result(protocol="scaling", metrics=at))])
+    assert [row["frames x views"] for row in made] == ["8 x 1", "32 x 1"]
+
+
 def test_settings_that_change_no_number_part_no_seeds(tmp_path):
     one = result(settings={"captions": "all", "features": "a", "batch": 8, "draws": 9, "frames": 0})
     two = result(
