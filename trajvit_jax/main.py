@@ -153,10 +153,11 @@ def _check_records(config: Any) -> None:
                 source = open_records(own.path, own.split)
                 check_index(source, read_index(source), stream.frames)
     if Path(data.evaluation_folder).is_dir():
-        open_held_out(data)
+        held_out = open_held_out(data)
+        check_index(held_out, read_index(held_out), settings.model.frames)
     for one in during_training.plan(settings.protocols):
         if missing := during_training.missing(one):
-            elsewhere += missing[:1]
+            elsewhere += missing
         else:
             during_training.check([one], settings.model)
     named = [source.path for source in data.train_sources]

@@ -71,7 +71,7 @@ def test_a_check_of_the_arguments_opens_the_records_that_are_here(
 ):
     if split:
         write_records(tmp_path / "held_out", [toy_record(0)], split=split)
-    config = f"--config=configs/panda2m.py:records=/none,evaluation={tmp_path}/held_out"
+    config = f"--config=configs/panda2m.py:frames=4,records=/none,evaluation={tmp_path}/held_out"
     of_it = f"retrieval --records={tmp_path}/held_out --frames=4"
     lines = (of_it, f"{of_it} --dataset=b", f"probing --records={tmp_path} --classes=/no.txt")
     process = command(
@@ -88,6 +88,17 @@ def test_a_check_of_the_arguments_opens_the_records_that_are_here(
     assert missing == [f"not checked: {one} is not on this machine" for one in elsewhere]
     assert last.startswith("checked: nothing is wrong")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("other", ["train", "test"])
+def test_a_check_of_the_arguments_counts_frames(other, toy_record, tmp_path):
+    for split in ("train", "test"):
+        frames = 8 if split == other else 4
+        write_records(tmp_path / "records", [toy_record(0, frames=frames)], split=split)
+    config = f"--config=configs/panda2m.py:debug,frames=4,records={tmp_path}/records"
+    process = command(config, f"--workdir={tmp_path}/run", "--only_check_args")
+    _, stderr = process.communicate()
+    assert process.returncode == 2 and "has 8 frames, the model reads 4" in stderr
 
 
 @pytest.mark.parametrize("optimize", [True, False])

@@ -135,12 +135,8 @@ class Model:
           ValueError: what is no video, or weights that lack the projection of videos.
         """
         self._check_has("embed videos", "project_video")
-        if isinstance(videos, ONE_VIDEO):
+        if isinstance(videos, ONE_VIDEO) or not isinstance(videos, Iterable):
             return self._embed_samples([self._reader.read(videos)], 1)[0]
-        if not isinstance(videos, Iterable):
-            raise ValueError(
-                f"{videos!r} is no video; give a path, an array [t, h, w, 3] or several"
-            )
         sources = list(videos)
         found = np.zeros((len(sources), self.settings.projection), np.float32)
         for number, result in self._embed_all(sources, batch, progress):

@@ -131,7 +131,8 @@ def _set_apart(firsts: Sequence[Result]) -> Mapping[tuple[str, str], list[str]]:
 def _told(result: Result, apart: Mapping[tuple[str, str], Sequence[str]]) -> str:
     names = apart.get((result.protocol, result.dataset), ())
     own = result.decisive
-    return ", ".join(f"{name} {own[name]}" for name in names if name in own) or "-"
+    told = [f"{name} {own[name] or repr(own[name])}" for name in names if name in own]
+    return ", ".join(told) or "-"
 
 
 def _frames_of(result: Result, metric: str) -> str:

@@ -9,9 +9,9 @@ places, so that a model which tells nothing apart does not find everything.
       --config=configs/eval/msrvtt.py
   python -m trajvit_jax.evals.retrieval --workdir=runs/mine --records=runs/records --captions=first
 
-Images are videos of one frame: --frames=1, which models of tubelets of two frames cannot read. Any
-other model, on all devices that JAX sees; on several hosts, start it in each as launch/README.md
-says of training.
+Images are videos of one frame: --frames=1, which models of tubelets of two frames cannot read.
+Any model of videos, on all devices that JAX sees; on several hosts, start it in each as
+launch/README.md says of training.
 """
 
 from __future__ import annotations

@@ -186,6 +186,8 @@ def test_wrong_arguments_are_told(model, clips, tmp_path):
         model.embed_video(np.zeros((4, 8, 8, 3), np.float32))
     with pytest.raises(ValueError, match=r"a video must be a path.*got int"):
         model.embed_video([3])
+    with pytest.raises(ValueError, match=r"a video must be a path.*got int"):
+        model.embed_video(3)
     with pytest.raises(ValueError, match="batch must be at least 1"):
         model.embed_video(clips, batch=0)
     with pytest.raises(ValueError, match="text 1 must say something, got ' '"):

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,10 +276,24 @@ def test_fewer_frames_of_the_same_records(evaluated, long_records, model):
 
 
 def fails(name, capsys, *options):
+    """What the command says, which ends with 2 and leaves the run's folder as it was."""
+    [workdir] = [own.partition("=")[2] for own in options if own.startswith("--workdir=")]
+    before = sorted(Path(workdir).rglob("*"))
     assert command.main(protocol(name), list(options)) == 2
+    assert sorted(Path(workdir).rglob("*")) == before
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ")
     return said
+
+
+def test_a_checkpoint_of_another_architecture_is_told(runs, toy_records, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(runs("vit3d"), workdir)
+    noted = json.loads((workdir / "settings.json").read_text())
+    noted["model"]["encoder"]["width"] = 48
+    (workdir / "settings.json").write_text(json.dumps(noted))
+    said = fails("retrieval", capsys, f"--workdir={workdir}", f"--records={toy_records}")
+    assert "does not fit this config's model" in said
 
 
 def test_a_label_outside_the_list_is_named(runs, toy_records, tmp_path, capsys):
