@@ -459,7 +459,7 @@ def test_unknown_settings_are_refused_with_the_nearest_name():
 
 def test_records_that_do_not_fit_are_refused_before_compiling(experiment, tiny, tmp_path):
     settings = dataclasses.replace(experiment("trajvit"), model=tiny("trajvit", frames=8))
-    reason = r"has 4 frames, the model reads 8; .*demo\.py:frames=4\).*classical\.py:frames=8"
+    reason = r"has 4 frames, the model reads 8; .*\(frames=4 behind .*classical\.py:frames=8"
     with pytest.raises(ValueError, match=reason):
         training.train(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
