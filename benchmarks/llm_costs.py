@@ -220,11 +220,11 @@ def compile_step(argument: str) -> dict[str, float]:
     step = jnp.zeros((), jnp.int32)
     like = TrainState(step, params, nnx.State({}), opt_state, None, graph)
     like, frozen = placed(jax.eval_shape(lambda x: x, like)), placed(frozen)
-    b, rows_ = settings.data.batch, settings.data.batch // own.group * own.rows
-    place = (rows_, own.length)
+    b, groups = settings.data.batch, settings.data.batch // own.group
+    place, videos = (groups * own.rows, own.length), groups * own.places
     talks = Talks(
-        video=shape((b, video.frames, video.image_size, video.image_size, 3), jnp.uint8),
-        labels=shape((b, video.frames, video.grid, video.grid), jnp.int32),
+        video=shape((videos, video.frames, video.image_size, video.image_size, 3), jnp.uint8),
+        labels=shape((videos, video.frames, video.grid, video.grid), jnp.int32),
         sequences=Sequences(
             ids=shape(place, jnp.int32),
             source=shape(place, jnp.int32),

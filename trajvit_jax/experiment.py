@@ -260,8 +260,9 @@ def _without(settings: dict[str, Any], paths: Iterable[str]) -> dict[str, Any]:
 
 
 def _without_folders(settings: dict[str, Any]) -> dict[str, Any]:
-    """A copy of nested settings, less where the records to train on lie."""
-    kept = _without(settings, ["data.train"])
+    """A copy of nested settings, less where lies what the fingerprint of records tells of."""
+    of_a_videollm = ("conversations", "weights.video", "weights.llm", "weights.tokenizer")
+    kept = _without(settings, ["data.train", *of_a_videollm])
     for stream in kept.get("data", {}).get("streams", []):
         stream["sources"] = [_without(source, ["path"]) for source in stream["sources"]]
     return kept

@@ -33,7 +33,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -163,6 +163,11 @@ def _check_records(config: Any) -> None:
     named = [source.path for source in data.train_sources]
     named += [data.evaluation_folder, settings.initial, data.vocabulary]
     elsewhere += [path for path in named if path and not Path(path).exists()]
+    tell_checked(elsewhere)
+
+
+def tell_checked(elsewhere: Iterable[str | Path]) -> None:
+    """Says that what is here was checked, and what is not here."""
     for path in dict.fromkeys(map(str, elsewhere)):
         print(f"not checked: {path} is not on this machine", file=sys.stderr)
     print("checked: nothing is wrong with the config and what is here", file=sys.stderr)

@@ -25,7 +25,8 @@ random numbers), llm (a folder as Hugging Face keeps a Llama-3), tokenizer (a fo
 llm), records (of the videos), talks (files of conversations, or patterns of their names, with ':'
 between them), held_out (such a file), epochs (over the conversations that are found there) or
 steps, batch, frames, tokens (trajectories of a video), group (conversations that share rows), rows
-(of a group) and length (of a row), lora (rank; 0 = none), unfreeze (the language model), see (the
+(of a group) and length (of a row), media (videos of a group, where conversations have several; 0 =
+one each), lora (rank; 0 = none), unfreeze (the language model), see (the
 encoder, too), micro_batches, threads, seed, debug. Records of the videos of held_out are in the
 split `test` of records; --config.data.evaluation=FOLDER and --config.data.eval_split=SPLIT name
 others.
@@ -79,6 +80,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "group": 4,
         "rows": 0,
         "length": 2048,
+        "media": 0,
         "lora": 0,
         "unfreeze": False,
         "see": False,
@@ -114,7 +116,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train = trained
     config.conversations = tuple(chosen.talks.split(":"))
     config.held_out = chosen.held_out
-    config.rows = {"group": chosen.group, "rows": chosen.rows, "length": chosen.length}
+    config.rows = {
+        "group": chosen.group,
+        "rows": chosen.rows,
+        "length": chosen.length,
+        "media": chosen.media,
+    }
     config.micro_batches = chosen.micro_batches
     config.loss_block = 256
     # A model that has been trained comes with its sizes.

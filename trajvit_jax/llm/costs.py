@@ -53,8 +53,9 @@ def work_of(settings: VideoLLMExperiment) -> Work:
     tokens = groups * rows.rows * rows.length
     read = settings.llm.depth * layer_flops(settings.llm, tokens, rows.length)
     read += 2 * settings.llm.width * settings.llm.vocabulary * tokens  # the head, of all places
-    seen = settings.data.batch * eyes_flops(settings.model, settings.eyes)
+    videos = groups * rows.places
+    seen = videos * eyes_flops(settings.model, settings.eyes)
     flops = read * (3 if "llm" in settings.train else 2)
     flops += seen * (3 if "eyes" in settings.train else 1)
-    slots = settings.data.batch * slots_of(settings.model)
+    slots = videos * slots_of(settings.model)
     return Work(settings.data.batch, max(tokens, slots), float(flops))

@@ -48,6 +48,7 @@ class VideoLLMExperiment(ExperimentSettings):
         1; 0 = `steps` say.
       conversations: files as LLaVA-Video has them, or patterns of their names.
       held_out: such a file, whose answers' loss is the run's evaluation; '' = there is none.
+      max_missing: share of the conversations whose videos may have no record; they are left out.
       rows: into which conversations are packed.
       micro_batches: parts in which a step's groups are run, one after the other; the result is
         that of one part.
@@ -64,6 +65,7 @@ class VideoLLMExperiment(ExperimentSettings):
     epochs: float = 0.0
     conversations: tuple[str, ...] = ()
     held_out: str = ""
+    max_missing: float = 0.1
     rows: RowSettings = RowSettings()
     micro_batches: int = 1
     loss_block: int = 256
@@ -97,10 +99,9 @@ class VideoLLMExperiment(ExperimentSettings):
             raise ValueError(
                 f"data.batch={self.data.batch} is not a multiple of rows.group={self.rows.group}"
             )
-        if self.rows.length > self.llm.context:
+        if self.initial:
             raise ValueError(
-                f"rows.length={self.rows.length} exceeds the language model's context of "
-                f"{self.llm.context}"
+                f"initial={self.initial!r} is of a video-text model: a VideoLLM starts from weights"
             )
 
     @property

@@ -69,20 +69,35 @@ class Eyes(nnx.Module):
         self.encoder = Encoder(encoder, dtype=jnp.dtype(settings.dtype), rngs=rngs)
 
     @classmethod
-    def of(cls, model: VideoTextModel, own: EyesSettings) -> Eyes:
+    def of(
+        cls, model: VideoTextModel, own: EyesSettings, settings: ModelSettings | None = None
+    ) -> Eyes:
         """Those of a trained video-text model; its arrays are shared, not copied.
 
+        Args:
+          model: the trained one.
+          own: which of its states are read.
+          settings: how it is used, of as many slots and in the numbers that these say; None = as
+            it was trained.
+
         Raises:
-          ValueError: as the class says.
+          ValueError: as the class says, or settings of arrays that the model does not have.
         """
-        eyes = nnx.eval_shape(lambda: cls(model.settings, own, rngs=nnx.Rngs(0)))
+        used = settings or model.settings
+        eyes = nnx.eval_shape(lambda: cls(used, own, rngs=nnx.Rngs(0)))
+        # Modules keep settings beside their arrays: of the trained ones the arrays alone are taken.
+        graph, like = nnx.split(eyes)
         layers = model.encoder.layers
         if own.skip:
             layers, _ = cut(layers, model.settings.encoder.depth - own.skip)
         norm = None if own.skip else model.encoder.norm
         eyes.tokenizer = model.tokenizer
         eyes.encoder.cls, eyes.encoder.layers, eyes.encoder.norm = model.encoder.cls, layers, norm
-        return eyes
+        state = nnx.state(eyes)
+        shapes, wanted = (jax.tree.map(jnp.shape, nnx.to_pure_dict(x)) for x in (state, like))
+        if shapes != wanted:
+            raise ValueError(f"a trained {model.settings.name} has other arrays than {used}")
+        return nnx.merge(graph, state)
 
     @property
     def width(self) -> int:
@@ -122,10 +137,10 @@ class Eyes(nnx.Module):
 
 
 def check_skip(settings: ModelSettings, own: EyesSettings) -> None:
-    """Checks that so many layers can be left out.
+    """Checks that an encoder's states can be read, and so many of its layers left out.
 
     Raises:
-      ValueError: none would be left, or tokens change between layers.
+      ValueError: none would be left, tokens change between layers, or padding is attended to.
     """
     depth, kind = settings.encoder.depth, TOKENIZERS[settings.name]
     if not 0 <= own.skip < depth:
@@ -136,7 +151,15 @@ def check_skip(settings: ModelSettings, own: EyesSettings) -> None:
             "can be left out; set eyes.skip=0"
         )
     if own.skip and settings.encoder.passes != 1:
-        raise ValueError("eyes.skip is for encoders that run once; set encoder.passes=1")
+        raise ValueError(
+            f"eyes.skip={own.skip}: an encoder of {settings.encoder.passes} passes has no layer "
+            "that is read last alone; set eyes.skip=0"
+        )
+    if settings.name == "trajvit" and settings.trajvit.attend_padding:
+        raise ValueError(
+            "trajvit.attend_padding=True: what the eyes see would depend on how many slots are "
+            "empty; set it to False (python -m trajvit_jax.convert does)"
+        )
 
 
 @functools.cache

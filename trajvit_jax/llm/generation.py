@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
-from jaxtyping import Array, Bool, Float32, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from trajvit_jax.llm.answering import AnswerSettings
 from trajvit_jax.llm.eyes import Seen
-from trajvit_jax.llm.llama import Cache
+from trajvit_jax.llm.llama import Cache, Llama
 from trajvit_jax.llm.model import VideoLLM
 from trajvit_jax.llm.sampling import next_tokens
 from trajvit_jax.llm.sequences import Sequences, Spread, check_length, rows_of
 
 _PLAIN = AnswerSettings()
+_PIECE = 1024  # tokens of a prompt that are read at once
 
 
 # JAX also builds pytrees around None and tracers: annotations tell, but are not checked.
@@ -167,10 +168,42 @@ def _prefill(
     model = nnx.merge(graph, state)
     x, segments, positions = model.embed(sequences, seen)
     cache = Cache.empty(model.settings.llm, x.shape[0], slots)
-    states, cache = model.llm.extend(x, segments > 0, positions, cache)
+    last, cache = _read_in_pieces(model.llm, x, segments > 0, positions, cache)
     count = jnp.zeros((), jnp.int32)
-    token = _choose(model, states[:, -1], choice, seed, count)
+    token = _choose(model, last, choice, seed, count)
     return _Running(cache, token, positions[:, -1] + 1, count + 1, seed)
+
+
+def _read_in_pieces(
+    llm: Llama,
+    x: Float[Array, "b l d"],
+    valid: Bool[Array, "b l"],
+    positions: Int[Array, "b l"],
+    cache: Cache,
+) -> tuple[Float[Array, "b d"], Cache]:
+    """The last token's state, and the cache with all of them.
+
+    Pieces are read one after the other: attention of a prompt of 25,000 tokens, all at once, would
+    need a hundred gigabytes.
+    """
+    first = (x.shape[1] - 1) % _PIECE + 1
+    states, cache = llm.extend(x[:, :first], valid[:, :first], positions[:, :first], cache)
+    last = states[:, -1]
+    if x.shape[1] == first:
+        return last, cache
+
+    def pieces(whole: jax.Array) -> jax.Array:
+        cut = whole[:, first:].reshape(len(whole), -1, _PIECE, *whole.shape[2:])
+        return jnp.swapaxes(cut, 0, 1)
+
+    graph, arrays = nnx.split(llm)
+
+    def read(before: tuple[jax.Array, Cache], piece: tuple[jax.Array, ...]) -> Any:
+        states, cache = nnx.merge(graph, arrays, copy=True).extend(*piece, before[1])
+        return (states[:, -1], cache), None
+
+    found, _ = jax.lax.scan(read, (last, cache), tuple(map(pieces, (x, valid, positions))))
+    return found
 
 
 def _step(graph: nnx.GraphDef, state: nnx.State, running: _Running, choice: _Choice) -> _Running:

@@ -19,6 +19,7 @@ from trajvit_jax.llm.file_samples import samples
 from trajvit_jax.llm.llama import Llama
 from trajvit_jax.llm.lora import PREFIX
 from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
+from trajvit_jax.llm.tokenizer import TOKENIZER
 from trajvit_jax.models.video_text import VideoTextModel
 from trajvit_jax.sharding import shardings
 
@@ -36,7 +37,7 @@ def make(
 
     Args:
       settings: of the model.
-      encoder: a trained one, of the settings' own; None = random numbers.
+      encoder: a trained one, which is used as `settings.video` say; None = random numbers.
       llm: a folder as Hugging Face keeps a model; '' = random numbers.
       mesh: of the devices.
       seed: of what is random: the connector always.
@@ -48,7 +49,7 @@ def make(
     model = nnx.eval_shape(lambda: VideoLLM(settings, rngs=nnx.Rngs(0)))
     video, eyes = settings.video, settings.eyes
     if encoder is not None:
-        model.eyes = _placed(Eyes.of(encoder, settings.eyes), mesh)
+        model.eyes = _placed(Eyes.of(encoder, settings.eyes, video), mesh)
     else:
         model.eyes = _drawn(lambda rngs: Eyes(video, eyes, rngs=rngs), mesh, [seed, 0])
     width, out = video.encoder.width, settings.llm.width
@@ -79,10 +80,12 @@ def _drawn(build: Callable[[nnx.Rngs], nnx.Module], mesh: Mesh, seed: Sequence[i
     return nnx.merge(graph, draw())
 
 
-def fingerprint(encoder: VideoTextModel | None, llm: str) -> str:
+def fingerprint(encoder: VideoTextModel | None, llm: str, tokenizer: str = "") -> str:
     """What a run was made of beside its data: of the encoder all numbers, of the language model
-    its config and `file_samples.samples` of its weights."""
+    its config and `file_samples.samples` of its weights, and the words of a tokenizer's folder."""
     digest = hashlib.sha256((hash_of(encoder) if encoder is not None else "").encode())
+    if tokenizer or llm:
+        digest.update((Path(tokenizer or llm) / TOKENIZER).read_bytes())
     if llm:
         digest.update((Path(llm) / "config.json").read_bytes())
         for file in sorted(Path(llm).glob("*.safetensors")):

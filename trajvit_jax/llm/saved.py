@@ -112,13 +112,14 @@ def _of_run(workdir: Path, mesh: Mesh, attention: str) -> Saved:
     # What is no longer trained is kept as layers compute, as in `load`.
     used = {"attention": attention, "stored": settings.llm.dtype}
     settings = dataclasses.replace(settings, llm=dataclasses.replace(settings.llm, **used))
-    settings, encoder = resolve(settings)
-    made_of = parts.fingerprint(encoder, settings.weights.llm)
+    settings, encoder = resolve(settings, mesh)
+    weights = settings.weights
+    made_of = parts.fingerprint(encoder, weights.llm, weights.tokenizer)
     noted = json.loads((workdir / _SETTINGS).read_text("utf-8"))["records"]
     if not noted.endswith(made_of):
         raise ValueError(
-            f"{workdir} was trained between other models than {settings.weights.video or 'none'} "
-            f"and {settings.weights.llm or 'none'} hold now: put those back"
+            f"{workdir} was trained between other models than {weights.video or 'none'} "
+            f"and {weights.llm or 'none'} hold now: put those back"
         )
     with jax.set_mesh(mesh):
         # A language model that was trained is in the checkpoint, whole.

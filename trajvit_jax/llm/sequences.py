@@ -110,7 +110,7 @@ def check_length(length: int, most: int, *, name: str, text: int, what: str = "c
     if length > most:
         raise ContextOverflow(
             f"{name} takes {length} tokens ({text} of text, {length - text} of videos), the "
-            f"{what} holds {most}: shorten the text, take fewer frames or videos, or raise it"
+            f"{what} holds {most}: shorten the text, or take fewer frames or videos"
         )
 
 

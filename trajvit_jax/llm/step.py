@@ -24,20 +24,20 @@ from trajvit_jax.step import if_finite
 @no_type_check
 @struct.dataclass
 class Talks:
-    """What one step reads: conversations, each about one video or none.
+    """What one step reads: conversations, and the videos and images that they are about.
 
     Attributes:
-      video: RGB pixels, black where a conversation has no video.
+      video: RGB pixels, as many in each group, black where there is none.
       labels: trajectory of each cell, 0 = none; with `rows`, its first slot there.
       sequences: what the language model reads; rows belong to the groups of videos.
-      dropped: trajectories of each video that found no place.
-      present: False where the video cannot be used: no token of its conversation is anywhere.
+      dropped: trajectories of each one's videos that found no place.
+      present: False where a video cannot be used: no token of its conversation is anywhere.
       unplaced: True where the conversation found no place in its group's rows; likewise.
       rows: that videos share in the encoder; None = one video a row.
     """
 
-    video: UInt8[Array, "b t h w 3"]
-    labels: Integer[Array, "b t y x"]
+    video: UInt8[Array, "v t h w 3"]
+    labels: Integer[Array, "v t y x"]
     sequences: Sequences
     dropped: Int32[Array, " b"]
     present: Bool[Array, " b"]
@@ -83,7 +83,7 @@ def make_step(
 
     Args:
       tx: the optimizer.
-      group: videos of a group.
+      group: conversations of a group.
       micro_batches: parts that are run one after the other, of whole groups each.
       block: see `answer_loss`.
       frozen_eyes: nothing of the eyes is trained.

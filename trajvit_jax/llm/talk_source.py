@@ -19,14 +19,14 @@ from trajvit_jax.data.streams import trajectory_counts
 from trajvit_jax.llm.conversation import Conversation, ConversationError, first_of
 from trajvit_jax.llm.eyes import EyesSettings, slots_of, token_numbers
 from trajvit_jax.llm.names import record_id
-from trajvit_jax.llm.packing import RowPlan, RowSettings, plan_rows
+from trajvit_jax.llm.packing import RowSettings, plan_rows
 from trajvit_jax.llm.sequences import ContextOverflow
 from trajvit_jax.llm.tokenizer import ChatTokenizer, Encoded
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows
 
 NO_VIDEO = -1
-"""In `TalkSource.record`: the conversation is about no video."""
+"""In `TalkSource.record`: the conversation has no such video."""
 NOTHING = -1
 """In `TalkPlan.number`: there is no conversation in this place."""
 _LOG = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Reader:
       packing: rows that videos share in the encoder, in groups as large; None = one a video.
 
     Raises:
-      ValueError: groups of two sizes.
+      ValueError: groups of two sizes, or conversations of several videos whose rows are shared.
     """
 
     video: ModelSettings
@@ -59,6 +59,11 @@ class Reader:
             raise ValueError(
                 f"data.packing.group={self.packing.group} and rows.group={self.rows.group} must "
                 "be the same: conversations stay with their videos"
+            )
+        if self.packing is not None and self.rows.media:
+            raise ValueError(
+                f"rows.media={self.rows.media}: conversations of several videos do not share rows "
+                "of the encoder; leave out data.packing"
             )
 
     @functools.cached_property
@@ -86,12 +91,12 @@ class Reader:
         return token_numbers(self.video, self.eyes, trajectories, self.slots, start=start)
 
 
-def _problem(one: Conversation) -> str:
+def _problem(one: Conversation, most: int) -> str:
     """Why training cannot read a conversation; '' = it can."""
-    if len(one.videos) > 1:
+    if len(one.videos) > most:
         return (
-            f"conversation {one.id!r} has {len(one.videos)} videos; training reads one a "
-            "conversation: leave the others out"
+            f"conversation {one.id!r} has {len(one.videos)} videos, of which rows have places for "
+            f"{most}: raise rows.media"
         )
     if not any(turn.role == "assistant" for turn in one.turns):
         return f"conversation {one.id!r} has no answer"
@@ -107,12 +112,19 @@ class TalkSource:
       reader: how they are read.
       source: what messages call the conversations.
       max_bad: the share of them that may be left out, and is told of, because they have no answer
-        or several videos, or are longer than a row, however few trajectories are read. Those
-        whose video has no record are left out and told of, however many.
+        or too many videos, or are longer than a row, however few trajectories are read.
+      max_missing: likewise, because one of their videos has no record.
+
+    Attributes:
+      talks: the conversations that are read.
+      record: of each one's videos, or `NO_VIDEO`.
+      trajectories: of each of them.
+      no_slot: trajectories that the model has no slots for.
+      fixed: tokens of each conversation without trajectories.
 
     Raises:
-      ConversationError: more than that without an answer or with several videos, or no
-        conversation at all whose video has a record.
+      ConversationError: more than that without an answer or with too many videos, more than that
+        without a record, or no conversation at all whose videos have them.
       ContextOverflow: more than that, with those that are longer than a row.
     """
 
@@ -124,30 +136,34 @@ class TalkSource:
         *,
         source: str = "conversations",
         max_bad: float = 0.0,
+        max_missing: float = 1.0,
     ):
         self.records, self.reader = records, reader
         numbers = {name: number for number, name in enumerate(record_ids(records))}
-        kept, missing, bad = [], [], []
+        kept: list[tuple[Conversation, list[int]]] = []
+        missing, bad = [], []
         for one in conversations:
-            if problem := _problem(one):
+            if problem := _problem(one, reader.rows.most_videos):
                 bad.append(problem)
                 continue
-            name = record_id(one.videos[0]) if one.videos else None
-            if name is None or name in numbers:
-                kept.append((one, NO_VIDEO if name is None else numbers[name]))
+            names = [record_id(video) for video in one.videos]
+            absent = [name for name in names if name not in numbers]
+            if absent:
+                missing.append(absent[0])
             else:
-                missing.append(name)
+                kept.append((one, [numbers[name] for name in names]))
         if len(bad) > max_bad * len(conversations):
             raise ConversationError(f"{source}: {first_of(bad)}")
-        if missing:
-            _LOG.warning(
-                "%s: %d of %d conversations are left out, whose videos have no record: %s%s",
-                source,
-                len(missing),
-                len(conversations),
-                ", ".join(missing[:_MOST_NAMES]),
-                ", .." if len(missing) > _MOST_NAMES else "",
-            )
+        if missing and kept:
+            named = ", ".join(missing[:_MOST_NAMES]) + ", .." * (len(missing) > _MOST_NAMES)
+            told = f"{len(missing)} of {len(conversations)} conversations"
+            if len(missing) > max_missing * len(conversations):
+                raise ConversationError(
+                    f"{source}: the videos of {told} have no record in {records!r}: {named}; "
+                    f"extract them, or raise max_missing={max_missing:g} to train on the others"
+                )
+            told += " are left out, whose videos have no record"
+            _LOG.warning("%s: %s: %s", source, told, named)
         if not kept:
             raise ConversationError(
                 f"{source}: no conversation's video has a record in {records!r}; a record's id is "
@@ -155,7 +171,9 @@ class TalkSource:
                 "trajvit_jax.llm.manifest"
             )
         self.talks = [one for one, _ in kept]
-        self.record = np.array([number for _, number in kept], np.int64)
+        most = max(1, *(len(own) for _, own in kept))
+        padded = [own + [NO_VIDEO] * (most - len(own)) for _, own in kept]
+        self.record = np.array(padded, np.int64)
         self._measure(source, bad, max_bad * len(conversations))
 
     def __len__(self) -> int:
@@ -173,10 +191,11 @@ class TalkSource:
             encoded = self.encoded(number)
             seen[number] = encoded.media
             text[number] = len(encoded.ids) - encoded.media
-        stored = np.where(self.record >= 0, counts[np.maximum(self.record, 0)], 0)
+        there = (self.record >= 0) & reader.follows
+        stored = np.where(there, counts[np.maximum(self.record, 0)], 0)
         most = reader.video.trajvit.max_trajectories
-        self.trajectories = np.minimum(stored, most) * reader.follows * seen
-        self.no_slot = np.maximum(stored - most, 0) * reader.follows * seen
+        self.trajectories = np.minimum(stored, most)
+        self.no_slot = np.maximum(stored - most, 0)
         self.fixed = text + len(reader.tokens(0)) * seen
         fits = self.fixed <= reader.rows.length
         if not fits.all():
@@ -225,42 +244,40 @@ class TalkPlan:
 
     Attributes:
       number: of each conversation, or `NOTHING`.
-      row: as in `RowPlan`, as the next.
+      row: as in `RowPlan`, as the next two.
+      place: of its videos.
       kept: trajectories.
-      dropped: likewise, with those that the model has no slot for.
+      dropped: trajectories of all its videos that are not read, with those that have no slot.
       start: the slot of each video's CLS in its group.
       rows: of the encoder, or None.
     """
 
     number: Int64[np.ndarray, " b"]
     row: Int64[np.ndarray, " b"]
-    kept: Int64[np.ndarray, " b"]
+    place: Int64[np.ndarray, "b m"]
+    kept: Int64[np.ndarray, "b m"]
     dropped: Int64[np.ndarray, " b"]
-    start: Int64[np.ndarray, " b"]
+    start: Int64[np.ndarray, "b m"]
     rows: Rows | None
 
 
 def plan_talks(source: TalkSource, numbers: Int64[np.ndarray, " b"]) -> TalkPlan:
     """Where a batch of conversations (or `NOTHING`) and their videos go."""
     reader, there = source.reader, numbers != NOTHING
-    fixed, counts = source.fixed[numbers] * there, source.trajectories[numbers] * there
-    no_slot = source.no_slot[numbers] * there
-    each, group = reader.each, reader.rows.group
+    fixed, videos = source.fixed[numbers] * there, (source.record[numbers] >= 0).sum(1) * there
+    counts, no_slot = (x[numbers] * there[:, None] for x in (source.trajectories, source.no_slot))
+    each, rows = reader.each, None
     if reader.packing is None or not reader.follows:
-        made = plan_rows(fixed, counts, reader.rows, each=each)
-        start = np.arange(len(numbers)) % group * reader.slots
-        whole = _planned(numbers, made, start, None)
-        return dataclasses.replace(whole, dropped=made.dropped + no_slot[made.order])
-    # The encoder's rows say who is in a group, and how many trajectories it has slots for.
-    eyes = plan(counts, reader.packing, each=each)
-    given = np.empty(len(numbers), np.int64)
-    given[eyes.order] = eyes.kept
-    made = plan_rows(fixed, given, reader.rows, each=each, order=eyes.order)
-    slots = reader.packing.slots
-    first = eyes.row % reader.packing.rows * slots + eyes.start
-    whole = _planned(numbers, made, first, place(eyes, reader.packing, each=each))
-    return dataclasses.replace(whole, dropped=(counts + no_slot)[made.order] - made.kept)
-
-
-def _planned(numbers: np.ndarray, made: RowPlan, start: np.ndarray, rows: Rows | None) -> TalkPlan:
-    return TalkPlan(numbers[made.order], made.row, made.kept, made.dropped, start, rows)
+        made = plan_rows(fixed, counts, reader.rows, videos=videos, each=each)
+        start = np.maximum(made.place, 0) * reader.slots
+    else:
+        # The encoder's rows say who is in a group, and how many trajectories it has slots for.
+        eyes = plan(counts[:, 0], reader.packing, each=each)
+        given = np.empty_like(counts)
+        given[eyes.order, 0] = eyes.kept
+        made = plan_rows(fixed, given, reader.rows, videos=videos, each=each, order=eyes.order)
+        start = (eyes.row % reader.packing.rows * reader.packing.slots + eyes.start)[:, None]
+        rows = place(eyes, reader.packing, each=each)
+    dropped = (counts + no_slot)[made.order] - made.kept
+    number = numbers[made.order]
+    return TalkPlan(number, made.row, made.place, made.kept, dropped.sum(1), start, rows)

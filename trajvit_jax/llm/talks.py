@@ -14,6 +14,7 @@ from typing import Any
 import grain
 import numpy as np
 from grain.experimental import ThreadPrefetchIterDataset
+from jaxtyping import Int32, Integer, UInt8
 
 from trajvit_jax.data.index import find_place, read_index
 from trajvit_jax.data.samples import Sized, in_slots, resized
@@ -37,6 +38,23 @@ class LoadedTalks:
     bad: tuple[BadRecord, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Medium:
+    """A video or image of a conversation.
+
+    Attributes:
+      place: among those of its group; -1 = there is none.
+      video: pixels.
+      labels: of its cells.
+      tokens: their numbers in the group, see `Sequences.source`.
+    """
+
+    place: int
+    video: UInt8[np.ndarray, "t h w 3"]
+    labels: Integer[np.ndarray, "t y x"]
+    tokens: Int32[np.ndarray, " n"]
+
+
 class _Samples:
     """Position in the data -> one conversation; positions count this process's."""
 
@@ -50,53 +68,50 @@ class _Samples:
     ):
         self._source, self._plans, self._size, self._process = source, plans, size, process
         self._cache, self._videos = cache, dict[int, Sized]()
-        video = source.reader.video
-        self._nothing = (
-            np.zeros((video.frames, video.image_size, video.image_size, 3), np.uint8),
-            np.zeros((video.frames, video.grid, video.grid), np.int32),
-        )
 
     def __call__(self, position: int) -> dict[str, Any]:
         earlier, own = divmod(position, self._size)
         at = own + self._process * self._size
         planned, source = self._plans(earlier), self._source
-        number, reader = int(planned.number[at]), source.reader
+        number = int(planned.number[at])
         if number == NOTHING:
             return self._sample(id="")
-        record = int(source.record[number])
-        frames, labels = self._nothing
-        kept, bad = int(planned.kept[at]), None
-        if record >= 0:
+        media, bad = [], []
+        for of, record in enumerate(source.record[number].tolist()):
+            if record < 0:
+                continue
             try:
-                found, trajectories = self._video(record)
+                media.append(self._medium(planned, at, of, record))
             except UnusableRecord as problem:
                 where = find_place(source.records, read_index(source.records), record)
-                bad = BadRecord(where.id, where.file, str(problem))
-            else:
-                kept = min(kept, len(trajectories))
-                start = int(planned.start[at]) % reader.row_slots
-                packed = planned.rows is not None
-                labels, _ = in_slots(
-                    trajectories,
-                    kept if reader.follows else reader.video.trajvit.max_trajectories,
-                    start=start if packed else 0,
-                    each=reader.each if packed else 1,
-                )
-                frames = found
+                bad.append(BadRecord(where.id, where.file, str(problem)))
         spoken: Spread | None = None
-        if bad is None and planned.row[at] >= 0:
-            media = [reader.tokens(kept, start=int(planned.start[at]))] if record >= 0 else []
+        if not bad and planned.row[at] >= 0:
             name = f"conversation {source.talks[number].id!r}"
-            spoken = spread(source.encoded(number), media, name=name)
+            spoken = spread(source.encoded(number), [one.tokens for one in media], name=name)
         return self._sample(
             id=source.talks[number].id,
             bad=bad,
-            video=frames,
-            labels=labels,
+            media=[one for one in media if not bad and one.place >= 0],
             dropped=np.int32(planned.dropped[at]),
             spread=spoken,
-            unplaced=bad is None and spoken is None,
+            unplaced=not bad and spoken is None,
         )
+
+    def _medium(self, planned: TalkPlan, at: int, of: int, record: int) -> _Medium:
+        """A conversation's video or image, in the slots that it is planned for."""
+        reader = self._source.reader
+        video, trajectories = self._video(record)
+        kept, start = min(int(planned.kept[at, of]), len(trajectories)), int(planned.start[at, of])
+        packed = planned.rows is not None
+        labels, _ = in_slots(
+            trajectories,
+            kept if reader.follows else reader.video.trajvit.max_trajectories,
+            start=start % reader.row_slots if packed else 0,
+            each=reader.each if packed else 1,
+        )
+        tokens = reader.tokens(kept, start=start)
+        return _Medium(int(planned.place[at, of]), video, labels, tokens)
 
     def _video(self, record: int) -> Sized:
         if record in self._videos:
@@ -110,8 +125,7 @@ class _Samples:
         return video
 
     def _sample(self, **found: Any) -> dict[str, Any]:
-        video, labels = self._nothing
-        empty = {"bad": None, "video": video, "labels": labels, "dropped": np.int32(0)}
+        empty = {"bad": [], "media": [], "dropped": np.int32(0)}
         return empty | {"spread": None, "unplaced": False} | found
 
 
@@ -225,18 +239,31 @@ class _Steps(Iterator[LoadedTalks]):
         if encoder is not None:
             part = slice(self._process * groups, (self._process + 1) * groups)
             encoder = Rows(encoder.video[part], encoder.query[part], encoder.row[part])
+        video, labels = self._media([sample["media"] for sample in samples])
         talks = Talks(
-            video=np.stack([sample["video"] for sample in samples]),
-            labels=np.stack([sample["labels"] for sample in samples]),
+            video=video,
+            labels=labels,
             sequences=rows_of(laid, rows.length),
             dropped=np.stack([sample["dropped"] for sample in samples]),
-            present=np.array([sample["bad"] is None for sample in samples]),
+            present=np.array([not sample["bad"] for sample in samples]),
             unplaced=np.array([sample["unplaced"] for sample in samples]),
             rows=encoder,
         )
         ids = tuple(sample["id"] for sample in samples)
-        bad = tuple(sample["bad"] for sample in samples if sample["bad"] is not None)
+        bad = tuple(one for sample in samples for one in sample["bad"])
         return LoadedTalks(self._stream, talks, ids, bad)
+
+    def _media(self, media: list[list[_Medium]]) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels and labels of all places of the groups; black where there is no video."""
+        reader = self._source.reader
+        own, rows = reader.video, reader.rows
+        count = len(media) // rows.group * rows.places
+        video = np.zeros((count, own.frames, own.image_size, own.image_size, 3), np.uint8)
+        labels = np.zeros((count, own.frames, own.grid, own.grid), np.int32)
+        for number, one in ((n, one) for n, found in enumerate(media) for one in found):
+            at = number // rows.group * rows.places + one.place
+            video[at], labels[at] = one.video, one.labels
+        return video, labels
 
     def close(self) -> None:
         """Ends the threads."""

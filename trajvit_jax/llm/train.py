@@ -17,18 +17,22 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from trajvit_jax.checkpoints import Checkpoints
-from trajvit_jax.data.source import open_records
 from trajvit_jax.evals import loaded
 from trajvit_jax.experiment import check, note
 from trajvit_jax.llm import parts
-from trajvit_jax.llm.conversation import files_of, read_conversations
+from trajvit_jax.llm.checks import (
+    check_groups,
+    check_length,
+    check_numbers,
+    open_talks,
+    tokenizer_of,
+    with_sizes,
+)
 from trajvit_jax.llm.costs import work_of
 from trajvit_jax.llm.experiment import VideoLLMExperiment
-from trajvit_jax.llm.hugging_face import read_settings
 from trajvit_jax.llm.step import Talks, make_step, run
-from trajvit_jax.llm.talk_source import Reader, TalkSource
+from trajvit_jax.llm.talk_source import TalkSource
 from trajvit_jax.llm.talks import LoadedTalks, talk_steps
-from trajvit_jax.llm.tokenizer import ChatTokenizer
 from trajvit_jax.loop import Run, owes_evaluation, train_loop
 from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.video_text import VideoTextModel
@@ -38,27 +42,31 @@ from trajvit_jax.run.finished import finished
 from trajvit_jax.run.results import write_results
 from trajvit_jax.run.run_log import Clock, RunLog
 from trajvit_jax.run.workdir import lock
-from trajvit_jax.sharding import batch_parts, make_mesh, part_of_process, put_batch, shardings
+from trajvit_jax.sharding import make_mesh, part_of_process, put_batch, shardings
 from trajvit_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 STREAM = "talks"
 
 
-def resolve(settings: VideoLLMExperiment) -> tuple[VideoLLMExperiment, VideoTextModel | None]:
+def resolve(
+    settings: VideoLLMExperiment, mesh: Mesh
+) -> tuple[VideoLLMExperiment, VideoTextModel | None]:
     """The settings with the sizes of what was trained before, and the video encoder.
+
+    Args:
+      settings: as a config has them.
+      mesh: where the encoder's arrays lie.
 
     Raises:
       FileNotFoundError, ValueError: folders that hold no such models.
     """
-    weights, changes, encoder = settings.weights, {}, None
-    if weights.video:
-        encoder = loaded.load(weights.video).model
-        changes["model"] = _used(settings.model, encoder.settings, weights.video)
-    if weights.llm:
-        kept = {name: getattr(settings.llm, name) for name in _CHOICES}
-        changes["llm"] = read_settings(weights.llm, **kept)
-    return dataclasses.replace(settings, **changes), encoder
+    settings, folder = with_sizes(settings), settings.weights.video
+    if not folder:
+        return settings, None
+    encoder = loaded.load(folder, mesh=mesh).model
+    model = _used(settings.model, encoder.settings, folder)
+    return dataclasses.replace(settings, model=model), encoder
 
 
 def _used(own: ModelSettings, trained: ModelSettings, folder: str) -> ModelSettings:
@@ -67,30 +75,20 @@ def _used(own: ModelSettings, trained: ModelSettings, folder: str) -> ModelSetti
         raise ValueError(f"{folder} is of {trained.name}, the config's model is {own.name}")
     changes: dict[str, Any] = {"dtype": own.dtype, "impl": own.impl}
     if own.name == "trajvit":  # it takes any number of frames and trajectories
-        most = own.trajvit.max_trajectories
         changes["frames"] = own.frames
-        changes["trajvit"] = dataclasses.replace(trained.trajvit, max_trajectories=most)
+        # Padding that is attended to, as in the released program, would change answers by the
+        # number of slots.
+        changes["trajvit"] = dataclasses.replace(
+            trained.trajvit,
+            max_trajectories=own.trajvit.max_trajectories,
+            attend_padding=False,
+        )
     elif own.frames != trained.frames:
         raise ValueError(
             f"{folder} reads {trained.frames} frames, the config's model {own.frames}: set "
             f"model.frames={trained.frames}"
         )
     return dataclasses.replace(trained, **changes)
-
-
-# What of the language model is no size, and so is the config's to say.
-_CHOICES = ("dtype", "stored", "remat", "unroll", "attention", "lora")
-
-
-def open_talks(
-    settings: VideoLLMExperiment, files: tuple[str, ...], records: Any, tokenizer: ChatTokenizer
-) -> TalkSource:
-    """Conversations of files, joined with records; raises as `TalkSource` does."""
-    packing = settings.data.packing
-    reader = Reader(settings.model, settings.eyes, tokenizer, settings.rows, packing)
-    max_bad = settings.data.max_bad
-    talks = [one for file in files_of(files) for one in read_conversations(file, max_bad=max_bad)]
-    return TalkSource(talks, records, reader, source=", ".join(files), max_bad=max_bad)
 
 
 def with_steps(settings: VideoLLMExperiment, conversations: int) -> VideoLLMExperiment:
@@ -143,37 +141,39 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
       `answer_loss` and `answer_accuracy` of the held-out conversations' answers, where there are
       any, with `parameters` that are trained and `seconds_a_step`.
 
-    Raises: as `trajvit_jax.train.train` does, and as `open_talks` and `resolve` do.
+    Raises: as `trajvit_jax.train.train` does, as `resolve` and as those of `llm.checks` do.
     """
     with contextlib.ExitStack() as stack:
         # Devices
         mesh = make_mesh(settings.mesh)
         part, processes = part_of_process(mesh)
-        _check_groups(settings, mesh)
-        _check_length(settings)
+        check_groups(settings, mesh)
+        check_numbers(settings)
 
         # What was trained before
-        settings, encoder = resolve(settings)
+        settings, encoder = resolve(settings, mesh)
+        check_length(settings)
 
         # Data
         data = settings.data
-        tokenizer = ChatTokenizer.load(
-            settings.weights.tokenizer or settings.weights.llm,
-            settings.llm.vocabulary,
-            model=settings.weights.llm,
+        tokenizer = tokenizer_of(settings)
+        source = open_talks(
+            settings, settings.conversations, data.train, data.train_split, tokenizer
         )
-        records = open_records(data.train, data.train_split)
-        source = open_talks(settings, settings.conversations, records, tokenizer)
         settings = with_steps(settings, len(source))
         held_out = None
         if settings.held_out:
-            own = open_records(data.evaluation_folder, data.eval_split)
-            held_out = open_talks(settings, (settings.held_out,), own, tokenizer)
-        made_of = f"{source.fingerprint}+{parts.fingerprint(encoder, settings.weights.llm)}"
+            files, folder = (settings.held_out,), data.evaluation_folder
+            held_out = open_talks(settings, files, folder, data.eval_split, tokenizer)
+        weights = settings.weights
+        between = parts.fingerprint(encoder, weights.llm, weights.tokenizer)
+        made_of = f"{source.fingerprint}+{between}"
         check(workdir, settings, made_of)
         stack.enter_context(lock(workdir, process=jax.process_index()))
         true_of = facts(settings, "" if held_out is None else held_out.fingerprint)
         if (done := finished(workdir, true_of, settings.steps)) is not None:
+            if jax.process_index() == 0:
+                note(workdir, settings, made_of)  # what it was made of may lie elsewhere by now
             return done
         epochs = settings.steps * data.batch / len(source)
         told = "%d conversations to train on, %d steps: %.2f epochs"
@@ -232,7 +232,7 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
             if lost and not warned:
                 _LOG.warning(
                     "step %d: no room in its rows for %s; `unplaced` of the log counts such "
-                    "conversations: raise rows.rows or rows.length",
+                    "conversations: raise rows.rows, rows.length or rows.media",
                     number,
                     ", ".join(lost[:3]),
                 )
@@ -258,25 +258,6 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
     return results
 
 
-def _check_groups(settings: VideoLLMExperiment, mesh: Mesh) -> None:
-    groups, devices = settings.data.batch // settings.rows.group, batch_parts(mesh)
-    if groups % (devices * settings.micro_batches):
-        raise ValueError(
-            f"{groups} groups ({settings.data.batch} conversations in groups of "
-            f"{settings.rows.group}) cannot be shared by {devices} devices in "
-            f"{settings.micro_batches} micro-batches: their number must be a multiple of both"
-        )
-
-
-def _check_length(settings: VideoLLMExperiment) -> None:
-    # Not among the settings' own checks: a run that was trained otherwise may answer with cuDNN.
-    if settings.llm.attention == "cudnn" and settings.rows.length % 2:
-        raise ValueError(
-            f"rows.length={settings.rows.length}: llm.attention='cudnn' trains on rows of even "
-            "length; add one, or set llm.attention='xla'"
-        )
-
-
 def evaluate(
     settings: VideoLLMExperiment,
     frozen: nnx.State,
@@ -287,7 +268,11 @@ def evaluate(
     state: TrainState,
     between: Callable[[], None],
 ) -> dict[str, float]:
-    """The loss of held-out answers, and the share of their tokens that are the likeliest."""
+    """The loss of held-out answers, and the share of their tokens that are the likeliest.
+
+    Beside them how many conversations were left out, of all processes, and how many trajectories
+    of the others found no place: the fewer rows, the more.
+    """
     if source is None:
         return {}
     batch = settings.data.batch
@@ -301,7 +286,7 @@ def evaluate(
         ordered=True,
     )
     run_one = _evaluation(settings.rows.group, settings.loss_block)
-    nats = right = count = 0.0
+    sums = dict.fromkeys(("nats", "right", "count", "left_out", "dropped"), 0.0)
     left: list[str] = []
     try:
         for _ in range(-(-len(source) // batch)):
@@ -310,28 +295,35 @@ def evaluate(
             told = zip(read.ids, read.batch.present, read.batch.unplaced, strict=True)
             left += [name for name, present, unplaced in told if not present or unplaced]
             found = run_one(state.graph, state.params, frozen, put_batch(read.batch, mesh))
-            nats += float(found.nats)
-            right += float(found.right)
-            count += float(found.count)
+            sums = {name: so_far + float(found[name]) for name, so_far in sums.items()}
     finally:
         steps.close()
     if left:
         _LOG.warning(
             "%d held-out conversations that this process read are left out: %s", len(left), left[:3]
         )
+    count = max(sums["count"], 1)
     return {
-        "answer_loss": nats / max(count, 1),
-        "answer_accuracy": right / max(count, 1),
-        "answer_tokens": count,
-        "left_out": float(len(left)),
+        "answer_loss": sums["nats"] / count,
+        "answer_accuracy": sums["right"] / count,
+        "answer_tokens": sums["count"],
+        "left_out": sums["left_out"],
+        "dropped": sums["dropped"],
     }
 
 
 @functools.cache
 def _evaluation(group: int, block: int) -> Any:
-    def one(graph: Any, params: nnx.State, frozen: nnx.State, talks: Talks) -> Any:
+    def one(graph: Any, params: nnx.State, frozen: nnx.State, talks: Talks) -> dict[str, jax.Array]:
         model = nnx.merge(graph, params, frozen, copy=True)
         groups = len(talks.present) // group
-        return run(model, talks, groups=groups, block=block, frozen_eyes=True)
+        found = run(model, talks, groups=groups, block=block, frozen_eyes=True)
+        return {
+            "nats": found.nats,
+            "right": found.right,
+            "count": found.count,
+            "left_out": (~talks.present | talks.unplaced).sum(),
+            "dropped": talks.dropped.sum(),
+        }
 
     return jax.jit(one, static_argnums=0)

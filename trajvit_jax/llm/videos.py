@@ -92,7 +92,8 @@ class VideoReader:
         pixels, trajectories = resized(record, model)
         if not cuts:
             if len(pixels) == 1 and self._model.name not in _BY_FRAME:
-                pixels = np.repeat(pixels, self._model.vit3d.tubelet, axis=0)  # it stands still
+                # It stands still for as long as images did in training: see `talks.still`.
+                pixels = np.repeat(pixels, self._model.frames, axis=0)
             labels = np.zeros((len(pixels), model.grid, model.grid), np.int32)
             return Clip(pixels, labels, 0, 0)
         most = model.trajvit.max_trajectories

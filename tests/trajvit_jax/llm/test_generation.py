@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from trajvit_jax.llm import generation
 from trajvit_jax.llm.answering import AnswerSettings
 from trajvit_jax.llm.eyes import EyesSettings
 from trajvit_jax.llm.generation import Generator
@@ -58,6 +59,17 @@ def test_rows_of_several_lengths_answer_as_alone(model, expected):
     alone = Generator(model, stop=(), bucket=1)
     assert together == [alone.generate([one], None, settings)[0] for one in prompts]
     assert together[0] == expected[7:14]
+
+
+@pytest.mark.parametrize("piece", [1, 4, 5])
+def test_long_prompts_are_read_in_pieces(model, expected, monkeypatch, piece):
+    """Of any length, padding before the shorter ones included; the answers stay the same."""
+    prompts, settings = [text(expected[:13]), text(expected[2:5])], AnswerSettings(most_tokens=5)
+    whole = Generator(model, stop=(), batch=2, bucket=1).generate(prompts, None, settings)
+    monkeypatch.setattr(generation, "_PIECE", piece)
+    in_pieces = Generator(model, stop=(), batch=2, bucket=1).generate(prompts, None, settings)
+    assert in_pieces == whole
+    assert whole[0] == expected[13:18]
 
 
 def test_stop_ids_end_an_answer(model, expected):

@@ -13,8 +13,9 @@ from trajvit_jax.llm.eyes import slots_of
 
 SHORT = AnswerSettings(most_tokens=6)
 # Tokens of an image, of a clip as in training (4 frames), and of 8 frames: of ViT3D CLS and four
-# patches of each two frames, an image being two; of TrajViT as many as there are, CLS with them.
-PATCHES = {"image": 1 + 4, "clip": 1 + 8, "longer": 1 + 16}
+# patches of each two frames, an image standing still for 4, as it did in training; of TrajViT as
+# many as there are, CLS with them.
+PATCHES = {"image": 1 + 8, "clip": 1 + 8, "longer": 1 + 16}
 
 
 @pytest.fixture(scope="module", params=["trajvit", "vit3d"])

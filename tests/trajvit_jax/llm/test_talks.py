@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,10 +45,18 @@ def source(records, reader):
     return TalkSource([talk(i) for i in range(12)], records, reader)
 
 
+def plan_each(fixed, counts, rows, *, each=1):
+    """Of conversations about one video each."""
+    plan = plan_rows(fixed, counts[:, None], rows, each=each)
+    return SimpleNamespace(
+        order=plan.order, row=plan.row, kept=plan.kept[:, 0], dropped=plan.dropped[:, 0]
+    )
+
+
 class TestPlan:
     def test_everything_fits_where_there_is_room(self):
         fixed, counts = np.array([10, 30, 20, 40] * 2), np.array([5, 1, 9, 3] * 2)
-        plan = plan_rows(fixed, counts, RowSettings(4, 2, 60))
+        plan = plan_each(fixed, counts, RowSettings(4, 2, 60))
         assert sorted(plan.order) == list(range(8))
         np.testing.assert_array_equal(plan.kept, counts[plan.order])
         assert not plan.dropped.any()
@@ -58,19 +67,19 @@ class TestPlan:
 
     def test_the_largest_video_gives_up_trajectories_first(self):
         fixed, counts = np.array([5, 5]), np.array([40, 8])
-        plan = plan_rows(fixed, counts, RowSettings(2, 1, 40), each=1)
+        plan = plan_each(fixed, counts, RowSettings(2, 1, 40), each=1)
         assert dict(zip(plan.order.tolist(), plan.kept.tolist(), strict=True)) == {0: 22, 1: 8}
         assert plan.dropped.sum() == 18
         # Of two tokens each, half as many fit.
-        plan = plan_rows(fixed, counts, RowSettings(2, 1, 40), each=2)
+        plan = plan_each(fixed, counts, RowSettings(2, 1, 40), each=2)
         assert sorted(plan.kept.tolist()) == [7, 8]
 
     def test_a_row_is_filled_to_its_last_place(self):
-        plan = plan_rows(np.array([10, 10]), np.array([5, 5]), RowSettings(2, 1, 29))
+        plan = plan_each(np.array([10, 10]), np.array([5, 5]), RowSettings(2, 1, 29))
         assert plan.kept.tolist() == [5, 4] and plan.dropped.sum() == 1
 
     def test_a_text_that_finds_no_room_is_left_out(self):
-        plan = plan_rows(np.array([30, 25]), np.array([2, 2]), RowSettings(2, 1, 40))
+        plan = plan_each(np.array([30, 25]), np.array([2, 2]), RowSettings(2, 1, 40))
         assert plan.row[plan.order.tolist().index(1)] == -1
         assert plan.kept[plan.order.tolist().index(1)] == 0
 
@@ -81,7 +90,7 @@ class TestPlan:
             b = rows.group * int(rng.integers(1, 4))
             each = int(rng.integers(1, 3))
             fixed, counts = rng.integers(1, 50, b), rng.integers(0, 60, b)
-            plan = plan_rows(fixed, counts, rows, each=each)
+            plan = plan_each(fixed, counts, rows, each=each)
             there = plan.row >= 0
             sizes = (fixed[plan.order] + plan.kept * each)[there]
             used = np.bincount(plan.row[there], sizes, minlength=1)
@@ -90,9 +99,44 @@ class TestPlan:
             assert (plan.row[there] // rows.rows == group[there]).all()
             np.testing.assert_array_equal(plan.kept + plan.dropped, counts[plan.order])
 
+    def test_several_videos_have_places_of_their_own(self):
+        """The first beside its conversation, others where one has none, then beyond the group."""
+        videos, counts = (
+            np.array([1, 3, 0, 2]),
+            np.array([[5, 0, 0], [2, 3, 4], [0] * 3, [1, 1, 0]]),
+        )
+        plan = plan_rows(np.full(4, 9), counts, RowSettings(4, 4, 20, media=6), videos=videos)
+        assert plan.order.tolist() == [0, 1, 2, 3]
+        assert plan.place.tolist() == [[0, -1, -1], [1, 4, 5], [-1] * 3, [3, 2, -1]]
+        np.testing.assert_array_equal(plan.kept, counts)
+        # A row of eleven: of nine trajectories two remain, of the largest videos.
+        plan = plan_rows(np.full(4, 9), counts, RowSettings(4, 4, 11, media=6), videos=videos)
+        assert plan.kept.tolist() == [[2, 0, 0], [1, 1, 0], [0] * 3, [1, 1, 0]]
+
+    def test_videos_without_places_leave_their_conversation_out(self):
+        videos, counts = np.array([2, 1, 3, 1]), np.ones((4, 3), int)
+        counts *= np.arange(3) < videos[:, None]
+        plan = plan_rows(np.full(4, 9), counts, RowSettings(4, 4, 20, media=5), videos=videos)
+        assert plan.row[2] == -1 and (plan.row[[0, 1, 3]] >= 0).all()
+        assert plan.place.tolist() == [[0, 4, -1], [1, -1, -1], [-1] * 3, [3, -1, -1]]
+        assert not plan.kept[2].any() and plan.dropped[2].sum() == 3
+
+    def test_groups_share_those_with_several_videos(self):
+        """Two of three videos each do not fit one group, and are spread over both."""
+        rng = np.random.default_rng(0)
+        videos = np.array([3, 1, 1, 1, 1, 3])
+        counts = rng.integers(1, 9, (6, 3)) * (np.arange(3) < videos[:, None])
+        plan = plan_rows(np.full(6, 5), counts, RowSettings(3, 2, 99, media=5), videos=videos)
+        assert (plan.row >= 0).all()
+        assert {0, 5} & set(plan.order[:3]) and {0, 5} & set(plan.order[3:])
+        for group in (slice(0, 3), slice(3, 6)):
+            places = plan.place[group][plan.place[group] >= 0]
+            assert len(set(places)) == len(places) == 5
+        np.testing.assert_array_equal(plan.kept, counts[plan.order])
+
     def test_groups_divide_a_batch(self):
         with pytest.raises(ValueError, match="3 conversations is not a multiple of groups of 2"):
-            plan_rows(np.ones(3, int), np.ones(3, int), RowSettings(2, 1, 9))
+            plan_each(np.ones(3, int), np.ones(3, int), RowSettings(2, 1, 9))
 
 
 def spelled(chat, batch, row, segment):
@@ -237,6 +281,77 @@ def test_conversations_without_video_read_nothing_of_it(records, reader):
     assert loaded.batch.present.all()
 
 
+def about(*numbers):
+    """A conversation about several clips of the toy, each with its placeholder."""
+    text = " ".join("<video>" for _ in numbers) + " ?"
+    turns = (Turn("user", text), Turn("assistant", f"red {numbers[0]}"))
+    return Conversation(f"about{numbers[0]}", turns, tuple(f"clip{i:02d}.mp4" for i in numbers))
+
+
+class TestSeveralVideos:
+    @pytest.fixture
+    def several(self, records, reader):
+        """Of a group of four conversations six videos, of those of one conversation three."""
+        reader = dataclasses.replace(reader, rows=RowSettings(4, 2, 200, media=6))
+        talks = [talk(0), about(1, 2, 3), talk(4, video=False), about(5, 6)]
+        return TalkSource(talks, records, reader)
+
+    def test_tokens_are_those_of_each_video(self, several, toy_record):
+        """In the order in which the conversation names them."""
+        loaded = next(talk_steps(several, 4, seed=0))
+        batch, slots = loaded.batch, several.reader.slots
+        assert len(batch.video) == len(batch.labels) == 6 and batch.present.all()
+        assert not batch.unplaced.any() and not batch.dropped.any()
+        expected = {"talk0": [0], "about1": [1, 2, 3], "talk4": [], "about5": [5, 6]}
+        sequences, found = batch.sequences, []
+        for row in range(2):
+            for segment in range(1, sequences.segment[row].max() + 1):
+                own = sequences.source[row, sequences.segment[row] == segment]
+                places = list(dict.fromkeys((own[own >= 0] // slots).tolist()))
+                read = [
+                    next(i for i in range(12) if np.array_equal(toy_record(i).frames, video))
+                    for video in batch.video[places]
+                ]
+                for place in places:
+                    numbers = own[own // slots == place] % slots
+                    assert numbers.tolist() == list(range(1 + batch.labels[place].max()))
+                found.append(read)
+        assert sorted(found) == sorted(expected[name] for name in loaded.ids)
+
+    def test_the_order_of_videos_matters(self, records, reader):
+        rows = RowSettings(1, 1, 200, media=2)
+        sources = [
+            TalkSource([about(*own)], records, dataclasses.replace(reader, rows=rows))
+            for own in ((1, 2), (2, 1))
+        ]
+        one, other = (next(talk_steps(source, 1, seed=0)).batch for source in sources)
+        np.testing.assert_array_equal(one.video, other.video[::-1])
+
+    def test_a_damaged_video_takes_its_conversation_along(self, several, records, toy_record):
+        broken = [toy_record(i, frames=3 if i == 3 else 4) for i in range(12)]
+        source = TalkSource(several.talks, broken, several.reader)
+        loaded = next(talk_steps(source, 4, seed=0))
+        place = loaded.ids.index("about1")
+        assert loaded.batch.present.tolist() == [i != place for i in range(4)]
+        assert [bad.id for bad in loaded.bad] == ["clip03"]
+        assert sum(int(row.max()) for row in loaded.batch.sequences.segment) == 3
+        assert sum(video.any() for video in loaded.batch.video) == 3
+
+    def test_one_without_a_record_is_missing(self, several, records):
+        with pytest.raises(ConversationError, match=r"(?s)1 of 2 .*: clip77;"):
+            TalkSource([talk(0), about(1, 77)], records, several.reader, max_missing=0.4)
+
+    def test_processes_read_their_parts(self, several, records):
+        own = [talk(0), about(1, 2), about(5, 6), talk(8)] * 2
+        talks = [dataclasses.replace(one, id=f"{i}") for i, one in enumerate(own)]
+        source = TalkSource(talks, records, several.reader)
+        whole = next(talk_steps(source, 8, seed=5))
+        parts = [next(talk_steps(source, 8, seed=5, process=i, processes=2)) for i in range(2)]
+        for read in (lambda x: x.video, lambda x: x.labels, lambda x: x.sequences.source):
+            halves = [read(part.batch) for part in parts]
+            np.testing.assert_array_equal(np.concatenate(halves), read(whole.batch))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_trajectories_beyond_the_model_s_slots_are_counted(records, tiny, chat, packed):
     few = tiny(trajvit=dataclasses.replace(tiny().trajvit, max_trajectories=1))
@@ -245,7 +360,7 @@ def test_trajectories_beyond_the_model_s_slots_are_counted(records, tiny, chat, 
     source = TalkSource([talk(i, video=i > 0) for i in range(4)], records, reader)
     plan = plan_talks(source, np.arange(4))
     has_video = plan.number > 0
-    np.testing.assert_array_equal(plan.kept, has_video)
+    np.testing.assert_array_equal(plan.kept[:, 0], has_video)
     np.testing.assert_array_equal(plan.dropped, has_video)  # each clip has two
 
 
@@ -283,7 +398,7 @@ class TestSomeMayBeLeftOut:
         talks = [*(talk(i) for i in range(8)), two, mute]
         with caplog.at_level(logging.WARNING):
             source = TalkSource(talks, records, reader, source="a.json", max_bad=0.2)
-        assert len(source) == 8 and "'two' has 2 videos" in caplog.text
+        assert len(source) == 8 and "'two' has 2 videos, of which" in caplog.text
         assert "'mute' has no answer" in caplog.text
         with pytest.raises(ConversationError, match=r"'two' has 2 videos.*'mute' has no answer"):
             TalkSource(talks, records, reader, max_bad=0.1)
@@ -309,14 +424,24 @@ class TestWhatDoesNotFit:
         assert len(source) == 1
         assert "a.json: 1 of 2 conversations are left out" in caplog.text
         assert "clip77" in caplog.text
+        told = r"(?s)1 of 2 conversations have no record .*clip77; extract them, or raise max_miss"
+        with pytest.raises(ConversationError, match=told):
+            TalkSource([talk(0), talk(77)], records, reader, max_missing=0.4)
         with pytest.raises(ConversationError, match="no conversation's video has a record"):
             TalkSource([talk(77)], records, reader)
 
     def test_several_videos(self, records, reader):
         turns = (Turn("user", "<video> <video>?"), Turn("assistant", "Yes."))
         two = Conversation("x", turns, ("clip00", "clip01"))
-        with pytest.raises(ConversationError, match="'x' has 2 videos; training reads one"):
+        told = "'x' has 2 videos, of which rows have places for 1: raise rows.media"
+        with pytest.raises(ConversationError, match=told):
             TalkSource([two], records, reader)
+        with pytest.raises(ValueError, match=r"rows\.media=3 is less than rows\.group=4"):
+            RowSettings(group=4, media=3)
+        packing = PackingSettings(group=4, rows=2, slots=16)
+        rows = dataclasses.replace(ROWS, media=8)
+        with pytest.raises(ValueError, match=r"rows\.media=8: .*leave out data\.packing"):
+            dataclasses.replace(reader, rows=rows, packing=packing)
 
     def test_no_answer(self, records, reader):
         with pytest.raises(ConversationError, match="'x' has no answer"):
@@ -347,8 +472,8 @@ def test_plan_counts_what_was_dropped(records, reader):
     small = dataclasses.replace(reader, rows=RowSettings(group=4, rows=1, length=160))
     source = TalkSource([talk(i) for i in range(4)], records, small)
     plan = plan_talks(source, np.arange(4))
-    there = source.trajectories[plan.number]
-    np.testing.assert_array_equal(plan.kept + plan.dropped, there)
+    there = source.trajectories[plan.number, 0]
+    np.testing.assert_array_equal(plan.kept[:, 0] + plan.dropped, there)
 
 
 def test_what_finds_no_room_is_told_apart_from_damage(records, reader):

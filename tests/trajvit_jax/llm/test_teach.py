@@ -15,20 +15,22 @@ from flax import nnx
 from tokenization.shards import write_records
 from trajvit_jax import config as configs
 from trajvit_jax.convert.pieces import paths
-from trajvit_jax.experiment import note, read_settings
+from trajvit_jax.experiment import check, note, read_settings
 from trajvit_jax.llm import hugging_face, parts, saved, trained
-from trajvit_jax.llm.conversation import to_llava
+from trajvit_jax.llm.checks import check_here
+from trajvit_jax.llm.conversation import ConversationError, to_llava
 from trajvit_jax.llm.costs import eyes_flops, work_of
-from trajvit_jax.llm.experiment import VideoLLMExperiment
+from trajvit_jax.llm.experiment import VideoLLMExperiment, WeightSettings
 from trajvit_jax.llm.eyes import EyesSettings
 from trajvit_jax.llm.llama import Llama
 from trajvit_jax.llm.lora import LoraSettings
 from trajvit_jax.llm.packing import RowSettings
 from trajvit_jax.llm.settings import LlamaSettings, to_hugging_face
-from trajvit_jax.llm.train import train, with_steps
+from trajvit_jax.llm.train import resolve, train, with_steps
 from trajvit_jax.models.costs import cost_of
 from trajvit_jax.run import interrupts
 from trajvit_jax.run.checkpoint_files import load_arrays
+from trajvit_jax.sharding import MeshSettings, make_mesh
 
 from .conftest import TOKENIZATION
 from .test_talks import talk
@@ -188,12 +190,27 @@ def test_a_fingerprint_tells_numbers_apart(written, golden_settings):
     """Another model of the same shapes is another model."""
     folder = written("llama")
     (folder / "config.json").write_text(json.dumps(to_hugging_face(golden_settings["llama"])))
+    (folder / "tokenizer.json").write_text("{}")
     before = parts.fingerprint(None, str(folder))
     assert parts.fingerprint(None, str(folder)) == before
     content = bytearray((folder / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (folder / "model.safetensors").write_bytes(content)
-    assert parts.fingerprint(None, str(folder)) != before
+    assert (other := parts.fingerprint(None, str(folder))) != before
+    # So is one that reads other words.
+    (folder / "tokenizer.json").write_text('{"added_tokens": []}')
+    assert parts.fingerprint(None, str(folder)) not in (before, other)
+
+
+def test_what_a_run_was_made_of_may_be_moved(settings, tmp_path):
+    """As long as it is the same: its fingerprint tells."""
+    note(tmp_path, settings, "all of it")
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    weights = dataclasses.replace(settings.weights, tokenizer="/elsewhere")
+    moved = dataclasses.replace(settings, weights=weights, conversations=("/elsewhere/*.json",))
+    check(tmp_path, moved, "all of it")
+    with pytest.raises(ValueError, match="records: 'all of it', now 'another'"):
+        check(tmp_path, moved, "another")
 
 
 @pytest.mark.parametrize(
@@ -206,6 +223,7 @@ def test_a_fingerprint_tells_numbers_apart(written, golden_settings):
         ({"micro_batches": 0}, "micro_batches"),
         ({"epochs": 3.0}, "epochs=3 and steps=6: set epochs=0"),
         ({"epochs": -1.0}, "epochs must be at least 0"),
+        ({"initial": "runs/other"}, "initial='runs/other' is of a video-text model"),
     ],
 )
 def test_settings_that_make_no_run(settings, change, told):
@@ -220,6 +238,60 @@ def test_cudnn_trains_on_rows_of_even_length(settings, tmp_path):
     with pytest.raises(ValueError, match=r"rows.length=161: .* even length"):
         train(odd, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_are_compared_with_the_context_of_the_trained_model(settings, tmp_path):
+    """That of Llama-3 is a default, which says nothing of a 3.1."""
+    rows = dataclasses.replace(settings.rows, length=9000)
+    long = dataclasses.replace(settings, rows=rows)
+    with pytest.raises(ValueError, match=r"rows.length=9000 exceeds .* of 8192"):
+        train(long, tmp_path / "run")
+    llm = tmp_path / "llm"
+    llm.mkdir()
+    own = dataclasses.replace(settings.llm, context=131_072)
+    (llm / "config.json").write_text(json.dumps(to_hugging_face(own)))
+    weights = dataclasses.replace(settings.weights, llm=str(llm))
+    long = dataclasses.replace(long, weights=weights)
+    resolved, _ = resolve(long, make_mesh(MeshSettings(data=1), jax.devices()[:1]))
+    assert resolved.rows.length < resolved.llm.context == 131_072
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"train": ("llm",), "llm": LlamaSettings(stored="bfloat16")},
+            "llm.stored='bfloat16' would round most of its updates away",
+        ),
+        ({"weights": WeightSettings()}, "neither weights.llm nor weights.tokenizer is given"),
+    ],
+)
+def test_what_only_training_refuses(settings, tmp_path, change, told):
+    with pytest.raises(ValueError, match=told):
+        train(dataclasses.replace(settings, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class TestChecksBeforehand:
+    def test_what_is_here_is_read(self, settings):
+        assert check_here(settings) == []
+        with pytest.raises(ValueError, match=r"rows\.length=9000 exceeds"):
+            rows = dataclasses.replace(settings.rows, length=9000)
+            check_here(dataclasses.replace(settings, rows=rows))
+
+    def test_conversations_that_do_not_fit_their_records(self, settings, data):
+        """The held-out ones are of records of another split."""
+        files = (f"{data}/test.json",)
+        with pytest.raises(ConversationError, match="no conversation's video has a record"):
+            check_here(dataclasses.replace(settings, conversations=files))
+
+    def test_what_is_elsewhere_is_named(self, settings):
+        weights = dataclasses.replace(settings.weights, llm="/a/llama", video="/a/run")
+        there = dataclasses.replace(
+            settings, weights=weights, conversations=("/a/*.json",), held_out="/a/test.json"
+        )
+        found = check_here(there)
+        assert found == ["/a/run", "/a/llama", "/a/*.json", "/a/test.json"]
 
 
 def test_options_of_the_config_are_read(data):

@@ -184,6 +184,38 @@ def test_eyes_are_those_of_a_trained_model(tiny, random_model, clip, assert_gold
     assert_golden(np.asarray(less.states[0])[valid], np.asarray(named["states"][-2, 0])[valid])
 
 
+@pytest.mark.parametrize("trained", [3, 12])
+def test_eyes_have_the_slots_that_they_are_used_with(
+    tiny, random_model, clip, assert_golden, trained
+):
+    """Whatever the encoder was trained with: else videos of a group would be read elsewhere."""
+    of = {
+        most: tiny("trajvit", trajvit=dataclasses.replace(tiny().trajvit, max_trajectories=most))
+        for most in (trained, 6)
+    }
+    eyes = Eyes.of(random_model(of[trained]), EyesSettings(), of[6])
+    clips = [clip(0, of[6]), clip(1, of[6], names=(5, 6))]
+    video, labels = (jnp.stack([jnp.asarray(one[part]) for one in clips]) for part in (0, 1))
+    seen = nnx.jit(lambda eyes, *clips: eyes(*clips, groups=1))(eyes, video, labels)
+    slots = slots_of(of[6])
+    assert seen.states.shape[1] == 2 * slots
+    expected = Eyes.of(random_model(of[6]), EyesSettings())
+    for number in range(2):
+        alone = expected(video[number : number + 1], labels[number : number + 1], groups=1)
+        own = slice(number * slots, (number + 1) * slots)
+        np.testing.assert_array_equal(seen.valid[0, own], alone.valid[0])
+        valid = np.asarray(alone.valid[0])
+        assert valid.sum() == 3
+        assert_golden(np.asarray(seen.states[0, own])[valid], np.asarray(alone.states[0])[valid])
+
+
+def test_eyes_of_other_arrays_are_refused(tiny, random_model):
+    own = tiny("trajvit")
+    wider = dataclasses.replace(own, encoder=dataclasses.replace(own.encoder, mlp=48))
+    with pytest.raises(ValueError, match="a trained trajvit has other arrays"):
+        Eyes.of(random_model(own), EyesSettings(), wider)
+
+
 class TestWhatDoesNotFit:
     def test_placeholders(self):
         with pytest.raises(ValueError, match="'a' has 2 placeholders for 1 videos"):
@@ -199,6 +231,17 @@ class TestWhatDoesNotFit:
             make(tiny("trajvit"), skip=2)
         with pytest.raises(ValueError, match="layers of tome read different tokens"):
             make(tiny("tome"), skip=1)
+
+    def test_layers_of_an_encoder_that_runs_twice(self, make, tiny):
+        own = tiny("trajvit")
+        twice = dataclasses.replace(own, encoder=dataclasses.replace(own.encoder, passes=2))
+        with pytest.raises(ValueError, match=r"eyes.skip=1: .* 2 passes .* set eyes.skip=0"):
+            make(twice)
+
+    def test_padding_that_is_attended_to(self, make, tiny):
+        padded = dataclasses.replace(tiny().trajvit, attend_padding=True)
+        with pytest.raises(ValueError, match="attend_padding=True: what the eyes see would"):
+            make(tiny("trajvit", trajvit=padded))
 
 
 def test_trajvit_settings_are_read(tiny):
