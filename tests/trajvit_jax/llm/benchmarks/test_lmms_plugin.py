@@ -1,0 +1,143 @@
+"""The plugin without lmms-eval: stand-ins for its modules, and for the process that answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLUGIN = Path(__file__).parents[4] / "plugins" / "lmms_eval"
+# Stands for trajvit_jax.llm.serve: notes what it is asked, answers with the question's text, and
+# fails at those that say so.
+SERVE = """\
+import json, sys
+
+print(json.dumps({"ready": True}), flush=True)
+for line in sys.stdin:
+    with open("requests.jsonl", "a") as file:
+        file.write(line)
+    texts = [one["text"] for one in json.loads(line)["questions"]]
+    if "die" in texts:
+        sys.exit(7)
+    if "refuse" in texts:
+        print(json.dumps({"error": "no such setting"}), flush=True)
+        continue
+    failed = {str(place): "broken" for place, text in enumerate(texts) if "broken" in text}
+    answers = ["" if "broken" in text else text.upper() for text in texts]
+    print(json.dumps({"answers": answers, "failed": failed}), flush=True)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What lmms-eval hands over of a question: its text, settings, visuals, number, task, split."""
+
+    args: tuple[Any, ...]
+
+
+class Model:
+    """lmms-eval's base class."""
+
+    def __init__(self) -> None:
+        self.task_dict: dict[str, Any] = {}
+
+
+def module(name: str, **content: Any) -> types.ModuleType:
+    made = types.ModuleType(name)
+    vars(made).update(content)
+    return made
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The plugin's module."""
+    told: list[str] = []
+    stand_ins = [
+        module("lmms_eval"),
+        module("lmms_eval.api"),
+        module("lmms_eval.api.instance", Instance=Request),
+        module("lmms_eval.api.model", lmms=Model),
+        module("lmms_eval.models"),
+        module("lmms_eval.models.registry_v2", ModelManifest=dict),
+        module("loguru", logger=types.SimpleNamespace(warning=told.append, error=told.append)),
+    ]
+    for one in stand_ins:
+        monkeypatch.setitem(sys.modules, one.__name__, one)
+    monkeypatch.syspath_prepend(str(PLUGIN))
+    for name in ("lmms_eval_trajvit", "trajvit_process"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    found = importlib.import_module("lmms_eval_trajvit")
+    found.told = told
+    yield found
+    for name in ("lmms_eval_trajvit", "trajvit_process"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def answering(plugin, folder) -> Callable[..., Any]:
+    """Makes the model, before a stand-in for our process; `asked` reads what that was sent."""
+
+    def make(serve: str = SERVE, **arguments: Any) -> Any:
+        for name in ("trajvit_jax/__init__.py", "trajvit_jax/llm/__init__.py"):
+            folder.put(name)
+        folder.put("trajvit_jax/llm/serve.py", serve)
+        model = plugin.TrajViT(sys.executable, "m", cwd=str(folder.path), **arguments)
+        made.append(model)
+        return model
+
+    made: list[Any] = []
+    yield make
+    for model in made:
+        model._process.close()
+        model._images.cleanup()
+
+
+def ask(model: Any, *texts: str, visuals: Any = (), settings: Any = None) -> list[str]:
+    """Answers to questions; `settings` is one for all, or one for each."""
+    every = settings if isinstance(settings, list) else [settings or {}] * len(texts)
+    model.task_dict = {"task": {"test": list(texts)}}
+    return model.generate_until(
+        [
+            Request((text, own, lambda _: visuals, number, "task", "test"))
+            for number, (text, own) in enumerate(zip(texts, every, strict=True))
+        ]
+    )
+
+
+def asked(folder: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder.path / "requests.jsonl").read_text().splitlines()]
+
+
+def test_up_to_a_twentieth_may_fail(answering, plugin):
+    texts = [f"q{number}" for number in range(19)]
+    model = answering(batch_size=4)
+    answers = ask(model, *texts, "broken")
+    assert answers == [*(text.upper() for text in texts), ""]
+    assert plugin.told == [
+        "task 19 has no answer: broken",
+        "1 of 20 questions failed; their answers are empty",
+    ]
+    with pytest.raises(SystemExit, match=r"2 of 20 questions .* more than most_failed=0\.05"):
+        ask(model, *texts[:-1], "broken", "broken")
+
+
+def test_more_may_fail_where_it_is_allowed(answering, plugin):
+    model = answering(most_failed="0.5")
+    assert ask(model, "q", "broken") == ["Q", ""]
+    with pytest.raises(SystemExit, match="cure what is told above"):
+        ask(model, "broken", "q", "broken")
+    with pytest.raises(SystemExit, match=r"most_failed=1\.5 must be a part"):
+        answering(most_failed=1.5)
+
+
+def test_where_nothing_works_it_ends_at_once(answering, folder):
+    with pytest.raises(SystemExit, match="the first 5 questions all failed"):
+        ask(answering(most_failed=1), *["broken"] * 9)
+    assert len(asked(folder)) == 5
