@@ -12,8 +12,9 @@ Examples:
 Each answer is written to a file at once (ANSWERS.jsonl beside the result), and the same command
 goes on where it was stopped; with everything answered it only scores again, for example with a
 --judge that was not at hand before. Questions whose video is not there are left out and named, and
-the result says on how many of how many it was computed. Where the model failed to answer, each
-number stands a second time with those questions counted as wrong: compare models by that one.
+the result says on how many of how many it was computed. Where the model failed to answer, or the
+judge to mark, each number stands a second time with those questions counted as wrong: compare
+models by that one.
 
 docs/VIDEOQA.md has every benchmark: where to get it, prompt, metric, what the paper reports.
 """
@@ -37,7 +38,7 @@ from trajvit_jax.llm.answerers import HELP, fingerprint, load_answerer
 from trajvit_jax.llm.answering import AnswerSettings
 from trajvit_jax.llm.benchmarks import asking, registry, results
 from trajvit_jax.llm.benchmarks.asking import Asked
-from trajvit_jax.llm.benchmarks.contract import Annotations, Benchmark
+from trajvit_jax.llm.benchmarks.contract import Annotations, Benchmark, Item
 from trajvit_jax.llm.benchmarks.intervals import RESAMPLES
 from trajvit_jax.llm.benchmarks.judge import Judge
 from trajvit_jax.llm.benchmarks.lines_file import LinesFile
@@ -238,7 +239,13 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult
         split=benchmark.split,
         metrics=scores.metrics,
         groups=scores.groups,
-        with_failures=with_failures(benchmark, scored, unanswered, seed=options.seed),
+        with_failures=with_failures(
+            benchmark,
+            scored,
+            unanswered,
+            _marked(benchmark, questions[0].item, judged=bool(options.judge)),
+            seed=options.seed,
+        ),
         count=len(scored),
         of=len(annotations.items) + len(annotations.unusable),
         missing=missing,
@@ -265,6 +272,13 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult
         seconds=round(time.perf_counter() - started, 1),
     )
     return result, benchmark
+
+
+def _marked(benchmark: Benchmark, item: Item, *, judged: bool) -> set[str]:
+    """Names of the metrics that an answer has marks of, or would have if the judge gave them."""
+    if judged:
+        return {one.name for one in benchmark.metrics}
+    return set(benchmark.marks(item, ""))
 
 
 def _benchmark(options: argparse.Namespace) -> Benchmark:
@@ -354,7 +368,10 @@ def _unjudged(
     ]
     if not found:
         return {}
-    return {"unjudged": f"{len(found):,} answers, such as {found[0]!r}; --retry_failed asks again"}
+    return {
+        "unjudged": f"{len(found):,} answers, such as {found[0]!r}, which are wrong in with_failures "
+        "alone; --retry_failed asks again"
+    }
 
 
 def _dropped(counts: Sequence[int]) -> dict[str, str]:

@@ -155,17 +155,7 @@ def test_failures_count_as_wrong_in_a_second_number(job, capsys):
     assert "3 questions (TooLong 2, ValueError 1)" in found["notes"]["failed"]
     table = capsys.readouterr().out.splitlines()
     place = next(n for n, line in enumerate(table) if line.startswith("accuracy "))
-    assert table[place + 1].split() == [
-        "failed",
-        "ones",
-        "wrong",
-        "40.00",
-        "0.0",
-        "to",
-        "100.0",
-        "5",
-        "3",
-    ]
+    assert table[place + 1].split() == ["with", "failures", "40.00", *"0.0 to 100.0 5 3".split()]
 
 
 def test_a_decoder_that_says_not_there_has_failed_all_the_same(job):
@@ -249,6 +239,9 @@ def test_what_the_judge_failed_at_can_be_asked_again_and_is_not_wrong(job, monke
         "value": 100.0, "low": 0, "high": 0, "questions": 2, "videos": 2
     }  # fmt: skip
     assert found["notes"]["unjudged"].startswith("1 answers")
+    # Where all are asked alike it is one.
+    assert found["with_failures"]["accuracy"]["value"] == pytest.approx(200 / 3)
+    assert found["with_failures"]["accuracy"]["questions"] == 3
     monkeypatch.setenv("JUDGE_ERROR", "")
     assert run(*again, **where) == 0
     assert result()["metrics"]["accuracy"]["questions"] == 2  # not asked again unless told to
@@ -348,7 +341,7 @@ def test_a_model_that_was_moved_has_its_answers(job, monkeypatch, capsys):
     assert run(MODEL) == 2
 
 
-def test_answers_that_a_judge_skips_are_counted(job):
+def test_answers_that_a_judge_skips_are_counted(job, capsys):
     rows = [{"video_name": "one", "question": "is first", "question_id": f"q{n}"} for n in range(3)]
     job.put("qa/test_q.json", rows)
     answers = [{"question_id": f"q{n}", "answer": "b", "type": 8} for n in range(3)]
@@ -356,8 +349,12 @@ def test_answers_that_a_judge_skips_are_counted(job):
     judge = f"--judge={JUDGE} --fault=error"
     assert run(judge, benchmark="activitynet_qa", files="qa") == 0
     found = result()
-    assert found["notes"]["unjudged"] == "1 answers, such as 'q1'; --retry_failed asks again"
+    assert found["notes"]["unjudged"].startswith("1 answers, such as 'q1', which are wrong in")
     assert found["metrics"]["judge_accuracy"]["questions"] == 2
+    assert found["metrics"]["judge_score"]["value"] == 5.0
+    assert found["with_failures"]["judge_score"]["value"] == pytest.approx((5 + 0 + 5) / 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("  with failures") for line in lines) == 2  # not of exact_match
 
 
 def test_wups_needs_a_wordnet_and_says_so(job, wordnet_folder):

@@ -17,6 +17,7 @@ from tests.trajvit_jax.llm.benchmarks.conftest import (
     csv,
 )
 from trajvit_jax.llm.benchmarks import intervals, registry
+from trajvit_jax.llm.benchmarks.contract import Item
 from trajvit_jax.llm.benchmarks.scores import Scored, score, with_failures
 
 
@@ -162,12 +163,28 @@ def test_failures_of_mlvu_count_in_their_task(folder):
     items = folder.read("mlvu", folder.path).items
     mlvu = registry.find("mlvu")
     scored = [Scored(one, "v", mlvu.marks(one, "B")) for one in items[:2]]
-    found = with_failures(mlvu, scored, [(items[2], "w")])
+    found = with_failures(mlvu, scored, [(items[2], "w")], {"accuracy"})
     assert found["accuracy"].value == 50.0
     generation = registry.find("mlvu_generation")
     judged = [Scored(items[0], "v", {"judge_score": 8.0, "exact_match": 0.0})]
-    found = with_failures(generation, judged, [(items[1], "w")])
+    found = with_failures(generation, judged, [(items[1], "w")], {"judge_score"})
     assert found["judge_score"].value == 5.0  # of 8 and 2, the lowest there is
+
+
+def test_what_nobody_marked_is_wrong_among_failures():
+    benchmark = registry.find("activitynet_qa")
+    item = Item("q", ("v",), "", "", "")
+    scored = [
+        Scored(item, "v", {"exact_match": 1.0, "judge_accuracy": 1.0, "judge_score": 4.0}),
+        Scored(item, "w", {"exact_match": 1.0}),  # the judge failed
+    ]
+    names = {"exact_match", "judge_accuracy", "judge_score"}
+    found = with_failures(benchmark, scored, [(item, "x"), (item, "x")], names)
+    assert {name: one.value for name, one in found.items()} == {
+        "exact_match": 50.0, "judge_accuracy": 25.0, "judge_score": 1.0
+    }  # fmt: skip
+    found = with_failures(benchmark, [], [(item, "x")], {"exact_match"})
+    assert (found["exact_match"].value, list(found)) == (0.0, ["exact_match"])
 
 
 def test_one_video_has_no_interval_and_no_marks_no_mean():
