@@ -341,7 +341,7 @@ def _notes(benchmark: Benchmark, options: argparse.Namespace, scores: Scores) ->
         notes["limit"] = f"only the first {options.limit:,} questions were asked"
     if benchmark.judging is not None and not options.judge:
         notes["judge"] = (
-            "none: exact match alone, which is no number to compare; see --judge"
+            "none: what rules alone can tell, which is no number to compare; see --judge"
             if benchmark.judging.needed
             else "none: answers that the rules cannot read count as wrong"
         )
@@ -369,8 +369,8 @@ def _unjudged(
     if not found:
         return {}
     return {
-        "unjudged": f"{len(found):,} answers, such as {found[0]!r}, which are wrong in with_failures "
-        "alone; --retry_failed asks again"
+        "unjudged": f"{len(found):,} answers, such as {found[0]!r}, are wrong in with_failures "
+        "and not in metrics; --retry_failed asks again"
     }
 
 

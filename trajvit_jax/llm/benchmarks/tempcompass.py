@@ -8,7 +8,9 @@ video and dimension a caption is judged.
 Prompts, rules and metric as lmms-eval's tasks: accuracy over all questions, and of each dimension.
 An answer that the rules cannot read goes to a judge, as there; without one it counts as wrong. A
 caption is right if the judge, who sees only the caption, answers the multiple-choice question
-rightly from it: there is no exact match but that of the option's text in the caption.
+rightly from it. Beside it stands whether the caption has the text of the right option and of no
+other (`option_named`), and whether it is that text (`exact_match`). A letter in a caption is no
+option's: the model reads them in another order, as "Information A: ..".
 """
 
 from __future__ import annotations
@@ -193,9 +195,12 @@ def _caption(line: str) -> tuple[str, str, str]:
 
 
 def captioning_marks(item: Item, reply: str) -> Marks:
-    """Whether the caption contains the right option's text and no other's."""
-    found = choices.any_letter(f"It says: {reply}", item.options)
-    return {"exact_match": float(found == item.answer)}
+    """Whether the caption names the right option, by its text and alone, and whether it is that."""
+    right = item.options[letters(len(item.options)).index(item.answer)]
+    return {
+        "option_named": float(choices.only_option(reply, item.options) == item.answer),
+        "exact_match": choices.same(reply, right),
+    }
 
 
 def _unread_request(
@@ -264,7 +269,8 @@ CAPTIONING = Benchmark(
     marks=captioning_marks,
     metrics=(
         Metric("judge_accuracy", "avg_accuracy"),
-        Metric("exact_match", "the right option's text is in the caption, and no other's"),
+        Metric("option_named", "the right option's text is in the caption, and no other's"),
+        Metric("exact_match", "the caption is the right option's text"),
     ),
     most_tokens=1024,
     judging=Judging(judge.choice_request, judge.choice_marks),

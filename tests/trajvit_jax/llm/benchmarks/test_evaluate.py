@@ -155,7 +155,7 @@ def test_failures_count_as_wrong_in_a_second_number(job, capsys):
     assert "3 questions (TooLong 2, ValueError 1)" in found["notes"]["failed"]
     table = capsys.readouterr().out.splitlines()
     place = next(n for n, line in enumerate(table) if line.startswith("accuracy "))
-    assert table[place + 1].split() == ["with", "failures", "40.00", *"0.0 to 100.0 5 3".split()]
+    assert " ".join(table[place + 1].split()) == "with failures 40.00 0.0 to 100.0 5 3"
 
 
 def test_a_decoder_that_says_not_there_has_failed_all_the_same(job):
@@ -290,7 +290,7 @@ def test_a_judge_can_come_later_and_is_asked_once(job, capsys):
     assert run(benchmark="activitynet_qa", files="qa") == 0
     found = result()
     assert list(found["metrics"]) == ["exact_match"]
-    assert "exact match alone" in found["notes"]["judge"]
+    assert "what rules alone can tell" in found["notes"]["judge"]
     assert run(f"--judge={JUDGE}", benchmark="activitynet_qa", files="qa") == 0
     found = result()
     assert found["metrics"]["judge_accuracy"]["value"] == pytest.approx(100 / 3)
@@ -349,7 +349,7 @@ def test_answers_that_a_judge_skips_are_counted(job, capsys):
     judge = f"--judge={JUDGE} --fault=error"
     assert run(judge, benchmark="activitynet_qa", files="qa") == 0
     found = result()
-    assert found["notes"]["unjudged"].startswith("1 answers, such as 'q1', which are wrong in")
+    assert found["notes"]["unjudged"].startswith("1 answers, such as 'q1', are wrong in")
     assert found["metrics"]["judge_accuracy"]["questions"] == 2
     assert found["metrics"]["judge_score"]["value"] == 5.0
     assert found["with_failures"]["judge_score"]["value"] == pytest.approx((5 + 0 + 5) / 3)

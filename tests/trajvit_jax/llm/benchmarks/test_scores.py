@@ -101,13 +101,27 @@ def test_caption_matching_by_hand(folder, marked, reply, accuracy, any_form):
     assert (marks["accuracy"], marks["accuracy_any_form"]) == (accuracy, any_form)
 
 
-def test_captions_match_exactly_if_they_name_the_right_option_alone(folder, marked):
+@pytest.mark.parametrize(
+    ("reply", "named", "equal"),
+    [
+        ("A man is passing a ball.", 1, 0),
+        ("Passing.", 1, 1),
+        ("A man is dunking.", 0, 0),
+        ("He runs.", 0, 0),
+        ("dunking, then passing", 0, 0),
+        # The model read the options as "Information B: ..", in another order than the judge's.
+        ("B", 0, 0),
+        ("The answer is B.", 0, 0),
+        ("Information B: a man is dunking", 0, 0),
+        ("(A) a man passing a ball", 1, 0),
+    ],
+)
+def test_captions_name_the_right_option_by_its_text_alone(folder, marked, reply, named, equal):
     folder.put("multi-choice.json", {"1": {"action": [CHOICE]}})
-    folder.put("captioning.json", {"1": {"action": [CAPTIONING] * 3}})
+    folder.put("captioning.json", {"1": {"action": [CAPTIONING]}})
     annotations = folder.read("tempcompass_captioning", folder.path)
-    replies = ["A man is passing a ball.", "A man is dunking.", "He runs."]
-    marks = marked("tempcompass_captioning", annotations, replies)
-    assert [mark["exact_match"] for mark in marks] == [1, 0, 0]
+    (marks,) = marked("tempcompass_captioning", annotations, [reply])
+    assert marks == {"option_named": named, "exact_match": equal}
 
 
 def test_open_answers_match_up_to_articles_and_punctuation(folder, marked):
