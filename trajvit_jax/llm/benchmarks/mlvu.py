@@ -126,13 +126,14 @@ def _choice(file: Path, row: Row, task: str, position: int) -> Item | Unusable:
     ]
     if not right:
         return row.unusable(f"the answer {answer!r} is none of its candidates")
-    lines = lettered(options, "({letter}) {option}")
+    # As MLVU's own programs: as written, but for the end.
+    lines = lettered(row.raw("candidates"), "({letter}) {option}").rstrip()
     return _item(
         file,
         row,
         task,
         position,
-        prompt=f"Question: {row.any_text('question')}\nOptions:\n{lines}\n{_AFTER}",
+        prompt=f"Question: {row.written('question')}\nOptions:\n{lines}\n{_AFTER}",
         answer=right[0],
         also=tuple(right[1:]),
         options=options,
@@ -148,7 +149,7 @@ def _open(file: Path, row: Row, task: str, position: int) -> Item:
         row,
         task,
         position,
-        prompt=row.text("question"),
+        prompt=row.written("question"),
         answer=row.text("answer"),
         points=points,
     )

@@ -90,12 +90,11 @@ def _video(file: Path, mode: str) -> Iterator[Item]:
 
 
 def _item(row: Row, video: str, mode: str, number: int, *, stop: float | None) -> Item:
-    question = row.text("question")
     return Item(
         id=f"{video}/{mode}/{number}",
         videos=(video,),
-        question=question,
-        prompt=f"{_BEFORE}{question}",
+        question=row.text("question"),
+        prompt=f"{_BEFORE}{row.written('question')}",
         answer=row.text("answer"),
         stop=stop,
     )

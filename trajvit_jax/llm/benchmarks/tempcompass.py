@@ -84,8 +84,8 @@ def _item(one: _Question, **given: Any) -> Item:
 
 
 def _multi_choice(one: _Question) -> Item:
-    question, (options, letter) = one.row.text("question"), _options(one.row)
-    prompt = f"{question}\nPlease directly give the best option:"
+    options, letter = _options(one.row)
+    prompt = f"{one.row.written('question')}\nPlease directly give the best option:"
     return _item(one, prompt=prompt, answer=letter, options=options)
 
 
@@ -103,7 +103,7 @@ def _options(row: Row) -> tuple[tuple[str, ...], str]:
 
 
 def _yes_no(one: _Question) -> Item:
-    prompt = f"{one.row.text('question')}\nPlease answer yes or no:"
+    prompt = f"{one.row.written('question')}\nPlease answer yes or no:"
     return _item(one, prompt=prompt, answer=one.row.one_of("answer", ("yes", "no")))
 
 
@@ -114,7 +114,7 @@ def _caption_matching(one: _Question) -> Item:
         raise one.row.fault("has a question whose lines are not 'Caption A: ..', 'Caption B: ..'")
     if answer not in lines:
         raise one.row.fault(f"has 'answer': {answer!r}, which is none of its captions")
-    prompt = f"{question}\nPlease directly give the best option:"
+    prompt = f"{one.row.written('question')}\nPlease directly give the best option:"
     return _item(one, prompt=prompt, answer=answer, options=tuple(lines))
 
 
@@ -150,7 +150,7 @@ def _captioning(one: _Question, judges: Mapping[tuple[str, str], _Question]) -> 
         id=one.id,
         videos=(one.video,),
         question=judging.row.text("question"),
-        prompt=one.row.text("question"),
+        prompt=one.row.written("question"),
         answer=letter,
         options=options,
         groups={"dimension": one.dimension},

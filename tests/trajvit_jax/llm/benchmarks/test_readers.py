@@ -141,6 +141,44 @@ def test_moviechat_stops_at_breakpoints(folder):
         folder.read("moviechat_breakpoint", rows)
 
 
+def test_prompts_keep_space_where_those_of_lmms_eval_do(folder):
+    def asked(benchmark, *files):
+        (item,) = folder.read(benchmark, *files).items
+        return item
+
+    rows = [
+        {"video_name": "1Q", "question": "is he in ", "question_id": "q"},
+        {"answer": "no ", "type": 3, "question_id": "q"},
+    ]
+    files = [folder.put(f"{number}.json", [row]) for number, row in enumerate(rows)]
+    item = asked("activitynet_qa", *files)
+    assert item.prompt == "Is he in ? Answer the question using a single word or phrase."
+    assert (item.question, item.answer) == ("is he in", "no")
+    row = MLVU | {"question": " What?\n", "candidates": ["a pen ", "a cup "], "answer": "a cup "}
+    item = asked("mlvu", folder.put("3_ego.json", [row]))
+    assert item.prompt == (
+        "Question:  What?\n\nOptions:\n(A) a pen \n(B) a cup\nOnly give the best option.\n"
+        "Best option: ("
+    )
+    assert (item.answer, item.options) == ("B", ("a pen", "a cup"))
+    row = SCENE | {"question": "What? "}
+    assert asked("mlvu_generation", folder.put("8_sub_scene.json", [row])).prompt == "What? "
+    row = VIDEO_MME | {"question": "How many? ", "options": ["A. 1 ", "B. 4"], "answer": "B"}
+    item = asked("videomme", folder.put("v.jsonl", json.dumps(row) + "\n"))
+    assert "option.\nHow many? \nA. 1 \nB. 4\n\nAnswer" in item.prompt
+    assert item.options == ("1", "4")
+    movie = MOVIE | {"global": [{"question": " Is it day? ", "answer": "Yes."}]}
+    assert asked("moviechat_global", folder.put("m.json", movie)).prompt.endswith(". Is it day? ")
+    row = {"question": CHOICE["question"] + " ", "answer": CHOICE["answer"]}
+    item = asked("tempcompass_multi_choice", folder.put("c.json", {"1": {"action": [row]}}))
+    assert item.prompt == f"{CHOICE['question']} \nPlease directly give the best option:"
+    row = {"question": "Does he? ", "answer": "no"}
+    item = asked("tempcompass_yes_no", folder.put("y.json", {"1": {"action": [row]}}))
+    assert item.prompt == "Does he? \nPlease answer yes or no:"
+    item = asked("nextqa_oe", folder.put("o.csv", csv(NEXTQA_OPEN | {"question": "where is it "})))
+    assert item.prompt.startswith("where is it\nAnswer")  # it strips these
+
+
 @pytest.mark.parametrize(
     ("benchmark", "name", "content", "message"),
     [
