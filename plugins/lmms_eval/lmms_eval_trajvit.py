@@ -120,7 +120,8 @@ class TrajViT(lmms):
         question: dict[str, Any] = {"text": text, "videos": []}
         for visual in visuals if isinstance(visuals, list | tuple) else [visuals]:
             if isinstance(visual, dict):  # MovieChat's breakpoints: the frame to stop at
-                question["stop"] = visual["timestep"] / _rate(visual["video_path"])
+                frames = max(visual["timestep"], 1)  # at frame 0 there is one frame to see
+                question["stop"] = frames / _rate(visual["video_path"])
                 visual = visual["video_path"]
             if isinstance(visual, Image.Image):
                 visual = self._saved(visual)

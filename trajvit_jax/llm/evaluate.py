@@ -260,6 +260,7 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult
             "lmms_eval": "0.7.3",
         },
         notes={
+            **annotations.notes,
             **_notes(benchmark, options, scores),
             **_unjudged(benchmark, answered, verdicts),
             **_failures([line["error"] for _, line in failed]),

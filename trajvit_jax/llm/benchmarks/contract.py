@@ -64,10 +64,12 @@ class Annotations:
     Attributes:
       items: in the order of the files.
       unusable: known faults of the public files; other faults are errors.
+      notes: what else a result should say of the files, by a word for it.
     """
 
     items: tuple[Item, ...]
     unusable: tuple[Unusable, ...] = ()
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
