@@ -125,7 +125,8 @@ class TrajViT(lmms):
                 visual = visual["video_path"]
             if isinstance(visual, Image.Image):
                 visual = self._saved(visual)
-            question["videos"].append(str(visual))
+            # Absolute: the process may have started in another folder.
+            question["videos"].append(str(Path(visual).absolute()))
         return question
 
     def _saved(self, image: Image.Image) -> str:

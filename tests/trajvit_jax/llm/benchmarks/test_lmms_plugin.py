@@ -141,3 +141,13 @@ def test_where_nothing_works_it_ends_at_once(answering, folder):
     with pytest.raises(SystemExit, match="the first 5 questions all failed"):
         ask(answering(most_failed=1), *["broken"] * 9)
     assert len(asked(folder)) == 5
+
+
+def test_relative_videos_are_found_by_a_process_that_starts_elsewhere(
+    answering, folder, monkeypatch, tmp_path_factory
+):
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
+    ask(answering(), "q", visuals=["deep/a.mp4"])
+    (request,) = asked(folder)
+    assert request["questions"] == [{"text": "q", "videos": [str(here / "deep/a.mp4")]}]
