@@ -151,3 +151,37 @@ def test_relative_videos_are_found_by_a_process_that_starts_elsewhere(
     ask(answering(), "q", visuals=["deep/a.mp4"])
     (request,) = asked(folder)
     assert request["questions"] == [{"text": "q", "videos": [str(here / "deep/a.mp4")]}]
+
+
+def test_a_wrong_folder_or_python_is_named(plugin, folder):
+    with pytest.raises(SystemExit, match=r"cwd=nowhere is no folder; the model argument `cwd`"):
+        plugin.TrajViT(sys.executable, "m", cwd="nowhere")
+    with pytest.raises(SystemExit, match=r"no-python cannot be started .*`python`"):
+        plugin.TrajViT("no-python", "m", cwd=str(folder.path))
+    with pytest.raises(SystemExit, match=r"unknown model arguments \['frame'\]"):
+        plugin.TrajViT(sys.executable, "m", frame=16)
+
+
+@pytest.mark.parametrize(
+    ("serve", "message"),
+    [
+        ("print('Loading wheels ..')", "printed 'Loading wheels ..', which is no reply"),
+        ("print(3)", "printed '3', which is no reply"),
+        ("print('{}')", "did not say that it is ready, but {}"),
+        ("raise SystemExit(3)", "ended with exit code 3; what it said is above"),
+    ],
+)
+def test_a_process_that_does_not_get_ready_is_told_of(answering, serve, message):
+    with pytest.raises(SystemExit) as error:
+        answering(serve)
+    assert message in str(error.value)
+
+
+def test_a_process_that_ends_or_refuses_ends_the_run(answering):
+    with pytest.raises(SystemExit, match="trajvit_jax cannot answer: no such setting"):
+        ask(answering(), "refuse")
+    model = answering(batch_size=2)
+    with pytest.raises(SystemExit, match="ended with exit code 7"):
+        ask(model, "q", "die")
+    with pytest.raises(SystemExit, match="ended with exit code 7"):
+        ask(model, "q")
