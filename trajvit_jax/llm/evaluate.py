@@ -262,6 +262,7 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult
         notes={
             **annotations.notes,
             **_notes(benchmark, options, scores),
+            **_without_video(len(questions), sum(one["kind"] == "missing" for one in missing)),
             **_unjudged(benchmark, answered, verdicts),
             **_failures([line["error"] for _, line in failed]),
             **_dropped([line.get("dropped", 0) for _, line in lines]),
@@ -354,6 +355,16 @@ def _notes(benchmark: Benchmark, options: argparse.Namespace, scores: Scores) ->
     if benchmark.name == registry.NEXTQA_OPEN.name and not options.wordnet:
         notes["wordnet"] = "none: exact match alone, no WUPS; see --wordnet"
     return notes
+
+
+def _without_video(asked: int, missing: int) -> dict[str, str]:
+    """A note on questions that were not asked."""
+    if not missing:
+        return {}
+    return {
+        "missing": f"{asked:,} of {asked + missing:,} questions asked, as the others' videos are "
+        "not there: no number to compare"
+    }
 
 
 def _unjudged(

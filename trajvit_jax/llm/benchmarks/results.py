@@ -32,7 +32,7 @@ class QuestionsResult:
       of: how many there were to be.
       missing: those that are not among the `count`: id, file, kind and reason. Kinds: "missing",
         the video is not there; "failed", the model could not answer; "unusable", the annotation
-        is wrong.
+        is wrong. Questions beyond a --limit are not listed; `notes` tells of the limit.
       frames: that the model read of a video; 0 = as many as it was trained with.
       model: that answered, as the command names it.
       checkpoint: fingerprint of its files; "" = it is made by a function.

@@ -67,6 +67,8 @@ def test_a_result_says_what_it_is_of(job, capsys):
         {"id": "gone_3", "file": "gone", "kind": "missing", "reason": "its video is not there"}
     ]
     assert found["with_failures"] == found["metrics"]  # nobody failed to answer it
+    assert found["notes"]["missing"].startswith("3 of 4 questions asked")
+    assert found["notes"]["missing"].endswith("no number to compare")
     assert found["protocol"] == "videoqa"
     assert found["groups"]["type"]["DL"]["accuracy"]["videos"] == 2
     assert "--frames=32" in found["command"]
@@ -75,6 +77,13 @@ def test_a_result_says_what_it_is_of(job, capsys):
     assert "3 of 4 questions; 32 frames" in out
     assert "left out: gone_3: its video is not there" in out
     assert "37.0, 29.5" in out
+
+
+def test_a_limit_is_noted_and_what_is_beyond_it_is_not_missing(job):
+    assert run("--limit=3") == 0
+    found = result()
+    assert (found["count"], found["of"], found["missing"]) == (3, 4, [])
+    assert found["notes"] == {"limit": "only the first 3 questions were asked"}
 
 
 def test_what_is_answered_is_not_asked_again(job):
