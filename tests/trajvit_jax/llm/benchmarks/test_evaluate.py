@@ -161,7 +161,7 @@ def test_failures_count_as_wrong_in_a_second_number(job, capsys):
     assert found["with_failures"]["accuracy"]["value"] == pytest.approx(40.0)
     assert found["with_failures"]["accuracy"]["questions"] == 5
     assert found["with_failures"]["unread"]["value"] == pytest.approx(60.0)
-    assert "3 questions (TooLong 2, ValueError 1)" in found["notes"]["failed"]
+    assert "3 questions (ContextOverflow 2, ValueError 1)" in found["notes"]["failed"]
     table = capsys.readouterr().out.splitlines()
     place = next(n for n, line in enumerate(table) if line.startswith("accuracy "))
     assert " ".join(table[place + 1].split()) == "with failures 40.00 0.0 to 100.0 5 3"
@@ -287,6 +287,27 @@ def test_where_nothing_works_it_ends_at_once(job, capsys):
     assert run("--batch=5", files="b.csv") == 2
     assert "the first 5 questions all failed" in capsys.readouterr().err
     assert not Path("r.json").exists()
+
+
+@pytest.mark.parametrize(("count", "broken"), [(1, 0), (9, 0), (9, 4)])
+def test_where_every_prompt_is_too_long_the_worst_is_the_result(job, capsys, count, broken):
+    names = ["long"] * (count - broken) + ["broken"] * broken
+    rows = [NEXTQA | {"qid": str(n), "video": name} for n, name in enumerate(names)]
+    job.put("b.csv", csv(*rows))
+    for name in ("long", "broken"):
+        job.put(f"videos/{name}.mp4")
+    assert run("--batch=4", files="b.csv") == 1
+    found = result()
+    assert (found["metrics"], found["groups"], found["count"]) == ({}, {}, 0)
+    worst = {name: one["value"] for name, one in found["with_failures"].items()}
+    assert worst == {"accuracy": 0.0, "accuracy_any_form": 0.0, "unread": 100.0}
+    assert found["with_failures"]["accuracy"]["questions"] == count
+    out, error = capsys.readouterr()
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    place = next(n for n, line in enumerate(lines) if line.startswith("accuracy "))
+    assert lines[place] == "accuracy - - 0 0 37.0, 29.5"
+    assert lines[place + 1].startswith("with failures 0.00")
+    assert f"{count} of {count} questions could not be answered" in error
 
 
 def test_a_judge_can_come_later_and_is_asked_once(job, capsys):
