@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 PLUGIN = Path(__file__).parents[4] / "plugins" / "lmms_eval"
 # Stands for trajvit_jax.llm.serve: notes what it is asked, answers with the question's text, and
@@ -185,3 +188,82 @@ def test_a_process_that_ends_or_refuses_ends_the_run(answering):
         ask(model, "q", "die")
     with pytest.raises(SystemExit, match="ended with exit code 7"):
         ask(model, "q")
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ({}, {}),
+        ({"max_new_tokens": 16, "do_sample": False, "temperature": 0}, {"most_tokens": 16}),
+        ({"do_sample": True, "temperature": 0}, {}),
+        ({"do_sample": False, "temperature": 0.7, "top_p": 0.9}, {}),
+        ({"do_sample": True, "temperature": 0.7}, {"temperature": 0.7, "top_p": 1.0}),
+        (
+            {"do_sample": True, "temperature": "0.7", "top_p": 0.9},
+            {"temperature": 0.7, "top_p": 0.9},
+        ),
+        ({"until": "ASSISTANT:"}, {"stop": ["ASSISTANT:"]}),
+        ({"until": ["\n\n", "", None]}, {"stop": ["\n\n"]}),
+        ({"until": [], "num_beams": 1}, {}),
+    ],
+)
+def test_settings_of_a_task_are_those_of_an_answer(plugin, given, settings):
+    assert plugin._settings(given) == settings
+
+
+def test_questions_of_one_request_are_of_one_kind(answering, folder):
+    short, long = {"max_new_tokens": 4}, {"max_new_tokens": 8}
+    kinds = [short, short, short, long, short, short]
+    texts = [f"q{number}" for number in range(6)]
+    answers = ask(answering(batch_size="2"), *texts, settings=kinds)
+    assert answers == [text.upper() for text in texts]
+    requests = asked(folder)
+    assert [[one["text"] for one in request["questions"]] for request in requests] == [
+        ["q0", "q1"],
+        ["q2"],
+        ["q3"],
+        ["q4", "q5"],
+    ]
+    assert [request["most_tokens"] for request in requests] == [4, 4, 8, 4]
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    """Ten frames at 8 a second."""
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 8, (64, 48))
+    for level in range(20, 220, 20):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize(("frame", "second"), [(4, 0.5), (0, 0.125)])
+def test_a_breakpoint_is_a_second_to_stop_at(plugin, answering, folder, clip, frame, second):
+    assert plugin._rate(str(clip)) == 8.0
+    ask(answering(), "q", visuals=[{"video_path": str(clip), "timestep": frame}])
+    (request,) = asked(folder)
+    assert request["questions"] == [{"text": "q", "videos": [str(clip)], "stop": second}]
+
+
+def test_images_are_kept_as_files_and_a_question_may_have_none(answering, folder):
+    model = answering(batch_size=3)
+    pictures = [Image.new("L", (4, 3), color=level) for level in (10, 200)]
+    ask(model, "q", visuals=pictures)
+    ask(model, "q", visuals=pictures[1])
+    ask(model, "q", visuals=None)
+    first, second, third = (request["questions"][0]["videos"] for request in asked(folder))
+    read = [np.asarray(Image.open(path)) for path in (*first, *second)]
+    assert [one.shape for one in read] == [(3, 4, 3)] * 3
+    assert [one.max() for one in read] == [10, 200, 200]
+    assert len({*first, *second}) == 3 and third == []
+
+
+def test_what_it_offers_lmms_eval(plugin, answering):
+    assert plugin.manifest() == {
+        "model_id": "trajvit",
+        "simple_class_path": "lmms_eval_trajvit.TrajViT",
+    }
+    for method in ("loglikelihood", "generate_until_multi_round"):
+        with pytest.raises(NotImplementedError, match="trajvit answers generate_until tasks"):
+            getattr(answering(), method)([])

@@ -12,6 +12,7 @@ from tests.trajvit_jax.llm.benchmarks.conftest import (
     CAPTIONING,
     CHOICE,
     MLVU,
+    MOVIE,
     NEXTQA,
     VIDEO_MME,
     csv,
@@ -134,6 +135,34 @@ def test_open_answers_match_up_to_articles_and_punctuation(folder, marked):
         ["Red car.", "A car", "the red car"],
     )
     assert [mark["exact_match"] for mark in marks] == [1, 0, 1]
+
+
+def test_moviechat_by_hand(folder):
+    """Two films of two questions: what a judge says of each answer, and the means of that."""
+    question = {"question": "Is it day?", "answer": "Yes."}
+    for number in (1, 2):
+        movie = MOVIE | {"info": {"video_path": f"{number}.mp4"}, "global": [question] * 2}
+        folder.put(f"gt/{number}.json", movie)
+    items = folder.read("moviechat_global", folder.path / "gt").items
+    assert [item.id for item in items] == [f"{n}.mp4/global/{m}" for n in (1, 2) for m in (0, 1)]
+    moviechat = registry.find("moviechat_global")
+    replies = ["Yes", "It is day.", "No.", "yes!"]
+    verdicts = [(True, 5), (True, 4.8), (False, 0), (True, 3)]
+    assert moviechat.judging is not None
+    scored = [
+        Scored(
+            item,
+            item.videos[0],
+            moviechat.marks(item, reply)
+            | moviechat.judging.marks(item, {"correct": correct, "score": points}),
+        )
+        for item, reply, (correct, points) in zip(items, replies, verdicts, strict=True)
+    ]
+    found = score(moviechat, scored).metrics
+    assert found["judge_accuracy"].value == 75.0
+    assert found["judge_score"].value == pytest.approx((5 + 4.8 + 0 + 3) / 4)  # none is cut
+    assert found["exact_match"].value == 50.0
+    assert (found["judge_score"].questions, found["judge_score"].videos) == (4, 2)
 
 
 def test_bootstrap_equals_a_slow_one_and_draws_whole_videos():
