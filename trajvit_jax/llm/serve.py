@@ -65,12 +65,13 @@ def _read(request: Any, defaults: AnswerSettings) -> tuple[list[Question | Reply
             raise ValueError(f"a question needs a text, got {found!r}")
         _known(found, _QUESTION)
         given: dict[str, Any] = found | {"videos": _texts(found, "videos")}
-        wrong = next((name for name in ("start", "stop") if not _is_time(found, name)), "")
+        wrong = [name for name in ("start", "stop") if not _is_time(found, name)]
         if wrong:
-            reason = f"{wrong!r} is {found[wrong]!r}, which must be a number of seconds"
+            reason = f"{wrong[0]!r} is {found[wrong[0]]!r}, which must be a number of seconds"
             questions.append(Reply(failed=f"ValueError: {reason}", error="ValueError"))
         else:
-            questions.append(Question(**given))
+            times = {n: float(found[n]) for n in ("start", "stop") if found.get(n) is not None}
+            questions.append(Question(**given | times))
     return questions, dataclasses.replace(defaults, **changed)
 
 
@@ -78,7 +79,8 @@ def _is_time(found: Mapping[str, Any], name: str) -> bool:
     if name == "stop" and found.get(name) is None:
         return True
     value = found.get(name, 0.0)
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # Less than what a float can hold: JSON's numbers have no end.
+    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def _texts(found: Mapping[str, Any], name: str) -> tuple[str, ...]:

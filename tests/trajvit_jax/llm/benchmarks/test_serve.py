@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -76,7 +77,8 @@ def test_a_broken_video_leaves_the_others_of_its_batch():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("start", "soon"), ("start", None), ("stop", "1.5"), ("stop", True)]
+    ("name", "value"),
+    [("start", "soon"), ("start", None), ("stop", "1.5"), ("stop", True), ("stop", math.inf)],
 )
 def test_seconds_that_are_none_are_told_for_their_question_alone(name, value):
     good = {"text": "why", "videos": ["a.mp4"], "stop": None}
