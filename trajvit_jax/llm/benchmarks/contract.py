@@ -83,7 +83,7 @@ class Metric:
       each: name of a group: the mean of its groups' means; "" = over all questions alike.
       groups: how many groups there are; 0 = it is no mean of them.
       most: the highest mark.
-      worst: the mark of a question that the model failed to answer.
+      worst: the mark of a question that the model failed to answer, or the judge to judge.
     """
 
     name: str
