@@ -32,10 +32,10 @@ from absl import logging
 
 from tokenization.files import printable
 
-_IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 _VIDEOS = {".3g2", ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
 _MORE_VIDEOS = {".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
-VIDEO_SUFFIXES = frozenset(_IMAGES | _VIDEOS | _MORE_VIDEOS)
+VIDEO_SUFFIXES = IMAGE_SUFFIXES | _VIDEOS | _MORE_VIDEOS
 
 _MEANT = ("captions", "label", "start", "end", "boxes")
 _OTHERS = {"labels", *_MEANT}  # what other programs of this repository read, as it is spelt
@@ -249,7 +249,7 @@ def _in_folder(folder: Path, *, keep_images: bool) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and _may_be_file(path)
     ]
-    videos = [path for path in found if keep_images or path.suffix.lower() not in _IMAGES]
+    videos = [path for path in found if keep_images or path.suffix.lower() not in IMAGE_SUFFIXES]
     if videos and len(videos) < len(found):
         logging.warning(
             "%s: images beside videos are left out, %d of %d files; name those that you want in "

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,19 @@ from trajvit_process import Process
 _HOPELESS = 5  # questions that fail while none was ever answered: nothing works
 
 
+@contextlib.contextmanager
+def _ends_the_run() -> Iterator[None]:
+    """Makes errors such that end lmms-eval: of an Exception it prints the traceback and exits 0."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise SystemExit(f"error: trajvit: {error}") from error
+
+
 class TrajViT(lmms):
     """A VideoLLM of trajvit_jax, which runs in a process and an environment of its own."""
 
+    @_ends_the_run()
     def __init__(
         self,
         python: str,
@@ -32,6 +44,7 @@ class TrajViT(lmms):
         frames: int | str = 16,
         batch_size: int | str = 1,
         cwd: str | None = None,
+        most_failed: float | str = 0.05,
         **unused: Any,
     ) -> None:
         """Starts the process.
@@ -42,26 +55,36 @@ class TrajViT(lmms):
           frames: that it reads of each video; 0 = as it was trained.
           batch_size: questions that are sent and computed at once.
           cwd: folder to start in: a clone of trajvit_jax that is not installed.
+          most_failed: part of the questions that may fail; with more there is no result.
           unused: what lmms-eval passes to all models.
+
+        Raises:
+          SystemExit: an argument makes no sense, or the process cannot be started.
         """
         super().__init__()
         known = {"device", "max_batch_size"}
         if unknown := set(unused) - known:
             raise ValueError(f"unknown model arguments {sorted(unknown)}")
+        self._most_failed = float(most_failed)
+        if not 0 <= self._most_failed <= 1:
+            raise ValueError(f"most_failed={most_failed} must be a part of the questions, 0 to 1")
         self._batch = max(1, int(batch_size))
         arguments = [f"--model={model}", f"--frames={frames}", f"--batch={self._batch}"]
         self._process = Process(python, arguments, cwd)
         atexit.register(self._process.close)
         self._images = tempfile.TemporaryDirectory(prefix="trajvit-")
 
+    @_ends_the_run()
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answers to questions about videos and images.
 
         A question that cannot be answered (a broken video, a prompt too long) is told, and its
-        answer is empty, which counts as wrong.
+        answer is empty. Most tasks count that as wrong, but NExT-QA's multiple choice draws an
+        option at random where it reads no letter: a fifth of these is right. So with more than
+        `most_failed` of them there is no result.
 
         Raises:
-          RuntimeError: the first questions all failed, or the process ended.
+          SystemExit: the first questions all failed, too many did, or the process ended.
         """
         answers: list[str] = []
         failed = 0
@@ -80,6 +103,7 @@ class TrajViT(lmms):
                     raise RuntimeError(f"the first {failed} questions all failed; see above")
         if failed:
             logger.error(f"{failed} of {len(answers)} questions failed; their answers are empty")
+        check_failed(failed, len(answers), self._most_failed)
         return answers
 
     def _alike(self, requests: list[Instance], start: int) -> list[Instance]:
@@ -96,11 +120,13 @@ class TrajViT(lmms):
         question: dict[str, Any] = {"text": text, "videos": []}
         for visual in visuals if isinstance(visuals, list | tuple) else [visuals]:
             if isinstance(visual, dict):  # MovieChat's breakpoints: the frame to stop at
-                question["stop"] = visual["timestep"] / _rate(visual["video_path"])
+                frames = max(visual["timestep"], 1)  # at frame 0 there is one frame to see
+                question["stop"] = frames / _rate(visual["video_path"])
                 visual = visual["video_path"]
             if isinstance(visual, Image.Image):
                 visual = self._saved(visual)
-            question["videos"].append(str(visual))
+            # Absolute: the process may have started in another folder.
+            question["videos"].append(str(Path(visual).absolute()))
         return question
 
     def _saved(self, image: Image.Image) -> str:
@@ -116,6 +142,24 @@ class TrajViT(lmms):
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not offered."""
         raise NotImplementedError("trajvit answers generate_until tasks, not of several rounds")
+
+
+def check_failed(failed: int, of: int, most: float) -> None:
+    """Looks whether a run has enough answers to be scored.
+
+    Args:
+      failed: questions without an answer.
+      of: how many were asked.
+      most: part of them that may fail.
+
+    Raises:
+      RuntimeError: it has not.
+    """
+    if failed > most * of:
+        raise RuntimeError(
+            f"{failed} of {of} questions could not be answered, more than most_failed={most:g} of "
+            "them; cure what is told above, or allow more by the model argument most_failed"
+        )
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 
@@ -21,6 +23,11 @@ class Process:
         Raises:
           RuntimeError: it cannot be started, or the model cannot be loaded.
         """
+        if cwd is not None and not Path(cwd).is_dir():
+            raise RuntimeError(
+                f"cwd={cwd} is no folder; the model argument `cwd` names a clone of trajvit_jax, "
+                "and is left out where that is installed"
+            )
         command = [python, "-m", "trajvit_jax.llm.serve", *arguments]
         try:
             self._process = subprocess.Popen(
@@ -31,8 +38,14 @@ class Process:
                 f"{python} cannot be started ({error.strerror}); the model argument `python` "
                 "names the Python that has trajvit_jax"
             ) from error
-        if "ready" not in self._read():
-            raise RuntimeError(f"{' '.join(command)} did not say that it is ready")
+        try:
+            reply = self._read()
+            if "ready" not in reply:
+                raise RuntimeError(f"{' '.join(command)} did not say that it is ready, but {reply}")
+        except BaseException:
+            self._process.kill()
+            self.close()
+            raise
 
     def ask(
         self, questions: list[dict[str, Any]], settings: dict[str, Any]
@@ -58,7 +71,8 @@ class Process:
         """Ends it."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):  # it has ended before it read all
+                    pipe.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -73,4 +87,13 @@ class Process:
                 f"trajvit_jax.llm.serve ended with exit code {self._process.wait()}; what it "
                 "said is above"
             )
-        return json.loads(line)
+        try:
+            reply = json.loads(line)
+        except ValueError:
+            reply = None
+        if not isinstance(reply, dict):
+            raise RuntimeError(
+                f"trajvit_jax.llm.serve printed {line.strip()!r}, which is no reply; does "
+                "something that Python loads at its start print to standard output?"
+            )
+        return reply

@@ -52,6 +52,21 @@ class Media:
                     return Path(parent, last if last in found else found[0])
         return None
 
+    def alike(self, name: str) -> Iterator[list[Path]]:
+        """All files that `find` may take for a name, folder by folder, without the empty ones.
+
+        Raises:
+          ItemError: the name leaves the media folder.
+        """
+        below, last = _checked(name)
+        for folder in self._roots:
+            parent = f"{folder}/{below}" if below else folder
+            listing = self._listing(parent)
+            # A set: a name without a suffix is its own stem.
+            found = {*listing.get(_stem(last), ()), *listing.get(last, ())}
+            if found:
+                yield [Path(parent, one) for one in sorted(found)]
+
     def holds_files(self, below: str) -> bool:
         """Whether a media folder has video or image files right in its folder `below`.
 

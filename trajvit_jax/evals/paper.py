@@ -117,6 +117,7 @@ class Block:
       rows: numbers by model.
       status: 'measured here', 'small-scale' or 'needs data'.
       small: what was measured, and by which command.
+      doubt: what is doubtful about the paper's numbers, a sentence.
     """
 
     place: str
@@ -128,6 +129,7 @@ class Block:
     rows: Mapping[str, tuple[float | None, ...]]
     status: str
     small: str
+    doubt: str = ""
 
     def numbers(self) -> Iterator[Number]:
         """One by one."""
@@ -323,6 +325,8 @@ def _section(block: Block) -> str:
         lines.append(
             f"| {model} | {' | '.join(cells)} | {made} | {hours_of(block.training, model)} |"
         )
+    if block.doubt:
+        lines += ["", block.doubt]
     datasets = list(dict.fromkeys(dataset for dataset, _ in block.columns))
     lines += ["", "| data needed | command |", "|---|---|"]
     if block.protocol in ("videoqa", "summary", "ablation"):

@@ -85,6 +85,11 @@ def answer_each(
     return [reply for one in questions for reply in answer_each(answerer, [one], settings)]
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device had no memory for it, as XLA tells: by a RuntimeError."""
+    return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
 def load_answerer(name: str, *, batch: int) -> VideoAnswerer:
     """Loads the model.
 

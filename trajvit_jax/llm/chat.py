@@ -6,29 +6,36 @@ Examples:
       --question="What do they have in common?"
 
 --model is the workdir of `python -m trajvit_jax.llm.teach`, or a folder as
-`python -m benchmarks.videollm` leaves behind. Without --question every line that is typed is one;
+`python -m benchmarks.videollm` leaves behind; without it the environment variable TRAJVIT_MODEL
+names that. Without --question every line that is typed is one;
 an empty line or Ctrl-D ends. Videos are read before the first question, or where it says <video>.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from tokenization import exit_codes, interrupts
 from tokenization.arguments import ArgumentParser
+from trajvit_jax.llm.answerers import out_of_memory
 
 if TYPE_CHECKING:
     from trajvit_jax.llm.answering import AnswerSettings
     from trajvit_jax.llm.conversation import Turn
     from trajvit_jax.llm.videollm import VideoLLMAnswerer
 
+_MODEL = "TRAJVIT_MODEL"  # the environment variable
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = ArgumentParser(prog="python -m trajvit_jax.llm.chat", description=__doc__)
-    parser.add_argument("--model", required=True, help="folder of the VideoLLM")
+    parser.add_argument("--model", help=f"folder of the VideoLLM (default: that of ${_MODEL})")
     parser.add_argument("--video", action="append", default=[], help="file; several, if repeated")
     parser.add_argument("--question", help="ask this alone")
     parser.add_argument("--frames", type=int, default=0, help="of each video; 0 = as in training")
@@ -38,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     options = parser.parse_args(argv)
     try:
+        folder = options.model or os.environ.get(_MODEL)
+        if not folder:
+            raise ValueError(
+                f"no model: name it by --model or the environment variable {_MODEL}; it is the "
+                "workdir of python -m trajvit_jax.llm.teach, or a folder that python -m "
+                "benchmarks.videollm left behind"
+            )
         from trajvit_jax.llm import videollm
         from trajvit_jax.llm.answering import AnswerSettings, Question
 
@@ -48,17 +62,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             top_p=options.top_p,
             seed=options.seed,
         )
-        model = videollm.load(options.model, batch=1)
-        for path in options.video:
+        model = videollm.load(folder, batch=1)
+        bar = tqdm(options.video, desc="reading videos", unit="video", delay=5, leave=False)
+        for path in bar:
             told = f"{path}: {model.tokens_of(path, options.frames)} tokens"
             if dropped := model.dropped(Question("", (path,)), settings):
                 told += f"; its {dropped} smallest trajectories are more than the model reads"
-            print(told, file=sys.stderr)
+            bar.write(told, file=sys.stderr)
         talk(model, options.video, settings, options.question)
     except KeyboardInterrupt:
         interrupts.leave("interrupted")
     except (OSError, ValueError) as error:
         return exit_codes.tell(error)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        frames = options.frames or "as many as in training"
+        reason = str(error).splitlines()[0]
+        return exit_codes.tell(
+            MemoryError(
+                f"the device has no memory for this model and videos of {frames} frames "
+                f"({reason}); give fewer --frames, or fewer videos"
+            )
+        )
     return 0
 
 

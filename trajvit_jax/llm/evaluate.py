@@ -12,8 +12,9 @@ Examples:
 Each answer is written to a file at once (ANSWERS.jsonl beside the result), and the same command
 goes on where it was stopped; with everything answered it only scores again, for example with a
 --judge that was not at hand before. Questions whose video is not there are left out and named, and
-the result says on how many of how many it was computed. Where the model failed to answer, each
-number stands a second time with those questions counted as wrong: compare models by that one.
+the result says on how many of how many it was computed. Where the model failed to answer, or the
+judge to mark, each number stands a second time with those questions counted as wrong: compare
+models by that one.
 
 docs/VIDEOQA.md has every benchmark: where to get it, prompt, metric, what the paper reports.
 """
@@ -37,7 +38,7 @@ from trajvit_jax.llm.answerers import HELP, fingerprint, load_answerer
 from trajvit_jax.llm.answering import AnswerSettings
 from trajvit_jax.llm.benchmarks import asking, registry, results
 from trajvit_jax.llm.benchmarks.asking import Asked
-from trajvit_jax.llm.benchmarks.contract import Annotations, Benchmark
+from trajvit_jax.llm.benchmarks.contract import Annotations, Benchmark, Item
 from trajvit_jax.llm.benchmarks.intervals import RESAMPLES
 from trajvit_jax.llm.benchmarks.judge import Judge
 from trajvit_jax.llm.benchmarks.lines_file import LinesFile
@@ -238,7 +239,13 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult
         split=benchmark.split,
         metrics=scores.metrics,
         groups=scores.groups,
-        with_failures=with_failures(benchmark, scored, unanswered, seed=options.seed),
+        with_failures=with_failures(
+            benchmark,
+            scored,
+            unanswered,
+            _marked(benchmark, questions[0].item, judged=bool(options.judge)),
+            seed=options.seed,
+        ),
         count=len(scored),
         of=len(annotations.items) + len(annotations.unusable),
         missing=missing,
@@ -253,7 +260,9 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult
             "lmms_eval": "0.7.3",
         },
         notes={
+            **annotations.notes,
             **_notes(benchmark, options, scores),
+            **_without_video(len(questions), sum(one["kind"] == "missing" for one in missing)),
             **_unjudged(benchmark, answered, verdicts),
             **_failures([line["error"] for _, line in failed]),
             **_dropped([line.get("dropped", 0) for _, line in lines]),
@@ -265,6 +274,13 @@ def evaluate(options: argparse.Namespace, command: str) -> tuple[QuestionsResult
         seconds=round(time.perf_counter() - started, 1),
     )
     return result, benchmark
+
+
+def _marked(benchmark: Benchmark, item: Item, *, judged: bool) -> set[str]:
+    """Names of the metrics that an answer has marks of, or would have if the judge gave them."""
+    if judged:
+        return {one.name for one in benchmark.metrics}
+    return set(benchmark.marks(item, ""))
 
 
 def _benchmark(options: argparse.Namespace) -> Benchmark:
@@ -327,7 +343,7 @@ def _notes(benchmark: Benchmark, options: argparse.Namespace, scores: Scores) ->
         notes["limit"] = f"only the first {options.limit:,} questions were asked"
     if benchmark.judging is not None and not options.judge:
         notes["judge"] = (
-            "none: exact match alone, which is no number to compare; see --judge"
+            "none: what rules alone can tell, which is no number to compare; see --judge"
             if benchmark.judging.needed
             else "none: answers that the rules cannot read count as wrong"
         )
@@ -339,6 +355,16 @@ def _notes(benchmark: Benchmark, options: argparse.Namespace, scores: Scores) ->
     if benchmark.name == registry.NEXTQA_OPEN.name and not options.wordnet:
         notes["wordnet"] = "none: exact match alone, no WUPS; see --wordnet"
     return notes
+
+
+def _without_video(asked: int, missing: int) -> dict[str, str]:
+    """A note on questions that were not asked."""
+    if not missing:
+        return {}
+    return {
+        "missing": f"{asked:,} of {asked + missing:,} questions asked, as the others' videos are "
+        "not there: no number to compare"
+    }
 
 
 def _unjudged(
@@ -354,7 +380,10 @@ def _unjudged(
     ]
     if not found:
         return {}
-    return {"unjudged": f"{len(found):,} answers, such as {found[0]!r}; --retry_failed asks again"}
+    return {
+        "unjudged": f"{len(found):,} answers, such as {found[0]!r}, are wrong in with_failures "
+        "and not in metrics; --retry_failed asks again"
+    }
 
 
 def _dropped(counts: Sequence[int]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from typing import Any, TextIO
 from tokenization import exit_codes, interrupts
 from tokenization.arguments import ArgumentParser
 from trajvit_jax.config import nearest
-from trajvit_jax.llm.answerers import HELP, answer_each, load_answerer
+from trajvit_jax.llm.answerers import HELP, Reply, answer_each, load_answerer
 from trajvit_jax.llm.answering import AnswerSettings, Question, VideoAnswerer
 
 _SETTINGS = tuple(field.name for field in dataclasses.fields(AnswerSettings))
@@ -38,8 +38,10 @@ def answer_line(line: str, answerer: VideoAnswerer, defaults: AnswerSettings) ->
     """The reply to a line."""
     try:
         request = json.loads(line)
-        questions, settings = _read(request, defaults)
-        replies = answer_each(answerer, questions, settings)
+        read, settings = _read(request, defaults)
+        asked = [one for one in read if isinstance(one, Question)]
+        answered = iter(answer_each(answerer, asked, settings))
+        replies = [next(answered) if isinstance(one, Question) else one for one in read]
     except (ValueError, TypeError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
     failed = {str(place): one.failed for place, one in enumerate(replies) if one.failed}
@@ -49,21 +51,36 @@ def answer_line(line: str, answerer: VideoAnswerer, defaults: AnswerSettings) ->
     return answers | {name: found for name, found in told.items() if found}
 
 
-def _read(request: Any, defaults: AnswerSettings) -> tuple[list[Question], AnswerSettings]:
+def _read(request: Any, defaults: AnswerSettings) -> tuple[list[Question | Reply], AnswerSettings]:
+    """The questions, with a reply in place of each that nobody can be asked, and settings."""
     if not isinstance(request, dict) or not isinstance(request.get("questions"), list):
         raise ValueError('a request is like {"questions": [{"text": "..", "videos": ["a.mp4"]}]}')
     changed = {name: value for name, value in request.items() if name != "questions"}
     _known(changed, _SETTINGS)
     if "stop" in changed:
         changed["stop"] = _texts(changed, "stop")
-    questions = []
+    questions: list[Question | Reply] = []
     for found in request["questions"]:
         if not isinstance(found, dict) or not isinstance(found.get("text"), str):
             raise ValueError(f"a question needs a text, got {found!r}")
         _known(found, _QUESTION)
         given: dict[str, Any] = found | {"videos": _texts(found, "videos")}
-        questions.append(Question(**given))
+        wrong = [name for name in ("start", "stop") if not _is_time(found, name)]
+        if wrong:
+            reason = f"{wrong[0]!r} is {found[wrong[0]]!r}, which must be a number of seconds"
+            questions.append(Reply(failed=f"ValueError: {reason}", error="ValueError"))
+        else:
+            times = {n: float(found[n]) for n in ("start", "stop") if found.get(n) is not None}
+            questions.append(Question(**given | times))
     return questions, dataclasses.replace(defaults, **changed)
+
+
+def _is_time(found: Mapping[str, Any], name: str) -> bool:
+    if name == "stop" and found.get(name) is None:
+        return True
+    value = found.get(name, 0.0)
+    # Less than what a float can hold: JSON's numbers have no end.
+    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def _texts(found: Mapping[str, Any], name: str) -> tuple[str, ...]:

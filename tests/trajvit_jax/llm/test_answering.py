@@ -200,6 +200,36 @@ def test_terminal_tells_in_a_line(folder, capsys, change, told):
     assert error[-1].startswith("error: ") and told in error[-1]
 
 
+def test_the_terminal_finds_its_model_by_an_environment_variable(monkeypatch, capsys):
+    monkeypatch.delenv("TRAJVIT_MODEL", raising=False)
+    for line in (["--video=x.mp4"], ["--video=x.mp4", "--model="]):
+        assert command.main(line) == 2
+        error = capsys.readouterr().err
+        for told in ("--model", "TRAJVIT_MODEL", "workdir of python -m trajvit_jax.llm.teach"):
+            assert told in error
+    loaded = []
+    monkeypatch.setattr(videollm, "load", lambda folder, *, batch: loaded.append(folder))
+    monkeypatch.setattr(command, "talk", lambda *options: None)
+    monkeypatch.setenv("TRAJVIT_MODEL", "from-there")
+    assert command.main([]) == 0 and command.main(["--model=here"]) == 0
+    assert loaded == ["from-there", "here"]
+
+
+def test_a_device_without_memory_is_told_in_a_line(monkeypatch, capsys):
+    def load(folder, *, batch):
+        raise jax.errors.JaxRuntimeError(told)
+
+    monkeypatch.setattr(videollm, "load", load)
+    told = "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nBufferAssignment: .."
+    assert command.main(["--model=m", "--video=a.mp4", "--frames=64"]) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1 and error[0].endswith("give fewer --frames, or fewer videos")
+    assert "of 64 frames (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.)" in error[0]
+    told = "INTERNAL: something else"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        command.main(["--model=m"])
+
+
 def test_damaged_folders(folder, tmp_path):
     moved = shutil.copytree(folder, tmp_path / "moved")
     (moved / "settings.json").write_text("{")

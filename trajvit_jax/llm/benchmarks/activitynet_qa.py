@@ -76,12 +76,12 @@ def _items(asked: Mapping[str, Row], answered: Mapping[str, Row]) -> Iterator[It
         kind = answered[name].number("type")
         if kind not in range(len(_TYPES)):
             raise answered[name].fault(f"has 'type': {kind:g}, which must be 0 to 8")
-        question, video = row.text("question"), row.text("video_name")
+        video = row.text("video_name")
         yield Item(
             id=name,
             videos=(f"v_{video}", video),
-            question=question,
-            prompt=f"{question.capitalize()}? {_AFTER}",
+            question=row.text("question"),
+            prompt=f"{row.written('question').capitalize()}? {_AFTER}",
             answer=answered[name].text("answer"),
             groups={"type": _TYPES[int(kind)]},
         )

@@ -18,6 +18,8 @@ from trajvit_jax.llm.benchmarks.judge import Judge, JudgeError
 from trajvit_jax.llm.benchmarks.lines_file import LinesFile
 
 _HOPELESS = 5  # questions that fail while none was ever answered: nothing works
+# Name of the error of a prompt that is too long: what a model cannot read is a result, too.
+_TOO_LONG = "ContextOverflow"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ def ask_model(
       batch: questions at a time.
 
     Raises:
-      ValueError: the first questions all failed.
+      ValueError: the first questions all failed, and not for the length of their prompts.
     """
     failed: list[str] = []
     with tqdm(total=len(questions), desc="answers", unit="question", mininterval=1) as bar:
@@ -84,7 +86,8 @@ def ask_model(
                 line = {"id": one.item.id, "asked": one.asked}
                 if reply.failed:
                     line |= {"failed": reply.failed, "error": reply.error}
-                    failed.append(f"{one.item.id!r} ({one.video}): {reply.failed}")
+                    if reply.error != _TOO_LONG:
+                        failed.append(f"{one.item.id!r} ({one.video}): {reply.failed}")
                 else:
                     line["prediction"] = reply.text
                     if reply.dropped:

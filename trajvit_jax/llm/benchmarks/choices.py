@@ -145,6 +145,17 @@ def _only_option(text: str, options: Sequence[str], labels: Sequence[str]) -> st
     return labels[options.index(whole[0])] if len(whole) == 1 else None
 
 
+def only_option(reply: str, options: Sequence[str]) -> str | None:
+    """The letter of the one option whose text is in a reply, or None; letters in it mean nothing.
+
+    Args:
+      reply: of the model.
+      options: their texts.
+    """
+    texts = [plain(option) for option in options]
+    return _only_option(plain(reply), texts, [chr(ord("A") + place) for place in range(len(texts))])
+
+
 def starts_yes_no(reply: str) -> str | None:
     """Yes or no at the very start, as lmms-eval reads answers of TempCompass ("not" is no)."""
     lowered = reply.lower()

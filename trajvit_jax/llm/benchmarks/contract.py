@@ -64,10 +64,12 @@ class Annotations:
     Attributes:
       items: in the order of the files.
       unusable: known faults of the public files; other faults are errors.
+      notes: what else a result should say of the files, by a word for it.
     """
 
     items: tuple[Item, ...]
     unusable: tuple[Unusable, ...] = ()
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Metric:
       each: name of a group: the mean of its groups' means; "" = over all questions alike.
       groups: how many groups there are; 0 = it is no mean of them.
       most: the highest mark.
-      worst: the mark of a question that the model failed to answer.
+      worst: the mark of a question that the model failed to answer, or the judge to judge.
     """
 
     name: str

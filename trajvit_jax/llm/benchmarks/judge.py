@@ -8,8 +8,8 @@ prints one on a line of its standard output:
     {"correct": true, "score": 5}
 
 `task` says what the reply must hold, `instructions` the same in words for a language model. A
-reply may be {"error": "why"}: that answer is then left out and counted, until --retry_failed asks
-about it again.
+reply may be {"error": "why"}: that answer is then left out of `metrics`, and counted as wrong in
+`with_failures`, until --retry_failed asks about it again.
 
 | task    | used by                       | reply                                      |
 | ------- | ----------------------------- | ------------------------------------------ |

@@ -6,11 +6,12 @@ captions, with scoring_points) and 9 (summaries) have no candidates: they are `m
 Videos are in folders with the files' names. Two questions of the published 2_needle.json have an
 answer that is none of their candidates: they are left out, and named.
 
-Multiple choice: prompt, rule and metric as lmms-eval's task `mlvu_dev`: options as MLVU's own
-programs write them, the letter in its surest form, accuracy in each task and the mean over tasks
-(M-Avg). lmms-eval always divides by seven; here it is the mean over the tasks that are there, and
-the result says over how many. lmms-eval's data holds a letter for the answer; the public files only
-its text, so an option that reads the same is right, too.
+Multiple choice: prompt, rule and metric as lmms-eval's task `mlvu_dev`, the letter in its surest
+form, accuracy in each task and the mean over tasks (M-Avg). Options are in the form of MLVU's own
+programs: lmms-eval's data, whose questions hold them, was not at hand. lmms-eval always divides by
+seven; here it is the mean over the tasks that are there, and the result says over how many. Its
+data holds a letter for the answer; the public files only its text, so an option that reads the same
+is right, too.
 
 Generation, which lmms-eval lacks, as github.com/JUNJIE99/MLVU: a judge rates captions for accuracy
 (against the scoring points) and relevance, summaries for completeness and reliability, 1 to 5
@@ -126,13 +127,14 @@ def _choice(file: Path, row: Row, task: str, position: int) -> Item | Unusable:
     ]
     if not right:
         return row.unusable(f"the answer {answer!r} is none of its candidates")
-    lines = lettered(options, "({letter}) {option}")
+    # As MLVU's own programs: as written, but for the end.
+    lines = lettered(row.raw("candidates"), "({letter}) {option}").rstrip()
     return _item(
         file,
         row,
         task,
         position,
-        prompt=f"Question: {row.any_text('question')}\nOptions:\n{lines}\n{_AFTER}",
+        prompt=f"Question: {row.written('question')}\nOptions:\n{lines}\n{_AFTER}",
         answer=right[0],
         also=tuple(right[1:]),
         options=options,
@@ -148,7 +150,7 @@ def _open(file: Path, row: Row, task: str, position: int) -> Item:
         row,
         task,
         position,
-        prompt=row.text("question"),
+        prompt=row.written("question"),
         answer=row.text("answer"),
         points=points,
     )

@@ -4,8 +4,9 @@ Files, from the Hub's Enxin/MovieChat-1K-test: a folder gt/ with one JSON a vide
 video_path, fps, num_frame), `global`, a list of question and answer, and `breakpoint`, with a
 `time` too: the frame up to which the question goes. Or the Parquet files of
 Enxin/lmms_MovieChat_test: video_name, question, answer and, for breakpoints, time (in frames; its
-rows name no frame rate, so breakpoints need the JSON files). Read from their own programs, not
-from the files, which were not at hand.
+rows name no frame rate, so breakpoints need the JSON files). This is known from documentation and
+programs of others alone: the files were not at hand. So keys that are not known are overlooked, and
+counted in the result's notes.
 
 Prompt and metrics as lmms-eval's tasks `moviechat_global` and `moviechat_breakpoint`: a judge says
 whether the answer matches and gives 0 to 5. Beside it, exact match. The paper reports one number,
@@ -14,8 +15,10 @@ most likely of `global`: it speaks of the whole long video.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +51,17 @@ def read(paths: Sequence[Path], *, mode: str) -> Annotations:
       AnnotationError: a file that is no such file, or a row that cannot be understood.
     """
     files = files_below(paths, "*.json")
-    return collected((item for file in files for item in _items(file, mode)), files)
+    unknown: Counter[str] = Counter()
+    found = collected((item for file in files for item in _items(file, mode, unknown)), files)
+    if not unknown:
+        return found
+    named = ", ".join(f"{key!r} {count:,}" for key, count in unknown.most_common())
+    return dataclasses.replace(found, notes={"unknown": f"keys that mean nothing here: {named}"})
 
 
-def _items(file: Path, mode: str) -> Iterator[Item]:
+def _items(file: Path, mode: str, unknown: Counter[str]) -> Iterator[Item]:
     if file.suffix.lower() == ".json":
-        yield from _video(file, mode)
+        yield from _video(file, mode, unknown)
         return
     if mode == "breakpoint":
         raise AnnotationError(
@@ -62,14 +70,17 @@ def _items(file: Path, mode: str) -> Iterator[Item]:
         )
     counts: dict[str, int] = {}
     for where, found in read_rows(file):
-        row = Row(file, where, found, needs=("video_name", "question", "answer"), may=("time",))
+        keys = ("video_name", "question", "answer")
+        row = _row(file, where, found, keys, ("time",), unknown)
+        _check_global(row)
         video = row.text("video_name")
         number = counts[video] = counts.get(video, -1) + 1
         yield _item(row, video, mode, number, stop=None)
 
 
-def _video(file: Path, mode: str) -> Iterator[Item]:
-    whole = Row(file, "", read_json(file), needs=("info", "global", "breakpoint"), may=("caption",))
+def _video(file: Path, mode: str, unknown: Counter[str]) -> Iterator[Item]:
+    others = ("global", "breakpoint", "caption")
+    whole = _row(file, "", read_json(file), ("info", mode), others, unknown)
     info: Any = whole.raw("info")
     if not isinstance(info, dict) or "video_path" not in info:
         raise whole.fault("has 'info' without 'video_path'")
@@ -77,25 +88,50 @@ def _video(file: Path, mode: str) -> Iterator[Item]:
     questions = whole.raw(mode)
     if not isinstance(questions, list):
         raise whole.fault(f"has {mode!r}, which must be a list")
-    keys = ("question", "answer", *(("time",) if mode == "breakpoint" else ()))
     for number, found in enumerate(questions):
-        row = Row(file, f"{mode} question {number}", found, needs=keys)
+        needs = ("question", "answer", *(("time",) if mode == "breakpoint" else ()))
+        row = _row(file, f"{mode} question {number}", found, needs, ("time",), unknown)
         stop = None
         if mode == "breakpoint":
             rate = info.number("fps") if info.has("fps") else 0.0
             if not rate:
                 raise whole.fault("has 'info' without 'fps', which breakpoints need")
-            stop = row.number("time") / rate
+            stop = max(row.number("time"), 1.0) / rate  # at frame 0 there is one frame to see
+        else:
+            _check_global(row)
         yield _item(row, info.text("video_path"), mode, number, stop=stop)
 
 
+def _row(
+    file: Path,
+    where: str,
+    found: object,
+    needs: Collection[str],
+    may: Collection[str],
+    unknown: Counter[str],
+) -> Row:
+    """A row, whose unknown keys are counted."""
+    others = [] if not isinstance(found, dict) else [str(k) for k in found if k not in needs]
+    unknown.update(key for key in others if key not in may)
+    return Row(file, where, found, needs=needs, may=others)
+
+
+def _check_global(row: Row) -> None:
+    """Raises AnnotationError for a question that goes up to a moment only."""
+    time = row.raw("time") if row.has("time") else 0
+    if isinstance(time, int | float) and time > 0:
+        raise row.fault(
+            f"has 'time': {time:g}, so it is a question of moviechat_breakpoint; name the file of "
+            "the global questions, or the folder of MovieChat-1K-test's JSON files"
+        )
+
+
 def _item(row: Row, video: str, mode: str, number: int, *, stop: float | None) -> Item:
-    question = row.text("question")
     return Item(
         id=f"{video}/{mode}/{number}",
         videos=(video,),
-        question=question,
-        prompt=f"{_BEFORE}{question}",
+        question=row.text("question"),
+        prompt=f"{_BEFORE}{row.written('question')}",
         answer=row.text("answer"),
         stop=stop,
     )

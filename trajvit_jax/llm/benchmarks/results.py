@@ -25,13 +25,14 @@ class QuestionsResult:
       split: that the benchmark usually reports.
       metrics: by name: value, low and high of the interval, questions and videos.
       groups: the same by kind of group, group and metric.
-      with_failures: the metrics with questions that the model failed to answer counted as wrong,
-        which is what numbers of two models are compared by; the same as `metrics` without any.
+      with_failures: the metrics with questions that the model failed to answer, and answers that
+        the judge failed to mark, counted as wrong, which is what numbers of two models are compared
+        by; the same as `metrics` without any.
       count: questions that `metrics` are of.
       of: how many there were to be.
       missing: those that are not among the `count`: id, file, kind and reason. Kinds: "missing",
         the video is not there; "failed", the model could not answer; "unusable", the annotation
-        is wrong.
+        is wrong. Questions beyond a --limit are not listed; `notes` tells of the limit.
       frames: that the model read of a video; 0 = as many as it was trained with.
       model: that answered, as the command names it.
       checkpoint: fingerprint of its files; "" = it is made by a function.
@@ -82,13 +83,14 @@ def table(result: QuestionsResult, benchmark: Benchmark) -> str:
     """The numbers as text, beside those of the paper."""
     rows = [("", "", "95% interval", "questions", "videos", "paper: TrajViT, ViT3D")]
     for metric in benchmark.metrics:
-        if metric.name in result.metrics:
-            paper = benchmark.paper.get(metric.name)
-            said = "" if paper is None else f"{paper[0]:.1f}, {paper[1]:.1f}"
-            rows.append((metric.name, *_cells(result.metrics[metric.name]), said))
-            if result.failed:
-                cells = _cells(result.with_failures[metric.name])
-                rows.append(("  failed ones wrong", *cells, ""))
+        if metric.name not in result.with_failures:
+            continue
+        own, all_of_them = result.metrics.get(metric.name), result.with_failures[metric.name]
+        paper = benchmark.paper.get(metric.name)
+        said = "" if paper is None else f"{paper[0]:.1f}, {paper[1]:.1f}"
+        rows.append((metric.name, *(_cells(own) if own else ("-", "-", "0", "0")), said))
+        if own != all_of_them:
+            rows.append(("  with failures", *_cells(all_of_them), ""))
     first = next((one.name for one in benchmark.metrics if one.name in result.metrics), "")
     for kind, groups in result.groups.items():
         rows.append((f"{first} by {kind}", "", "", "", "", ""))

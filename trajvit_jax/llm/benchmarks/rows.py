@@ -149,6 +149,11 @@ class Row:
         """A text, which may be empty, without space around it."""
         return "" if self._found[key] == "" else self.text(key)
 
+    def written(self, key: str) -> str:
+        """As `any_text`, with the space around it: prompts have it where lmms-eval's do."""
+        self.any_text(key)
+        return str(self._found[key])
+
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts; they may be empty."""
         found = self._found[key]

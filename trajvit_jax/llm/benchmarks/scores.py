@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from trajvit_jax.llm.benchmarks import intervals
 from trajvit_jax.llm.benchmarks.contract import Benchmark, Item, Marks, Metric
@@ -57,24 +57,26 @@ def with_failures(
     benchmark: Benchmark,
     scored: Sequence[Scored],
     failed: Sequence[tuple[Item, str]],
+    names: Collection[str],
     *,
     seed: int = 0,
 ) -> Mapping[str, Mean]:
-    """The metrics where questions that the model failed to answer count as wrong.
+    """The metrics where questions without an answer, or answers without a mark, count as wrong.
 
-    Models fail on different questions (one with more tokens a video on long ones): only these
-    numbers are over the same questions for all.
+    Models fail on different questions (one with more tokens a video on long ones), and judges on
+    different answers: only these numbers are over the same questions for all.
 
     Args:
       benchmark: of the questions.
-      scored: those that were answered.
+      scored: those that were answered; a mark that lacks is one that the judge failed to give.
       failed: those that were not, and what their videos are called.
+      names: of the metrics that an answer has marks of.
       seed: of the intervals' draws.
     """
-    given = {name for one in scored for name in one.marks}
-    worst = {one.name: one.worst for one in benchmark.metrics if one.name in given}
+    worst = {one.name: one.worst for one in benchmark.metrics if one.name in names}
+    marked = [dataclasses.replace(one, marks=worst | one.marks) for one in scored]
     wrong = [Scored(item, video, worst) for item, video in failed]
-    return _metrics(benchmark.metrics, [*scored, *wrong], seed)
+    return _metrics(benchmark.metrics, [*marked, *wrong], seed)
 
 
 def _metrics(

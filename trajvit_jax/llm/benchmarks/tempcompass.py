@@ -8,7 +8,9 @@ video and dimension a caption is judged.
 Prompts, rules and metric as lmms-eval's tasks: accuracy over all questions, and of each dimension.
 An answer that the rules cannot read goes to a judge, as there; without one it counts as wrong. A
 caption is right if the judge, who sees only the caption, answers the multiple-choice question
-rightly from it: there is no exact match but that of the option's text in the caption.
+rightly from it. Beside it stands whether the caption has the text of the right option and of no
+other (`option_named`), and whether it is that text (`exact_match`). A letter in a caption is no
+option's: the model reads them in another order, as "Information A: ..".
 """
 
 from __future__ import annotations
@@ -82,8 +84,8 @@ def _item(one: _Question, **given: Any) -> Item:
 
 
 def _multi_choice(one: _Question) -> Item:
-    question, (options, letter) = one.row.text("question"), _options(one.row)
-    prompt = f"{question}\nPlease directly give the best option:"
+    options, letter = _options(one.row)
+    prompt = f"{one.row.written('question')}\nPlease directly give the best option:"
     return _item(one, prompt=prompt, answer=letter, options=options)
 
 
@@ -101,7 +103,7 @@ def _options(row: Row) -> tuple[tuple[str, ...], str]:
 
 
 def _yes_no(one: _Question) -> Item:
-    prompt = f"{one.row.text('question')}\nPlease answer yes or no:"
+    prompt = f"{one.row.written('question')}\nPlease answer yes or no:"
     return _item(one, prompt=prompt, answer=one.row.one_of("answer", ("yes", "no")))
 
 
@@ -112,7 +114,7 @@ def _caption_matching(one: _Question) -> Item:
         raise one.row.fault("has a question whose lines are not 'Caption A: ..', 'Caption B: ..'")
     if answer not in lines:
         raise one.row.fault(f"has 'answer': {answer!r}, which is none of its captions")
-    prompt = f"{question}\nPlease directly give the best option:"
+    prompt = f"{one.row.written('question')}\nPlease directly give the best option:"
     return _item(one, prompt=prompt, answer=answer, options=tuple(lines))
 
 
@@ -148,7 +150,7 @@ def _captioning(one: _Question, judges: Mapping[tuple[str, str], _Question]) -> 
         id=one.id,
         videos=(one.video,),
         question=judging.row.text("question"),
-        prompt=one.row.text("question"),
+        prompt=one.row.written("question"),
         answer=letter,
         options=options,
         groups={"dimension": one.dimension},
@@ -193,9 +195,12 @@ def _caption(line: str) -> tuple[str, str, str]:
 
 
 def captioning_marks(item: Item, reply: str) -> Marks:
-    """Whether the caption contains the right option's text and no other's."""
-    found = choices.any_letter(f"It says: {reply}", item.options)
-    return {"exact_match": float(found == item.answer)}
+    """Whether the caption names the right option, by its text and alone, and whether it is that."""
+    right = item.options[letters(len(item.options)).index(item.answer)]
+    return {
+        "option_named": float(choices.only_option(reply, item.options) == item.answer),
+        "exact_match": choices.same(reply, right),
+    }
 
 
 def _unread_request(
@@ -264,7 +269,8 @@ CAPTIONING = Benchmark(
     marks=captioning_marks,
     metrics=(
         Metric("judge_accuracy", "avg_accuracy"),
-        Metric("exact_match", "the right option's text is in the caption, and no other's"),
+        Metric("option_named", "the right option's text is in the caption, and no other's"),
+        Metric("exact_match", "the caption is the right option's text"),
     ),
     most_tokens=1024,
     judging=Judging(judge.choice_request, judge.choice_marks),

@@ -60,14 +60,13 @@ def _item(video: Row, row: Row) -> Item:
         if not option.startswith(f"{letter}."):
             raise row.fault(f"has the option {option!r}, which must start with '{letter}.'")
     answer = row.letter("answer", len(options))
-    question = row.text("question")
-    lines = "\n".join(options)
+    lines = "\n".join(row.raw("options"))
     names = [video.text(key) for key in ("videoID", "video_id") if video.has(key)]
     return Item(
         id=row.text("question_id"),
         videos=tuple(names),
-        question=question,
-        prompt=f"{_BEFORE}\n{question}\n{lines}\n\n{_AFTER}",
+        question=row.text("question"),
+        prompt=f"{_BEFORE}\n{row.written('question')}\n{lines}\n\n{_AFTER}",
         answer=answer,
         options=tuple(option[2:].strip() for option in options),
         groups={

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 
-class TooLong(ValueError):
-    """A prompt longer than the context."""
+class ContextOverflow(ValueError):
+    """A prompt longer than the context, named as ours is."""
 
 
 class Scripted:
@@ -26,7 +26,7 @@ class Scripted:
         for question in questions:
             (video,) = question.videos
             if "long" in Path(video).name:
-                raise TooLong(f"{video} has more tokens than fit")
+                raise ContextOverflow(f"{video} has more tokens than fit")
             if "broken" in Path(video).name:
                 raise ValueError(f"{video} cannot be decoded")
             with self._script.with_suffix(".log").open("a") as log:

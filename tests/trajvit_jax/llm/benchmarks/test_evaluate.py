@@ -67,6 +67,8 @@ def test_a_result_says_what_it_is_of(job, capsys):
         {"id": "gone_3", "file": "gone", "kind": "missing", "reason": "its video is not there"}
     ]
     assert found["with_failures"] == found["metrics"]  # nobody failed to answer it
+    assert found["notes"]["missing"].startswith("3 of 4 questions asked")
+    assert found["notes"]["missing"].endswith("no number to compare")
     assert found["protocol"] == "videoqa"
     assert found["groups"]["type"]["DL"]["accuracy"]["videos"] == 2
     assert "--frames=32" in found["command"]
@@ -75,6 +77,13 @@ def test_a_result_says_what_it_is_of(job, capsys):
     assert "3 of 4 questions; 32 frames" in out
     assert "left out: gone_3: its video is not there" in out
     assert "37.0, 29.5" in out
+
+
+def test_a_limit_is_noted_and_what_is_beyond_it_is_not_missing(job):
+    assert run("--limit=3") == 0
+    found = result()
+    assert (found["count"], found["of"], found["missing"]) == (3, 4, [])
+    assert found["notes"] == {"limit": "only the first 3 questions were asked"}
 
 
 def test_what_is_answered_is_not_asked_again(job):
@@ -152,20 +161,10 @@ def test_failures_count_as_wrong_in_a_second_number(job, capsys):
     assert found["with_failures"]["accuracy"]["value"] == pytest.approx(40.0)
     assert found["with_failures"]["accuracy"]["questions"] == 5
     assert found["with_failures"]["unread"]["value"] == pytest.approx(60.0)
-    assert "3 questions (TooLong 2, ValueError 1)" in found["notes"]["failed"]
+    assert "3 questions (ContextOverflow 2, ValueError 1)" in found["notes"]["failed"]
     table = capsys.readouterr().out.splitlines()
     place = next(n for n, line in enumerate(table) if line.startswith("accuracy "))
-    assert table[place + 1].split() == [
-        "failed",
-        "ones",
-        "wrong",
-        "40.00",
-        "0.0",
-        "to",
-        "100.0",
-        "5",
-        "3",
-    ]
+    assert " ".join(table[place + 1].split()) == "with failures 40.00 0.0 to 100.0 5 3"
 
 
 def test_a_decoder_that_says_not_there_has_failed_all_the_same(job):
@@ -249,6 +248,9 @@ def test_what_the_judge_failed_at_can_be_asked_again_and_is_not_wrong(job, monke
         "value": 100.0, "low": 0, "high": 0, "questions": 2, "videos": 2
     }  # fmt: skip
     assert found["notes"]["unjudged"].startswith("1 answers")
+    # Where all are asked alike it is one.
+    assert found["with_failures"]["accuracy"]["value"] == pytest.approx(200 / 3)
+    assert found["with_failures"]["accuracy"]["questions"] == 3
     monkeypatch.setenv("JUDGE_ERROR", "")
     assert run(*again, **where) == 0
     assert result()["metrics"]["accuracy"]["questions"] == 2  # not asked again unless told to
@@ -287,6 +289,27 @@ def test_where_nothing_works_it_ends_at_once(job, capsys):
     assert not Path("r.json").exists()
 
 
+@pytest.mark.parametrize(("count", "broken"), [(1, 0), (9, 0), (9, 4)])
+def test_where_every_prompt_is_too_long_the_worst_is_the_result(job, capsys, count, broken):
+    names = ["long"] * (count - broken) + ["broken"] * broken
+    rows = [NEXTQA | {"qid": str(n), "video": name} for n, name in enumerate(names)]
+    job.put("b.csv", csv(*rows))
+    for name in ("long", "broken"):
+        job.put(f"videos/{name}.mp4")
+    assert run("--batch=4", files="b.csv") == 1
+    found = result()
+    assert (found["metrics"], found["groups"], found["count"]) == ({}, {}, 0)
+    worst = {name: one["value"] for name, one in found["with_failures"].items()}
+    assert worst == {"accuracy": 0.0, "accuracy_any_form": 0.0, "unread": 100.0}
+    assert found["with_failures"]["accuracy"]["questions"] == count
+    out, error = capsys.readouterr()
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    place = next(n for n, line in enumerate(lines) if line.startswith("accuracy "))
+    assert lines[place] == "accuracy - - 0 0 37.0, 29.5"
+    assert lines[place + 1].startswith("with failures 0.00")
+    assert f"{count} of {count} questions could not be answered" in error
+
+
 def test_a_judge_can_come_later_and_is_asked_once(job, capsys):
     row = {"video_name": "one", "question": "what", "question_id": "q"}
     asked = [row | {"question_id": f"q{n}", "question": word} for n, word in
@@ -297,7 +320,7 @@ def test_a_judge_can_come_later_and_is_asked_once(job, capsys):
     assert run(benchmark="activitynet_qa", files="qa") == 0
     found = result()
     assert list(found["metrics"]) == ["exact_match"]
-    assert "exact match alone" in found["notes"]["judge"]
+    assert "what rules alone can tell" in found["notes"]["judge"]
     assert run(f"--judge={JUDGE}", benchmark="activitynet_qa", files="qa") == 0
     found = result()
     assert found["metrics"]["judge_accuracy"]["value"] == pytest.approx(100 / 3)
@@ -348,7 +371,7 @@ def test_a_model_that_was_moved_has_its_answers(job, monkeypatch, capsys):
     assert run(MODEL) == 2
 
 
-def test_answers_that_a_judge_skips_are_counted(job):
+def test_answers_that_a_judge_skips_are_counted(job, capsys):
     rows = [{"video_name": "one", "question": "is first", "question_id": f"q{n}"} for n in range(3)]
     job.put("qa/test_q.json", rows)
     answers = [{"question_id": f"q{n}", "answer": "b", "type": 8} for n in range(3)]
@@ -356,8 +379,12 @@ def test_answers_that_a_judge_skips_are_counted(job):
     judge = f"--judge={JUDGE} --fault=error"
     assert run(judge, benchmark="activitynet_qa", files="qa") == 0
     found = result()
-    assert found["notes"]["unjudged"] == "1 answers, such as 'q1'; --retry_failed asks again"
+    assert found["notes"]["unjudged"].startswith("1 answers, such as 'q1', are wrong in")
     assert found["metrics"]["judge_accuracy"]["questions"] == 2
+    assert found["metrics"]["judge_score"]["value"] == 5.0
+    assert found["with_failures"]["judge_score"]["value"] == pytest.approx((5 + 0 + 5) / 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("  with failures") for line in lines) == 2  # not of exact_match
 
 
 def test_wups_needs_a_wordnet_and_says_so(job, wordnet_folder):

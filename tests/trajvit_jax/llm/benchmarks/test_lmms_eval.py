@@ -103,7 +103,7 @@ class Told:
 
 def run_harness(python: str, task: Path, folder: Path, *, model: str) -> Told:
     """Runs the task with a model, as a person would."""
-    arguments = f"python={sys.executable},model={model},frames=4,cwd={ROOT}"
+    arguments = f"python={sys.executable},model={model},frames=4,cwd={ROOT},most_failed=0.5"
     done = subprocess.run(
         [python, "-m", "lmms_eval", "--model=trajvit", f"--model_args={arguments}",
          "--tasks=two_clips", f"--include_path={task}", "--batch_size=2", "--log_samples",

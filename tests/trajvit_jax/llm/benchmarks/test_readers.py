@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.trajvit_jax.llm.benchmarks.conftest import (
@@ -21,6 +23,7 @@ from tests.trajvit_jax.llm.benchmarks.conftest import (
     csv,
 )
 from tokenization.annotations.problems import AnnotationError
+from tokenization.video import decode
 
 
 def test_video_mme_rows_and_videos(folder):
@@ -139,6 +142,89 @@ def test_moviechat_stops_at_breakpoints(folder):
     assert folder.read("moviechat_global", rows).items[0].answer == "Yes."
     with pytest.raises(AnnotationError, match="no frame rates"):
         folder.read("moviechat_breakpoint", rows)
+
+
+def test_moviechat_overlooks_keys_that_it_does_not_know(folder):
+    question = {"question": "Is it day?", "answer": "Yes.", "hint": "sun", "time": 0}
+    movie = MOVIE | {"mood": "dark", "global": [question, question]}
+    folder.put("gt/1.json", movie)
+    found = folder.read("moviechat_global", folder.path / "gt")
+    assert len(found.items) == 2
+    assert found.notes == {"unknown": "keys that mean nothing here: 'hint' 2, 'mood' 1"}
+    del movie["breakpoint"]
+    folder.put("gt/1.json", movie)
+    assert len(folder.read("moviechat_global", folder.path / "gt").items) == 2
+    row = {"video_name": "1.mp4", "question": "Is it day?", "answer": "Yes.", "id": 3, "time": -1}
+    rows = folder.put("rows.jsonl", json.dumps(row) + "\n")
+    assert folder.read("moviechat_global", rows).notes["unknown"].endswith("'id' 1")
+    assert not folder.read("moviechat_global", folder.put("2.json", MOVIE)).notes
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_questions_up_to_a_moment_are_none_of_the_global_ones(folder, kind):
+    row = {"video_name": "1.mp4", "question": "Who is it?", "answer": "A man.", "time": 250}
+    if kind == "json":
+        del row["video_name"]
+        file = folder.put("1.json", MOVIE | {"global": [row]})
+    else:
+        file = folder.put("1.jsonl", json.dumps(row) + "\n")
+    with pytest.raises(AnnotationError) as error:
+        folder.read("moviechat_global", file)
+    message = str(error.value)
+    assert message.startswith(str(file)) and "has 'time': 250, so it is a question of" in message
+    assert "name the file of the global questions" in message
+
+
+def test_a_breakpoint_at_the_first_frame_shows_that_frame(folder, tmp_path):
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 8, (64, 48))
+    for level in range(20, 220, 20):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    question = {"time": 0, "question": "Who is it?", "answer": "A man."}
+    movie = MOVIE | {"info": {"video_path": "clip.mp4", "fps": 8}, "breakpoint": [question]}
+    (item,) = folder.read("moviechat_breakpoint", folder.put("gt/1.json", movie)).items
+    seen = decode(path, frames=4, end=item.stop).rgb
+    first = decode(path, frames=10).rgb[:1]
+    assert (seen == first).all()
+
+
+def test_prompts_keep_space_where_those_of_lmms_eval_do(folder):
+    def asked(benchmark, *files):
+        (item,) = folder.read(benchmark, *files).items
+        return item
+
+    rows = [
+        {"video_name": "1Q", "question": "is he in ", "question_id": "q"},
+        {"answer": "no ", "type": 3, "question_id": "q"},
+    ]
+    files = [folder.put(f"{number}.json", [row]) for number, row in enumerate(rows)]
+    item = asked("activitynet_qa", *files)
+    assert item.prompt == "Is he in ? Answer the question using a single word or phrase."
+    assert (item.question, item.answer) == ("is he in", "no")
+    row = MLVU | {"question": " What?\n", "candidates": ["a pen ", "a cup "], "answer": "a cup "}
+    item = asked("mlvu", folder.put("3_ego.json", [row]))
+    assert item.prompt == (
+        "Question:  What?\n\nOptions:\n(A) a pen \n(B) a cup\nOnly give the best option.\n"
+        "Best option: ("
+    )
+    assert (item.answer, item.options) == ("B", ("a pen", "a cup"))
+    row = SCENE | {"question": "What? "}
+    assert asked("mlvu_generation", folder.put("8_sub_scene.json", [row])).prompt == "What? "
+    row = VIDEO_MME | {"question": "How many? ", "options": ["A. 1 ", "B. 4"], "answer": "B"}
+    item = asked("videomme", folder.put("v.jsonl", json.dumps(row) + "\n"))
+    assert "option.\nHow many? \nA. 1 \nB. 4\n\nAnswer" in item.prompt
+    assert item.options == ("1", "4")
+    movie = MOVIE | {"global": [{"question": " Is it day? ", "answer": "Yes."}]}
+    assert asked("moviechat_global", folder.put("m.json", movie)).prompt.endswith(". Is it day? ")
+    row = {"question": CHOICE["question"] + " ", "answer": CHOICE["answer"]}
+    item = asked("tempcompass_multi_choice", folder.put("c.json", {"1": {"action": [row]}}))
+    assert item.prompt == f"{CHOICE['question']} \nPlease directly give the best option:"
+    row = {"question": "Does he? ", "answer": "no"}
+    item = asked("tempcompass_yes_no", folder.put("y.json", {"1": {"action": [row]}}))
+    assert item.prompt == "Does he? \nPlease answer yes or no:"
+    item = asked("nextqa_oe", folder.put("o.csv", csv(NEXTQA_OPEN | {"question": "where is it "})))
+    assert item.prompt.startswith("where is it\nAnswer")  # it strips these
 
 
 @pytest.mark.parametrize(

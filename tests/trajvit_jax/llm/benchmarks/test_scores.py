@@ -12,11 +12,13 @@ from tests.trajvit_jax.llm.benchmarks.conftest import (
     CAPTIONING,
     CHOICE,
     MLVU,
+    MOVIE,
     NEXTQA,
     VIDEO_MME,
     csv,
 )
 from trajvit_jax.llm.benchmarks import intervals, registry
+from trajvit_jax.llm.benchmarks.contract import Item
 from trajvit_jax.llm.benchmarks.scores import Scored, score, with_failures
 
 
@@ -100,13 +102,27 @@ def test_caption_matching_by_hand(folder, marked, reply, accuracy, any_form):
     assert (marks["accuracy"], marks["accuracy_any_form"]) == (accuracy, any_form)
 
 
-def test_captions_match_exactly_if_they_name_the_right_option_alone(folder, marked):
+@pytest.mark.parametrize(
+    ("reply", "named", "equal"),
+    [
+        ("A man is passing a ball.", 1, 0),
+        ("Passing.", 1, 1),
+        ("A man is dunking.", 0, 0),
+        ("He runs.", 0, 0),
+        ("dunking, then passing", 0, 0),
+        # The model read the options as "Information B: ..", in another order than the judge's.
+        ("B", 0, 0),
+        ("The answer is B.", 0, 0),
+        ("Information B: a man is dunking", 0, 0),
+        ("(A) a man passing a ball", 1, 0),
+    ],
+)
+def test_captions_name_the_right_option_by_its_text_alone(folder, marked, reply, named, equal):
     folder.put("multi-choice.json", {"1": {"action": [CHOICE]}})
-    folder.put("captioning.json", {"1": {"action": [CAPTIONING] * 3}})
+    folder.put("captioning.json", {"1": {"action": [CAPTIONING]}})
     annotations = folder.read("tempcompass_captioning", folder.path)
-    replies = ["A man is passing a ball.", "A man is dunking.", "He runs."]
-    marks = marked("tempcompass_captioning", annotations, replies)
-    assert [mark["exact_match"] for mark in marks] == [1, 0, 0]
+    (marks,) = marked("tempcompass_captioning", annotations, [reply])
+    assert marks == {"option_named": named, "exact_match": equal}
 
 
 def test_open_answers_match_up_to_articles_and_punctuation(folder, marked):
@@ -119,6 +135,34 @@ def test_open_answers_match_up_to_articles_and_punctuation(folder, marked):
         ["Red car.", "A car", "the red car"],
     )
     assert [mark["exact_match"] for mark in marks] == [1, 0, 1]
+
+
+def test_moviechat_by_hand(folder):
+    """Two films of two questions: what a judge says of each answer, and the means of that."""
+    question = {"question": "Is it day?", "answer": "Yes."}
+    for number in (1, 2):
+        movie = MOVIE | {"info": {"video_path": f"{number}.mp4"}, "global": [question] * 2}
+        folder.put(f"gt/{number}.json", movie)
+    items = folder.read("moviechat_global", folder.path / "gt").items
+    assert [item.id for item in items] == [f"{n}.mp4/global/{m}" for n in (1, 2) for m in (0, 1)]
+    moviechat = registry.find("moviechat_global")
+    replies = ["Yes", "It is day.", "No.", "yes!"]
+    verdicts = [(True, 5), (True, 4.8), (False, 0), (True, 3)]
+    assert moviechat.judging is not None
+    scored = [
+        Scored(
+            item,
+            item.videos[0],
+            moviechat.marks(item, reply)
+            | moviechat.judging.marks(item, {"correct": correct, "score": points}),
+        )
+        for item, reply, (correct, points) in zip(items, replies, verdicts, strict=True)
+    ]
+    found = score(moviechat, scored).metrics
+    assert found["judge_accuracy"].value == 75.0
+    assert found["judge_score"].value == pytest.approx((5 + 4.8 + 0 + 3) / 4)  # none is cut
+    assert found["exact_match"].value == 50.0
+    assert (found["judge_score"].questions, found["judge_score"].videos) == (4, 2)
 
 
 def test_bootstrap_equals_a_slow_one_and_draws_whole_videos():
@@ -162,12 +206,28 @@ def test_failures_of_mlvu_count_in_their_task(folder):
     items = folder.read("mlvu", folder.path).items
     mlvu = registry.find("mlvu")
     scored = [Scored(one, "v", mlvu.marks(one, "B")) for one in items[:2]]
-    found = with_failures(mlvu, scored, [(items[2], "w")])
+    found = with_failures(mlvu, scored, [(items[2], "w")], {"accuracy"})
     assert found["accuracy"].value == 50.0
     generation = registry.find("mlvu_generation")
     judged = [Scored(items[0], "v", {"judge_score": 8.0, "exact_match": 0.0})]
-    found = with_failures(generation, judged, [(items[1], "w")])
+    found = with_failures(generation, judged, [(items[1], "w")], {"judge_score"})
     assert found["judge_score"].value == 5.0  # of 8 and 2, the lowest there is
+
+
+def test_what_nobody_marked_is_wrong_among_failures():
+    benchmark = registry.find("activitynet_qa")
+    item = Item("q", ("v",), "", "", "")
+    scored = [
+        Scored(item, "v", {"exact_match": 1.0, "judge_accuracy": 1.0, "judge_score": 4.0}),
+        Scored(item, "w", {"exact_match": 1.0}),  # the judge failed
+    ]
+    names = {"exact_match", "judge_accuracy", "judge_score"}
+    found = with_failures(benchmark, scored, [(item, "x"), (item, "x")], names)
+    assert {name: one.value for name, one in found.items()} == {
+        "exact_match": 50.0, "judge_accuracy": 25.0, "judge_score": 1.0
+    }  # fmt: skip
+    found = with_failures(benchmark, [], [(item, "x")], {"exact_match"})
+    assert (found["exact_match"].value, list(found)) == (0.0, ["exact_match"])
 
 
 def test_one_video_has_no_interval_and_no_marks_no_mean():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -72,6 +73,20 @@ def test_a_broken_video_leaves_the_others_of_its_batch():
     assert reply == {
         "answers": ["yes", "", "yes"],
         "failed": {"1": "OSError: b.mp4 is broken"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("start", "soon"), ("start", None), ("stop", "1.5"), ("stop", True), ("stop", math.inf)],
+)
+def test_seconds_that_are_none_are_told_for_their_question_alone(name, value):
+    good = {"text": "why", "videos": ["a.mp4"], "stop": None}
+    questions = [good, good | {name: value}, good | {"start": 1, "stop": 2.5}]
+    reply = answer_line(json.dumps({"questions": questions}), Half(), AnswerSettings())
+    assert reply["answers"] == ["yes", "", "yes"]
+    assert reply["failed"] == {
+        "1": f"ValueError: {name!r} is {value!r}, which must be a number of seconds"
     }
 
 
