@@ -7,10 +7,10 @@
 Prefill: FLOPs of reading a video and a question of 64 tokens, counted by XLA in the lowered
 program (its layers are unrolled, as XLA counts a loop's body once); the eyes' are by formula. How
 videos are cut into trajectories is no part of it. The cache: of as many tokens as there are;
-`llm.generation` makes room for a power of two. Memory of a device: the training step of TrajViT's
-connector (configs/videollm/llama3_8b.py), compiled for 8 to 64 virtual devices, 32 conversations a
-step and on 64 devices 64, as no group lies on two; as in `benchmarks.scaling`, the CPU's compiler
-computes bfloat16 in float32, so that temporary memory is an upper bound.
+`llm.generation` makes room for a power of two. Memory of a device: the training step of either
+eyes' connector (configs/videollm/llama3_8b.py), compiled for 8 to 64 virtual devices, 32
+conversations a step and on 64 devices 64, as no group lies on two; as in `benchmarks.scaling`, the
+CPU's compiler computes bfloat16 in float32, so that temporary memory is an upper bound.
 """
 
 from __future__ import annotations
@@ -184,6 +184,29 @@ def memory(devices: int, argument: str) -> dict[str, float]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def memories(meshes: Sequence[int], *, quick: bool) -> list[dict[str, Any]]:
+    """`memory` of both eyes' connectors on meshes of so many devices; prints each."""
+    found = []
+    with tqdm(total=2 * len(meshes), desc="compiling", unit="mesh") as bar:
+        for model in ("trajvit", "vit3d"):
+            for devices in meshes:
+                # As many devices, as many groups.
+                group = 1 if quick else 32 // min(devices, 32)
+                batch = devices if quick else max(32, devices)
+                # Of trajectories two conversations share a row; of patches a row holds one.
+                rows_ = max(1, group // 2) if model == "trajvit" else group
+                argument = f"model={model},group={group},rows={rows_},batch={batch}"
+                own = memory(devices, argument + ",debug,length=256" * quick)
+                found.append({"model": model, "devices": devices, "batch": batch} | own)
+                bar.update()
+                bar.write(
+                    f"{model}, fsdp={devices}, {batch} conversations a step: "
+                    f"{own['arguments']:.2f} GiB of parameters and batch, "
+                    f"{own['temporary']:.2f} GiB temporary"
+                )
+    return found
+
+
 def compile_step(argument: str) -> dict[str, float]:
     """Compiles the training step for this process's devices, and tells its memory."""
     import jax
@@ -290,19 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(found))
     told: dict[str, Any] = {"prefill": [dataclasses.asdict(row) for row in found]}
     if not options.no_memory:
-        told["memory"] = {}
-        for devices in tqdm(_DEVICES[: 1 if options.quick else None], "compiling", unit="mesh"):
-            # As many devices, as many groups.
-            group = 1 if options.quick else 32 // min(devices, 32)
-            batch = devices if options.quick else max(32, devices)
-            argument = f"group={group},rows={max(1, group // 2)},batch={batch}"
-            own = memory(devices, argument + ",debug,length=256" * options.quick)
-            told["memory"][devices] = own | {"batch": batch}
-            print(
-                f"fsdp={devices}, {batch} conversations a step: {own['arguments']:.2f} GiB of "
-                f"parameters and batch, {own['temporary']:.2f} GiB temporary",
-                flush=True,
-            )
+        told["memory"] = memories(_DEVICES[: 1 if options.quick else None], quick=options.quick)
     write_json(options.json, told)
     worst = max(abs(row.llm / row.formula - 1) for row in found)
     said = f"XLA and the formula differ by {worst:.1%} at most"
