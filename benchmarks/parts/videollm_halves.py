@@ -12,6 +12,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,12 @@ def by_kind(asked: Sequence[Asked], right: Sequence[bool]) -> dict[str, tuple[in
 
 
 def held_out_questions(
-    world: WorldSettings, *, count: int, most: int, seed: int
+    world: WorldSettings,
+    *,
+    count: int,
+    most: int,
+    seed: int,
+    about: Literal["all", "named"] = "named",
 ) -> list[tuple[tuple[Fact, ...], Asked]]:
     """Balanced questions about held-out scenes, each with what is in its scene.
 
@@ -83,10 +89,11 @@ def held_out_questions(
       count: scenes.
       most: questions of a kind.
       seed: of the scenes.
+      about: see `questions`.
     """
     source = scenes("test", world, seed=seed)
     known = {str(i): facts(next(source)) for i in range(count)}
-    pool = [(name, one) for name, own in known.items() for one in questions(own)]
+    pool = [(name, one) for name, own in known.items() for one in questions(own, about)]
     return [(known[name], one) for name, one in balanced(pool, most, seed=seed)]
 
 
@@ -100,7 +107,7 @@ def load_text(folder: Path) -> tuple[Llama, ChatTokenizer]:
 def ask_in_words(
     text: Path, world: WorldSettings, *, count: int, most: int, seed: int, placed: bool = False
 ) -> dict[str, tuple[int, int]]:
-    """The language model's right answers about held-out scenes in words, by kind.
+    """The language model's right answers about all that is in held-out scenes, by kind.
 
     Args:
       text: its folder.
@@ -110,7 +117,7 @@ def ask_in_words(
       seed: of scenes and their wording.
       placed: objects are single places, see `videollm_places`.
     """
-    asked = held_out_questions(world, count=count, most=most, seed=seed)
+    asked = held_out_questions(world, count=count, most=most, seed=seed, about="all")
     rng = np.random.default_rng([seed, 3])
     model, chat = load_text(text)
     told = [talk_about(known, [one], rng, chat, placed=placed) for known, one in asked]

@@ -22,9 +22,9 @@ from trajvit_jax.llm.tokenizer import ChatTokenizer
 
 WORDS = 5  # of an object: size, colour, shape, way, and `then` behind a cut
 PLACES = 256  # of a row at most
-# Places that are no object: TrajViT's clips have up to 30 trajectories, ViT3D's always 145 tokens,
-# which take most of a row and so come now and then.
-FEW, MANY, OFTEN = 30, 145, 1 / 16
+# Places that are no object: TrajViT's clips have 7 trajectories in the mean and 30 at most, ViT3D's
+# have 145 tokens always, which take most of a row and so come now and then.
+FEW, MANY, OFTEN = 16, 145, 1 / 16
 
 
 def empty_places(rng: np.random.Generator) -> int:

@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tokenization.world.scenes import COLOURS, SHAPES, SIZES, ObjectSpec, Scene,
 from trajvit_jax.llm.conversation import Conversation, Turn
 
 KINDS = ("colour", "shape", "direction", "order", "count")
+OF_AN_OBJECT = KINDS[:3]
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 _HEADINGS = {"left": "left", "right": "right", "top": "up", "bottom": "down"}
 _ASKED = {
@@ -62,13 +64,17 @@ class Asked:
     Attributes:
       kind: one of `KINDS`.
       wordings: the question in all of its wordings.
-      answer: the words of the right answer.
+      value: what is asked for: a colour, a shape, a direction, a thing, a number.
+      answer: the words of the right answer. It names what was asked about and then the value, as
+        whole sentences do ("the circle is red"): so the word before the value says of which object
+        it is. Where answers were the value alone, the language model did not learn that.
       text: the wording in which it is asked.
       things: the objects that question and answer together name.
     """
 
     kind: str
     wordings: tuple[str, ...]
+    value: str
     answer: str
     text: str
     things: tuple[str, ...]
@@ -79,7 +85,7 @@ class Asked:
         alike = {thing for one in earlier if one.kind == self.kind for thing in one.things}
         if self.kind == "count":  # no fewer than were named, and in the end so many
             again = any(one.kind == "count" for one in earlier)
-            return again or len(named) == NUMBERS.index(self.answer)
+            return again or len(named) == NUMBERS.index(self.value)
         # Which comes first is asked of one thing before the cut and one behind it.
         known = named if self.kind in ("colour", "shape") else alike
         return not known.isdisjoint(self.things)
@@ -105,15 +111,14 @@ def _way(spec: ObjectSpec) -> str:
 
 
 def in_words(known: Sequence[Fact], rng: np.random.Generator) -> str:
-    """A scene as text: its objects in any order within a shot, their words in any order."""
+    """A scene as text: its objects in any order within a shot."""
     shots = []
     for _, group in itertools.groupby(known, key=lambda fact: fact.shot):
         own = list(group)
         phrases = []
         for number in rng.permutation(len(own)).tolist():
             fact = own[number]
-            words = [fact.size, fact.colour, fact.shape, fact.way]
-            phrases.append(" ".join(words[i] for i in rng.permutation(4)))
+            phrases.append(f"{fact.size} {fact.colour} {fact.shape} {fact.way}")
         shots.append(" , ".join(phrases))
     return " then ".join(shots) + " ."
 
@@ -135,35 +140,47 @@ def captions(known: Sequence[Fact], split: Split) -> tuple[str, ...]:
     return told if split == "train" else told[-1:]
 
 
-def questions(known: Sequence[Fact]) -> list[Asked]:
-    """Every question with one right answer, by its first wording."""
+def questions(known: Sequence[Fact], about: Literal["all", "named"] = "named") -> list[Asked]:
+    """Every question with one right answer, by its first wording.
+
+    Args:
+      known: what is in a scene.
+      about: all objects, or those that a clip's caption names, which are in sight. Hardly any of
+        these rests: who is asked about them alone learns to name what moves.
+    """
     found = []
+    meant = [fact for fact in known if fact.named or about == "all"]
     colours = collections.Counter(fact.colour for fact in known)
     shapes = collections.Counter(fact.shape for fact in known)
     things = collections.Counter(fact.thing for fact in known)
-    for fact in known:
-        if not fact.named:
-            continue
+    for fact in meant:
         if shapes[fact.shape] == 1:
-            found.append(_ask("colour", fact.colour, fact.thing, shape=fact.shape))
+            asked = _ask("colour", fact.colour, fact.thing, shape=fact.shape)
+            found.append(_repeating(asked, fact.shape))
         if colours[fact.colour] == 1:
-            found.append(_ask("shape", fact.shape, fact.thing, colour=fact.colour))
+            asked = _ask("shape", fact.shape, fact.thing, colour=fact.colour)
+            found.append(_repeating(asked, fact.colour))
             if fact.way in _HEADINGS.values():
-                found.append(_ask("direction", fact.way, fact.thing, thing=fact.thing))
-    before = [fact for fact in known if fact.named and fact.shot == 0]
-    after = [fact for fact in known if fact.named and fact.shot == 1]
+                asked = _ask("direction", fact.way, fact.thing, thing=fact.thing)
+                found.append(_repeating(asked, fact.thing))
+    before = [fact for fact in meant if fact.shot == 0]
+    after = [fact for fact in meant if fact.shot == 1]
     for one, other in itertools.product(before, after):
         if things[one.thing] == things[other.thing] == 1:  # else it comes twice
             for first, second in ((one.thing, other.thing), (other.thing, one.thing)):
                 found.append(_ask("order", one.thing, first, second, one=first, other=second))
-    if not after:
+    if len({fact.shot for fact in known}) == 1:
         found.append(_ask("count", NUMBERS[len(known)]))
     return found
 
 
-def _ask(kind: str, answer: str, *things: str, **words: str) -> Asked:
+def _ask(kind: str, value: str, *things: str, **words: str) -> Asked:
     wordings = tuple(wording.format(**words) for wording in _ASKED[kind])
-    return Asked(kind, wordings, answer, wordings[0], things)
+    return Asked(kind, wordings, value, value, wordings[0], things)
+
+
+def _repeating(asked: Asked, what: str) -> Asked:
+    return dataclasses.replace(asked, answer=f"{what} {asked.value}")
 
 
 def choose(
@@ -220,22 +237,22 @@ def words() -> list[str]:
 def balanced(
     asked: Sequence[tuple[str, Asked]], most: int, *, seed: int
 ) -> list[tuple[str, Asked]]:
-    """Of questions about clips (by name) equally many with each answer, at most so many of a kind.
+    """Of questions about clips (by name) equally many with each value, at most so many of a kind.
 
-    Orders of two things count as two answers: the first named, or the second.
+    Orders of two things count as two values: the first named, or the second.
     """
     rng = np.random.default_rng(seed)
     groups: dict[str, dict[str, list[tuple[str, Asked]]]] = {}
     for name, one in asked:
-        answer = one.answer
+        value = one.value
         if one.kind == "order":
-            answer = "first" if one.text.index(one.answer) < len(one.text) // 2 else "second"
-        groups.setdefault(one.kind, {}).setdefault(answer, []).append((name, one))
+            value = "first" if one.text.index(one.value) < len(one.text) // 2 else "second"
+        groups.setdefault(one.kind, {}).setdefault(value, []).append((name, one))
     found = []
     for kind in sorted(groups, key=KINDS.index):
-        answers = groups[kind]
-        each = min(most // len(answers), min(map(len, answers.values())))
-        for answer in sorted(answers):
-            own = answers[answer]
+        values = groups[kind]
+        each = min(most // len(values), min(map(len, values.values())))
+        for value in sorted(values):
+            own = values[value]
             found += [own[i] for i in sorted(rng.permutation(len(own))[:each].tolist())]
     return found
