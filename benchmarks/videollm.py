@@ -2,7 +2,7 @@
 
   1. trains a tiny Llama on scenes written as text, with questions and answers: it sees no clip;
      in half of the scenes an object is a single place, the mean of its words' embeddings;
-  2. asks it about held-out scenes, and stops where it hardly answers;
+  2. asks it about held-out scenes, and stops where it hardly answers about single places;
   3. renders clips and cuts them into trajectories (configs/videollm/world.py);
   4. trains TrajViT and ViT3D on captions that all need the shapes, by the demo's recipe on larger
      frames, and tells by a linear probe what each named object's token knows;
@@ -87,8 +87,9 @@ class Settings:
       image_size: pixels a side that they see.
       text: the language model.
       scenes: held-out ones that it is asked about in words.
-      floor: of its right answers there, in percent, under which the run ends.
-      words: of its right answers there, in percent; where fewer are, the table says so.
+      floor: of its right answers where objects are single places, in percent, under which the run
+        ends.
+      words: of its right answers in words, in percent; where fewer are, the table says so.
       placed: likewise where objects are single places.
       seen: likewise what a probe reads off TrajViT's tokens, by kind.
       steps: of the connectors.
@@ -285,8 +286,8 @@ def words_known(
     how, told = "in single places" if placed else "in words", in_line(shares)
     _LOG.info("the language model about held-out scenes %s: %s", how, told)
     advice = f"raise text.steps or text.scenes in Settings and delete {text}: clips and eyes stay"
-    # Who answers in words may still learn from places what it was not yet asked.
-    hopeless = [] if placed else [kind for kind in _BOUNDS if shares.get(kind, 0) < settings.floor]
+    # A clip's objects are single places: who answers about these has what the connector needs.
+    hopeless = [kind for kind in _BOUNDS if shares.get(kind, 0) < settings.floor] if placed else []
     if hopeless:
         raise NotLearned(
             f"the language model hardly answers about scenes {how} ({told}; under "

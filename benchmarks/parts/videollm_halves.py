@@ -1,9 +1,10 @@
 """What either half can do alone, before a connector joins them.
 
-The language model is asked about held-out scenes in words, and what the eyes know of an object is
-read off its token by a linear map. Neither bounds what both tell together: the layers behind the
-connector read more than one token, and not only by a linear map. So either is told beside the
-answers, and ends no run; only a language model that hardly answers in words does.
+The language model is asked about held-out scenes in words and in single places, and what the eyes
+know of an object is read off its token by a linear map. Neither bounds what both tell together: the
+layers behind the connector read more than one token, and not only by a linear map. So either is
+told beside the answers, and ends no run; only a language model that hardly answers about single
+places does.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ PROBED = ("colour", "shape", "direction")
 
 
 class NotLearned(Exception):
-    """The language model hardly answers in words: what it would say of clips means nothing."""
+    """The language model hardly answers about single places: of clips it would say nothing."""
 
 
 def in_percent(found: Mapping[str, tuple[int, int]]) -> dict[str, float]:
