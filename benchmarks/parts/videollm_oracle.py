@@ -108,7 +108,7 @@ def ask_by_facts(
     model, chat = load_text(text)
     connector = nnx.Linear(WIDTH, model.settings.width, rngs=nnx.Rngs(seed))
     schedule = OptimizerSettings(
-        learning_rate=3e-3, beta2=0.98, weight_decay=0.0, warmup_fraction=0.05
+        learning_rate=1.5e-2, beta2=0.98, weight_decay=0.0, warmup_fraction=0.05
     )
     tx = optimizer(schedule, steps)
     graph, params = nnx.split(connector)

@@ -201,7 +201,7 @@ def teach(
             {"train": str(records), "batch": batch, "threads": 2, "cache": clips},
         ),
         optimizer=OptimizerSettings(
-            learning_rate=3e-3, beta2=0.98, weight_decay=0.0, warmup_fraction=0.05
+            learning_rate=1.5e-2, beta2=0.98, weight_decay=0.0, warmup_fraction=0.05
         ),
         seed=seed,
         steps=steps,
