@@ -3,7 +3,8 @@
 Command:
   python -m benchmarks.videollm --output=runs/videollm
 
-Cost: not measured. Expected: not known, the full run has not been made (docs/VIDEOLLM.md).
+Cost: 40 minutes for TrajViT on two CPU cores that other programs used, too. Expected: answers that
+are not yet right (docs/VIDEOLLM.md).
 
 Their captions are those of `benchmarks.parts.videollm_questions.captions`, which need every shape,
 and no size or background. As configs/tokenization/demo.py, with up to three objects, so that there
