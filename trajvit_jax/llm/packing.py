@@ -110,7 +110,8 @@ def plan_rows(
     sizes = (fixed + trajectories.sum(1) * each).astype(np.int64)
     if order is None:
         order = _balanced(sizes, videos, b // settings.group, settings.places)
-    row, (place, kept) = np.full(b, -1, np.int64), np.full((2, *trajectories.shape), -1, np.int64)
+    row, kept = np.full(b, -1, np.int64), np.zeros(trajectories.shape, np.int64)
+    place = np.full_like(kept, -1)
     for group in range(b // settings.group):
         own = np.arange(group * settings.group, (group + 1) * settings.group)
         of = order[own]
