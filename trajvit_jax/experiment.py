@@ -223,6 +223,11 @@ def read_settings(workdir: Path, kind: type[E] = ExperimentSettings) -> E:
         raise ValueError(f"{path} cannot be read ({error})") from error
 
 
+def read_made_of(workdir: Path) -> str:
+    """The fingerprint of records, and of what else it was made of, with which a run is noted."""
+    return json.loads((workdir / _FILE).read_text("utf-8"))["records"]
+
+
 def _noted(workdir: Path, kind: type[ExperimentSettings]) -> dict[str, Any]:
     """What `note` wrote, with the defaults of settings that are newer than the run."""
     values = json.loads((workdir / _FILE).read_text("utf-8"))

@@ -23,11 +23,12 @@ TrajViT 5.2 points above ViT3D, trained 4.2 times faster, 18 times fewer inferen
 Arguments: model (trajvit, vit3d, ..: the eyes'), video (their run or folder of weights; '' =
 random numbers), llm (a folder as Hugging Face keeps a Llama-3), tokenizer (a folder; '' = that of
 llm), records (of the videos), talks (files of conversations, or patterns of their names, with ':'
-between them), held_out (such a file), epochs (over the conversations that are found there) or
-steps, batch, frames, tokens (trajectories of a video), group (conversations that share rows), rows
-(of a group) and length (of a row), media (videos of a group, where conversations have several; 0 =
-one each), lora (rank; 0 = none), unfreeze (the language model), see (the
-encoder, too), micro_batches, threads, seed, debug. Records of the videos of held_out are in the
+between them), initial (workdir of an earlier run: this one starts from all that it trained, its
+connector first of all), held_out (such a file), epochs (over the conversations that are found
+there) or steps, batch, frames, tokens (trajectories of a video), group (conversations that share
+rows), rows (of a group) and length (of a row), media (videos of a group, where conversations have
+several; 0 = one each), lora (rank; 0 = none), unfreeze (the language model), see (the encoder,
+too), micro_batches, threads, seed, debug. Records of the videos of held_out are in the
 split `test` of records; --config.data.evaluation=FOLDER and --config.data.eval_split=SPLIT name
 others.
 """
@@ -69,6 +70,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "video": "",
         "llm": "",
         "tokenizer": "",
+        "initial": "",
         "records": "data/llava_video",
         "talks": "LLaVA-Video-178K/*/*.json",
         "held_out": "",
@@ -113,6 +115,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.max_skipped = 10
     config.optimize = not chosen.debug
     config.weights = {"video": chosen.video, "llm": chosen.llm, "tokenizer": chosen.tokenizer}
+    config.initial = chosen.initial
     config.train = trained
     config.conversations = tuple(chosen.talks.split(":"))
     config.held_out = chosen.held_out

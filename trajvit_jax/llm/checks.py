@@ -11,6 +11,7 @@ from trajvit_jax.data.source import open_records
 from trajvit_jax.llm.conversation import files_of, read_conversations
 from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.llm.hugging_face import read_settings
+from trajvit_jax.llm.initial import check_initial
 from trajvit_jax.llm.talk_source import Reader, TalkSource
 from trajvit_jax.llm.tokenizer import ChatTokenizer
 from trajvit_jax.sharding import batch_parts
@@ -116,11 +117,14 @@ def check_here(settings: VideoLLMExperiment) -> list[str]:
     """
     weights, data = settings.weights, settings.data
     check_numbers(settings)
+    if settings.initial and Path(settings.initial).exists():
+        check_initial(settings)
     read = [(settings.conversations, data.train, data.train_split)]
     if settings.held_out:
         read.append(((settings.held_out,), data.evaluation_folder, data.eval_split))
     files = {one: _absent_files(one) for one, _, _ in read}
-    named = [weights.video, weights.llm, weights.tokenizer, *(folder for _, folder, _ in read)]
+    named = [weights.video, weights.llm, weights.tokenizer, settings.initial]
+    named += [folder for _, folder, _ in read]
     absent = [path for path in named if path and not Path(path).exists()]
     elsewhere = absent + [name for own in files.values() for name in own]
     if weights.llm in absent or weights.tokenizer in absent:

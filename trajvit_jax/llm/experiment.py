@@ -37,7 +37,8 @@ class VideoLLMExperiment(ExperimentSettings):
     """One run: `ExperimentSettings`, of which `model` is the video encoder's, and more.
 
     `data.train` is a folder of records, whose ids conversations name as their video (see
-    `names.record_id`), and `data.batch` counts conversations; `step` is not used.
+    `names.record_id`), and `data.batch` counts conversations; `step` is not used. `initial` is an
+    earlier run of a VideoLLM, of which all comes that it trained: see `llm.initial`.
 
     Attributes:
       eyes: which states of the encoder are read.
@@ -98,10 +99,6 @@ class VideoLLMExperiment(ExperimentSettings):
         if self.data.batch % self.rows.group:
             raise ValueError(
                 f"data.batch={self.data.batch} is not a multiple of rows.group={self.rows.group}"
-            )
-        if self.initial:
-            raise ValueError(
-                f"initial={self.initial!r} is of a video-text model: a VideoLLM starts from weights"
             )
 
     @property

@@ -13,7 +13,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from trajvit_jax.evals.loaded import hash_of
+from trajvit_jax.experiment import read_made_of
 from trajvit_jax.llm import hugging_face
+from trajvit_jax.llm.experiment import WeightSettings
 from trajvit_jax.llm.eyes import Eyes
 from trajvit_jax.llm.file_samples import samples
 from trajvit_jax.llm.llama import Llama
@@ -93,6 +95,21 @@ def fingerprint(encoder: VideoTextModel | None, llm: str, tokenizer: str = "") -
             for part in samples(file):
                 digest.update(part)
     return digest.hexdigest()[:16]
+
+
+def check_made_of(workdir: Path, weights: WeightSettings, between: str) -> None:
+    """Raises ValueError for a run that was trained between other models.
+
+    Args:
+      workdir: of the run.
+      weights: where the models are looked for.
+      between: their `fingerprint`.
+    """
+    if not read_made_of(workdir).endswith(between):
+        raise ValueError(
+            f"{workdir} was trained between other models than {weights.video or 'none'} "
+            f"and {weights.llm or 'none'} hold now: put those back"
+        )
 
 
 def is_trained(parts: Sequence[str]) -> Callable[[tuple[Any, ...], Any], bool]:

@@ -115,12 +115,7 @@ def _of_run(workdir: Path, mesh: Mesh, attention: str) -> Saved:
     settings, encoder = resolve(settings, mesh)
     weights = settings.weights
     made_of = parts.fingerprint(encoder, weights.llm, weights.tokenizer)
-    noted = json.loads((workdir / _SETTINGS).read_text("utf-8"))["records"]
-    if not noted.endswith(made_of):
-        raise ValueError(
-            f"{workdir} was trained between other models than {weights.video or 'none'} "
-            f"and {weights.llm or 'none'} hold now: put those back"
-        )
+    parts.check_made_of(workdir, weights, made_of)
     with jax.set_mesh(mesh):
         # A language model that was trained is in the checkpoint, whole.
         own, leave = settings.weights, "llm" in settings.train

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.evals import loaded
-from trajvit_jax.experiment import check, note
+from trajvit_jax.experiment import check, has_run, note
 from trajvit_jax.llm import parts
 from trajvit_jax.llm.checks import (
     check_groups,
@@ -30,6 +30,7 @@ from trajvit_jax.llm.checks import (
 )
 from trajvit_jax.llm.costs import work_of
 from trajvit_jax.llm.experiment import VideoLLMExperiment
+from trajvit_jax.llm.initial import check_initial, start_from
 from trajvit_jax.llm.step import Talks, make_step, run
 from trajvit_jax.llm.talk_source import TalkSource
 from trajvit_jax.llm.talks import LoadedTalks, talk_steps
@@ -122,7 +123,7 @@ def open_state(
 
 def facts(settings: VideoLLMExperiment, talks: str) -> dict[str, object]:
     """What results must be known with; `talks`: fingerprint of the held-out ones."""
-    return {
+    return ({"initial": settings.initial} if settings.initial else {}) | {
         "model": settings.model.name,
         "protocol": "held-out answers, each token told by the true ones before it",
         "conversations": list(settings.conversations),
@@ -141,7 +142,8 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
       `answer_loss` and `answer_accuracy` of the held-out conversations' answers, where there are
       any, with `parameters` that are trained and `seconds_a_step`.
 
-    Raises: as `trajvit_jax.train.train` does, as `resolve` and as those of `llm.checks` do.
+    Raises: as `trajvit_jax.train.train` does, as `resolve`, as those of
+      `llm.checks` and as `initial.start_from` do.
     """
     with contextlib.ExitStack() as stack:
         # Devices
@@ -149,6 +151,8 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         part, processes = part_of_process(mesh)
         check_groups(settings, mesh)
         check_numbers(settings)
+        if settings.initial and not has_run(workdir):
+            check_initial(settings)
 
         # What was trained before
         settings, encoder = resolve(settings, mesh)
@@ -205,6 +209,8 @@ def train(settings: VideoLLMExperiment, workdir: Path) -> dict[str, float]:
         if resumed:
             state, clock = resumed.state, Clock.of(resumed.clock)
             _LOG.info("goes on from step %d of %s", resumed.step, workdir)
+        elif settings.initial:
+            state = start_from(state, settings, between=between, mesh=mesh)
         first = int(state.step)
         catches_up = owes_evaluation(settings, first, resumed)
         steps = talk_steps(

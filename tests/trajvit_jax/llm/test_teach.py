@@ -172,6 +172,61 @@ def test_a_cut_run_equals_an_unbroken_one(settings, tmp_path, monkeypatch):
     assert saved < 1_000_000  # nothing of the frozen language model
 
 
+class TestAnEarlierRun:
+    @pytest.fixture
+    def earlier(self, settings, tmp_path):
+        train(dataclasses.replace(settings, steps=2, held_out=""), tmp_path / "first")
+        return tmp_path / "first"
+
+    @staticmethod
+    def later(settings, earlier, **changes):
+        """A run of one step that hardly moves."""
+        own = {
+            "train": ("connector", "lora"),
+            "llm": dataclasses.replace(settings.llm, lora=LoraSettings(2)),
+            "optimizer": dataclasses.replace(settings.optimizer, learning_rate=1e-30),
+        }
+        return dataclasses.replace(
+            settings, steps=1, held_out="", initial=str(earlier), **own | changes
+        )
+
+    def test_what_it_trained_is_where_another_starts(self, settings, earlier, tmp_path):
+        later, workdir = self.later(settings, earlier), tmp_path / "second"
+        assert check_here(later) == []
+        train(later, workdir)
+        there, here = (
+            {name: x for name, x in load_arrays(run).items() if name.startswith("params.")}
+            for run in (earlier, workdir)
+        )
+        assert set(there) == {name for name in here if name.startswith("params.connector.")}
+        for name, x in there.items():
+            np.testing.assert_array_equal(here[name], x)
+        # A run that has begun needs it no more.
+        shutil.rmtree(earlier)
+        assert train(later, workdir)["parameters"] > 0
+        # What a run adapted, another must adapt alike.
+        third = {"train": ("connector",), "llm": settings.llm}
+        with pytest.raises(ValueError, match=r"has trained lora, which the checkpoints .* lack"):
+            train(self.later(settings, workdir, **third), tmp_path / "third")
+        adapters = dataclasses.replace(settings.llm, lora=LoraSettings(4))
+        with pytest.raises(ValueError, match=r"with llm\.lora=.*rank=2.*rank=4"):
+            train(self.later(settings, workdir, llm=adapters), tmp_path / "third")
+        assert not (tmp_path / "third").exists()
+
+    def test_one_of_other_eyes_or_of_none(self, settings, earlier, tmp_path):
+        with pytest.raises(ValueError, match=r"with eyes=.*skip=1.*skip=0"):
+            check_here(self.later(settings, earlier, eyes=EyesSettings(skip=0)))
+        absent = self.later(settings, tmp_path / "absent")
+        assert check_here(absent) == [str(tmp_path / "absent")]
+        with pytest.raises(FileNotFoundError, match="absent' holds no checkpoint"):
+            train(absent, tmp_path / "run")
+
+    def test_one_between_other_models(self, settings, earlier, tmp_path, monkeypatch):
+        monkeypatch.setattr(parts, "fingerprint", lambda *_: "of others")
+        with pytest.raises(ValueError, match="first was trained between other models"):
+            train(self.later(settings, earlier), tmp_path / "second")
+
+
 def test_another_run_is_refused(settings, tmp_path):
     short = dataclasses.replace(settings, steps=2, held_out="")
     train(short, tmp_path)
@@ -223,7 +278,6 @@ def test_what_a_run_was_made_of_may_be_moved(settings, tmp_path):
         ({"micro_batches": 0}, "micro_batches"),
         ({"epochs": 3.0}, "epochs=3 and steps=6: set epochs=0"),
         ({"epochs": -1.0}, "epochs must be at least 0"),
-        ({"initial": "runs/other"}, "initial='runs/other' is of a video-text model"),
     ],
 )
 def test_settings_that_make_no_run(settings, change, told):
