@@ -43,6 +43,7 @@ class TrajViT(lmms):
         model: str,
         frames: int | str = 16,
         batch_size: int | str = 1,
+        devices: int | str = 1,
         cwd: str | None = None,
         most_failed: float | str = 0.05,
         **unused: Any,
@@ -54,6 +55,7 @@ class TrajViT(lmms):
           model: as --model of trajvit_jax.llm.serve.
           frames: that it reads of each video; 0 = as it was trained.
           batch_size: questions that are sent and computed at once.
+          devices: of this host that share the model.
           cwd: folder to start in: a clone of trajvit_jax that is not installed.
           most_failed: part of the questions that may fail; with more there is no result.
           unused: what lmms-eval passes to all models.
@@ -70,6 +72,7 @@ class TrajViT(lmms):
             raise ValueError(f"most_failed={most_failed} must be a part of the questions, 0 to 1")
         self._batch = max(1, int(batch_size))
         arguments = [f"--model={model}", f"--frames={frames}", f"--batch={self._batch}"]
+        arguments.append(f"--devices={devices}")
         self._process = Process(python, arguments, cwd)
         atexit.register(self._process.close)
         self._images = tempfile.TemporaryDirectory(prefix="trajvit-")

@@ -17,6 +17,7 @@ _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 # Of a saved model and of a run, whose settings tell the fingerprint of what it was made of.
 _FILES = ("settings.json", "tokenization.json", "eyes.safetensors")
 
+DEVICES = "GPUs of this host that share a model of ours (default: 1)"
 HELP = (
     "folder of a trained VideoLLM, or package.module:function: a function without arguments that "
     "returns an object with the methods of trajvit_jax.llm.answering.VideoAnswerer"
@@ -90,21 +91,22 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
-def load_answerer(name: str, *, batch: int) -> VideoAnswerer:
+def load_answerer(name: str, *, batch: int, devices: int = 1) -> VideoAnswerer:
     """Loads the model.
 
     Args:
       name: as `HELP` says.
       batch: questions that a model of ours computes at once.
+      devices: of this host that share one of ours.
 
     Raises:
-      ValueError: it is neither a folder nor such a function.
+      ValueError: it is neither a folder nor such a function, or the host has fewer devices.
       OSError: a file of it cannot be read.
     """
     if Path(name).is_dir():
         from trajvit_jax.llm import videollm  # late: it loads JAX
 
-        return videollm.load(name, batch=batch)
+        return videollm.load(name, batch=batch, devices=devices)
     match = _FUNCTION.fullmatch(name)
     if match is None:
         raise ValueError(

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from tokenization import exit_codes, interrupts
 from tokenization.arguments import ArgumentParser
-from trajvit_jax.llm.answerers import out_of_memory
+from trajvit_jax.llm.answerers import DEVICES, out_of_memory
 
 if TYPE_CHECKING:
     from trajvit_jax.llm.answering import AnswerSettings
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 = the likeliest token")
     parser.add_argument("--top_p", type=float, default=1.0, help="of the likeliest tokens")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--devices", type=int, default=1, help=DEVICES)
     options = parser.parse_args(argv)
     try:
         folder = options.model or os.environ.get(_MODEL)
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             top_p=options.top_p,
             seed=options.seed,
         )
-        model = videollm.load(folder, batch=1)
+        model = videollm.load(folder, batch=1, devices=options.devices)
         bar = tqdm(options.video, desc="reading videos", unit="video", delay=5, leave=False)
         for path in bar:
             told = f"{path}: {model.tokens_of(path, options.frames)} tokens"

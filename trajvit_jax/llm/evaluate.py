@@ -34,7 +34,7 @@ from tokenization import exit_codes, interrupts
 from tokenization.annotations.problems import AnnotationError
 from tokenization.arguments import ArgumentParser
 from trajvit_jax.confidence import LEVEL
-from trajvit_jax.llm.answerers import HELP, fingerprint, load_answerer
+from trajvit_jax.llm.answerers import DEVICES, HELP, fingerprint, load_answerer
 from trajvit_jax.llm.answering import AnswerSettings
 from trajvit_jax.llm.benchmarks import asking, registry, results
 from trajvit_jax.llm.benchmarks.asking import Asked
@@ -123,6 +123,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--batch", type=int, default=8, help="questions that are computed at once (default: 8)"
     )
+    parser.add_argument("--devices", type=int, default=1, help=DEVICES)
     parser.add_argument("--most_tokens", type=int, help="of an answer (default: as lmms-eval)")
     parser.add_argument("--limit", type=int, help="only the first questions; the result says so")
     parser.add_argument("--seed", type=int, default=0, help="of the intervals (default: 0)")
@@ -148,7 +149,13 @@ def _checked(options: argparse.Namespace) -> None:
         if not getattr(options, name):
             hint = " (--list shows the benchmarks)" if name == "benchmark" else ""
             raise ValueError(f"--{name} is missing{hint}; see --help")
-    for name, least in (("frames", 0), ("batch", 1), ("limit", 1), ("most_tokens", 1)):
+    for name, least in (
+        ("frames", 0),
+        ("batch", 1),
+        ("devices", 1),
+        ("limit", 1),
+        ("most_tokens", 1),
+    ):
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name}={value} must be at least {least}")
@@ -307,7 +314,7 @@ def _answers(
     with LinesFile(path, of, option="--answers", note=note) as file:
         todo = asking.pending(questions, file, retry=options.retry_failed)
         if todo:
-            answerer = load_answerer(options.model, batch=options.batch)
+            answerer = load_answerer(options.model, batch=options.batch, devices=options.devices)
             asking.ask_model(todo, answerer, settings, file, batch=options.batch)
         return file.lines
 

@@ -75,7 +75,7 @@ def load(
         is not for.
     """
     folder = Path(folder)
-    mesh = mesh or make_mesh(MeshSettings(data=1), jax.local_devices()[:1])
+    mesh = mesh or mesh_of(1)
     if has_run(folder):
         return _of_run(folder, mesh, attention)
     path = folder / _SETTINGS
@@ -105,6 +105,18 @@ def load(
     model.llm = hugging_face.fill(model.llm, hugging_face.Tensors(folder / _LLM), mesh)
     chat = ChatTokenizer.load(folder / _LLM, llm.vocabulary)
     return Saved(model, chat, tokenization)
+
+
+def mesh_of(devices: int) -> Mesh:
+    """The first devices of this host; each has its share of every layer's heads and MLP.
+
+    Raises:
+      ValueError: the host has fewer, or none is asked for.
+    """
+    there = jax.local_devices()
+    if not 1 <= devices <= len(there):
+        raise ValueError(f"devices={devices} must be 1 to {len(there)}, which this host has")
+    return make_mesh(MeshSettings(data=1, tensor=devices), there[:devices])
 
 
 def _of_run(workdir: Path, mesh: Mesh, attention: str) -> Saved:

@@ -27,7 +27,7 @@ from typing import Any, TextIO
 from tokenization import exit_codes, interrupts
 from tokenization.arguments import ArgumentParser
 from trajvit_jax.config import nearest
-from trajvit_jax.llm.answerers import HELP, Reply, answer_each, load_answerer
+from trajvit_jax.llm.answerers import DEVICES, HELP, Reply, answer_each, load_answerer
 from trajvit_jax.llm.answering import AnswerSettings, Question, VideoAnswerer
 
 _SETTINGS = tuple(field.name for field in dataclasses.fields(AnswerSettings))
@@ -129,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=1,
         help="questions of a request that are computed at once (default: 1)",
     )
+    parser.add_argument("--devices", type=int, default=1, help=DEVICES)
     options = parser.parse_args(arguments)
     # Whatever else prints must not get between the lines.
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.batch < 1:
             raise ValueError(f"--batch={options.batch} must be at least 1")
         defaults = AnswerSettings(frames=options.frames, most_tokens=options.most_tokens)
-        answerer = load_answerer(options.model, batch=options.batch)
+        answerer = load_answerer(options.model, batch=options.batch, devices=options.devices)
         serve(sys.stdin, own, answerer, defaults)
     except KeyboardInterrupt:
         interrupts.leave("interrupted")

@@ -20,13 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
 from trajvit_jax.llm.answering import AnswerSettings, Question
 from trajvit_jax.llm.conversation import Conversation, Turn, question
 from trajvit_jax.llm.eyes import Seen, slots_of, token_numbers
 from trajvit_jax.llm.generation import Generator
-from trajvit_jax.llm.saved import Saved
+from trajvit_jax.llm.saved import Saved, mesh_of
 from trajvit_jax.llm.saved import load as load_saved
 from trajvit_jax.llm.sequences import Spread, check_length, spread
 from trajvit_jax.llm.tokenizer import Encoded
@@ -40,11 +39,18 @@ def load(
     folder: str | os.PathLike[str],
     *,
     batch: int = 4,
-    mesh: Mesh | None = None,
+    devices: int = 1,
     attention: str = "xla",
 ) -> VideoLLMAnswerer:
-    """Loads a model; see `saved.load` for the folders and what goes wrong with them."""
-    return VideoLLMAnswerer(load_saved(folder, mesh, attention=attention), batch=batch)
+    """Loads a model; see `saved.load` for the folders, and it and `saved.mesh_of` for errors.
+
+    Args:
+      folder: of the model.
+      batch: questions that are answered at once.
+      devices: of this host, which share the language model.
+      attention: see `LlamaSettings`.
+    """
+    return VideoLLMAnswerer(load_saved(folder, mesh_of(devices), attention=attention), batch=batch)
 
 
 class _Span(NamedTuple):

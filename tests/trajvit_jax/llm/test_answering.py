@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -68,6 +69,22 @@ def test_questions_together_are_answered_as_alone(model, clips):
     assert together == [model.answer_all([one], SHORT)[0] for one in questions]
     assert together[0] == model.answer(clips[0], "What is it?", SHORT)
     assert len(set(together)) > 1
+
+
+@pytest.mark.slow
+def test_answers_do_not_depend_on_the_devices(folder, model, clips, start_script, printed):
+    script = Path(__file__).parent / "answers_on_devices.py"
+    found = printed(start_script(script, folder, clips[0], 1, 2, 4, devices=4))
+    question = Question("What is it?", (clips[0],))
+    assert found["answers"] == [model.answer_all([question], SHORT)] * 3
+    # Norms and what is small are everywhere.
+    whole, half, quarter = found["bytes"]
+    assert half < 0.75 * whole and quarter < 0.6 * whole
+
+
+def test_devices_that_are_not_there(folder):
+    with pytest.raises(ValueError, match="devices=99 must be 1 to"):
+        videollm.load(folder, devices=99)
 
 
 def test_frames_and_spans_are_what_is_asked_for(model, clips):

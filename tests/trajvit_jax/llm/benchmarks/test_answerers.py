@@ -65,14 +65,14 @@ def test_another_model_has_another_fingerprint(saved, run, folder, name, content
     assert fingerprint(str(model)) != before
 
 
-def test_the_batch_reaches_the_model(saved, monkeypatch):
+def test_batch_and_devices_reach_the_model(saved, monkeypatch):
     loaded, model = [], Half()
     fake = types.ModuleType("trajvit_jax.llm.videollm")
-    fake.load = lambda folder, *, batch: loaded.append((folder, batch)) or model
+    fake.load = lambda folder, **options: loaded.append((folder, options)) or model
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     monkeypatch.setattr(trajvit_jax.llm, "videollm", fake, raising=False)
-    assert load_answerer(str(saved), batch=3) is model
-    assert loaded == [(str(saved), 3)]
+    assert load_answerer(str(saved), batch=3, devices=2) is model
+    assert loaded == [(str(saved), {"batch": 3, "devices": 2})]
 
 
 class Counts:

@@ -214,16 +214,16 @@ def test_answers_stop_where_those_of_lmms_eval_do(job):
     assert set(stops.values()) == {("\n\n",)}
 
 
-def test_the_batch_is_that_of_the_model(job, monkeypatch):
+def test_batch_and_devices_are_those_of_the_model(job, monkeypatch):
     load, batches = evaluate.load_answerer, []
 
-    def recorded(name, *, batch):
-        batches.append(batch)
+    def recorded(name, *, batch, devices):
+        batches.append((batch, devices))
         return load(name, batch=batch)
 
     monkeypatch.setattr(evaluate, "load_answerer", recorded)
-    assert run("--batch=3") == 0
-    assert batches == [3]
+    assert run("--batch=3", "--devices=2") == 0
+    assert batches == [(3, 2)]
 
 
 def test_a_mean_over_some_of_the_tasks_says_so(job):
@@ -359,7 +359,7 @@ def test_a_model_that_was_moved_has_its_answers(job, monkeypatch, capsys):
     """Its files tell it, not the way it is written."""
     (job.path / "model").mkdir()
     (job.path / "model" / "settings.json").write_text("{}")
-    monkeypatch.setattr(evaluate, "load_answerer", lambda name, *, batch: load())
+    monkeypatch.setattr(evaluate, "load_answerer", lambda name, **options: load())
     assert run("--model=model") == 0
     assert run("--model=model/") == 0
     (job.path / "model").rename(job.path / "moved")
