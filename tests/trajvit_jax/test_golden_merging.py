@@ -116,7 +116,9 @@ def test_bipartite_matching(golden, assert_golden, cls):
 
 
 def test_schedules(golden):
-    for name, expected in below(golden("tome"), "parse_r/").items():
+    schedules = below(golden("tome"), "parse_r/")
+    assert len(schedules) > 1
+    for name, expected in schedules.items():
         if name == "list":  # which is its own schedule
             continue
         depth, merged, *rest = name.split("_")
@@ -359,6 +361,14 @@ def test_token_learner_and_fusers(golden, assert_golden):
         fuser = fuser_of(below(g, f"{name}/params/"))
         fused = fuse(fuser, jnp.asarray(g["in/tokens"]), jnp.asarray(g["in/orig"]))
         assert_golden(fused, g[f"{name}/out"], name)
+
+
+def test_a_new_fuser_says_nothing_and_learns():
+    tokens, patches = (jax.random.normal(jax.random.key(i), (2, n, 8)) for i, n in ((0, 3), (1, 5)))
+    fuser = TokenFuser(8, 3, 4, rngs=nnx.Rngs(0))
+    fused, gradient = nnx.value_and_grad(lambda own: own(tokens, patches).sum())(fuser)
+    assert fused == 0 and jnp.abs(fuser(tokens, patches)).max() == 0
+    assert jnp.abs(gradient.mix.kernel[...]).max() > 0
 
 
 @pytest.mark.parametrize("fuse", [False, True])

@@ -38,6 +38,7 @@ from trajvit_jax.models.settings import (
 )
 from trajvit_jax.models.tokens import cls_states
 from trajvit_jax.models.video_text import TOKENIZERS, VideoTextModel, plain_slots
+from trajvit_jax.models.video_tokens.rlt import rlt_tokens
 from trajvit_jax.models.video_tokens.tome import tokens_by_layer
 from trajvit_jax.ops.resampler_attention import attention_of_queries
 from trajvit_jax.ops.run_length import run_lengths, run_starts
@@ -129,8 +130,13 @@ def test_cells_are_divided_among_tokens(encoded, name):
         height = settings.image_size
         pixels = at_pixels(named["labels"], settings.frames, height, height)
         assert pixels.shape == (VIDEOS, settings.frames, height, height)
-        dense = dense_by_labels(named.get("spatial", states), jnp.maximum(named["labels"] - 1, 0))
-        assert dense.shape == (*labels.shape, states.shape[2])
+        # ViViT's number the tokens of time steps, before which no CLS stands.
+        slots_of_cells = states
+        if "spatial" in named:
+            slots_of_cells = jnp.pad(named["spatial"], ((0, 0), (1, 0), (0, 0)))
+        dense = dense_by_labels(slots_of_cells, named["labels"])
+        expected = np.stack([np.asarray(slots_of_cells)[i][labels[i]] for i in range(VIDEOS)])
+        np.testing.assert_array_equal(dense, expected)
     else:
         weights = np.asarray(named["weights"])
         assert weights.shape[1] == states.shape[1] - 1
@@ -255,9 +261,11 @@ def test_a_static_clip_is_one_step_of_run_length_tokens(sizes, vit3d, random_mod
     np.testing.assert_array_equal(used_slots(tokens), 1 + SIDE**2)
     np.testing.assert_array_equal(named["labels"][:, 0], named["labels"][:, 1])
     # No threshold leaves fewer.
-    huge = rlt(sizes, vit3d, random_model, threshold=1e9)
-    _, tokens, _, _ = encode(huge, video, labels)
-    np.testing.assert_array_equal(used_slots(tokens), 1 + SIDE**2)
+    for threshold in (1e9, float("inf")):
+        huge = rlt(sizes, vit3d, random_model, threshold=threshold)
+        _, tokens, _, _ = encode(huge, video, labels)
+        np.testing.assert_array_equal(used_slots(tokens), 1 + SIDE**2)
+        np.testing.assert_array_equal(rlt_tokens(huge.pixels(video), huge.settings), SIDE**2)
 
 
 def test_where_nothing_repeats_rlt_is_vit3d(sizes, vit3d, random_model, encoded, assert_close):

@@ -2,7 +2,8 @@
 
 A tokenization is a labelling of space-time. `VideoTextModel.encode_video` names either `labels`,
 [b, t, h, w], the slot that a cell feeds, or `weights`, [b, n, t, h, w], how much of each cell is
-in the n tokens after CLS; for trajectories `labels` are what the model is given.
+in the n tokens after CLS; for trajectories `labels` are what the model is given. ViViT's alone
+number the tokens of another intermediate, from 1 (see `VideoTokenizer`).
 """
 
 from __future__ import annotations

@@ -286,8 +286,10 @@ class TokenLearnerSettings:
     """TokenLearner (Ryoo et al.), version 1.1 of its authors' code, on `vit3d`'s tubelets.
 
     Attributes:
-      tokens: learned from the patches of each time step.
-      place: fraction of the layers that come before it.
+      tokens: learned from the patches of each time step; 8 is the default of its authors' module,
+        and with 8 steps the 64 of the released TrajViT's setting.
+      place: fraction of the layers that come before it; a half is that setting's, too. (Its paper's
+        video models learn 8 or 16 tokens, after a half to three quarters of ViViT's layers.)
       bottleneck: hidden width of the MLP that weighs patches.
       fuse: every later layer reads tokens of its own and writes them back to all patches
         (TokenFuser), which then all leave the encoder; for dense features.
@@ -330,8 +332,8 @@ class RLTSettings:
     """Run-length tokenization (Choudhury et al.) of `vit3d`'s tubelets.
 
     Attributes:
-      threshold: mean absolute difference of normalized pixels above which a patch has changed;
-        one that has not is no token.
+      threshold: mean absolute difference of normalized pixels, as the model's dtype has them, above
+        which a patch has changed; one that has not is no token.
       length_encoding: a learned vector for how many time steps a token stands for. The authors'
         configs have it off.
       group: videos that share a row of slots.

@@ -52,7 +52,10 @@ class TokenLearner(nnx.Module):
 
 
 class TokenFuser(nnx.Module):
-    """Tokens -> patches: mixes the tokens, and gives each patch some of each."""
+    """Tokens -> patches: mixes the tokens, and gives each patch some of each.
+
+    At first it says nothing: as its authors' does, the mix starts at zero.
+    """
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class TokenFuser(nnx.Module):
     ):
         shared = {"dtype": dtype, "rngs": rngs}
         self.norm_before = LayerNorm(width, epsilon=_EPS, **shared) if normalize else None
-        self.mix = Linear(tokens, tokens, **shared)
+        self.mix = Linear(tokens, tokens, kernel_init=nnx.initializers.zeros, **shared)
         self.norm_after = LayerNorm(width, epsilon=_EPS, **shared) if normalize else None
         self.weigh = _PatchWeights(width, tokens, bottleneck, **shared)
 

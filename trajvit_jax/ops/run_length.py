@@ -29,6 +29,16 @@ def changes(video: Num[Array, "b t h w c"], *, tubelet: int, patch: int) -> Floa
     )
 
 
+def changed(change: Float[Array, "b k y x"], threshold: float) -> Bool[Array, "b k y x"]:
+    """The tubelets that are tokens: the first step's, and those that changed by more.
+
+    Args:
+      change: as `changes` gives it.
+      threshold: in its unit; infinite = the first step alone.
+    """
+    return (change > threshold) | jnp.isinf(change)
+
+
 def run_lengths(kept: Bool[Array, "b k y x"]) -> Int32[Array, "b k y x"]:
     """How many steps each kept tubelet stands for: itself and the ones after it that are not.
 

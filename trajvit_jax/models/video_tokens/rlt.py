@@ -13,7 +13,7 @@ from trajvit_jax.models.settings import ModelSettings
 from trajvit_jax.models.tokens import Rows, Tokens
 from trajvit_jax.models.video_tokens.vit3d import TubeletTokens
 from trajvit_jax.ops.ordered_sums import read_rows
-from trajvit_jax.ops.run_length import changes, run_lengths, run_starts
+from trajvit_jax.ops.run_length import changed, changes, run_lengths, run_starts
 
 
 def rlt_slots(settings: ModelSettings, *, group: int) -> int:
@@ -41,7 +41,8 @@ def rlt_tokens(video: Float[Array, "b t h w 3"], settings: ModelSettings) -> Int
       settings: of the model.
     """
     change = changes(video, tubelet=settings.vit3d.tubelet, patch=settings.vit3d.patch)
-    return (change > settings.rlt.threshold).reshape(len(video), -1).sum(-1, dtype=jnp.int32)
+    kept = changed(change, settings.rlt.threshold)
+    return kept.reshape(len(video), -1).sum(-1, dtype=jnp.int32)
 
 
 def rlt_dropped(video: Float[Array, "b t h w 3"], settings: ModelSettings) -> Int32[Array, ""]:
@@ -86,11 +87,11 @@ class RunLengthTokens(TubeletTokens):
         change = changes(video, tubelet=self.tubelet, patch=self.patch)
         b = len(change)
         group = math.gcd(b, self.settings.rlt.group)
-        changed = change > self.settings.rlt.threshold
+        differs = changed(change, self.settings.rlt.threshold)
         slots = group * whole.values.shape[1]
         if self.settings.rlt.slots:
             slots = min(rlt_slots(self.settings, group=group), slots)
-        kept, place = self._choose(change, changed, group, slots)
+        kept, place = self._choose(change, differs, group, slots)
 
         values = whole.values
         if self.length is not None:
@@ -113,7 +114,7 @@ class RunLengthTokens(TubeletTokens):
             (place % candidates > 0).astype(jnp.int32),
         )
         cells = self._slots_of(kept, place, used, group)
-        dropped = (changed & ~kept).reshape(b // group, -1).sum(-1)
+        dropped = (differs & ~kept).reshape(b // group, -1).sum(-1)
         return tokens, named | {
             "changes": change,
             "kept": kept,
