@@ -107,6 +107,8 @@ def load_answerer(name: str, *, batch: int, devices: int = 1) -> VideoAnswerer:
         from trajvit_jax.llm import videollm  # late: it loads JAX
 
         return videollm.load(name, batch=batch, devices=devices)
+    if devices != 1:
+        raise ValueError(f"--devices={devices} is for folders: --model={name} is a function")
     match = _FUNCTION.fullmatch(name)
     if match is None:
         raise ValueError(

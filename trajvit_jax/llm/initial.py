@@ -14,10 +14,11 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from trajvit_jax.checkpoints import Checkpoints
 from trajvit_jax.experiment import has_run, read_settings
 from trajvit_jax.llm import parts
 from trajvit_jax.llm.experiment import VideoLLMExperiment
-from trajvit_jax.llm.trained import read_params
+from trajvit_jax.optim import optimizer
 from trajvit_jax.sharding import shardings
 from trajvit_jax.state import TrainState
 
@@ -38,7 +39,13 @@ def check_initial(settings: VideoLLMExperiment) -> VideoLLMExperiment:
             f"initial={settings.initial!r} holds no checkpoint of python -m trajvit_jax.llm.teach "
             f"(cwd {Path.cwd()})"
         )
-    earlier = read_settings(folder, VideoLLMExperiment)
+    try:
+        earlier = read_settings(folder, VideoLLMExperiment)
+    except ValueError as error:
+        raise ValueError(
+            f"initial={settings.initial!r} is no run of python -m trajvit_jax.llm.teach ({error}); "
+            "a video encoder's is given as weights.video"
+        ) from error
     if lost := [part for part in earlier.train if part not in settings.train]:
         raise ValueError(
             f"initial={settings.initial!r} has trained {', '.join(lost)}, which the checkpoints of "
@@ -73,12 +80,25 @@ def start_from(
     """
     folder, earlier = Path(settings.initial), check_initial(settings)
     parts.check_made_of(folder, settings.weights, between)
-    old, rest = nnx.split_state(state.params, parts.is_trained(earlier.train), ...)
-    like = jax.tree.map(
+    own, rest = nnx.split_state(state.params, parts.is_trained(earlier.train), ...)
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        found = checkpoints.resume(_as_saved(state, own, earlier, mesh))
+    if found is None:
+        raise FileNotFoundError(f"{folder} has no whole checkpoint")
+    _LOG.info("starts from step %d of %s: %s", found.step, folder, ", ".join(earlier.train))
+    if found.step < earlier.steps:
+        _LOG.warning("%s is not finished: %d steps of %d", folder, found.step, earlier.steps)
+    return dataclasses.replace(state, params=nnx.merge_state(found.state.params, rest))
+
+
+def _as_saved(
+    state: TrainState, params: nnx.State, earlier: VideoLLMExperiment, mesh: Mesh
+) -> TrainState:
+    """Shapes of the earlier run's state, whose optimizer may have been another."""
+    shapes = jax.eval_shape(optimizer(earlier.optimizer, earlier.steps).init, params)
+    opt_state = jax.tree.map(
         lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
-        old,
-        shardings(old, mesh),
+        shapes,
+        shardings(shapes, mesh),
     )
-    params = nnx.merge_state(read_params(folder, like), rest)
-    _LOG.info("starts from %s: %s", folder, ", ".join(earlier.train))
-    return dataclasses.replace(state, params=params)
+    return dataclasses.replace(state, params=params, opt_state=opt_state)

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from tokenization.files import write_text
 from trajvit_jax.config import to_settings
@@ -27,10 +27,12 @@ from trajvit_jax.llm.experiment import VideoLLMExperiment
 from trajvit_jax.llm.eyes import EyesSettings
 from trajvit_jax.llm.llama import without_adapters
 from trajvit_jax.llm.model import VideoLLM, VideoLLMSettings
+from trajvit_jax.llm.settings import LlamaSettings
 from trajvit_jax.llm.tokenizer import TOKENIZER, ChatTokenizer
 from trajvit_jax.llm.train import resolve
 from trajvit_jax.llm.trained import read_params
 from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.ops.mesh import TENSOR
 from trajvit_jax.sharding import MeshSettings, make_mesh, shardings
 
 _SETTINGS, _EYES, _LLM = "settings.json", "eyes.safetensors", "llm"
@@ -94,6 +96,7 @@ def load(
     dtype = own.video.dtype
     llm = hugging_face.read_settings(folder / _LLM, dtype=dtype, stored=dtype)
     llm = dataclasses.replace(llm, attention=attention)
+    _check_shares(llm, mesh)
     settings = VideoLLMSettings(own.video, own.eyes, llm)
     model = nnx.eval_shape(lambda: VideoLLM(settings, rngs=nnx.Rngs(0)))
     arrays = read_state_dict(folder / _EYES)
@@ -119,12 +122,21 @@ def mesh_of(devices: int) -> Mesh:
     return make_mesh(MeshSettings(data=1, tensor=devices), there[:devices])
 
 
+def _check_shares(llm: LlamaSettings, mesh: Mesh | AbstractMesh) -> None:
+    """Raises ValueError for devices each of which would have all of what it cannot divide."""
+    devices = mesh.shape[TENSOR]
+    for what, count in (("heads", llm.heads), ("columns of the MLP", llm.mlp)):
+        if count % devices:
+            raise ValueError(f"devices={devices} do not divide the model's {count} {what}")
+
+
 def _of_run(workdir: Path, mesh: Mesh, attention: str) -> Saved:
     settings = read_settings(workdir, VideoLLMExperiment)
     # What is no longer trained is kept as layers compute, as in `load`.
     used = {"attention": attention, "stored": settings.llm.dtype}
     settings = dataclasses.replace(settings, llm=dataclasses.replace(settings.llm, **used))
     settings, encoder = resolve(settings, mesh)
+    _check_shares(settings.llm, mesh)
     weights = settings.weights
     made_of = parts.fingerprint(encoder, weights.llm, weights.tokenizer)
     parts.check_made_of(workdir, weights, made_of)

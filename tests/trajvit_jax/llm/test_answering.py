@@ -22,6 +22,7 @@ from trajvit_jax.llm.conversation import ConversationError, Turn
 from trajvit_jax.llm.manifest import main as manifest
 from trajvit_jax.llm.model import VideoLLM
 from trajvit_jax.llm.sequences import ContextOverflow
+from trajvit_jax.llm.settings import LlamaSettings
 
 SHORT = AnswerSettings(most_tokens=6)
 
@@ -85,6 +86,10 @@ def test_answers_do_not_depend_on_the_devices(folder, model, clips, start_script
 def test_devices_that_are_not_there(folder):
     with pytest.raises(ValueError, match="devices=99 must be 1 to"):
         videollm.load(folder, devices=99)
+    # Each of them would hold all of what it cannot divide.
+    mesh = jax.sharding.AbstractMesh((1, 1, 3), ("data", "fsdp", "tensor"))
+    with pytest.raises(ValueError, match="devices=3 do not divide the model's 8 heads"):
+        folders._check_shares(LlamaSettings(heads=8), mesh)
 
 
 def test_frames_and_spans_are_what_is_asked_for(model, clips):
@@ -225,7 +230,7 @@ def test_the_terminal_finds_its_model_by_an_environment_variable(monkeypatch, ca
         for told in ("--model", "TRAJVIT_MODEL", "workdir of python -m trajvit_jax.llm.teach"):
             assert told in error
     loaded = []
-    monkeypatch.setattr(videollm, "load", lambda folder, *, batch: loaded.append(folder))
+    monkeypatch.setattr(videollm, "load", lambda folder, **options: loaded.append(folder))
     monkeypatch.setattr(command, "talk", lambda *options: None)
     monkeypatch.setenv("TRAJVIT_MODEL", "from-there")
     assert command.main([]) == 0 and command.main(["--model=here"]) == 0
@@ -233,7 +238,7 @@ def test_the_terminal_finds_its_model_by_an_environment_variable(monkeypatch, ca
 
 
 def test_a_device_without_memory_is_told_in_a_line(monkeypatch, capsys):
-    def load(folder, *, batch):
+    def load(folder, **options):
         raise jax.errors.JaxRuntimeError(told)
 
     monkeypatch.setattr(videollm, "load", load)

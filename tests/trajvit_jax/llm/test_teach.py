@@ -15,7 +15,7 @@ from flax import nnx
 from tokenization.shards import write_records
 from trajvit_jax import config as configs
 from trajvit_jax.convert.pieces import paths
-from trajvit_jax.experiment import check, note, read_settings
+from trajvit_jax.experiment import check, note, read_made_of, read_settings
 from trajvit_jax.llm import hugging_face, parts, saved, trained
 from trajvit_jax.llm.checks import check_here
 from trajvit_jax.llm.conversation import ConversationError, to_llava
@@ -213,6 +213,11 @@ class TestAnEarlierRun:
             train(self.later(settings, workdir, llm=adapters), tmp_path / "third")
         assert not (tmp_path / "third").exists()
 
+    def test_one_that_was_stopped_is_told(self, settings, earlier, tmp_path, caplog):
+        note(earlier, dataclasses.replace(settings, steps=5, held_out=""), read_made_of(earlier))
+        train(self.later(settings, earlier), tmp_path / "second")
+        assert "first is not finished: 2 steps of 5" in caplog.text
+
     def test_one_of_other_eyes_or_of_none(self, settings, earlier, tmp_path):
         with pytest.raises(ValueError, match=r"with eyes=.*skip=1.*skip=0"):
             check_here(self.later(settings, earlier, eyes=EyesSettings(skip=0)))
@@ -220,6 +225,9 @@ class TestAnEarlierRun:
         assert check_here(absent) == [str(tmp_path / "absent")]
         with pytest.raises(FileNotFoundError, match="absent' holds no checkpoint"):
             train(absent, tmp_path / "run")
+        (earlier / "settings.json").write_text('{"model": {"name": "vit3d"}}')
+        with pytest.raises(ValueError, match=r"is no run of .* is given as weights\.video"):
+            check_here(self.later(settings, earlier))
 
     def test_one_between_other_models(self, settings, earlier, tmp_path, monkeypatch):
         monkeypatch.setattr(parts, "fingerprint", lambda *_: "of others")

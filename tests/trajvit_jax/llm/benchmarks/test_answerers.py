@@ -73,6 +73,8 @@ def test_batch_and_devices_reach_the_model(saved, monkeypatch):
     monkeypatch.setattr(trajvit_jax.llm, "videollm", fake, raising=False)
     assert load_answerer(str(saved), batch=3, devices=2) is model
     assert loaded == [(str(saved), {"batch": 3, "devices": 2})]
+    with pytest.raises(ValueError, match="--devices=2 is for folders"):
+        load_answerer("package.module:function", batch=3, devices=2)
 
 
 class Counts:
