@@ -262,6 +262,18 @@ def test_movers_cross_a_quarter_of_the_frame_whatever_the_camera_does():
                 assert along >= 0.25 * SMALL.side
 
 
+def test_objects_that_stay_in_sight():
+    stay = dataclasses.replace(SMALL, in_sight=True, moving_extras=0.5)
+    sides = np.array([SMALL.width, SMALL.height])
+    for clip in clips("train", 40, stay):
+        for shot in clip.scene.shots:
+            assert {spec.verb for spec in shot.objects} <= {"moves", "spins", "rests"}
+            for spec in shot.objects:
+                centres, radius = screen_path(spec, shot)
+                if spec.verb == "moves":
+                    assert (np.abs(centres - sides / 2) <= sides / 2 - radius[:, None] + 1).all()
+
+
 def test_a_cut_replaces_everything():
     settings = dataclasses.replace(SMALL, cut_probability=1.0)
     for clip in clips("test", 5, settings):

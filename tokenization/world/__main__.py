@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import re
@@ -45,6 +46,11 @@ def _parser() -> ArgumentParser:
     )
     for field in dataclasses.fields(WorldSettings):
         flag = f"--{field.name.replace('_', '-')}"
+        told = f"{' '.join(described[field.name].split())} (%(default)s)"
+        if hints[field.name] is bool:
+            switch = argparse.BooleanOptionalAction
+            group.add_argument(flag, action=switch, default=field.default, help=told)
+            continue
         if hints[field.name] in (int, float):
             kind, nargs = hints[field.name], None
         else:
@@ -55,7 +61,7 @@ def _parser() -> ArgumentParser:
             nargs=nargs,
             default=field.default,
             metavar=kind.__name__.upper(),
-            help=f"{' '.join(described[field.name].split())} (%(default)s)",
+            help=told,
         )
     return parser
 

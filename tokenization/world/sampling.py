@@ -41,7 +41,7 @@ DIRECTIONS: dict[str, tuple[int, int]] = {
 }
 SIDES = {"left": "left", "right": "right", "up": "top", "down": "bottom"}
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
-ACTOR_VERBS: tuple[Verb, ...] = ("moves", "enters", "leaves", "spins")
+MOVEMENTS: tuple[Verb, ...] = ("moves", "enters", "leaves")
 ATTEMPTS = 200
 
 
@@ -123,7 +123,7 @@ def _try_to_fill(
         if paths is None:
             return None
     else:
-        verbs = ACTOR_VERBS if settings.rotation_speed else ACTOR_VERBS[:-1]
+        verbs = [*_movements(settings), *(("spins",) if settings.rotation_speed else ())]
         paths = [_sample_path(rng, settings, shot, size, _choose(rng, verbs)) for size in sizes]
     objects = [
         _make_object(rng, settings, shot, first_id + i, colours[i], sizes[i], paths[i])
@@ -149,6 +149,11 @@ def _try_to_fill(
     )
 
 
+def _movements(settings: WorldSettings) -> tuple[Verb, ...]:
+    """What objects do that change places."""
+    return MOVEMENTS[:1] if settings.in_sight else MOVEMENTS
+
+
 def _sample_extra(
     rng: np.random.Generator,
     settings: WorldSettings,
@@ -159,7 +164,7 @@ def _sample_extra(
 ) -> ObjectSpec:
     """An object that no caption names: one that moves anywhere, or rests aside if there is room."""
     if rng.random() < settings.moving_extras:
-        size, verb = _choose(rng, SIZES), _choose(rng, ACTOR_VERBS[:-1])
+        size, verb = _choose(rng, SIZES), _choose(rng, _movements(settings))
         path = _sample_path(rng, settings, shot, size, verb)
         return _make_object(rng, settings, shot, number, colour, size, path)
     for _ in range(20):

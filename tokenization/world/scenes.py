@@ -54,6 +54,7 @@ class WorldSettings:
       min_speed: screen motion a frame.
       max_speed: screen motion a frame.
       rotation_speed: most degrees a frame; 0 stops all rotation.
+      in_sight: no object enters or leaves: in a short video one that does is hardly seen whole.
       moving_extras: probability that an object that no caption names moves instead of resting.
       object_texture: contrast of the objects' texture, 0 (flat) to 1.
       background_texture: contrast of the background's texture, 0 (flat) to 1.
@@ -77,6 +78,7 @@ class WorldSettings:
     min_speed: float = 0.02
     max_speed: float = 0.04
     rotation_speed: float = 10.0
+    in_sight: bool = False
     moving_extras: float = 0.0
     object_texture: float = 0.25
     background_texture: float = 0.5
