@@ -131,9 +131,7 @@ def captions(known: Sequence[Fact], split: Split) -> tuple[str, ...]:
     each other in the loss; sizes and backgrounds, of which nothing is asked, are not told.
     """
     parts = (
-        [fact.shape for fact in known],
         [f"{fact.shape} {fact.way}" for fact in known],
-        [fact.thing for fact in known],
         [f"{fact.thing} {fact.way}" for fact in known],
     )
     told = tuple(" and ".join(sorted(part)) for part in parts)

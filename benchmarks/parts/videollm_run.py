@@ -26,6 +26,7 @@ from benchmarks.parts.videollm_questions import (
     conversation,
     facts,
     questions,
+    words,
 )
 from tokenization.engines.protocol import Engine
 from tokenization.extract import extract
@@ -37,6 +38,7 @@ from tokenization.world.scenes import WorldSettings
 from trajvit_jax import config as configs
 from trajvit_jax.data.samples import in_slots, resized
 from trajvit_jax.data.source import Record, RecordSource
+from trajvit_jax.data.wordpiece import SPECIAL
 from trajvit_jax.demo.chain import DataSettings
 from trajvit_jax.evals import loaded
 from trajvit_jax.experiment import ExperimentSettings
@@ -173,10 +175,29 @@ def eyes_config(
     )
 
 
-def make_eyes(config: str, workdir: Path) -> dict[str, float]:
-    """Trains a video encoder on captions, or reads its finished run."""
+def make_eyes(
+    config: str, workdir: Path, *, vocabulary: Path, initial: Path | None = None
+) -> dict[str, float]:
+    """Trains a video encoder on captions, or reads its finished run.
+
+    Args:
+      config: as `eyes_config` gives it.
+      workdir: of the run.
+      vocabulary: file of the captions' words: runs of one start from each other.
+      initial: workdir of the run that it starts from, if any.
+    """
     settings = configs.to_settings(ExperimentSettings, configs.load(config))
-    return train_eyes(settings, workdir)
+    data = dataclasses.replace(settings.data, vocabulary=str(vocabulary))
+    model = settings.model
+    if model.name == "vit":  # of one frame
+        model = dataclasses.replace(model, vit3d=dataclasses.replace(model.vit3d, tubelet=1))
+    start = "" if initial is None else str(initial)
+    return train_eyes(dataclasses.replace(settings, data=data, model=model, initial=start), workdir)
+
+
+def write_vocabulary(path: Path) -> None:
+    """Every word of captions, as a BERT vocabulary."""
+    write_text(path, "\n".join([*SPECIAL, *sorted({"and", *words()})]) + "\n")
 
 
 def teach(

@@ -9,8 +9,8 @@ are not yet right (docs/VIDEOLLM.md).
 Their captions are those of `benchmarks.parts.videollm_questions.captions`, which need every shape,
 and no size or background. As configs/tokenization/demo.py, with up to three objects, so that there
 is something to count, and easier to see, as few steps must do: larger objects that do not turn,
-less texture. The demo's world is
-smallest=0.09,largest=0.2,turn=10,object_texture=0.25,background_texture=0.5.
+less texture, and none that enters or leaves, which in eight frames is hardly seen whole. The demo's
+world is smallest=0.09,largest=0.2,turn=10,object_texture=0.25,background_texture=0.5, with such.
 
 Arguments: train and test (clips of each split), smallest and largest (radius of objects, as a
 share of the side), turn (degrees a frame at most), object_texture and background_texture
@@ -31,8 +31,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         arg,
         train=2400,
         test=400,
-        smallest=0.14,
-        largest=0.22,
+        smallest=0.12,
+        largest=0.2,
         turn=0.0,
         object_texture=0.1,
         background_texture=0.2,
@@ -45,6 +45,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.world = {
         "frames": 8,
         "max_objects": 3,
+        "in_sight": True,
         "sizes": (chosen.smallest, (chosen.smallest + chosen.largest) / 2, chosen.largest),
         "rotation_speed": chosen.turn,
         "object_texture": chosen.object_texture,
