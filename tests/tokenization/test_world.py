@@ -262,6 +262,17 @@ def test_movers_cross_a_quarter_of_the_frame_whatever_the_camera_does():
                 assert along >= 0.25 * SMALL.side
 
 
+def test_a_folder_may_be_older_than_a_setting(tmp_path):
+    write_split(tmp_path, "train", 1, SMALL, progress=False)
+    path = tmp_path / "settings.json"
+    noted = json.loads(path.read_text())
+    del noted["in_sight"]
+    path.write_text(json.dumps(noted))
+    write_split(tmp_path, "train", 1, SMALL, progress=False)
+    with pytest.raises(ValueError, match="in_sight: False, now True"):
+        write_split(tmp_path, "train", 1, dataclasses.replace(SMALL, in_sight=True))
+
+
 def test_objects_that_stay_in_sight():
     stay = dataclasses.replace(SMALL, in_sight=True, moving_extras=0.5)
     sides = np.array([SMALL.width, SMALL.height])

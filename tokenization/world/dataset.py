@@ -236,7 +236,9 @@ def _claim(directory: Path, settings: WorldSettings, seed: int) -> None:
         write_text(path, json.dumps(wanted, indent=1) + "\n")
         return
     try:
-        found = dict(json.loads(path.read_text()))
+        # What is newer than the folder was then as it is by default.
+        defaults = json.loads(json.dumps(dataclasses.asdict(WorldSettings())))
+        found = defaults | dict(json.loads(path.read_text()))
     except ValueError as error:
         raise ValueError(
             f"{path} is not a settings file ({error}); choose another folder"

@@ -125,23 +125,23 @@ class RunLengthTokens(TubeletTokens):
     def _choose(
         self,
         change: Float[Array, "b k y x"],
-        changed: Bool[Array, "b k y x"],
+        differs: Bool[Array, "b k y x"],
         group: int,
         slots: int,
     ) -> tuple[Bool[Array, "b k y x"], Integer[Array, "r s"]]:
         """Which tubelets become tokens, and which candidate of its row each slot takes: for each
         video CLS and all tubelets, in order. Those that changed most, where slots are too few."""
         b = len(change)
-        order = jnp.where(changed, change, -1).reshape(b, -1)
+        order = jnp.where(differs, change, -1).reshape(b, -1)
         order = jnp.pad(order, ((0, 0), (1, 0)), constant_values=jnp.inf)
         order = order.reshape(b // group, -1)
         if slots == order.shape[1]:
-            return changed, jnp.broadcast_to(jnp.arange(slots), order.shape)
+            return differs, jnp.broadcast_to(jnp.arange(slots), order.shape)
         _, place = jax.lax.top_k(order, slots)
         place = jnp.sort(place, axis=-1)
         row = jnp.arange(b // group)[:, None]
         chosen = jnp.zeros(order.shape, bool).at[row, place].set(True)
-        return changed & chosen.reshape(b, -1)[:, 1:].reshape(changed.shape), place
+        return differs & chosen.reshape(b, -1)[:, 1:].reshape(differs.shape), place
 
     def _slots_of(
         self,
