@@ -3,9 +3,9 @@
 Command:
   python -m benchmarks.videollm --output=runs/videollm
 
-Cost and result are not measured for these clips. With the ones before them, whose objects also
-entered and left: 40 minutes for TrajViT on two CPU cores that other programs used, too, and answers
-that were not right (docs/VIDEOLLM.md).
+Cost: not measured for these clips; with the ones before them, whose objects also entered and left,
+40 minutes for TrajViT on two CPU cores that other programs used, too. Expected: not known yet;
+those gave answers that were not right (docs/VIDEOLLM.md).
 
 Their captions are those of `benchmarks.parts.videollm_questions.captions`, which need every shape,
 and no size or background. As configs/tokenization/demo.py, with up to three objects, so that there
