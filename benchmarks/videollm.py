@@ -5,8 +5,8 @@
   2. asks it about held-out scenes, and stops where it hardly answers about single places;
   3. renders clips and cuts them into trajectories (configs/videollm/world.py);
   4. trains TrajViT and ViT3D by the demo's recipe on larger frames: on images of single objects
-     first, then on the clips, by captions that all need the shapes; and tells by a linear probe
-     what each named object's token knows;
+     first, then on the clips, by captions of colours, shapes, directions or all of them; and tells
+     by a linear probe what each named object's token knows;
   5. freezes both halves, and trains the linear connector between them on conversations about the
      clips;
   6. asks about held-out clips, and asks the same questions about other clips.
@@ -51,10 +51,9 @@ from benchmarks.parts.videollm_oracle import ask_by_facts
 from benchmarks.parts.videollm_run import (
     Known,
     Score,
-    eyes_config,
+    eyes_settings,
     known_of,
     make_clips,
-    make_eyes,
     score,
     teach,
     tokens_read,
@@ -73,6 +72,7 @@ from trajvit_jax.demo.chain import DataSettings
 from trajvit_jax.demo.page import TITLES
 from trajvit_jax.llm import saved as folders
 from trajvit_jax.llm.costs import eyes_flops, prefill_flops
+from trajvit_jax.train import train as train_eyes
 
 MODELS = ("trajvit", "vit3d")
 _QUESTION = 20  # tokens of a question with its marks
@@ -90,6 +90,7 @@ class Settings:
       image_steps: of this.
       image_batch: images at once.
       eyes_steps: of the video encoders on clips.
+      eyes_rate: learning rate of either, at its highest: of the first, and then on clips.
       image_size: pixels a side that they see.
       text: the language model.
       scenes: held-out ones that it is asked about in words.
@@ -109,9 +110,10 @@ class Settings:
     train: int = 2400
     test: int = 400
     images: int = 8000
-    image_steps: int = 500
+    image_steps: int = 450
     image_batch: int = 128
     eyes_steps: int = 800
+    eyes_rate: tuple[float, float] = (2e-3, 1e-3)
     image_size: int = 96
     text: TextSettings = TextSettings()
     scenes: int = 800
@@ -268,12 +270,12 @@ def learn_to_see(
     """Trains a video encoder, on images and then on clips; returns the retrieval of clips."""
     of_images = workdir.with_name(f"{workdir.name}-images")
     shared = {
+        "vocabulary": output / "words.txt",
         "image_size": settings.image_size,
         "seed": settings.seed,
         "debug": settings.debug,
     }
-    words = output / "words.txt"
-    images = eyes_config(
+    images = eyes_settings(
         # What reads pairs of frames starts as the paper's does, from what read images.
         "vit" if model == "vit3d" else model,
         output / "images" / "records",
@@ -281,19 +283,22 @@ def learn_to_see(
         batch=settings.image_batch,
         steps=settings.image_steps,
         frames=1,
+        learning_rate=settings.eyes_rate[0],
         **shared,
     )
-    make_eyes(images, of_images, vocabulary=words)
-    clips = eyes_config(
+    train_eyes(images, of_images)
+    clips = eyes_settings(
         model,
         output / "records",
         clips=settings.train,
         batch=settings.batch,
         steps=settings.eyes_steps,
         frames=frames,
+        learning_rate=settings.eyes_rate[1],
+        initial=of_images,
         **shared,
     )
-    return make_eyes(clips, workdir, vocabulary=words, initial=of_images)
+    return train_eyes(clips, workdir)
 
 
 def _warn(unreached: Sequence[str]) -> None:

@@ -61,7 +61,7 @@ from tokenization.world.captions import content, split_of
 from tokenization.world.dataset import clips
 from tokenization.world.events import events
 from tokenization.world.render import render
-from tokenization.world.scenes import SHAPES, WorldSettings
+from tokenization.world.scenes import WorldSettings
 from trajvit_jax.llm import hugging_face
 from trajvit_jax.llm.conversation import read_conversations
 from trajvit_jax.llm.llama import Llama
@@ -251,15 +251,22 @@ def test_places_are_as_many_as_a_clip_s_tokens(pool):
     assert 0.02 < np.mean(np.array(lengths) > 144) < 0.12
 
 
-def test_every_training_caption_needs_the_shapes(pool):
+def test_training_captions_tell_of_one_thing_each_and_then_of_all(pool):
     for scene in pool:
         known = facts(scene)
         told = captions(known, "train")
-        assert len(told) == 2 and captions(known, "test") == told[-1:]
-        for text in told:
-            assert sorted(word for word in text.split() if word in SHAPES) == sorted(
-                fact.shape for fact in known
-            )
+        assert captions(known, "test") == told[-1:]
+        for text, values in zip(
+            told,
+            (
+                [fact.colour for fact in known],
+                [fact.shape for fact in known],
+                [fact.way for fact in known],
+                [f"{fact.colour} {fact.shape} {fact.way}" for fact in known],
+            ),
+            strict=True,
+        ):
+            assert text.split(" and ") == sorted(values)
         assert captions(known[::-1], "train") == told  # whatever the order of drawing
 
 

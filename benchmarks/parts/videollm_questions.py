@@ -124,14 +124,17 @@ def in_words(known: Sequence[Fact], rng: np.random.Generator) -> str:
 
 
 def captions(known: Sequence[Fact], split: Split) -> tuple[str, ...]:
-    """What a clip's captions say: for training in parts, of which every one needs the shapes.
+    """What a clip's captions say: for training in parts, of each of which only that is told.
 
-    By a whole sentence 99% of a batch's clips are told apart without any look at a shape. Objects
-    are named in the order of the alphabet, so that equal contents are equal captions, which match
-    each other in the loss; sizes and backgrounds, of which nothing is asked, are not told.
+    By a whole sentence 99% of a batch's clips are told apart without any look at a shape, and
+    beside colours and shapes hardly a direction is needed. Objects are named in the order of the
+    alphabet, so that equal contents are equal captions, which match each other in the loss; sizes
+    and backgrounds, of which nothing is asked, are not told.
     """
     parts = (
-        [f"{fact.shape} {fact.way}" for fact in known],
+        [fact.colour for fact in known],
+        [fact.shape for fact in known],
+        [fact.way for fact in known],
         [f"{fact.thing} {fact.way}" for fact in known],
     )
     told = tuple(" and ".join(sorted(part)) for part in parts)

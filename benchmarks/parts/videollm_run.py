@@ -54,9 +54,8 @@ from trajvit_jax.llm.saved import Saved
 from trajvit_jax.llm.sequences import spread
 from trajvit_jax.llm.train import train
 from trajvit_jax.llm.videos import Clip
-from trajvit_jax.models.settings import ModelSettings
+from trajvit_jax.models.settings import ModelSettings, ResNetSettings
 from trajvit_jax.optim import OptimizerSettings
-from trajvit_jax.train import train as train_eyes
 
 _LOG = logging.getLogger("benchmarks.videollm")
 # Tokens of conversations about 300 clips, without their videos: 31.8 in the mean, 78 at most.
@@ -64,6 +63,10 @@ _TEXT, _LONGEST = 32, 84
 _FOLLOWED = 8  # tokens of a clip in TrajViT: 7.2 in the mean of 60 held-out clips, 30 at most
 _BUCKET = 124  # tokens of a prompt: with its answer 128
 _ANSWER = 4  # tokens at most
+_CAPTION = 16  # tokens at most: three objects in three words each, two of "and", [CLS] and [SEP]
+_TRAJECTORIES = 15  # of a clip: 5.8 in the mean, and more in one of twenty
+_DEPTH = 2  # of TrajViT's encoder
+_RESNET = ResNetSettings(stem=8, widths=(16, 32, 64, 64), depths=(1, 1, 1, 1))
 
 Known = Mapping[str, tuple[Fact, ...]]
 
@@ -155,44 +158,75 @@ def write_talks(path: Path, known: Known, *, each: int, seed: int) -> None:
     write_text(path, json.dumps(entries) + "\n")
 
 
-def eyes_config(
+def eyes_settings(
     model: str,
     records: Path,
     *,
+    vocabulary: Path,
     clips: int,
     batch: int,
     steps: int,
     frames: int,
+    learning_rate: float,
     image_size: int,
     seed: int,
     debug: bool,
-) -> str:
-    """The demo's recipe on so many clips, which stay in memory."""
-    return (
-        f"configs/demo.py:model={model},records={records},frames={frames},trajectories=31,"
-        f"steps={steps},seed={seed},cache={clips},batch={batch},image_size={image_size},"
-        f"debug={debug}"
-    )
+    initial: Path | None = None,
+) -> ExperimentSettings:
+    """The demo's recipe on so many clips, which stay in memory, and models that learn it sooner.
 
-
-def make_eyes(
-    config: str, workdir: Path, *, vocabulary: Path, initial: Path | None = None
-) -> dict[str, float]:
-    """Trains a video encoder on captions, or reads its finished run.
+    Captions are short, so their encoder is. Of TrajViT: more channels, none of which a narrow map
+    mixes; the mean over frames in place of a resampler, and a trajectory's boxes of all frames in
+    a row, of which a displacement is a linear map; two layers. Where an image's object is tells
+    nothing, and would tell images apart: no position there.
 
     Args:
-      config: as `eyes_config` gives it.
-      workdir: of the run.
+      model: its name.
+      records: folder of the clips' records.
       vocabulary: file of the captions' words: runs of one start from each other.
+      clips: that are trained on.
+      batch: clips at once.
+      steps: of training.
+      frames: of a clip; 1 = images.
+      learning_rate: at its highest.
+      image_size: pixels a side.
+      seed: of the run.
+      debug: fewer layers.
       initial: workdir of the run that it starts from, if any.
     """
-    settings = configs.to_settings(ExperimentSettings, configs.load(config))
-    data = dataclasses.replace(settings.data, vocabulary=str(vocabulary))
-    model = settings.model
-    if model.name == "vit":  # of one frame
-        model = dataclasses.replace(model, vit3d=dataclasses.replace(model.vit3d, tubelet=1))
-    start = "" if initial is None else str(initial)
-    return train_eyes(dataclasses.replace(settings, data=data, model=model, initial=start), workdir)
+    demo = configs.to_settings(
+        ExperimentSettings,
+        configs.load(
+            f"configs/demo.py:model={model},records={records},frames={frames},"
+            f"trajectories={_TRAJECTORIES},steps={steps},seed={seed},cache={clips},batch={batch},"
+            f"image_size={image_size},debug={debug}"
+        ),
+    )
+    own = demo.model
+    text = dataclasses.replace(own.text, length=_CAPTION, positions=_CAPTION, depth=1, unroll=1)
+    trajvit = dataclasses.replace(
+        own.trajvit,
+        resnet=own.trajvit.resnet if debug else _RESNET,
+        feature_width=0,
+        appearance="mean",
+        position="none" if frames == 1 else "boxes",
+        position_reader="mlp",
+    )
+    depth = _DEPTH if model == "trajvit" else own.encoder.depth
+    return dataclasses.replace(
+        demo,
+        model=dataclasses.replace(
+            own,
+            encoder=dataclasses.replace(own.encoder, depth=depth, unroll=depth),
+            text=text,
+            trajvit=trajvit,
+            # Of one frame no pairs can be read.
+            vit3d=dataclasses.replace(own.vit3d, tubelet=min(frames, own.vit3d.tubelet)),
+        ),
+        data=dataclasses.replace(demo.data, vocabulary=str(vocabulary)),
+        optimizer=dataclasses.replace(demo.optimizer, learning_rate=learning_rate),
+        initial="" if initial is None else str(initial),
+    )
 
 
 def write_vocabulary(path: Path) -> None:

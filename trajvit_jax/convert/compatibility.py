@@ -12,13 +12,12 @@ from typing import Any
 
 from trajvit_jax.models.settings import HieraSettings, ModelSettings, ResNetSettings
 
+_POSITION = ("trajvit.position", "trajvit.position_features", "trajvit.position_reader")
 _RESAMPLER = ("queries", "frame_positions", "latent_block")
 _TRAJVIT = {
     "tokenizer": (
         "name",
-        "trajvit.position",
-        "trajvit.position_features",
-        "trajvit.position_reader",
+        *_POSITION,
         "trajvit.queries_as",
         "trajvit.attend_padding",
     ),
@@ -34,11 +33,7 @@ _TRAJVIT = {
         "trajvit.resampler.depth",
         *(f"trajvit.resampler.{name}" for name in _RESAMPLER),
     ),
-    "tokenizer.position": (
-        "trajvit.position",
-        "trajvit.position_features",
-        "trajvit.position_reader",
-    ),
+    "tokenizer.position": _POSITION,
     "tokenizer.position.summary.layers": (
         "encoder.heads",
         "trajvit.position_depth",
@@ -87,6 +82,9 @@ def disagreements(
 ) -> list[str]:
     """Settings that make other numbers of the same arrays: `encoder.passes: 2 in the folder, ...`.
 
+    How a model reads positions is no such where the folder's has none: as all that the folder
+    lacks, what reads them stays as it is.
+
     What modules depend on is compared where they are taken whole. Of a part inside one, what the
     smallest module around it depends on: `encoder.layers` alone may be run as often as one likes.
 
@@ -104,6 +102,8 @@ def disagreements(
         if any(is_below(array, module) for array in names)
         for name in modules[module]
     ]
+    if stored.trajvit.position == "none":
+        settings = [name for name in settings if name not in _POSITION]
     ours, theirs = leaves(_plain(model)), leaves(_plain(stored))
     return [
         f"{name}: {theirs[name]} in the folder, {ours[name]} in the model"
