@@ -88,9 +88,10 @@ class Settings:
       train: clips, as `test`.
       images: that the video encoders learn from first; a twentieth as many are held out.
       image_steps: of this.
+      image_rate: its learning rate at its highest.
       image_batch: images at once.
       eyes_steps: of the video encoders on clips.
-      eyes_rate: learning rate of either, at its highest: of the first, and then on clips.
+      eyes_rate: their learning rate at its highest.
       image_size: pixels a side that they see.
       text: the language model.
       scenes: held-out ones that it is asked about in words.
@@ -111,9 +112,10 @@ class Settings:
     test: int = 400
     images: int = 8000
     image_steps: int = 450
+    image_rate: float = 2e-3
     image_batch: int = 128
     eyes_steps: int = 800
-    eyes_rate: tuple[float, float] = (2e-3, 1e-3)
+    eyes_rate: float = 1e-3
     image_size: int = 96
     text: TextSettings = TextSettings()
     scenes: int = 800
@@ -283,7 +285,7 @@ def learn_to_see(
         batch=settings.image_batch,
         steps=settings.image_steps,
         frames=1,
-        learning_rate=settings.eyes_rate[0],
+        learning_rate=settings.image_rate,
         **shared,
     )
     train_eyes(images, of_images)
@@ -294,7 +296,7 @@ def learn_to_see(
         batch=settings.batch,
         steps=settings.eyes_steps,
         frames=frames,
-        learning_rate=settings.eyes_rate[1],
+        learning_rate=settings.eyes_rate,
         initial=of_images,
         **shared,
     )

@@ -60,11 +60,11 @@ from trajvit_jax.optim import OptimizerSettings
 _LOG = logging.getLogger("benchmarks.videollm")
 # Tokens of conversations about 300 clips, without their videos: 31.8 in the mean, 78 at most.
 _TEXT, _LONGEST = 32, 84
-_FOLLOWED = 8  # tokens of a clip in TrajViT: 7.2 in the mean of 60 held-out clips, 30 at most
+_FOLLOWED = 8  # tokens of a clip in TrajViT, with some room: 5.2 in the mean of 400, 15 at most
 _BUCKET = 124  # tokens of a prompt: with its answer 128
 _ANSWER = 4  # tokens at most
-_CAPTION = 16  # tokens at most: three objects in three words each, two of "and", [CLS] and [SEP]
-_TRAJECTORIES = 15  # of a clip: 5.8 in the mean, and more in one of twenty
+_CAPTION = 26  # tokens at most: 23 words of 2,400 clips, of two shots, with [CLS] and [SEP] 25
+_TRAJECTORIES = 15  # of a clip at most; 22 of 400 held-out clips have more
 _DEPTH = 2  # of TrajViT's encoder
 _RESNET = ResNetSettings(stem=8, widths=(16, 32, 64, 64), depths=(1, 1, 1, 1))
 
@@ -217,7 +217,9 @@ def eyes_settings(
         demo,
         model=dataclasses.replace(
             own,
-            encoder=dataclasses.replace(own.encoder, depth=depth, unroll=depth),
+            encoder=dataclasses.replace(
+                own.encoder, depth=depth, unroll=min(depth, own.encoder.unroll)
+            ),
             text=text,
             trajvit=trajvit,
             # Of one frame no pairs can be read.

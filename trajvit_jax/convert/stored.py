@@ -227,10 +227,11 @@ def initialize_from(
     """The model with the arrays of a folder in place of its own.
 
     The settings that a part's numbers depend on must be those of the folder, see
-    `compatibility.DEPENDS`: `read_folder(folder).settings` has them all. What may differ is how
-    programs run (dtype, impl, remat, unroll), how parameters started (init_std), how many
-    trajectories or words there may be (max_trajectories, text.length), and how many layers the
-    text side runs: fewer than the folder has are its first. With dtype the rounding differs.
+    `compatibility.DEPENDS`: `read_folder(folder).settings` has them all; but a model may read
+    positions where the folder's reads none. What may differ is how programs run (dtype, impl,
+    remat, unroll), how parameters started (init_std), how many trajectories or words there may be
+    (max_trajectories, text.length), and how many layers the text side runs: fewer than the folder
+    has are its first. With dtype the rounding differs.
 
     An image ViT's arrays fit a model of tubelets, too: see `inflation`.
 
